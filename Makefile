@@ -1,0 +1,71 @@
+# jobq: make, make install, make installcheck as with any extension (PGXS);
+# make demo and make test need nothing before them and install nothing.
+
+MODULE_big = jobq
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+PGFILEDESC = "jobq - a job queue inside the database"
+
+EXTENSION = jobq
+DATA = $(sort $(wildcard jobq--*.sql))
+
+REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
+REGRESS_OPTS = --load-extension=jobq
+
+# make WERROR= for a compiler that knows warnings which ours does not
+WERROR = -Werror
+PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare \
+	-Wno-missing-field-initializers $(WERROR)
+
+EXTRA_CLEAN = $(WORKER)
+WORKER = worker/jobq-worker
+WORKER_SRC = $(sort $(wildcard worker/*.c))
+WORKER_MAN = $(wildcard worker/jobq-worker.1)
+
+PG_CONFIG = pg_config
+
+.DEFAULT_GOAL = all
+.PHONY: demo test indent
+
+# These work in a private copy of the server; see tools/prepare.
+# KIND=regress|isolation|tap and ONLY="name ..." select tests, FLOW=file.json
+# names a WfFormat file to run as the demo.
+demo:
+	@PG_CONFIG='$(PG_CONFIG)' FLOW='$(FLOW)' tools/prepare demo/run
+
+test:
+	@PG_CONFIG='$(PG_CONFIG)' KIND='$(KIND)' ONLY='$(ONLY)' tools/prepare test/run
+
+indent:
+	@PG_CONFIG='$(PG_CONFIG)' tools/indent
+
+# They must also work before the server's makefiles are there.
+ifneq (,$(or $(filter-out demo test indent,$(MAKECMDGOALS)),$(if $(MAKECMDGOALS),,all)))
+
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifeq (,$(wildcard $(PGXS)))
+$(error No server headers for "$(PG_CONFIG)": install postgresql-server-dev-15, or set PG_CONFIG)
+endif
+override with_llvm = no
+include $(PGXS)
+
+$(OBJS): Makefile $(wildcard src/*.h)
+
+ifneq (,$(WORKER_SRC))
+all: $(WORKER)
+install: install-worker
+uninstall: uninstall-worker
+endif
+
+$(WORKER): $(WORKER_SRC) $(wildcard worker/*.h) Makefile
+	$(CC) $(CPPFLAGS) -I$(includedir) $(CFLAGS) $(WORKER_SRC) $(LDFLAGS) $(LDFLAGS_EX) -L$(libdir) -lpq -o $@
+
+.PHONY: install-worker uninstall-worker
+install-worker: $(WORKER)
+	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(mandir)/man1'
+	$(INSTALL_PROGRAM) $(WORKER) '$(DESTDIR)$(bindir)/'
+	$(if $(WORKER_MAN),$(INSTALL_DATA) $(WORKER_MAN) '$(DESTDIR)$(mandir)/man1/')
+
+uninstall-worker:
+	rm -f '$(DESTDIR)$(bindir)/jobq-worker' '$(DESTDIR)$(mandir)/man1/jobq-worker.1'
+
+endif

@@ -1,0 +1,189 @@
+/*
+ * catalog.c
+ *	  Where our own objects are, and what every entry point checks first.
+ *
+ * OIDs of tables are looked up by name in the extension's schema and kept
+ * until the relcache says that one of them changed.  That the extension does
+ * not exist is never remembered.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_extension.h"
+#include "commands/sequence.h"
+#include "miscadmin.h"
+#include "tcop/utility.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+
+#include "jobq.h"
+
+static const char *const table_names[JOBQ_NTABLES] = {
+	[JOBQ_JOB] = "job",
+	[JOBQ_DEPENDENCY] = "job_dependency",
+	[JOBQ_WAITING] = "job_waiting",
+	[JOBQ_SCHEDULED] = "job_scheduled",
+	[JOBQ_READY] = "job_ready",
+	[JOBQ_LEASE] = "job_lease",
+	[JOBQ_EXPIRY] = "job_expiry",
+	[JOBQ_ATTEMPT] = "job_attempt",
+	[JOBQ_QUEUE] = "job_queue",
+	[JOBQ_PRIVILEGE] = "job_privilege",
+	[JOBQ_HOME] = "job_home",
+};
+
+typedef struct Catalog
+{
+	bool		valid;
+	Oid			schema;
+	Oid			owner;
+	Oid			sequence;
+	Oid			tables[JOBQ_NTABLES];
+} Catalog;
+
+static Catalog catalog;
+
+/* Forget what an invalidated relation makes stale. */
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	if (!catalog.valid)
+		return;
+	if (relid == InvalidOid || relid == catalog.tables[JOBQ_QUEUE])
+		jobq_queue_reset();
+	if (relid == InvalidOid || relid == catalog.tables[JOBQ_PRIVILEGE])
+		jobq_privilege_reset();
+	if (relid == InvalidOid || relid == catalog.sequence)
+		catalog.valid = false;
+	for (int i = 0; i < JOBQ_NTABLES && catalog.valid; i++)
+	{
+		if (relid == catalog.tables[i])
+			catalog.valid = false;
+	}
+}
+
+/* Register the invalidation callback, once per backend. */
+void
+jobq_catalog_init(void)
+{
+	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+}
+
+/* Look up the extension and all its relations; false if it does not exist. */
+static bool
+load_catalog(void)
+{
+	Catalog		new = {0};
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (catalog.valid)
+		return true;
+
+	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum("jobq"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_extension form = (Form_pg_extension) GETSTRUCT(tuple);
+
+		new.schema = form->extnamespace;
+		new.owner = form->extowner;
+		new.valid = true;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	if (!new.valid)
+		return false;
+
+	new.sequence = get_relname_relid("job_id_seq", new.schema);
+	new.valid = OidIsValid(new.sequence);
+	for (int i = 0; i < JOBQ_NTABLES; i++)
+	{
+		new.tables[i] = get_relname_relid(table_names[i], new.schema);
+		new.valid = new.valid && OidIsValid(new.tables[i]);
+	}
+	if (!new.valid)				/* in the middle of CREATE EXTENSION */
+		return false;
+	catalog = new;
+	return true;
+}
+
+/* Does this database have the extension? */
+bool
+jobq_extension_exists(void)
+{
+	return load_catalog();
+}
+
+/* The catalog, or an error that says what to do. */
+static Catalog *
+need_catalog(void)
+{
+	if (!load_catalog())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"jobq\" does not exist in this database"),
+				 errhint("Run CREATE EXTENSION jobq.")));
+	return &catalog;
+}
+
+/* The extension's schema. */
+Oid
+jobq_schema(void)
+{
+	return need_catalog()->schema;
+}
+
+/* The extension's owner. */
+Oid
+jobq_owner(void)
+{
+	return need_catalog()->owner;
+}
+
+/* The OID of one of our tables. */
+Oid
+jobq_table_oid(JobqTable table)
+{
+	return need_catalog()->tables[table];
+}
+
+/* The next id or position. */
+int64
+jobq_nextval(void)
+{
+	return nextval_internal(need_catalog()->sequence, false);
+}
+
+/*
+ * What every entry point does first: refuse where it cannot work, then begin
+ * the call.
+ */
+void
+jobq_enter(JobqCall *call, const char *function, bool writes)
+{
+	if (!jobq_shmem_ready())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("jobq must be loaded via \"shared_preload_libraries\""),
+				 errhint("Add jobq to shared_preload_libraries in postgresql.conf and restart the server.")));
+	if (writes)
+	{
+		PreventCommandDuringRecovery(function);
+		PreventCommandIfReadOnly(function);
+	}
+	PreventCommandIfParallelMode(function);
+	jobq_open_call(call);
+	if (writes)
+		jobq_claim_home(call);
+}

@@ -1,0 +1,364 @@
+/*
+ * claim.c
+ *	  Claiming jobs.
+ *
+ * A claim takes the next rows of job_ready in the order of priority, then
+ * position, over all the queues asked for, and turns each into a lease.  It
+ * never filters and never waits: a row that somebody else has locked is passed
+ * over.  The one exception is a job past its expires_at, which is decided
+ * cancelled on the spot.
+ *
+ * In REPEATABLE READ and SERIALIZABLE transactions it looks for jobs under the
+ * transaction's snapshot and passes over what changed since.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "jobq.h"
+
+/* A lane that a claim takes from, and its next row */
+typedef struct Source
+{
+	JobqScan   *scan;
+	TupleTableSlot *next;
+	JobqQueue	queue;
+} Source;
+
+typedef struct Claim
+{
+	JobqCall   *call;
+	text	   *worker;
+	int64		lease;			/* microseconds, -1: the job's or queue's */
+	JobqWork   *work;			/* for jobs found expired */
+	List	   *expired;		/* of JobqCarry */
+} Claim;
+
+/* A token: 63 bits that nobody can guess, never 0. */
+static int64
+new_token(void)
+{
+	uint64		token = 0;
+
+	do
+	{
+		if (!pg_strong_random(&token, sizeof(token)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate a random token")));
+		token &= PG_INT64_MAX;
+	} while (token == 0);
+	return (int64) token;
+}
+
+/* The results of a job's succeeded parents as one object; NULL if they are too large. */
+static Jsonb *
+read_inputs(JobqCall *call, int64 id)
+{
+	Datum		key = Int64GetDatum(id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
+	Size		size = 0;
+	StringInfoData json;
+	TupleTableSlot *edge;
+
+	initStringInfo(&json);
+	appendStringInfoChar(&json, '{');
+	while ((edge = jobq_scan_next(scan)) != NULL)
+	{
+		int64		parent = jobq_attr_int64(edge, DEP_PARENT);
+		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, parent);
+		bool		isnull;
+		Datum		result;
+
+		if (job != NULL && jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_SUCCEEDED)
+		{
+			result = jobq_attr(job, JOB_RESULT, &isnull);
+			if (!isnull)
+				size += toast_raw_datum_size(result) - VARHDRSZ;
+			if (size > (Size) jobq_max_inputs_size * 1024)
+			{
+				jobq_slot_free(job);
+				jobq_scan_end(scan);
+				return NULL;
+			}
+			appendStringInfo(&json, "%s\"%lld\":", json.len > 1 ? "," : "", (long long) parent);
+			if (isnull)
+				appendStringInfoString(&json, "null");
+			else
+			{
+				Jsonb	   *jb = DatumGetJsonbP(result);
+
+				JsonbToCString(&json, &jb->root, VARSIZE(jb));
+			}
+		}
+		jobq_slot_free(job);
+	}
+	jobq_scan_end(scan);
+	appendStringInfoChar(&json, '}');
+	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
+}
+
+/*
+ * The key of a job: the same over all its attempts, new after job_retry.  The
+ * time of submission keeps it apart from that of another job that had the
+ * same id in a database restored from a backup since.
+ */
+static text *
+job_key(TupleTableSlot *job)
+{
+	return cstring_to_text(psprintf("%lld-%llx-%d",
+									(long long) jobq_attr_int64(job, JOB_ID),
+									(unsigned long long) jobq_attr_int64(job, JOB_SUBMITTED_AT),
+									jobq_attr_int32(job, JOB_GENERATION)));
+}
+
+/* Insert the lease of a job and fill in what its worker gets. */
+static void
+lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTableSlot *job,
+		  JobqAssignment *a)
+{
+	JobqCall   *call = claim->call;
+	Datum		values[LEASE_NATTS] = {0};
+	bool		nulls[LEASE_NATTS];
+	int64		period = claim->lease;
+	int64		timeout = jobq_attr_isnull(job, JOB_TIMEOUT) ? queue->timeout :
+		jobq_attr_int64(job, JOB_TIMEOUT);
+	TimestampTz timeout_at = timeout > 0 ? call->now + timeout : 0;
+	TimestampTz deadline;
+	bool		isnull;
+
+	if (period < 0)
+		period = jobq_attr_isnull(job, JOB_LEASE) ? queue->lease : jobq_attr_int64(job, JOB_LEASE);
+
+	a->job_id = carry->job_id;
+	a->token = new_token();
+	a->attempt = carry->attempt + 1;
+	a->kind = DatumGetTextPCopy(jobq_attr(job, JOB_KIND, &isnull));
+	a->args = DatumGetJsonbPCopy(jobq_attr(job, JOB_ARGS, &isnull));
+	a->inputs = jobq_attr_int32(job, JOB_DEPENDENCIES) > 0 ? read_inputs(call, carry->job_id) :
+		DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+	a->key = job_key(job);
+	a->lease_until = call->now + period;
+	deadline = jobq_lease_deadline(a->lease_until, timeout_at);
+
+	memset(nulls, true, sizeof(nulls));
+	jobq_set(values, nulls, LEASE_JOB_ID, Int64GetDatum(carry->job_id));
+	jobq_set(values, nulls, LEASE_TOKEN, Int64GetDatum(a->token));
+	jobq_set(values, nulls, LEASE_LANE, Int64GetDatum(carry->lane));
+	jobq_set(values, nulls, LEASE_DEADLINE, TimestampTzGetDatum(deadline));
+	jobq_set(values, nulls, LEASE_UNTIL, TimestampTzGetDatum(a->lease_until));
+	if (timeout_at != 0)
+		jobq_set(values, nulls, LEASE_TIMEOUT_AT, TimestampTzGetDatum(timeout_at));
+	jobq_set(values, nulls, LEASE_STARTED_AT, TimestampTzGetDatum(call->now));
+	jobq_set(values, nulls, LEASE_PERIOD, Int64GetDatum(period));
+	jobq_set(values, nulls, LEASE_HOLDER, ObjectIdGetDatum(GetUserId()));
+	jobq_set(values, nulls, LEASE_ATTEMPT, Int32GetDatum(a->attempt));
+	jobq_set(values, nulls, LEASE_FAILED, Int32GetDatum(carry->failed));
+	jobq_set(values, nulls, LEASE_LOST, Int32GetDatum(carry->lost));
+	jobq_set(values, nulls, LEASE_PRIORITY, Int16GetDatum(carry->priority));
+	jobq_set(values, nulls, LEASE_CANCEL_REQUESTED, BoolGetDatum(false));
+	if (claim->worker != NULL)
+		jobq_set(values, nulls, LEASE_WORKER, PointerGetDatum(claim->worker));
+	jobq_insert(call, JOBQ_LEASE, values, nulls);
+
+	jobq_announce_lease(a->job_id, a->token, a->lease_until);
+	jobq_announce_deadline(DEADLINE_LEASE, deadline);
+}
+
+/* Take one row of job_ready; false: somebody else has it, or it is no job to run. */
+static bool
+take(Claim *claim, Source *source, JobqAssignment *a)
+{
+	JobqCall   *call = claim->call;
+	JobqCarry	carry;
+	TupleTableSlot *job;
+
+	if (!jobq_try_delete(call, JOBQ_READY, source->next))
+		return false;
+	jobq_carry_from_slot(JOBQ_READY, source->next, &carry);
+	if (carry.expires_at != 0 && carry.expires_at <= call->now && carry.attempt == 0)
+	{
+		JobqCarry  *expired = palloc(sizeof(JobqCarry));
+
+		*expired = carry;
+		claim->expired = lappend(claim->expired, expired);
+		return false;
+	}
+	job = jobq_find_id(call, JOBQ_JOB, carry.job_id);
+	if (job == NULL)
+	{
+		ereport(WARNING,
+				(errmsg("job %lld is ready but has no row in table \"job\"", (long long) carry.job_id),
+				 errdetail("It was removed by hand; what was left of it is removed now.")));
+		return false;
+	}
+	lease_job(claim, &source->queue, &carry, job, a);
+	jobq_slot_free(job);
+	return true;
+}
+
+/* The source whose next row comes first, or NULL. */
+static Source *
+best_source(Source *sources, int n)
+{
+	Source	   *best = NULL;
+
+	for (int i = 0; i < n; i++)
+	{
+		Source	   *s = &sources[i];
+		int			diff;
+
+		if (s->next == NULL)
+			continue;
+		diff = best == NULL ? 1 : jobq_attr_int16(s->next, READY_PRIORITY) -
+			jobq_attr_int16(best->next, READY_PRIORITY);
+		if (diff > 0 ||
+			(diff == 0 && jobq_attr_int64(s->next, READY_POSITION) <
+			 jobq_attr_int64(best->next, READY_POSITION)))
+			best = s;
+	}
+	return best;
+}
+
+/* Decide the jobs that were found expired. */
+static void
+cancel_expired(Claim *claim)
+{
+	ListCell   *lc;
+	JobqWork   *work;
+
+	if (claim->expired == NIL)
+		return;
+	work = jobq_work_create(claim->call);
+	foreach(lc, claim->expired)
+		jobq_decide_expired(work, lfirst(lc));
+	jobq_work_run(work, NULL, NULL);
+}
+
+/*
+ * Claim up to max_jobs of the given queues, whose names were checked.  lease:
+ * in microseconds, -1 for the job's own.  Returns how many there are in *out.
+ */
+int
+jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_jobs,
+		   int64 lease, JobqAssignment **out)
+{
+	Claim		claim = {.call = call, .worker = worker, .lease = lease};
+	Source	   *sources = palloc0(Max(nqueues, 1) * sizeof(Source));
+	Snapshot	snapshot;
+	Source	   *s;
+	int			nsources = 0;
+	int			n = 0;
+
+	*out = palloc(sizeof(JobqAssignment) * Min(max_jobs, 64));
+	snapshot = RegisterSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot() :
+								GetLatestSnapshot());
+	for (int i = 0; i < nqueues; i++)
+	{
+		int64		lane = jobq_lane(queues[i]);
+		Datum		key = Int64GetDatum(lane);
+		bool		seen = false;
+
+		for (int k = 0; k < nsources; k++)
+			seen |= sources[k].queue.lane == lane;
+		if (seen)
+			continue;
+		s = &sources[nsources];
+		jobq_require_privilege(call, lane, PRIV_WORK, queues[i]);
+		jobq_queue_settings(call, lane, &s->queue);
+		if (s->queue.paused)
+			continue;
+		s->scan = jobq_scan_begin(call, JOBQ_READY, INDEX_KEY, 1, &key, snapshot);
+		s->next = jobq_scan_next(s->scan);
+		nsources++;
+	}
+
+	while (n < max_jobs && (s = best_source(sources, nsources)) != NULL)
+	{
+		if (n >= 64 && (n & (n - 1)) == 0)
+			*out = repalloc_huge(*out, sizeof(JobqAssignment) * n * 2);
+		if (take(&claim, s, &(*out)[n]))
+			n++;
+		s->next = jobq_scan_next(s->scan);
+	}
+
+	for (int i = 0; i < nsources; i++)
+		jobq_scan_end(sources[i].scan);
+	UnregisterSnapshot(snapshot);
+	cancel_expired(&claim);
+	if (n > 0)
+		jobq_forbid_prepare("cannot PREPARE a transaction that has claimed jobs");
+	return n;
+}
+
+/* The arguments that both forms have: worker, max_jobs, lease. */
+static Datum
+claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	text	   *worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
+	int32		max_jobs = PG_ARGISNULL(2) ? 1 : jobq_check_count(fcinfo, 2, "max_jobs");
+	int64		lease = jobq_check_interval(fcinfo, 3, "lease", false);
+	JobqCall	call;
+	JobqAssignment *jobs;
+	int			n;
+
+	if (worker != NULL)
+		jobq_check_name(text_to_cstring(worker), "worker");
+	InitMaterializedSRF(fcinfo, 0);
+	jobq_enter(&call, "job_claim()", true);
+	n = jobq_claim(&call, nqueues, queues, worker, max_jobs, lease, &jobs);
+	for (int i = 0; i < n; i++)
+	{
+		JobqAssignment *a = &jobs[i];
+		Datum		values[8] = {
+			Int64GetDatum(a->job_id), Int64GetDatum(a->token), Int32GetDatum(a->attempt),
+			PointerGetDatum(a->kind), PointerGetDatum(a->args), PointerGetDatum(a->inputs),
+			PointerGetDatum(a->key), TimestampTzGetDatum(a->lease_until)
+		};
+		bool		nulls[8] = {false, false, false, false, false, a->inputs == NULL, false, false};
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	jobq_close_call(&call);
+	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_claim);
+
+/* job_claim(queue, worker, max_jobs, lease) */
+Datum
+jobq_job_claim(PG_FUNCTION_ARGS)
+{
+	char	   *queue = jobq_check_queue(fcinfo, 0);
+
+	return claim_function(fcinfo, 1, &queue);
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_claim_queues);
+
+/* job_claim(queues, worker, max_jobs, lease) */
+Datum
+jobq_job_claim_queues(PG_FUNCTION_ARGS)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	char	  **queues;
+	int			n = jobq_check_array(fcinfo, 0, "queues", TEXTOID, false, &values, &nulls);
+
+	queues = palloc(Max(n, 1) * sizeof(char *));
+	for (int i = 0; i < n; i++)
+	{
+		queues[i] = TextDatumGetCString(values[i]);
+		jobq_check_queue_name(queues[i]);
+	}
+	return claim_function(fcinfo, n, queues);
+}

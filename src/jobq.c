@@ -1,0 +1,119 @@
+/*
+ * jobq.c
+ *	  Module initialization and settings.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+#include "jobq.h"
+
+PG_MODULE_MAGIC;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+int			jobq_max_attempts = JOBQ_DEFAULT_MAX_ATTEMPTS;
+int			jobq_max_lost = JOBQ_DEFAULT_MAX_LOST;
+int			jobq_backoff_ms = JOBQ_DEFAULT_BACKOFF_MS;
+int			jobq_backoff_cap_ms = JOBQ_DEFAULT_BACKOFF_CAP_MS;
+int			jobq_lease_ms = JOBQ_DEFAULT_LEASE_MS;
+int			jobq_timeout_ms = 0;
+int			jobq_max_result_size = JOBQ_DEFAULT_MAX_RESULT_KB;
+int			jobq_max_inputs_size = JOBQ_DEFAULT_MAX_INPUTS_KB;
+int			jobq_max_heartbeats = JOBQ_DEFAULT_MAX_HEARTBEATS;
+int			jobq_max_databases = JOBQ_DEFAULT_MAX_DATABASES;
+int			jobq_sweep_interval_ms = JOBQ_DEFAULT_SWEEP_INTERVAL_MS;
+int			jobq_notify_interval_ms = JOBQ_DEFAULT_NOTIFY_INTERVAL_MS;
+
+/* Define the settings. */
+static void
+define_settings(void)
+{
+	DefineCustomIntVariable("jobq.max_attempts",
+							"Attempts that may fail or time out before a job fails.",
+							"For jobs and queues that set none.",
+							&jobq_max_attempts, JOBQ_DEFAULT_MAX_ATTEMPTS, 1, INT_MAX,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("jobq.max_lost",
+							"Leases that may run out before a job fails.",
+							"For jobs and queues that set none.",
+							&jobq_max_lost, JOBQ_DEFAULT_MAX_LOST, 1, INT_MAX,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("jobq.backoff",
+							"Delay after the first failure or loss, doubled each time.",
+							"For jobs and queues that set none.",
+							&jobq_backoff_ms, JOBQ_DEFAULT_BACKOFF_MS, 1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("jobq.backoff_cap",
+							"Longest delay after a failure or loss.",
+							"For queues that set none.",
+							&jobq_backoff_cap_ms, JOBQ_DEFAULT_BACKOFF_CAP_MS, 1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("jobq.lease",
+							"Time after which a worker that sends no heartbeat has lost its job.",
+							"For jobs, queues and claims that set none.",
+							&jobq_lease_ms, JOBQ_DEFAULT_LEASE_MS, 1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("jobq.timeout",
+							"Longest time that one attempt may take.",
+							"For jobs and queues that set none; 0 means no limit.",
+							&jobq_timeout_ms, 0, 0, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("jobq.max_result_size",
+							"Largest result that a job may have.",
+							NULL,
+							&jobq_max_result_size, JOBQ_DEFAULT_MAX_RESULT_KB, 1, 1024 * 1024,
+							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("jobq.max_inputs_size",
+							"Largest sum of parents' results that a claim returns.",
+							"Above it inputs is null, and they are read with job_result.",
+							&jobq_max_inputs_size, JOBQ_DEFAULT_MAX_INPUTS_KB, 0, 1024 * 1024,
+							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("jobq.sweep_interval",
+							"Time between two looks of the background worker for what no announcement told it.",
+							NULL,
+							&jobq_sweep_interval_ms, JOBQ_DEFAULT_SWEEP_INTERVAL_MS, 100, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("jobq.notify_interval",
+							"Shortest time between two coalesced notifications.",
+							NULL,
+							&jobq_notify_interval_ms, JOBQ_DEFAULT_NOTIFY_INTERVAL_MS, 1, 60000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	if (process_shared_preload_libraries_in_progress)
+	{
+		DefineCustomIntVariable("jobq.max_heartbeats",
+								"Running jobs whose heartbeats are kept in shared memory.",
+								"Heartbeats of more running jobs are written to their rows.",
+								&jobq_max_heartbeats, JOBQ_DEFAULT_MAX_HEARTBEATS, 1, 10000000,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+		DefineCustomIntVariable("jobq.max_databases",
+								"Databases that can use jobq.",
+								NULL,
+								&jobq_max_databases, JOBQ_DEFAULT_MAX_DATABASES, 1, 1000,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	}
+	MarkGUCPrefixReserved("jobq");
+}
+
+/*
+ * Without preload only the settings and the functions are there, and the
+ * functions say what is missing: LOAD and pg_upgrade need that much.
+ */
+void
+_PG_init(void)
+{
+	define_settings();
+	jobq_catalog_init();
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	jobq_shmem_init();
+	jobq_xact_init();
+	jobq_hooks_init();
+	if (!IsBinaryUpgrade)
+		jobq_launcher_register();
+}

@@ -1,0 +1,446 @@
+/*
+ * rowio.c
+ *	  Reading, writing and locking the rows of our own tables.
+ *
+ * The only file that calls the table and index access methods.  Going around
+ * the executor means to do here what it would have done:
+ *
+ * - A row is written into every index of its table that is ready for inserts,
+ *   taken from the relcache at each use (REINDEX CONCURRENTLY swaps OIDs).
+ * - Rows are found under a registered MVCC snapshot, never by a bare tid.
+ * - Every TM_Result is handled by name.  A row that a concurrent transaction
+ *   changed while we waited for it makes the write functions return false:
+ *   the caller looks again with a new snapshot.  In REPEATABLE READ and
+ *   SERIALIZABLE transactions it is an error 40001 instead, as in core.
+ *
+ * Except for claims, what these functions read is the latest committed state
+ * (plus our own changes) at every isolation level: jobq_find() takes a new
+ * snapshot each time.  Privileges, read-only and parallel mode are checked
+ * once per call, in jobq_enter().
+ *
+ * jobq_open_call() and jobq_close_call() advance the command counter, so that
+ * a call sees what its own statement wrote before (a claim inside a
+ * completing SELECT) and is seen by what follows.  Within a call a row
+ * is not touched twice without jobq_advance() between.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "nodes/execnodes.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "jobq.h"
+
+#define MAX_INDEXES		8
+
+struct JobqRel
+{
+	JobqTable	table;
+	Relation	rel;
+	int			nindexes;
+	Relation	indexes[MAX_INDEXES];
+	IndexInfo  *infos[MAX_INDEXES];
+};
+
+struct JobqScan
+{
+	JobqRel    *rel;
+	IndexScanDesc desc;
+	TupleTableSlot *slot;
+	Snapshot	snapshot;		/* registered here, or NULL */
+};
+
+/* The columns that tell a table's indexes apart, first one first. */
+typedef struct IndexColumns
+{
+	int			ncolumns;
+	AttrNumber	columns[3];
+	RegProcedure equal[3];
+	StrategyNumber strategy;
+} IndexColumns;
+
+static const IndexColumns index_columns[JOBQ_NTABLES][2] = {
+	[JOBQ_JOB] = {{1, {JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_DEPENDENCY] = {{2, {DEP_PARENT, DEP_CHILD}, {F_INT8EQ, F_INT8EQ}},
+	{2, {DEP_CHILD, DEP_PARENT}, {F_INT8EQ, F_INT8EQ}}},
+	[JOBQ_WAITING] = {{1, {WAITING_JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_SCHEDULED] = {{1, {SCHEDULED_JOB_ID}, {F_INT8EQ}},
+	{1, {SCHEDULED_RUN_AT}, {F_TIMESTAMPTZ_EQ}}},
+	[JOBQ_READY] = {{3, {READY_LANE, READY_PRIORITY, READY_POSITION}, {F_INT8EQ, F_INT2EQ, F_INT8EQ}},
+	{1, {READY_JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_LEASE] = {{1, {LEASE_JOB_ID}, {F_INT8EQ}},
+	{1, {LEASE_DEADLINE}, {F_TIMESTAMPTZ_EQ}}},
+	[JOBQ_EXPIRY] = {{2, {EXPIRY_EXPIRES_AT, EXPIRY_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
+	[JOBQ_ATTEMPT] = {{2, {ATTEMPT_JOB_ID, ATTEMPT_NO}, {F_INT8EQ, F_INT4EQ}}},
+	[JOBQ_QUEUE] = {{1, {QUEUE_NAME}, {F_TEXTEQ}},
+	{1, {QUEUE_LANE}, {F_INT8EQ}}},
+	[JOBQ_PRIVILEGE] = {{3, {PRIVILEGE_ROLE, PRIVILEGE_QUEUE, PRIVILEGE_PRIVILEGE}, {F_OIDEQ, F_TEXTEQ, F_TEXTEQ}}},
+	[JOBQ_HOME] = {{1, {HOME_SYSTEM_IDENTIFIER}, {F_INT8EQ}}},
+};
+
+/* Begin a call: see what was written before, open nothing yet. */
+void
+jobq_open_call(JobqCall *call)
+{
+	memset(call, 0, sizeof(JobqCall));
+	call->mcxt = CurrentMemoryContext;
+	call->now = GetCurrentTimestamp();
+	CommandCounterIncrement();
+}
+
+/* End a call: close what it opened (locks stay), let others see what it wrote. */
+void
+jobq_close_call(JobqCall *call)
+{
+	for (int t = 0; t < JOBQ_NTABLES; t++)
+	{
+		JobqRel    *r = call->rels[t];
+
+		if (r == NULL)
+			continue;
+		for (int i = 0; i < r->nindexes; i++)
+			index_close(r->indexes[i], NoLock);
+		table_close(r->rel, NoLock);
+		pfree(r);
+		call->rels[t] = NULL;
+	}
+	CommandCounterIncrement();
+}
+
+/* Make what this call wrote so far visible to the rest of it. */
+void
+jobq_advance(void)
+{
+	CommandCounterIncrement();
+}
+
+/* Open a table with its indexes for the rest of the call. */
+static JobqRel *
+open_rel(JobqCall *call, JobqTable table)
+{
+	JobqRel    *r = call->rels[table];
+	MemoryContext old;
+	List	   *oids;
+	ListCell   *lc;
+
+	if (r != NULL)
+		return r;
+
+	old = MemoryContextSwitchTo(call->mcxt);
+	r = palloc0(sizeof(JobqRel));
+	r->table = table;
+	r->rel = table_open(jobq_table_oid(table), RowExclusiveLock);
+	oids = RelationGetIndexList(r->rel);
+	foreach(lc, oids)
+	{
+		Relation	index = index_open(lfirst_oid(lc), RowExclusiveLock);
+
+		if (!index->rd_index->indisready)
+		{
+			index_close(index, NoLock);
+			continue;
+		}
+		if (r->nindexes >= MAX_INDEXES)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("table \"%s\" of extension jobq has more than %d indexes",
+							RelationGetRelationName(r->rel), MAX_INDEXES),
+					 errhint("Drop the indexes that were added to it.")));
+		r->indexes[r->nindexes] = index;
+		r->infos[r->nindexes] = BuildIndexInfo(index);
+		if (r->infos[r->nindexes]->ii_Expressions != NIL ||
+			(r->infos[r->nindexes]->ii_Predicate != NIL && table != JOBQ_READY))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("index \"%s\" on a table of extension jobq is partial or on an expression",
+							RelationGetRelationName(index)),
+					 errhint("Drop the index; only plain indexes on columns can be added.")));
+		r->nindexes++;
+	}
+	list_free(oids);
+	call->rels[table] = r;
+	MemoryContextSwitchTo(old);
+	return r;
+}
+
+/* Find the index that begins with the given columns and can be scanned. */
+static Relation
+choose_index(JobqRel *r, JobqIndex which)
+{
+	const IndexColumns *want = &index_columns[r->table][which];
+
+	for (int i = 0; i < r->nindexes; i++)
+	{
+		Form_pg_index form = r->indexes[i]->rd_index;
+		bool		match = form->indisvalid && form->indnkeyatts >= want->ncolumns;
+
+		for (int c = 0; match && c < want->ncolumns; c++)
+			match = form->indkey.values[c] == want->columns[c];
+		if (match)
+			return r->indexes[i];
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("an index of table \"%s\" of extension jobq is missing or invalid",
+					RelationGetRelationName(r->rel)),
+			 errhint("Make it again with REINDEX TABLE, or as CREATE EXTENSION made it.")));
+}
+
+/* Insert a stored row's entries into the indexes. */
+static void
+insert_index_entries(JobqRel *r, TupleTableSlot *slot)
+{
+	for (int i = 0; i < r->nindexes; i++)
+	{
+		Datum		values[INDEX_MAX_KEYS];
+		bool		isnull[INDEX_MAX_KEYS];
+
+		/* the only partial index: job_ready_job_id, where position <> job_id */
+		if (r->infos[i]->ii_Predicate != NIL &&
+			jobq_attr_int64(slot, READY_POSITION) == jobq_attr_int64(slot, READY_JOB_ID))
+			continue;
+		FormIndexDatum(r->infos[i], slot, NULL, values, isnull);
+		index_insert(r->indexes[i], values, isnull, &slot->tts_tid, r->rel,
+					 r->indexes[i]->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
+					 false, r->infos[i]);
+	}
+	for (int i = 0; i < r->nindexes; i++)
+		jobq_index_insert_cleanup(r->indexes[i], r->infos[i]);
+}
+
+/* Insert a row. */
+void
+jobq_insert(JobqCall *call, JobqTable table, Datum *values, bool *nulls)
+{
+	JobqRel    *r = open_rel(call, table);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
+	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(r->rel), values, nulls);
+
+	ExecStoreHeapTuple(tuple, slot, true);
+	table_tuple_insert(r->rel, slot, GetCurrentCommandId(true), 0, NULL);
+	insert_index_entries(r, slot);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/* Begin a scan with the given keys; NULL snapshot: the latest. */
+static JobqScan *
+begin_scan(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, ScanKey keys,
+		   Snapshot snapshot)
+{
+	JobqScan   *scan = palloc0(sizeof(JobqScan));
+	Relation	index;
+
+	scan->rel = open_rel(call, table);
+	index = choose_index(scan->rel, which);
+	scan->snapshot = RegisterSnapshot(snapshot ? snapshot : GetLatestSnapshot());
+	scan->slot = table_slot_create(scan->rel->rel, NULL);
+	scan->desc = jobq_index_beginscan(scan->rel->rel, index, scan->snapshot, nkeys);
+	index_rescan(scan->desc, keys, nkeys, NULL, 0);
+	return scan;
+}
+
+/* Scan the rows whose first nkeys index columns equal keys, in index order. */
+JobqScan *
+jobq_scan_begin(JobqCall *call, JobqTable table, JobqIndex which, int nkeys,
+				const Datum *keys, Snapshot snapshot)
+{
+	const IndexColumns *c = &index_columns[table][which];
+	Relation	index = choose_index(open_rel(call, table), which);
+	ScanKeyData skeys[3];
+
+	Assert(nkeys <= c->ncolumns);
+	for (int i = 0; i < nkeys; i++)
+		ScanKeyEntryInitialize(&skeys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+							   index->rd_indcollation[i], c->equal[i], keys[i]);
+	return begin_scan(call, table, which, nkeys, skeys, snapshot);
+}
+
+/* Scan the rows whose first index column, a time, is in from .. upto. */
+JobqScan *
+jobq_scan_range(JobqCall *call, JobqTable table, JobqIndex which,
+				TimestampTz from, TimestampTz upto, Snapshot snapshot)
+{
+	ScanKeyData skeys[2];
+
+	ScanKeyInit(&skeys[0], 1, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
+				TimestampTzGetDatum(from));
+	ScanKeyInit(&skeys[1], 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+				TimestampTzGetDatum(upto));
+	return begin_scan(call, table, which, 2, skeys, snapshot);
+}
+
+/* The next row of a scan, or NULL; it is valid until the next call. */
+TupleTableSlot *
+jobq_scan_next(JobqScan *scan)
+{
+	if (!index_getnext_slot(scan->desc, ForwardScanDirection, scan->slot))
+		return NULL;
+	return scan->slot;
+}
+
+/* End a scan. */
+void
+jobq_scan_end(JobqScan *scan)
+{
+	index_endscan(scan->desc);
+	ExecDropSingleTupleTableSlot(scan->slot);
+	UnregisterSnapshot(scan->snapshot);
+	pfree(scan);
+}
+
+/* The one row with the given key under a snapshot, or NULL; free it with jobq_slot_free(). */
+TupleTableSlot *
+jobq_find_in(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const Datum *keys,
+			 Snapshot snapshot)
+{
+	JobqScan   *scan = jobq_scan_begin(call, table, which, nkeys, keys, snapshot);
+	TupleTableSlot *slot = NULL;
+
+	if (jobq_scan_next(scan))
+	{
+		slot = scan->slot;
+		ExecMaterializeSlot(slot);
+		scan->slot = table_slot_create(scan->rel->rel, NULL);
+	}
+	jobq_scan_end(scan);
+	return slot;
+}
+
+/* The latest version of the one row with the given key, or NULL. */
+TupleTableSlot *
+jobq_find(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const Datum *keys)
+{
+	return jobq_find_in(call, table, which, nkeys, keys, NULL);
+}
+
+/* The same by job id, where that is the primary key. */
+TupleTableSlot *
+jobq_find_id(JobqCall *call, JobqTable table, int64 id)
+{
+	Datum		key = Int64GetDatum(id);
+
+	return jobq_find(call, table, INDEX_KEY, 1, &key);
+}
+
+/* Free a slot that jobq_find() returned. */
+void
+jobq_slot_free(TupleTableSlot *slot)
+{
+	if (slot != NULL)
+		ExecDropSingleTupleTableSlot(slot);
+}
+
+/* Did the write succeed?  False: the row was changed meanwhile, look again. */
+static bool
+written(JobqRel *r, TM_Result result)
+{
+	switch (result)
+	{
+		case TM_Ok:
+			return true;
+		case TM_Updated:
+		case TM_Deleted:
+			if (IsolationUsesXactSnapshot())
+				ereport(ERROR,
+						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						 errmsg("could not serialize access due to concurrent update")));
+			return false;
+		case TM_BeingModified:
+		case TM_WouldBlock:
+			return false;
+		case TM_SelfModified:
+		case TM_Invisible:
+			break;
+	}
+	elog(ERROR, "unexpected result %d of a write to table \"%s\"",
+		 (int) result, RelationGetRelationName(r->rel));
+}
+
+/* Replace a row by the given values, waiting for whoever has it locked. */
+bool
+jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values, bool *nulls)
+{
+	JobqRel    *r = open_rel(call, table);
+	TupleTableSlot *newslot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
+	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(r->rel), values, nulls);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TM_FailureData tmfd;
+	LockTupleMode lockmode;
+	JobqUpdateIndexes update_indexes;
+	bool		ok;
+
+	ExecStoreHeapTuple(tuple, newslot, true);
+	ok = written(r, table_tuple_update(r->rel, &slot->tts_tid, newslot,
+									   GetCurrentCommandId(true), snapshot, InvalidSnapshot,
+									   true, &tmfd, &lockmode, &update_indexes));
+	if (ok && jobq_update_needs_indexes(update_indexes))
+		insert_index_entries(r, newslot);
+	UnregisterSnapshot(snapshot);
+	ExecDropSingleTupleTableSlot(newslot);
+	return ok;
+}
+
+/* Delete a row. */
+static bool
+delete_row(JobqCall *call, JobqTable table, TupleTableSlot *slot, bool wait, bool skip)
+{
+	JobqRel    *r = open_rel(call, table);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TM_FailureData tmfd;
+	TM_Result	result;
+
+	result = table_tuple_delete(r->rel, &slot->tts_tid, GetCurrentCommandId(true),
+								snapshot, InvalidSnapshot, wait, &tmfd, false);
+	UnregisterSnapshot(snapshot);
+	if (skip && (result == TM_Updated || result == TM_Deleted))
+		return false;
+	return written(r, result);
+}
+
+/* Delete a row, waiting for whoever has it locked. */
+bool
+jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot)
+{
+	return delete_row(call, table, slot, true, false);
+}
+
+/* Delete a row unless somebody else has it locked, changed or deleted; never waits, never fails. */
+bool
+jobq_try_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot)
+{
+	return delete_row(call, table, slot, false, true);
+}
+
+/* Lock a row, waiting for whoever has it; false: it changed, look again. */
+bool
+jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode)
+{
+	JobqRel    *r = open_rel(call, table);
+	TupleTableSlot *locked = table_slot_create(r->rel, NULL);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ItemPointerData tid = slot->tts_tid;
+	TM_FailureData tmfd;
+	TM_Result	result;
+
+	result = table_tuple_lock(r->rel, &tid, snapshot, locked, GetCurrentCommandId(true),
+							  mode, LockWaitBlock, 0, &tmfd);
+	UnregisterSnapshot(snapshot);
+	ExecDropSingleTupleTableSlot(locked);
+	return written(r, result);
+}
+
+/* Copy a row's values, to change some and write it back. */
+void
+jobq_values(TupleTableSlot *slot, Datum *values, bool *nulls)
+{
+	slot_getallattrs(slot);
+	memcpy(values, slot->tts_values, slot->tts_tupleDescriptor->natts * sizeof(Datum));
+	memcpy(nulls, slot->tts_isnull, slot->tts_tupleDescriptor->natts * sizeof(bool));
+}

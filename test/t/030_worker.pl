@@ -1,0 +1,189 @@
+# jobq-worker: what commands get, what becomes of their output and exit status,
+# and how they are stopped.
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use JobqWorker;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('worker', <<'EOC');
+jobq.max_result_size = '1MB'
+EOC
+my $dir = PostgreSQL::Test::Utils::tempdir;
+
+sub attempts
+{
+	my ($job) = @_;
+	return $node->safe_psql('postgres',
+		"SELECT count(*) FROM job_attempts WHERE job_id = $job");
+}
+
+my $worker = start_worker(
+	$node, '--worker', 'w 1', '--concurrency', '4', '--heartbeat', '100ms', '--kill-after', '1s',
+	'--kind', 'echo=cat',
+	'--kind', 'quiet=echo',
+	'--kind', q{env=printf '{"id":"%s","attempt":"%s","key":"%s","kind":"%s","token":"%s"}' }
+	  . q{"$JOBQ_JOB_ID" "$JOBQ_ATTEMPT" "$JOBQ_KEY" "$JOBQ_KIND" "$JOBQ_TOKEN"},
+	'--kind', q{inputs=printf '{"path":"%s","inputs":%s}' "$JOBQ_INPUTS" "$(cat "$JOBQ_INPUTS")"},
+	'--kind', 'fail=echo no luck >&2; exit 3',
+	'--kind', 'refuse=echo no use >&2; exit 65',
+	'--kind', 'again=test "$JOBQ_ATTEMPT" -ge 3 || exit 75; echo "$JOBQ_ATTEMPT"',
+	'--kind', 'die=kill -KILL $$',
+	'--kind', 'missing=no-such-command-at-all',
+	'--kind', q{long=head -c 200000 /dev/zero | tr '\\\\0' x >&2; echo END >&2; exit 1},
+	'--kind', q{dirty=printf 'a\\377b\\000c\\303\\244' >&2; exit 1},
+	'--kind', 'text=echo not JSON',
+	'--kind', q{nul=printf '1\\000'},
+	'--kind', q{huge=printf '"'; head -c 2000000 /dev/zero | tr '\\\\0' x; printf '"'},
+	'--kind', 'deaf=exec <&-; echo 1',
+	'--kind', "stray=sleep 600 & echo \$! >$dir/stray; echo 1",
+	'--kind', "barrier=touch $dir/barrier.\$JOBQ_JOB_ID; until [ \$(ls $dir/barrier.* | wc -l) -ge 4 ]; do sleep 0.05; done",
+	'--kind', "stubborn=trap '' TERM; (trap '' TERM; exec sleep 600) & echo \$! >$dir/grandchild; echo \$\$ >$dir/child; sleep 600; sleep 600",
+	'--kind', "polite=trap 'echo bye >$dir/bye; exit 0' TERM; echo \$\$ >$dir/polite; while :; do sleep 0.05; done");
+
+# What it gets.
+my $job = submit($node, q{'echo', '{"a": [1, "ä"]}'});
+state_is($node, $job, 'succeeded', 'a job succeeds');
+is(job_field($node, $job, 'result'), '{"a": [1, "ä"]}', 'arguments on stdin, the result from stdout');
+is(job_field($node, $job, 'worker'), 'w 1', 'the name of the worker');
+
+$job = submit($node, q{'quiet'});
+state_is($node, $job, 'succeeded', 'a command without output succeeds');
+is(job_field($node, $job, 'result IS NULL'), 't', '... and has no result');
+
+$job = submit($node, q{'env'});
+state_is($node, $job, 'succeeded', 'environment');
+is(job_field($node, $job, "result->>'id' || ' ' || (result->>'attempt') || ' ' || (result->>'kind')"),
+	"$job 1 env", 'JOBQ_JOB_ID, JOBQ_ATTEMPT and JOBQ_KIND');
+is(job_field($node, $job, "result->>'key' <> '' AND result->>'token' ~ '^[0-9]+\$'"),
+	't', 'JOBQ_KEY and JOBQ_TOKEN');
+
+my $parent = submit($node, q{'echo', '{"p": 1}'});
+$job = submit($node, qq{'inputs', depends_on => ARRAY[$parent]});
+state_is($node, $job, 'succeeded', 'a job with a parent');
+is(job_field($node, $job, "result->'inputs'"), qq({"$parent": {"p": 1}}), 'JOBQ_INPUTS has its result');
+ok(!-e job_field($node, $job, "result->>'path'"), 'the file is gone afterwards');
+
+$job = submit($node, q{'deaf', jsonb_build_object('x', repeat('x', 500000))});
+state_is($node, $job, 'succeeded', 'a command need not read its input');
+
+# What becomes of its exit status and its output.
+$job = submit($node, q{'fail', max_attempts => 2, backoff => '10 ms'});
+state_is($node, $job, 'failed', 'exit status 3 fails in the end');
+is(job_field($node, $job, 'error'), "command exited with status 3\nno luck", 'the error has status and stderr');
+is(job_field($node, $job, 'attempt'), '2', 'exit status 3 is tried again');
+
+$job = submit($node, q{'refuse', max_attempts => 5, backoff => '10 ms'});
+state_is($node, $job, 'failed', 'exit status 65 fails');
+is(job_field($node, $job, 'attempt'), '1', 'exit status 65 is not tried again');
+
+$job = submit($node, q{'again', max_attempts => 5, backoff => '10 ms'});
+state_is($node, $job, 'succeeded', 'exit status 75 is tried again');
+is(job_field($node, $job, 'result'), '3', '... until it succeeds');
+
+$job = submit($node, q{'die', max_attempts => 1});
+state_is($node, $job, 'failed', 'death by a signal fails');
+like(job_field($node, $job, 'error'), qr/^command was killed by signal 9 \(Killed\)$/, '... and is named');
+
+$job = submit($node, q{'missing', max_attempts => 1});
+state_is($node, $job, 'failed', 'a command that is not there fails');
+like(job_field($node, $job, 'error'), qr/^command exited with status 127\n.*no-such-command-at-all/, '... and the shell tells why');
+
+$job = submit($node, q{'long', max_attempts => 1});
+state_is($node, $job, 'failed', 'a lot of stderr');
+is( job_field($node, $job, q{regexp_replace(error, '^(.*?)\n.*?(x+)\nEND$', '\1/') || octet_length(error)}),
+	'command exited with status 1/' . (length("command exited with status 1\n") + 65536 - 1),
+	'the last 64 KiB are kept');
+
+$job = submit($node, q{'dirty', max_attempts => 1});
+state_is($node, $job, 'failed', 'stderr that is not UTF-8');
+is(job_field($node, $job, 'error'), "command exited with status 1\na?bc\303\244", 'bad bytes are replaced, NUL taken out');
+
+$job = submit($node, q{'text'});
+state_is($node, $job, 'failed', 'output that is not JSON fails');
+like(job_field($node, $job, 'error'), qr/^the command's output was refused as the result: invalid input syntax for type json/, '... with the reason');
+is(job_field($node, $job, 'attempt'), '1', '... without retry');
+
+$job = submit($node, q{'nul'});
+state_is($node, $job, 'failed', 'output with a NUL byte fails');
+is(job_field($node, $job, 'error'), q{the command's output is not JSON: it contains a NUL byte}, '... with the reason');
+
+$job = submit($node, q{'huge'});
+state_is($node, $job, 'failed', 'a result over jobq.max_result_size fails');
+like(job_field($node, $job, 'error'), qr/^the command's output was refused as the result: /, '... with the reason');
+is(job_field($node, $job, 'attempt'), '1', '... without retry');
+
+$job = submit($node, q{'nobody knows', max_attempts => 1});
+state_is($node, $job, 'failed', 'a kind without a command fails');
+is(job_field($node, $job, 'error'), 'this worker has no command for kind "nobody knows"', '... with the reason');
+
+# Processes.
+$job = submit($node, q{'stray'});
+state_is($node, $job, 'succeeded', 'a command that leaves a process behind');
+my $pid = slurp_pid("$dir/stray");
+ok(poll_until(sub { !process_lives($pid) }), '... which is killed');
+
+my @jobs = map { submit($node, q{'barrier'}) } 1 .. 4;
+state_is($node, $_, 'succeeded', 'one of four jobs at a time') foreach @jobs;
+
+$job = submit($node, q{'stubborn'});
+my @pids = map { slurp_pid("$dir/$_") } qw(child grandchild);
+$node->safe_psql('postgres', "SELECT job_cancel($job)");
+state_is($node, $job, 'cancelled', 'a running job is cancelled');
+ok(!process_lives($pids[0]), 'its command is dead');
+ok(poll_until(sub { !process_lives($pids[1]) }), 'and so is the child of that');
+
+$job = submit($node, q{'polite'});
+slurp_pid("$dir/polite");
+$node->safe_psql('postgres', "SELECT job_cancel($job)");
+state_is($node, $job, 'cancelled', 'a command that handles SIGTERM is cancelled');
+ok(-e "$dir/bye", 'it had the time to');
+
+$job = submit($node, q{'stubborn', timeout => '1 s', max_attempts => 1});
+unlink("$dir/child", "$dir/grandchild");
+@pids = map { slurp_pid("$dir/$_") } qw(child grandchild);
+state_is($node, $job, 'failed', q{a job over its own timeout fails});
+ok(poll_until(sub { !process_lives($pids[0]) && !process_lives($pids[1]) }), '... and its processes are killed');
+$worker->signal('TERM');
+$worker->ends_with(0, 'leaves when it has nothing to do');
+like(slurp_file($worker->{log}), qr/event=draining reason=SIGTERM/, '... and says why');
+
+# --timeout, "*", and a command that does not react to SIGTERM.
+$worker = start_worker($node, '--timeout', '300ms', '--kill-after', '100ms', '--kind', q{*=trap '' TERM; echo "$JOBQ_KIND" >&2; while :; do sleep 600; done});
+$job = submit($node, q{'whatever', max_attempts => 1});
+state_is($node, $job, 'failed', '--timeout ends a command');
+is(job_field($node, $job, 'error'), "command timed out after 0.3 s\nwhatever", '... and says so; "*" is for all kinds');
+$worker->signal('TERM');
+$worker->ends_with(0, 'leaves');
+
+# --max-jobs and --exit-when-idle
+submit($node, q{'m', queue => 'max'}) foreach 1 .. 5;
+$worker = start_worker($node, '--queue', 'max', '--concurrency', '4', '--max-jobs', '3', '--kind', 'm=true');
+$worker->ends_with(0, '--max-jobs ends the worker');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM job_status WHERE queue = 'max' AND state = 'succeeded'}), '3', '... after that many');
+$worker = start_worker($node, '--queue', 'max', '--exit-when-idle', '100ms', '--kind', 'm=true');
+$worker->ends_with(0, '--exit-when-idle ends the worker');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM job_status WHERE queue = 'max' AND state = 'succeeded'}), '5', '... when nothing is left');
+
+# Several queues: by LISTEN.
+$worker = start_worker($node, '--queue', 'a', '--queue', 'b', '--concurrency', '2', '--poll-interval', '1h', '--kind', 'echo=cat');
+ok($worker->wait_for_log(qr/connected conn=wait/), 'listens');
+@jobs = map { submit($node, "'echo', queue => '$_'") } qw(a b b);
+state_is($node, $_, 'succeeded', 'a job of several queues') foreach @jobs;
+$worker->signal('TERM');
+$worker->ends_with(0, 'leaves');
+
+# A worker that no NOTIFY reaches.
+$node->safe_psql('postgres', q{SELECT job_queue_set('silent', notify => 'off')});
+$worker = start_worker($node, '--queue', 'silent', '--listen', '--poll-interval', '200ms', '--kind', 'echo=cat');
+ok($worker->wait_for_log(qr/connected conn=wait/), 'listens');
+$job = submit($node, q{'echo', queue => 'silent'});
+state_is($node, $job, 'succeeded', 'the slow poll gets what was not announced');
+$worker->signal('TERM');
+$worker->ends_with(0, 'leaves');
+
+$node->stop;
+done_testing();

@@ -1,0 +1,76 @@
+# jobq-worker: --help, --version, and a clear error for each bad option.
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use JobqWorker;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $program = worker_program();
+
+command_checks_all([ $program, '--help' ],
+	0, [qr/^Usage:/m, qr/--kind=NAME/, qr/--drain-timeout/], [qr/^$/], '--help');
+command_checks_all([ $program, '-h' ], 0, [qr/^Usage:/m], [qr/^$/], '-h');
+command_checks_all([ $program, '--version' ],
+	0, [qr/^jobq-worker \(jobq\) \d+\.\d+$/], [qr/^$/], '--version');
+
+my ($help) = run_command([ $program, '--help' ]);
+is(join("\n", grep { length > 80 } split /\n/, $help), '', '--help fits into 80 columns');
+
+# The options, and the error they make.
+my @kind = ('--kind', 'k=true');
+my @cases = (
+	[ [], 'no --kind is given: it says what to run' ],
+	[ ['--nonsense'], q{unrecognized option '--nonsense'} ],
+	[ ['--queue'], q{option '--queue' requires an argument} ],
+	[ [ @kind, 'extra' ], 'unexpected argument "extra"' ],
+	[ [ '--kind', 'k' ], '--kind must be NAME=COMMAND, not "k"' ],
+	[ [ '--kind', '=true' ], '--kind needs a name of 1 to 128 bytes' ],
+	[ [ '--kind', 'k' x 129 . '=true' ], '--kind needs a name of 1 to 128 bytes' ],
+	[ [ '--kind', "a\tb=true" ], '--kind must have a name without control characters' ],
+	[ [ '--kind', 'k= ' ], '--kind "k" has no command' ],
+	[ [ @kind, @kind ], '--kind "k" is given twice' ],
+	[ [ @kind, '--queue', 'a b' ], '--queue must be 1 to 50 letters, digits, "_", "." or "-", not "a b"' ],
+	[ [ @kind, '--queue', 'q' x 51 ], '--queue must be 1 to 50 letters' ],
+	[ [ @kind, '--queue', '' ], '--queue must be 1 to 50 letters' ],
+	[ [ @kind, '--queue', 'a', '--queue', 'a' ], '--queue "a" is given twice' ],
+	[ [ @kind, '--concurrency', '0' ], '--concurrency must be a whole number from 1 to 1000, not "0"' ],
+	[ [ @kind, '--concurrency', '1001' ], '--concurrency must be a whole number from 1 to 1000, not "1001"' ],
+	[ [ @kind, '--concurrency', '4x' ], '--concurrency must be a whole number from 1 to 1000, not "4x"' ],
+	[ [ @kind, '--concurrency', '' ], '--concurrency must be a whole number from 1 to 1000, not ""' ],
+	[ [ @kind, '--pool', '33' ], '--pool must be a whole number from 1 to 32, not "33"' ],
+	[ [ @kind, '--max-jobs', '-1' ], '--max-jobs must be a whole number from 1 to 2147483647, not "-1"' ],
+	[ [ @kind, '--worker', '' ], '--worker needs a name of 1 to 128 bytes' ],
+	[ [ @kind, '--worker', "a\nb" ], '--worker must have a name without control characters' ],
+	[ [ @kind, '--schema', '' ], '--schema needs a name' ],
+	[ [ @kind, '--dbname', 'nonsense=1' ], '--dbname: invalid connection option "nonsense"' ],
+	[ [ @kind, '--wait-dbname', 'postgresql://h:p:q/' ], '--wait-dbname: ' ],
+	[ [ @kind, '--heartbeat', '1ms' ], '--heartbeat must be from 50 ms to 366 days, not "1ms"' ],
+	[ [ @kind, '--lease', '367d' ], '--lease must be from 1000 ms to 366 days, not "367d"' ],);
+foreach my $option (
+	qw(timeout kill-after lease heartbeat poll-interval drain-timeout
+	exit-when-idle reconnect-max))
+{
+	foreach my $value ('', 'soon', '-1', '5 s', 'inf', '0x10', '1e3', '3w')
+	{
+		push @cases,
+		  [
+			[ @kind, "--$option=$value" ],
+			"--$option must be a time such as 500ms, 30s, 5min or 2h, not \"$value\""
+		  ];
+	}
+}
+foreach my $case (@cases)
+{
+	my ($options, $error) = @$case;
+	command_checks_all(
+		[ $program, @$options ],
+		2,
+		[qr/^$/],
+		[ qr/\Q$error\E/, qr/^jobq-worker: Try "jobq-worker --help" for more information\.$/m ],
+		"bad options: @$options" =~ s/\s+/ /gr);
+}
+
+done_testing();

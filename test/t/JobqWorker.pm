@@ -1,0 +1,186 @@
+# What the tests of jobq-worker share: a server with the extension, and
+# workers that are started, signalled and waited for.
+package JobqWorker;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use IPC::Run;
+use POSIX ':sys_wait_h';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+our @EXPORT = qw(worker_program new_node start_worker poll_until
+  submit state_is job_field process_lives slurp_pid);
+
+my @workers;
+
+# The program to test: JOBQ_WORKER, or else what PATH has.
+sub worker_program
+{
+	return $ENV{JOBQ_WORKER} || 'jobq-worker';
+}
+
+# Poll for a condition.  Returns whether it came true within the limit.
+sub poll_until
+{
+	my ($condition) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+	while (!$condition->())
+	{
+		return 0 if time > $end;
+		usleep(20_000);
+	}
+	return 1;
+}
+
+sub new_node
+{
+	my ($name, $conf) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	$node->init;
+	$node->append_conf('postgresql.conf',
+		"shared_preload_libraries = 'jobq'\n" . ($conf // ''));
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION jobq');
+	return $node;
+}
+
+# Submit a job; the argument is what stands in the parentheses.
+sub submit
+{
+	my ($node, $args) = @_;
+	return $node->safe_psql('postgres', "SELECT job_submit($args)");
+}
+
+sub job_field
+{
+	my ($node, $job, $field) = @_;
+	return $node->safe_psql('postgres',
+		"SELECT $field FROM job_status WHERE id = $job");
+}
+
+# A test that the job comes to this state.
+sub state_is
+{
+	my ($node, $job, $state, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $found;
+	poll_until(
+		sub {
+			$found = job_field($node, $job, 'state');
+			return $found eq $state;
+		});
+	return is($found, $state, $name);
+}
+
+sub process_lives
+{
+	my ($pid) = @_;
+	return 0 unless kill(0, $pid);
+
+	# A zombie that init has not reaped yet is dead all the same.
+	my $stat = -r "/proc/$pid/stat" ? slurp_file("/proc/$pid/stat") : '';
+	return $stat !~ /\) Z /;
+}
+
+# The number that a command has written to a file, once it is there.
+sub slurp_pid
+{
+	my ($file) = @_;
+	poll_until(sub { -s $file && slurp_file($file) =~ /\n/ })
+	  or die "no process wrote $file";
+	my ($pid) = slurp_file($file) =~ /(\d+)/;
+	return $pid;
+}
+
+# Start a worker on a node.  Its log is in the returned object's file.
+sub start_worker
+{
+	my ($node, @args) = @_;
+	my $self = bless { log => sprintf('%s/worker_%03d.log', $PostgreSQL::Test::Utils::log_path,
+			scalar(@workers)) }, 'JobqWorker';
+	my @command = (
+		worker_program(), '--dbname', $node->connstr('postgres'),
+		'--verbose', @args);
+
+	note('running: ' . join(' ', @command));
+	$self->{pid} = fork // die "fork: $!";
+	if ($self->{pid} == 0)
+	{
+		open(STDIN, '<', '/dev/null');
+		open(STDOUT, '>', '/dev/null');
+		open(STDERR, '>', $self->{log});
+		{ exec(@command); }
+		print STDERR "could not run $command[0]: $!\n";
+		POSIX::_exit(126);
+	}
+	push @workers, $self;
+	return $self;
+}
+
+sub signal
+{
+	my ($self, $signal) = @_;
+	kill($signal, $self->{pid}) if defined $self->{pid};
+	return;
+}
+
+# Wait until it has logged this.
+sub wait_for_log
+{
+	my ($self, $pattern) = @_;
+	return poll_until(
+		sub { -e $self->{log} && slurp_file($self->{log}) =~ $pattern });
+}
+
+# Wait for its end.  Returns the wait status.
+sub finish
+{
+	my ($self) = @_;
+	my $status;
+	my $ended = poll_until(
+		sub {
+			return 0 if waitpid($self->{pid}, WNOHANG) == 0;
+			$status = $?;
+			return 1;
+		});
+	die "jobq-worker did not end; its log: " . slurp_file($self->{log})
+	  unless $ended;
+	delete $self->{pid};
+	return $status;
+}
+
+# A test that it ends with this exit status.
+sub ends_with
+{
+	my ($self, $expected, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $status = $self->finish;
+	my $ok = is($status, $expected << 8, $name);
+	diag(slurp_file($self->{log})) unless $ok;
+	return $ok;
+}
+
+sub stop
+{
+	my ($self) = @_;
+	return $self->signal('TERM') || $self->finish;
+}
+
+# None outlives its test.
+END
+{
+	my $exit = $?;
+	foreach my $worker (grep { defined $_->{pid} } @workers)
+	{
+		kill('KILL', $worker->{pid});
+		waitpid($worker->{pid}, 0);
+	}
+	$? = $exit;
+}
+
+1;

@@ -1,0 +1,362 @@
+/*
+ * claim.c
+ *		Getting jobs: waiting for the first, and taking more while there are.
+ *
+ * There are two ways to wait, and a worker uses one of them:
+ *
+ * - With one queue, CALL job_claim_wait() on the waiting connection.  The
+ *   server answers with a job, or after --poll-interval without one, and is
+ *   called again.
+ * - With several queues or with --listen, LISTEN on the waiting connection.
+ *   A notification, or --poll-interval without one, makes a claim on the pool.
+ *
+ * Either way, while claims bring as many jobs as were asked for there are
+ * likely more, and the next is made on the pool, for all of the capacity that
+ * is free, instead of waiting.  And while the waiting connection is away, the
+ * pool polls.  So whatever wake-up is missed costs at most --poll-interval.
+ *
+ * At most one of these statements runs at a time, and it asks for no more
+ * jobs than there is room for.
+ */
+#include "worker.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static Conn *wait_conn;
+static bool calls;				/* waits by CALL, not by LISTEN */
+static Buf	queues;				/* the queue, or an array of them */
+static Buf	lease;				/* data is NULL: the job's own */
+static Buf	timeout;
+
+static bool call_running;		/* on the waiting connection */
+static bool claim_running;		/* on the pool */
+static int	asked;				/* how many jobs claim_running may bring */
+static int	claimed;			/* since the start */
+static bool work_likely;		/* claim at once */
+static Usec call_sent;
+static Usec poll_at;
+static Usec retry_at;			/* after an error */
+static int	failures;
+static Usec cancel_at;
+static Usec idle_since;
+
+static void listen_start(Conn *conn);
+static void notified(Conn *conn);
+
+void
+claim_init(Conn *conn, Usec now)
+{
+	wait_conn = conn;
+	calls = opt.nqueues == 1 && !opt.listen;
+	if (opt.nqueues == 1)
+		buf_puts(&queues, opt.queues[0]);
+	else
+	{
+		/* Their names have nothing that would need escaping. */
+		for (int i = 0; i < opt.nqueues; i++)
+			buf_printf(&queues, "%s\"%s\"", i == 0 ? "{" : ",", opt.queues[i]);
+		buf_puts(&queues, "}");
+	}
+	if (opt.lease > 0)
+		buf_printf(&lease, "%lld microseconds", (long long) opt.lease);
+	buf_printf(&timeout, "%lld microseconds", (long long) opt.poll_interval);
+	idle_since = now;
+	poll_at = now + opt.poll_interval;
+	work_likely = !calls;
+	conn->waiting = true;
+	if (!calls)
+	{
+		conn->ready = listen_start;
+		conn->notified = notified;
+	}
+}
+
+void
+claim_end(void)
+{
+	buf_free(&queues);
+	buf_free(&lease);
+	buf_free(&timeout);
+}
+
+static void
+poll_later(Usec now)
+{
+	poll_at = now + jittered(opt.poll_interval);
+}
+
+/* For how many more jobs is there room? */
+static int
+capacity(void)
+{
+	int			n = opt.concurrency - njobs;
+
+	if (opt.max_jobs > 0 && n > opt.max_jobs - claimed)
+		n = opt.max_jobs - claimed;
+	return n;
+}
+
+bool
+claim_limit_reached(void)
+{
+	return opt.max_jobs > 0 && claimed >= opt.max_jobs;
+}
+
+/* Since when has there been no job? */
+Usec
+claim_idle_since(Usec now)
+{
+	if (njobs > 0 || claim_running || work_likely)
+		idle_since = now;
+	return idle_since;
+}
+
+/*
+ * Claims are made neither while leaving, nor without room for a job, nor too
+ * soon after one that failed.
+ */
+static bool
+may_claim(Usec now)
+{
+	return !draining && !call_running && !claim_running && now >= retry_at && capacity() > 0;
+}
+
+static void
+claim_failed(const PGresult *res)
+{
+	Usec		delay = backoff_delay(++failures, RETRY_MAX);
+	char	   *msg = result_message(res);
+
+	log_event(LOG_ERROR, "claim_failed", "sqlstate", result_state(res), "error", msg,
+			  "retry_ms", num(delay / USEC_PER_MSEC), (char *) NULL);
+	free(msg);
+	retry_at = now_usec() + delay;
+}
+
+/*
+ * LISTEN
+ */
+
+/*
+ * Jobs that came while nobody listened are not announced again: look for
+ * them.  If LISTEN failed, the slow poll remains.
+ */
+static void
+listen_reply(Conn *conn, PGresult *res, void *arg)
+{
+	(void) conn;
+	(void) arg;
+	if (res == NULL)
+		return;
+	if (!result_ok(res))
+	{
+		char	   *msg = result_message(res);
+
+		log_event(LOG_ERROR, "listen_failed", "error", msg, (char *) NULL);
+		free(msg);
+	}
+	work_likely = true;
+}
+
+static void
+listen_start(Conn *conn)
+{
+	Buf			sql = {0};
+
+	for (int i = 0; i < opt.nqueues; i++)
+		buf_printf(&sql, "LISTEN \"job_queue_%s\";", opt.queues[i]);
+	conn_send(conn, listen_reply, NULL, 0, NULL, sql.data);
+	buf_free(&sql);
+}
+
+static void
+notified(Conn *conn)
+{
+	(void) conn;
+	work_likely = true;
+}
+
+/*
+ * CALL
+ */
+
+static void
+lease_reply(Conn *conn, PGresult *res, void *arg)
+{
+	Job		   *job = arg;
+
+	(void) conn;
+	job->lease_asked = false;
+	if (res && result_ok(res) && PQntuples(res) == 1)
+		job_set_lease(job, (Usec) (atof(PQgetvalue(res, 0, 0)) * (double) USEC_PER_SEC));
+}
+
+static void
+call_reply(Conn *conn, PGresult *res, void *arg)
+{
+	Usec		now = now_usec();
+	Job		   *job;
+	const char *lease_until;
+
+	(void) arg;
+	call_running = false;
+	poll_later(now);
+	if (res == NULL)
+		return;
+	if (!result_ok(res))
+	{
+		/* Cancelled: by ourselves when leaving. */
+		if (!draining || strcmp(result_state(res), "57014") != 0)
+			claim_failed(res);
+		return;
+	}
+	failures = 0;
+	if (PQntuples(res) != 1 || PQgetisnull(res, 0, PQfnumber(res, "job_id")))
+	{
+		/* The time is out; but if it is not, do not ask in a tight loop. */
+		if (now - call_sent < opt.poll_interval / 2)
+			retry_at = now + (opt.poll_interval < USEC_PER_SEC ? opt.poll_interval : USEC_PER_SEC);
+		return;
+	}
+	claimed++;
+	work_likely = true;
+	job = job_start(res, 0, 0, draining);
+
+	/* Only the server's clock tells how long the lease is. */
+	lease_until = PQgetvalue(res, 0, PQfnumber(res, "lease_until"));
+	job->lease_asked = true;
+	conn_send(conn, lease_reply, job, 1, &lease_until,
+			  "SELECT extract(epoch FROM $1::timestamptz - pg_catalog.clock_timestamp())");
+}
+
+/* Wait on the waiting connection, if that is what is to be done. */
+bool
+claim_send_wait(Usec now)
+{
+	const char *values[4];
+
+	if (!calls || work_likely || wait_conn->state != CONN_IDLE || !may_claim(now))
+		return false;
+	values[0] = queues.data;
+	values[1] = opt.worker;
+	values[2] = timeout.data;
+	values[3] = lease.data;
+	call_running = true;
+	call_sent = now;
+	cancel_at = now;
+	conn_call(wait_conn, call_reply, NULL, 4, values, "CALL @.job_claim_wait($1, $2, $3, $4)");
+	return true;
+}
+
+/*
+ * When leaving: end the CALL.  A cancel request that finds the server idle is
+ * void, as it is when it overtakes the CALL, so it is repeated until there is
+ * an answer.  That may still be a job, claimed just before.
+ */
+void
+claim_cancel(Usec now)
+{
+	if (!call_running || now < cancel_at)
+		return;
+	cancel_at = now + CANCEL_REPEAT;
+	conn_cancel(wait_conn);
+}
+
+/*
+ * claims on the pool
+ */
+
+static void
+claim_reply(Conn *conn, PGresult *res, void *arg)
+{
+	int			n;
+
+	(void) conn;
+	(void) arg;
+	claim_running = false;
+	poll_later(now_usec());
+	if (res == NULL)
+	{
+		work_likely = true;
+		return;
+	}
+	if (!result_ok(res))
+	{
+		work_likely = true;
+		claim_failed(res);
+		return;
+	}
+	failures = 0;
+	n = PQntuples(res);
+	claimed += n;
+	if (n >= asked)
+		work_likely = true;
+	for (int row = 0; row < n; row++)
+		job_start(res, row, (Usec) (atof(PQgetvalue(res, row, PQfnumber(res, "lease"))) * (double) USEC_PER_SEC), draining);
+}
+
+/* Claim on a connection of the pool, if that is what is to be done. */
+bool
+claim_send(Conn *conn, Usec now)
+{
+	const char *values[4];
+
+	if (!work_likely || !may_claim(now))
+		return false;
+	asked = capacity();
+	values[0] = queues.data;
+	values[1] = opt.worker;
+	values[2] = num(asked);
+	values[3] = lease.data;
+	claim_running = true;
+	work_likely = false;		/* a notification may set it meanwhile */
+	conn_call(conn, claim_reply, NULL, 4, values,
+			  opt.nqueues == 1 ?
+			  "SELECT *, extract(epoch FROM lease_until - pg_catalog.clock_timestamp()) AS lease"
+			  " FROM @.job_claim($1::text, $2::text, $3::int, $4::interval)" :
+			  "SELECT *, extract(epoch FROM lease_until - pg_catalog.clock_timestamp()) AS lease"
+			  " FROM @.job_claim($1::text[], $2::text, $3::int, $4::interval)");
+	return true;
+}
+
+/*
+ * for the loop
+ */
+
+bool
+claim_in_flight(void)
+{
+	return call_running || claim_running;
+}
+
+/* The slow poll, which a waiting CALL is itself. */
+void
+claim_tick(Usec now)
+{
+	if (now >= poll_at && !call_running && !claim_running)
+	{
+		poll_later(now);
+		work_likely = true;
+	}
+}
+
+Usec
+claim_timer(Usec now)
+{
+	Usec		timer = USEC_NEVER;
+
+	if (draining)
+	{
+		if (call_running)
+			note_time(&timer, cancel_at);
+		return timer;
+	}
+	if (!claim_in_flight())
+	{
+		note_time(&timer, poll_at);
+		if (retry_at > now)
+			note_time(&timer, retry_at);
+	}
+	return timer;
+}

@@ -1,0 +1,474 @@
+/*
+ * conn.c
+ *		One connection to the server: connecting, one statement at a time,
+ *		and coming back after it was lost, all without blocking.
+ *
+ * DOWN -> CONNECTING -> SETUP -> IDLE <-> BUSY; from anywhere back to DOWN,
+ * where it stays for a time that doubles with each failure, with jitter.
+ *
+ * A result is handed over only once the server is ready for the next
+ * statement: what it sends before that comes before its COMMIT, which may
+ * still fail.  If the connection breaks sooner, the reply function is told
+ * with a NULL result, and never left waiting.
+ */
+#include "worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Set when a server was reached whose database lacks the extension. */
+bool		conn_extension_missing = false;
+
+static void conn_setup_done(Conn *conn, PGresult *res, void *arg);
+
+void
+conn_init(Conn *conn, const char *name, const char *conninfo)
+{
+	memset(conn, 0, sizeof(*conn));
+	snprintf(conn->name, sizeof(conn->name), "%s", name);
+	conn->conninfo = conninfo;
+	conn->state = CONN_DOWN;
+	conn->pollslot = -1;
+}
+
+bool
+conn_up(const Conn *conn)
+{
+	return conn->state == CONN_IDLE || conn->state == CONN_BUSY;
+}
+
+/* Without the newline that libpq ends its messages with. */
+static char *
+trimmed(const char *msg)
+{
+	char	   *copy = xstrdup(msg ? msg : "");
+	size_t		len = strlen(copy);
+
+	while (len > 0 && copy[len - 1] == '\n')
+		copy[--len] = '\0';
+	return copy;
+}
+
+/* Forget the connection, tell who waits for a reply, and try again later. */
+static void
+conn_lost(Conn *conn, const char *event, const char *msg)
+{
+	ReplyFn		reply = conn->reply;
+	void	   *arg = conn->arg;
+	Usec		now = now_usec();
+	Usec		delay;
+	char	   *text = trimmed(msg);
+
+	if (conn_up(conn) && now - conn->up_since > opt.reconnect_max)
+		conn->failures = 0;
+	conn->failures++;
+	delay = backoff_delay(conn->failures, opt.reconnect_max);
+	log_event(LOG_WARNING, event, "conn", conn->name, "error", text,
+			  "retry_ms", num(delay / USEC_PER_MSEC), (char *) NULL);
+	free(text);
+
+	PQclear(conn->result);
+	PQfinish(conn->pg);
+	free(conn->schema);
+	conn->result = NULL;
+	conn->pg = NULL;
+	conn->schema = NULL;
+	conn->reply = NULL;
+	conn->pollslot = -1;
+	conn->state = CONN_DOWN;
+	conn->retry_at = now + delay;
+	if (reply)
+		reply(conn, NULL, arg);
+}
+
+static void
+ignore_notice(void *arg, const PGresult *res)
+{
+	(void) arg;
+	(void) res;
+}
+
+static void
+conn_start(Conn *conn, Usec now)
+{
+	/* Before dbname: it may override these.  After it: it may not. */
+	const char *const keys[] = {
+		"keepalives_idle", "keepalives_interval", "keepalives_count",
+		"tcp_user_timeout", "fallback_application_name",
+		"dbname", "client_encoding", NULL
+	};
+	const char *const values[] = {
+		"20", "5", "4", "40000", PROGNAME, conn->conninfo, "UTF8", NULL
+	};
+
+	conn->pg = PQconnectStartParams(keys, values, 1);
+	if (conn->pg == NULL)
+	{
+		conn_lost(conn, "connection_failed", "out of memory");
+		return;
+	}
+	if (PQstatus(conn->pg) == CONNECTION_BAD)
+	{
+		conn_lost(conn, "connection_failed", PQerrorMessage(conn->pg));
+		return;
+	}
+	PQsetNoticeReceiver(conn->pg, ignore_notice, NULL);
+	conn->state = CONN_CONNECTING;
+	conn->polling = PGRES_POLLING_WRITING;
+	conn->connect_by = now + CONNECT_TIMEOUT;
+}
+
+/*
+ * The first statement finds the extension.  The waiting connection is a
+ * session of its own and may also change settings that would end a long wait;
+ * those of the pool may come from a pooler and must not.
+ */
+static void
+conn_setup(Conn *conn)
+{
+	static const char *const find =
+		"SELECT pg_catalog.quote_ident(coalesce($1::text,"
+		" (SELECT n.nspname::text FROM pg_catalog.pg_extension e"
+		" JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
+		" WHERE e.extname = 'jobq')))";
+	static const char *const settings =
+		", pg_catalog.set_config('statement_timeout', '0', false)"
+		", pg_catalog.set_config('idle_session_timeout', '0', false)";
+	Buf			sql = {0};
+
+	buf_puts(&sql, find);
+	if (conn->waiting)
+		buf_puts(&sql, settings);
+	conn->state = CONN_IDLE;
+	conn->up_since = now_usec();
+	if (PQsetnonblocking(conn->pg, 1) != 0)
+		conn_lost(conn, "connection_failed", PQerrorMessage(conn->pg));
+	else
+	{
+		conn_send(conn, conn_setup_done, NULL, 1, &opt.schema, sql.data);
+		if (conn->state == CONN_BUSY)
+			conn->state = CONN_SETUP;
+	}
+	buf_free(&sql);
+}
+
+static void
+conn_setup_done(Conn *conn, PGresult *res, void *arg)
+{
+	(void) arg;
+	if (res == NULL)
+		return;
+	if (!result_ok(res))
+	{
+		conn_lost(conn, "connection_failed", PQresultErrorMessage(res));
+		return;
+	}
+	if (PQgetisnull(res, 0, 0))
+	{
+		Buf			msg = {0};
+
+		buf_printf(&msg, "extension \"jobq\" is not installed in database \"%s\"", PQdb(conn->pg));
+		conn_extension_missing = true;
+		conn_lost(conn, "connection_failed", msg.data);
+		buf_free(&msg);
+		return;
+	}
+	conn_extension_missing = false;
+	conn->schema = xstrdup(PQgetvalue(res, 0, 0));
+	log_event(LOG_INFO, "connected", "conn", conn->name, "db", PQdb(conn->pg),
+			  "schema", conn->schema, (char *) NULL);
+	if (conn->ready)
+		conn->ready(conn);
+}
+
+static void
+conn_continue(Conn *conn)
+{
+	conn->polling = PQconnectPoll(conn->pg);
+	if (conn->polling == PGRES_POLLING_FAILED)
+		conn_lost(conn, "connection_failed", PQerrorMessage(conn->pg));
+	else if (conn->polling == PGRES_POLLING_OK)
+		conn_setup(conn);
+}
+
+/* Begin to connect when it is time to, and end attempts that take too long. */
+void
+conn_tick(Conn *conn, Usec now)
+{
+	if (conn->state == CONN_DOWN && now >= conn->retry_at)
+		conn_start(conn, now);
+	else if ((conn->state == CONN_CONNECTING || conn->state == CONN_SETUP) && now >= conn->connect_by)
+		conn_lost(conn, "connection_failed", "timeout expired");
+}
+
+Usec
+conn_timer(const Conn *conn)
+{
+	if (conn->state == CONN_DOWN)
+		return conn->retry_at;
+	if (conn->state == CONN_CONNECTING || conn->state == CONN_SETUP)
+		return conn->connect_by;
+	return USEC_NEVER;
+}
+
+/* What poll() shall watch for; false if nothing. */
+bool
+conn_wants(const Conn *conn, struct pollfd *pfd)
+{
+	if (conn->state == CONN_DOWN)
+		return false;
+	pfd->fd = PQsocket(conn->pg);
+	if (conn->state == CONN_CONNECTING)
+		pfd->events = conn->polling == PGRES_POLLING_READING ? POLLIN : POLLOUT;
+	else
+		pfd->events = conn->flushing ? POLLIN | POLLOUT : POLLIN;
+	return pfd->fd >= 0;
+}
+
+/* Is a connection that sent this result, and ends, the reason for it? */
+static bool
+result_means_lost(const Conn *conn, const PGresult *res)
+{
+	const char *state;
+
+	if (res == NULL)
+		return true;
+	if (result_ok(res))
+		return false;
+	state = result_state(res);
+	return PQstatus(conn->pg) == CONNECTION_BAD || state[0] == '\0' ||
+		state_in_class(state, "08") || strcmp(state, "57P01") == 0 ||
+		strcmp(state, "57P02") == 0 || strcmp(state, "57P03") == 0;
+}
+
+/* The server is ready for the next statement: hand over the result. */
+static void
+conn_reply(Conn *conn)
+{
+	PGresult   *res = conn->result;
+	ReplyFn		reply = conn->reply;
+	void	   *arg = conn->arg;
+
+	if (result_means_lost(conn, res))
+	{
+		char	   *msg = xstrdup(res ? PQresultErrorMessage(res) : PQerrorMessage(conn->pg));
+
+		conn_lost(conn, "connection_lost", msg);
+		free(msg);
+		return;
+	}
+	conn->result = NULL;
+	conn->reply = NULL;
+	conn->state = CONN_IDLE;
+
+	/* After a failover this may be a standby: look for the primary again. */
+	if (!result_ok(res) && strcmp(result_state(res), "25006") == 0)
+	{
+		conn->reply = reply;
+		conn_lost(conn, "connection_dropped", PQresultErrorMessage(res));
+	}
+	else if (reply)
+		reply(conn, res, arg);
+	PQclear(res);
+}
+
+/* The socket is ready: take what has come, send what is left to send. */
+void
+conn_io(Conn *conn)
+{
+	if (conn->state == CONN_CONNECTING)
+	{
+		conn_continue(conn);
+		return;
+	}
+	if (!PQconsumeInput(conn->pg))
+	{
+		conn_lost(conn, "connection_lost", PQerrorMessage(conn->pg));
+		return;
+	}
+	if (conn->flushing)
+	{
+		int			rc = PQflush(conn->pg);
+
+		if (rc < 0)
+		{
+			conn_lost(conn, "connection_lost", PQerrorMessage(conn->pg));
+			return;
+		}
+		conn->flushing = rc > 0;
+	}
+	while ((conn->state == CONN_BUSY || conn->state == CONN_SETUP) && !PQisBusy(conn->pg))
+	{
+		PGresult   *res = PQgetResult(conn->pg);
+
+		if (res == NULL)
+		{
+			conn_reply(conn);
+			break;
+		}
+		/* An error after a result is the COMMIT's, and decides. */
+		if (conn->result == NULL || !result_ok(res))
+		{
+			PQclear(conn->result);
+			conn->result = res;
+		}
+		else
+			PQclear(res);
+	}
+	if (conn_up(conn))
+	{
+		PGnotify   *notify;
+		bool		any = false;
+
+		while ((notify = PQnotifies(conn->pg)) != NULL)
+		{
+			any = true;
+			PQfreemem(notify);
+		}
+		if (any && conn->notified)
+			conn->notified(conn);
+	}
+}
+
+/* Send a statement.  If that fails, the reply function hears of it at once. */
+void
+conn_send(Conn *conn, ReplyFn reply, void *arg, int nparams, const char *const *values, const char *sql)
+{
+	int			rc;
+
+	conn->reply = reply;
+	conn->arg = arg;
+	conn->state = CONN_BUSY;
+
+	/* Without parameters it may be several statements. */
+	rc = nparams == 0 ? PQsendQuery(conn->pg, sql) :
+		PQsendQueryParams(conn->pg, sql, nparams, NULL, values, NULL, NULL, 0);
+	if (rc == 1)
+	{
+		rc = PQflush(conn->pg);
+		conn->flushing = rc > 0;
+	}
+	else
+		rc = -1;
+	if (rc < 0)
+		conn_lost(conn, "connection_lost", PQerrorMessage(conn->pg));
+}
+
+/* The same with the extension's schema in place of each "@". */
+void
+conn_call(Conn *conn, ReplyFn reply, void *arg, int nparams, const char *const *values, const char *fmt)
+{
+	Buf			sql = {0};
+
+	for (const char *p = fmt; *p; p++)
+	{
+		if (*p == '@')
+			buf_puts(&sql, conn->schema);
+		else
+			buf_append(&sql, p, 1);
+	}
+	conn_send(conn, reply, arg, nparams, values, sql.data);
+	buf_free(&sql);
+}
+
+/*
+ * Ask the server to cancel the running statement.  PQcancel() blocks until
+ * the server has taken note, and commands must not wait for that, so a child
+ * process does it.
+ */
+void
+conn_cancel(Conn *conn)
+{
+	PGcancel   *cancel;
+	char		errbuf[256];
+
+	if (conn->state != CONN_BUSY || conn->cancel_pid > 0)
+		return;
+	cancel = PQgetCancel(conn->pg);
+	if (cancel == NULL)
+		return;
+	conn->cancel_pid = fork_child();
+	if (conn->cancel_pid == 0)
+	{
+		alarm(30);
+		_exit(PQcancel(cancel, errbuf, sizeof(errbuf)) ? 0 : 1);
+	}
+	if (conn->cancel_pid < 0)
+		log_errno(LOG_WARNING, "cancel_failed");
+	PQfreeCancel(cancel);
+}
+
+/* Take note of the end of the process that conn_cancel() began. */
+void
+conn_reap(Conn *conn)
+{
+	if (conn->cancel_pid > 0 && waitpid(conn->cancel_pid, NULL, WNOHANG) != 0)
+		conn->cancel_pid = 0;
+}
+
+/* Close for good. */
+void
+conn_close(Conn *conn)
+{
+	ReplyFn		reply = conn->reply;
+
+	PQclear(conn->result);
+	PQfinish(conn->pg);
+	free(conn->schema);
+	conn->result = NULL;
+	conn->pg = NULL;
+	conn->schema = NULL;
+	conn->reply = NULL;
+	conn->state = CONN_DOWN;
+	conn->retry_at = USEC_NEVER;
+	if (reply)
+		reply(conn, NULL, conn->arg);
+}
+
+bool
+result_ok(const PGresult *res)
+{
+	ExecStatusType status = PQresultStatus(res);
+
+	return status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK;
+}
+
+const char *
+result_state(const PGresult *res)
+{
+	const char *state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+
+	return state ? state : "";
+}
+
+/* The server's message with its detail, to be freed. */
+char *
+result_message(const PGresult *res)
+{
+	const char *primary = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+	const char *detail = PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL);
+	Buf			msg = {0};
+
+	if (primary == NULL)
+		return trimmed(PQresultErrorMessage(res));
+	buf_puts(&msg, primary);
+	if (detail)
+		buf_printf(&msg, " (%s)", detail);
+	return msg.data;
+}
+
+bool
+state_in_class(const char *state, const char *class)
+{
+	return strncmp(state, class, 2) == 0;
+}
+
+/* The job is not ours any more, or no job at all: nothing is left to do. */
+bool
+state_is_refusal(const char *state)
+{
+	return state_in_class(state, "JQ");
+}

@@ -1,0 +1,544 @@
+/*
+ * job.c
+ *		The jobs held: running their commands, keeping their leases, and
+ *		reporting their outcomes.
+ *
+ * RUNNING -> REPORTING -> DONE.  A job leaves RUNNING when nothing of its
+ * command runs any more, and REPORTING when the server has accepted the
+ * outcome or refused it for good (JQ001: the job is not ours any more).
+ * Everything else, a lost connection above all, leaves the report due, so
+ * what was done while the server was away is reported when it is back.
+ * Repeating a report whose answer was lost is harmless: the server accepts
+ * the one that decided the job silently.
+ *
+ * Each statement is about one job.  Were several completions due, one
+ * job_complete_many() could take them: job_send_report() is the only place.
+ */
+#include "worker.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+Job		   *jobs = NULL;
+int			njobs = 0;
+
+static const char *
+find_command(const char *kind)
+{
+	const char *fallback = NULL;
+
+	for (int i = 0; i < opt.nkinds; i++)
+	{
+		if (strcmp(opt.kinds[i].name, kind) == 0)
+			return opt.kinds[i].command;
+		if (strcmp(opt.kinds[i].name, "*") == 0)
+			fallback = opt.kinds[i].command;
+	}
+	return fallback;
+}
+
+/* The outcome is known: report it as soon as a connection is free. */
+static void
+job_report(Job *job, Report report)
+{
+	job->phase = JOB_REPORTING;
+	job->report = report;
+	job->report_at = 0;
+	while (job->error.len > 0 && job->error.data[job->error.len - 1] == '\n')
+		job->error.data[--job->error.len] = '\0';
+}
+
+/* Half a heartbeat late must not cost the lease, nor must one that is lost. */
+static Usec
+heartbeat_interval(const Job *job)
+{
+	Usec		interval = opt.heartbeat;
+
+	if (job->lease > 0 && job->lease / 3 < interval)
+		interval = job->lease / 3;
+	return interval < MIN_HEARTBEAT ? MIN_HEARTBEAT : interval;
+}
+
+void
+job_set_lease(Job *job, Usec lease)
+{
+	job->lease = lease > 0 ? lease : 1;
+	job->heartbeat_at = job->heartbeat_sent + heartbeat_interval(job);
+}
+
+static char *
+field(const PGresult *res, int row, const char *name)
+{
+	int			col = PQfnumber(res, name);
+
+	return col < 0 || PQgetisnull(res, row, col) ? NULL : PQgetvalue(res, row, col);
+}
+
+static char *
+field_copy(const PGresult *res, int row, const char *name)
+{
+	const char *value = field(res, row, name);
+
+	return xstrdup(value ? value : "");
+}
+
+/*
+ * Take a job that was claimed and start its command; or, where the worker is
+ * leaving, give it back.
+ */
+Job *
+job_start(const PGresult *res, int row, Usec lease, bool release)
+{
+	Job		   *job = xmalloc(sizeof(*job));
+	const char *args = field(res, row, "args");
+	const char *command;
+	Usec		now = now_usec();
+	char		errbuf[256];
+	ChildEnv	env[5];
+
+	job->id = field_copy(res, row, "job_id");
+	job->token = field_copy(res, row, "token");
+	job->attempt = field_copy(res, row, "attempt");
+	job->kind = field_copy(res, row, "kind");
+	job->key = field_copy(res, row, "key");
+	job->started = job->heartbeat_sent = now;
+	job->deadline = opt.timeout > 0 ? now + opt.timeout : USEC_NEVER;
+	job->heartbeat_at = now + heartbeat_interval(job);
+	if (lease > 0)
+		job_set_lease(job, lease);
+	child_init(&job->child);
+	job->next = jobs;
+	jobs = job;
+	njobs++;
+
+	if (release)
+	{
+		job_report(job, REPORT_RELEASE);
+		return job;
+	}
+	command = find_command(job->kind);
+	if (command == NULL)
+	{
+		log_event(LOG_WARNING, "unknown_kind", "job", job->id, "kind", job->kind, (char *) NULL);
+		buf_printf(&job->error, "this worker has no command for kind \"%s\"", job->kind);
+		job->retry_in = UNKNOWN_KIND_DELAY;
+		job_report(job, REPORT_FAIL);
+		return job;
+	}
+	env[0] = (ChildEnv) {"JOBQ_JOB_ID", job->id};
+	env[1] = (ChildEnv) {"JOBQ_TOKEN", job->token};
+	env[2] = (ChildEnv) {"JOBQ_ATTEMPT", job->attempt};
+	env[3] = (ChildEnv) {"JOBQ_KIND", job->kind};
+	env[4] = (ChildEnv) {"JOBQ_KEY", job->key};
+	if (!child_start(&job->child, command, args ? args : "{}", field(res, row, "inputs"),
+					 env, 5, errbuf, sizeof(errbuf)))
+	{
+		log_event(LOG_ERROR, "job_not_started", "job", job->id, "error", errbuf, (char *) NULL);
+		buf_puts(&job->error, errbuf);
+		job_report(job, REPORT_FAIL);
+		return job;
+	}
+	log_event(LOG_DEBUG, "job_started", "job", job->id, "kind", job->kind, "attempt", job->attempt,
+			  "pid", num(job->child.pid), (char *) NULL);
+	return job;
+}
+
+/* Begin to end a command before its time. */
+static void
+job_stop(Job *job, StopReason reason)
+{
+	static const char *const names[] = {
+		"none", "too much output", "timeout", "cancelled", "worker is leaving", "lease lost"
+	};
+
+	if (job->phase != JOB_RUNNING || job->stop >= reason)
+		return;
+
+	/* What is stopped for a reason of its own keeps it when the worker leaves. */
+	if (job->stop != STOP_NONE && reason == STOP_RELEASE)
+		return;
+	job->stop = reason;
+	log_event(LOG_INFO, "job_stopping", "job", job->id, "kind", job->kind, "reason", names[reason], (char *) NULL);
+	child_stop(&job->child, now_usec());
+}
+
+void
+jobs_stop_all(StopReason reason)
+{
+	for (Job *job = jobs; job; job = job->next)
+		job_stop(job, reason);
+}
+
+/* Derive the outcome of a command that has ended. */
+static void
+job_finish(Job *job)
+{
+	int			status = job->child.status;
+
+	log_event(LOG_DEBUG, "job_ended", "job", job->id, "kind", job->kind, "attempt", job->attempt,
+			  "ms", num((now_usec() - job->started) / USEC_PER_MSEC), (char *) NULL);
+	switch (job->stop)
+	{
+		case STOP_LOST:
+			job->phase = JOB_DONE;
+			return;
+		case STOP_RELEASE:
+			job_report(job, REPORT_RELEASE);
+			return;
+		case STOP_CANCELLED:
+			buf_puts(&job->error, "cancelled");
+			job_report(job, REPORT_FAIL_FINALLY);
+			return;
+		case STOP_TIMEOUT:
+			buf_printf(&job->error, "command timed out after %g s\n", (double) opt.timeout / USEC_PER_SEC);
+			child_stderr(&job->child, &job->error);
+			job_report(job, REPORT_FAIL);
+			return;
+		case STOP_OUTPUT:
+			buf_printf(&job->error, "command wrote more than %d MiB to its standard output\n", STDOUT_MAX / 1024 / 1024);
+			child_stderr(&job->child, &job->error);
+			job_report(job, REPORT_FAIL_FINALLY);
+			return;
+		case STOP_NONE:
+			break;
+	}
+
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+	{
+		if (job->child.out.len > 0 && memchr(job->child.out.data, '\0', job->child.out.len))
+		{
+			buf_puts(&job->error, "the command's output is not JSON: it contains a NUL byte");
+			job_report(job, REPORT_FAIL_FINALLY);
+		}
+		else
+			job_report(job, REPORT_COMPLETE);
+		return;
+	}
+	if (WIFSIGNALED(status))
+		buf_printf(&job->error, "command was killed by signal %d (%s)\n", WTERMSIG(status), strsignal(WTERMSIG(status)));
+	else
+		buf_printf(&job->error, "command exited with status %d\n", WEXITSTATUS(status));
+	child_stderr(&job->child, &job->error);
+	job_report(job, WIFEXITED(status) && WEXITSTATUS(status) == EXITCODE_FAIL ? REPORT_FAIL_FINALLY : REPORT_FAIL);
+}
+
+/*
+ * heartbeats
+ */
+
+/*
+ * A job whose command has ended keeps its lease too, as long as its report
+ * is not accepted; but what becomes of it is then the report's to find out.
+ */
+static void
+heartbeat_reply(Conn *conn, PGresult *res, void *arg)
+{
+	Job		   *job = arg;
+	Usec		now = now_usec();
+
+	(void) conn;
+	job->heartbeat_busy = false;
+	if (res == NULL)
+	{
+		job->heartbeat_at = now;
+		return;
+	}
+	if (result_ok(res))
+	{
+		job->heartbeat_at = job->heartbeat_sent + heartbeat_interval(job);
+		if (PQntuples(res) == 1 && strcmp(PQgetvalue(res, 0, 0), "f") == 0)
+			job_stop(job, STOP_CANCELLED);
+	}
+	else
+	{
+		char	   *msg = result_message(res);
+
+		job->heartbeat_at = now + heartbeat_interval(job) / 2;
+		if (job->phase == JOB_RUNNING)
+			log_event(LOG_WARNING, state_is_refusal(result_state(res)) ? "lease_lost" : "heartbeat_failed",
+					  "job", job->id, "sqlstate", result_state(res), "error", msg, (char *) NULL);
+		if (state_is_refusal(result_state(res)))
+			job_stop(job, STOP_LOST);
+		free(msg);
+	}
+}
+
+static bool
+heartbeat_wanted(const Job *job)
+{
+	return job->phase != JOB_DONE && job->stop != STOP_LOST && !job->heartbeat_busy && !job->report_busy;
+}
+
+/* Send the heartbeat that is most overdue. */
+bool
+job_send_heartbeat(Conn *conn, Usec now)
+{
+	Job		   *due = NULL;
+	const char *values[2];
+
+	for (Job *job = jobs; job; job = job->next)
+	{
+		if (heartbeat_wanted(job) && job->heartbeat_at <= now &&
+			(due == NULL || job->heartbeat_at < due->heartbeat_at))
+			due = job;
+	}
+	if (due == NULL)
+		return false;
+	due->heartbeat_busy = true;
+	due->heartbeat_sent = now;
+	values[0] = due->id;
+	values[1] = due->token;
+	conn_call(conn, heartbeat_reply, due, 2, values, "SELECT @.job_heartbeat($1, $2)");
+	return true;
+}
+
+/* The server is back: do not leave it in doubt about what runs. */
+void
+jobs_heartbeat_now(Usec now)
+{
+	for (Job *job = jobs; job; job = job->next)
+	{
+		if (job->phase == JOB_RUNNING)
+			note_time(&job->heartbeat_at, now);
+	}
+}
+
+/*
+ * reports
+ */
+
+/* The server took the report. */
+static void
+report_accepted(Job *job, const PGresult *res)
+{
+	const char *state = PQntuples(res) == 1 ? PQgetvalue(res, 0, 0) : "";
+	bool		cancelled = strcmp(state, "cancelled") == 0;
+	char	   *first;
+
+	job->phase = JOB_DONE;
+	if (job->report == REPORT_COMPLETE)
+		log_event(LOG_DEBUG, "job_succeeded", "job", job->id, "kind", job->kind, (char *) NULL);
+	else if (job->report == REPORT_RELEASE)
+		log_event(LOG_INFO, "job_released", "job", job->id, "kind", job->kind, (char *) NULL);
+	else
+	{
+		first = xstrdup(job->error.data);
+		first[strcspn(first, "\n")] = '\0';
+		log_event(cancelled ? LOG_INFO : LOG_WARNING, cancelled ? "job_cancelled" : "job_failed", "job", job->id, "kind", job->kind, "attempt", job->attempt,
+				  "state", state, "error", first, (char *) NULL);
+		free(first);
+	}
+}
+
+/* The server does not take this result or this text, and never will. */
+static void
+report_unacceptable(Job *job, const char *msg)
+{
+	if (job->report == REPORT_COMPLETE)
+	{
+		buf_printf(&job->error, "the command's output was refused as the result: %s", msg);
+		buf_free(&job->child.out);
+		job_report(job, REPORT_FAIL_FINALLY);
+	}
+	else if (job->error_tries++ == 0 && job->error.data)
+		make_ascii(job->error.data);
+	else
+	{
+		buf_free(&job->error);
+		buf_puts(&job->error, "the server refused the text of the error");
+	}
+}
+
+static void
+report_reply(Conn *conn, PGresult *res, void *arg)
+{
+	Job		   *job = arg;
+	Usec		now = now_usec();
+	const char *state;
+	char	   *msg;
+
+	(void) conn;
+	job->report_busy = false;
+	if (res == NULL)
+	{
+		job->report_at = now;
+		return;
+	}
+	if (result_ok(res))
+	{
+		report_accepted(job, res);
+		return;
+	}
+	state = result_state(res);
+	msg = result_message(res);
+	if (state_is_refusal(state))
+	{
+		log_event(LOG_WARNING, "report_refused", "job", job->id, "kind", job->kind,
+				  "sqlstate", state, "error", msg, (char *) NULL);
+		job->phase = JOB_DONE;
+	}
+	else if ((state_in_class(state, "22") || state_in_class(state, "54")) && job->error_tries < 3)
+		report_unacceptable(job, msg);
+	else
+	{
+		Usec		delay = backoff_delay(++job->report_failures, RETRY_MAX);
+
+		log_event(LOG_WARNING, "report_failed", "job", job->id, "kind", job->kind, "sqlstate", state,
+				  "error", msg, "retry_ms", num(delay / USEC_PER_MSEC), (char *) NULL);
+		job->report_at = now + delay;
+	}
+	free(msg);
+}
+
+static bool
+is_blank(const char *str)
+{
+	return str == NULL || str[strspn(str, " \t\r\n")] == '\0';
+}
+
+/* Send the report that has been due longest. */
+bool
+job_send_report(Conn *conn, Usec now)
+{
+	Job		   *due = NULL;
+	const char *values[5];
+
+	for (Job *job = jobs; job; job = job->next)
+	{
+		if (job->phase == JOB_REPORTING && !job->report_busy && !job->heartbeat_busy &&
+			job->report_at <= now && (due == NULL || job->report_at <= due->report_at))
+			due = job;
+	}
+	if (due == NULL)
+		return false;
+	due->report_busy = true;
+	values[0] = due->id;
+	values[1] = due->token;
+	switch (due->report)
+	{
+		case REPORT_COMPLETE:
+			values[2] = is_blank(due->child.out.data) ? NULL : due->child.out.data;
+			conn_call(conn, report_reply, due, 3, values, "SELECT @.job_complete($1, $2, $3)");
+			break;
+		case REPORT_FAIL:
+		case REPORT_FAIL_FINALLY:
+			values[2] = due->error.data;
+			values[3] = due->report == REPORT_FAIL ? "true" : "false";
+			values[4] = due->retry_in;
+			conn_call(conn, report_reply, due, 5, values, "SELECT @.job_fail($1, $2, $3, $4, $5)");
+			break;
+		case REPORT_RELEASE:
+			conn_call(conn, report_reply, due, 2, values, "SELECT @.job_release($1, $2)");
+			break;
+	}
+	return true;
+}
+
+/*
+ * for the loop
+ */
+
+void
+jobs_io(void)
+{
+	for (Job *job = jobs; job; job = job->next)
+	{
+		if (job->phase != JOB_RUNNING)
+			continue;
+		child_io(&job->child);
+		if (job->child.out.len > STDOUT_MAX)
+			job_stop(job, STOP_OUTPUT);
+	}
+}
+
+/* Do what is due, and notice commands that have ended. */
+void
+jobs_tick(Usec now)
+{
+	for (Job *job = jobs; job; job = job->next)
+	{
+		if (job->phase != JOB_RUNNING)
+			continue;
+		if (now >= job->deadline)
+			job_stop(job, STOP_TIMEOUT);
+		child_tick(&job->child, now);
+		if ((child_event || job->child.exited) && child_ended(&job->child, now))
+			job_finish(job);
+	}
+	child_event = false;
+}
+
+/*
+ * When something is due next.  What is due already waits for a connection,
+ * whose readiness will wake the loop.
+ */
+Usec
+jobs_timer(Usec now, bool sendable)
+{
+	Usec		timer = USEC_NEVER;
+
+	for (Job *job = jobs; job; job = job->next)
+	{
+		if (job->phase == JOB_RUNNING)
+		{
+			if (job->stop < STOP_TIMEOUT)
+				note_time(&timer, job->deadline);
+			note_time(&timer, child_timer(&job->child));
+		}
+		if (!sendable)
+			continue;
+		if (heartbeat_wanted(job) && job->heartbeat_at > now)
+			note_time(&timer, job->heartbeat_at);
+		if (job->phase == JOB_REPORTING && !job->report_busy && job->report_at > now)
+			note_time(&timer, job->report_at);
+	}
+	return timer;
+}
+
+static void
+job_free(Job *job)
+{
+	child_free(&job->child);
+	buf_free(&job->error);
+	free(job->id);
+	free(job->token);
+	free(job->attempt);
+	free(job->kind);
+	free(job->key);
+	free(job);
+}
+
+/* Let go of jobs that are over, unless a reply still refers to them. */
+void
+jobs_sweep(void)
+{
+	Job		  **link = &jobs;
+
+	while (*link)
+	{
+		Job		   *job = *link;
+
+		if (job->phase == JOB_DONE && !job->heartbeat_busy && !job->report_busy && !job->lease_asked)
+		{
+			*link = job->next;
+			njobs--;
+			job_free(job);
+		}
+		else
+			link = &job->next;
+	}
+}
+
+void
+jobs_free_all(void)
+{
+	while (jobs)
+	{
+		Job		   *job = jobs;
+
+		jobs = job->next;
+		job_free(job);
+	}
+	njobs = 0;
+}

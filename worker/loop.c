@@ -1,0 +1,458 @@
+/*
+ * loop.c
+ *		The event loop: signals, polling, and who may use which connection.
+ *
+ * The first SIGTERM, SIGINT or SIGHUP drains: no more claims, the commands
+ * that run may end.  The second, or SIGQUIT, or the end of --drain-timeout,
+ * releases: the commands are stopped and their jobs given back.  The third
+ * kills the commands and leaves the jobs to the end of their leases.
+ *
+ * Heartbeats go before reports, and reports before claims.  Where the pool
+ * has more than one connection up, the last free one is kept for heartbeats,
+ * so that reports that take long cannot cost the other jobs their leases.
+ */
+#include "worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+bool		draining = false;
+bool		child_event = false;
+
+static const int caught_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGCHLD};
+
+#define NSIGNALS ((int) (sizeof(caught_signals) / sizeof(caught_signals[0])))
+
+static int	signal_pipe[2] = {-1, -1};
+static bool releasing;
+static bool give_up;
+static Usec release_at;			/* the end of --drain-timeout */
+static Usec give_up_at;			/* the end of our patience with the server */
+static Conn wait_conn;
+static Conn *pool;
+
+static struct pollfd *pfds;
+static int	npfds;
+static int	pfds_size;
+
+/*
+ * signals
+ */
+
+static void
+handle_signal(int signum)
+{
+	int			save_errno = errno;
+	unsigned char c = (unsigned char) signum;
+
+	/* If the pipe is full, the loop has enough to wake up for. */
+	if (write(signal_pipe[1], &c, 1) < 0)
+		errno = save_errno;
+	errno = save_errno;
+}
+
+static bool
+signals_init(void)
+{
+	struct sigaction action = {0};
+
+	if (pipe(signal_pipe) != 0)
+		return false;
+	for (int i = 0; i < 2; i++)
+	{
+		fcntl(signal_pipe[i], F_SETFD, FD_CLOEXEC);
+		fcntl(signal_pipe[i], F_SETFL, O_NONBLOCK);
+	}
+	sigemptyset(&action.sa_mask);
+	for (int i = 0; i < NSIGNALS; i++)
+	{
+		struct sigaction old;
+
+		/* nohup, or a shell's "&": leave it ignored */
+		sigaction(caught_signals[i], NULL, &old);
+		if (old.sa_handler == SIG_IGN && caught_signals[i] != SIGCHLD)
+			continue;
+		action.sa_handler = handle_signal;
+		action.sa_flags = SA_RESTART;
+		sigaction(caught_signals[i], &action, NULL);
+	}
+	signal(SIGPIPE, SIG_IGN);
+	return true;
+}
+
+/*
+ * fork() for processes that are not the worker: none of the worker's handlers
+ * ever runs in them.
+ */
+pid_t
+fork_child(void)
+{
+	sigset_t	all;
+	sigset_t	old;
+	pid_t		pid;
+
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, &old);
+	pid = fork();
+	if (pid == 0)
+	{
+		for (int i = 0; i < NSIGNALS; i++)
+		{
+			struct sigaction action;
+
+			sigaction(caught_signals[i], NULL, &action);
+			if (action.sa_handler == handle_signal)
+				signal(caught_signals[i], SIG_DFL);
+		}
+	}
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	return pid;
+}
+
+/*
+ * leaving
+ */
+
+static void
+begin_drain(const char *reason)
+{
+	if (draining)
+		return;
+	log_event(LOG_INFO, "draining", "reason", reason, "jobs", num(njobs), (char *) NULL);
+	draining = true;
+	if (opt.drain_timeout != USEC_NEVER)
+		release_at = now_usec() + opt.drain_timeout;
+}
+
+static void
+begin_release(const char *reason)
+{
+	begin_drain(reason);
+	if (releasing)
+		return;
+	log_event(LOG_INFO, "releasing", "reason", reason, "jobs", num(njobs), (char *) NULL);
+	releasing = true;
+	give_up_at = now_usec() + opt.kill_after + GIVE_UP_AFTER;
+	jobs_stop_all(STOP_RELEASE);
+}
+
+static void
+leave(const char *reason, bool at_once)
+{
+	if (releasing && draining)
+		give_up = true;
+	else if (draining || at_once)
+		begin_release(reason);
+	else
+		begin_drain(reason);
+}
+
+static void
+take_signals(void)
+{
+	unsigned char buf[64];
+	ssize_t		n;
+
+	while ((n = read(signal_pipe[0], buf, sizeof(buf))) > 0)
+	{
+		for (ssize_t i = 0; i < n; i++)
+		{
+			switch (buf[i])
+			{
+				case SIGCHLD:
+					child_event = true;
+					conn_reap(&wait_conn);
+					break;
+				case SIGTERM:
+					leave("SIGTERM", false);
+					break;
+				case SIGINT:
+					leave("SIGINT", false);
+					break;
+				case SIGHUP:
+					leave("SIGHUP", false);
+					break;
+				case SIGQUIT:
+					leave("SIGQUIT", true);
+					break;
+			}
+		}
+	}
+}
+
+/*
+ * polling
+ */
+
+static int
+watch(int fd, short events)
+{
+	if (npfds == pfds_size)
+	{
+		pfds_size = pfds_size ? pfds_size * 2 : 64;
+		pfds = xrealloc(pfds, (size_t) pfds_size * sizeof(*pfds));
+	}
+	pfds[npfds].fd = fd;
+	pfds[npfds].events = events;
+	pfds[npfds].revents = 0;
+	return npfds++;
+}
+
+static void
+watch_conn(Conn *conn)
+{
+	struct pollfd pfd;
+
+	conn->pollslot = conn_wants(conn, &pfd) ? watch(pfd.fd, pfd.events) : -1;
+}
+
+static bool
+slot_ready(int slot)
+{
+	return slot >= 0 && pfds[slot].revents != 0;
+}
+
+static void
+watch_all(void)
+{
+	npfds = 0;
+	watch(signal_pipe[0], POLLIN);
+	watch_conn(&wait_conn);
+	for (int i = 0; i < opt.pool; i++)
+		watch_conn(&pool[i]);
+	for (Job *job = jobs; job; job = job->next)
+	{
+		Child	   *child = &job->child;
+
+		child->slot_in = child->fd_in >= 0 ? watch(child->fd_in, POLLOUT) : -1;
+		child->slot_out = child->fd_out >= 0 ? watch(child->fd_out, POLLIN) : -1;
+		child->slot_err = child->fd_err >= 0 ? watch(child->fd_err, POLLIN) : -1;
+	}
+}
+
+static void
+handle_conn(Conn *conn)
+{
+	if (conn->state != CONN_DOWN && slot_ready(conn->pollslot))
+		conn_io(conn);
+}
+
+static void
+handle_all(void)
+{
+	if (slot_ready(0))
+		take_signals();
+	for (Job *job = jobs; job; job = job->next)
+	{
+		Child	   *child = &job->child;
+
+		if (!slot_ready(child->slot_in))
+			child->slot_in = -1;
+		if (!slot_ready(child->slot_out))
+			child->slot_out = -1;
+		if (!slot_ready(child->slot_err))
+			child->slot_err = -1;
+	}
+	jobs_io();
+
+	/* These may add jobs, which have no slots yet. */
+	handle_conn(&wait_conn);
+	for (int i = 0; i < opt.pool; i++)
+		handle_conn(&pool[i]);
+}
+
+/*
+ * statements
+ */
+
+/* Send what is due.  Is a connection of the pool left for what comes due? */
+static bool
+send_all(Usec now)
+{
+	int			idle = 0;
+	int			up = 0;
+
+	claim_send_wait(now);
+	for (int i = 0; i < opt.pool; i++)
+	{
+		idle += pool[i].state == CONN_IDLE;
+		up += conn_up(&pool[i]);
+	}
+	for (int i = 0; i < opt.pool && idle > 0; i++)
+	{
+		Conn	   *conn = &pool[i];
+
+		if (conn->state != CONN_IDLE)
+			continue;
+		if (job_send_heartbeat(conn, now) ||
+			((idle > 1 || up == 1) && (job_send_report(conn, now) || claim_send(conn, now))))
+			idle--;
+		else
+			break;
+	}
+	return idle > 0;
+}
+
+/* A connection of the pool is back. */
+static void
+pool_ready(Conn *conn)
+{
+	(void) conn;
+	jobs_heartbeat_now(now_usec());
+}
+
+static void
+tick(Usec now)
+{
+	conn_tick(&wait_conn, now);
+	for (int i = 0; i < opt.pool; i++)
+		conn_tick(&pool[i], now);
+	jobs_tick(now);
+	jobs_sweep();
+	claim_tick(now);
+	if (claim_limit_reached())
+		begin_drain("max-jobs");
+	if (opt.exit_when_idle != USEC_NEVER && now - claim_idle_since(now) >= opt.exit_when_idle)
+		begin_drain("idle");
+	if (draining)
+	{
+		if (now >= release_at)
+			begin_release("drain-timeout");
+		claim_cancel(now);
+
+		/* Only a claim without an answer is left: do not wait for ever. */
+		if (njobs == 0 && claim_in_flight())
+		{
+			if (give_up_at == USEC_NEVER)
+				give_up_at = now + GIVE_UP_AFTER;
+		}
+		if (now >= give_up_at)
+			give_up = true;
+	}
+}
+
+static Usec
+next_timer(Usec now, bool sendable)
+{
+	Usec		timer = jobs_timer(now, sendable);
+
+	note_time(&timer, conn_timer(&wait_conn));
+	for (int i = 0; i < opt.pool; i++)
+		note_time(&timer, conn_timer(&pool[i]));
+	note_time(&timer, claim_timer(now));
+	if (draining)
+	{
+		if (!releasing)
+			note_time(&timer, release_at);
+		note_time(&timer, give_up_at);
+	}
+	else if (opt.exit_when_idle != USEC_NEVER)
+		note_time(&timer, claim_idle_since(now) + opt.exit_when_idle);
+	return timer;
+}
+
+static bool
+wait_for_events(Usec timer, Usec now)
+{
+	int			ms = -1;
+	int			rc;
+
+	if (timer <= now)
+		ms = 0;
+	else if (timer != USEC_NEVER)
+	{
+		Usec		left = (timer - now + USEC_PER_MSEC - 1) / USEC_PER_MSEC;
+
+		ms = left > 3600 * 1000 ? 3600 * 1000 : (int) left;
+	}
+	watch_all();
+	rc = poll(pfds, (nfds_t) npfds, ms);
+	if (rc < 0 && errno != EINTR)
+	{
+		log_errno(LOG_ERROR, "poll_failed");
+		exit(EXIT_FAILURE);
+	}
+	if (rc > 0)
+		handle_all();
+	return rc > 0;
+}
+
+static void
+init_all(void)
+{
+	Usec		now = now_usec();
+
+	release_at = give_up_at = USEC_NEVER;
+	conn_init(&wait_conn, "wait", opt.wait_dbname);
+	claim_init(&wait_conn, now);
+	pool = xmalloc((size_t) opt.pool * sizeof(*pool));
+	for (int i = 0; i < opt.pool; i++)
+	{
+		char		name[16];
+
+		snprintf(name, sizeof(name), "pool%d", i + 1);
+		conn_init(&pool[i], name, opt.dbname);
+		pool[i].ready = pool_ready;
+	}
+}
+
+/* Run until told to leave.  Returns the exit status. */
+int
+worker_run(void)
+{
+	bool		ever_up = false;
+	int			status = EXIT_SUCCESS;
+
+	guard_start();
+	if (!signals_init())
+	{
+		log_errno(LOG_ERROR, "start_failed");
+		return EXIT_FAILURE;
+	}
+	init_all();
+	log_event(LOG_INFO, "started", "worker", opt.worker, "pid", num(getpid()),
+			  "concurrency", num(opt.concurrency), (char *) NULL);
+	for (;;)
+	{
+		Usec		now = now_usec();
+		bool		sendable;
+
+		tick(now);
+		if (give_up || (draining && njobs == 0 && !claim_in_flight()))
+			break;
+		if (!ever_up)
+		{
+			/* A wrong database is an error at the start, and only then. */
+			if (conn_extension_missing)
+			{
+				status = EXIT_FAILURE;
+				break;
+			}
+			ever_up = conn_up(&wait_conn);
+			for (int i = 0; i < opt.pool; i++)
+				ever_up = ever_up || conn_up(&pool[i]);
+		}
+		sendable = send_all(now);
+		wait_for_events(next_timer(now_usec(), sendable), now_usec());
+	}
+
+	if (njobs > 0)
+	{
+		log_event(LOG_WARNING, "jobs_left", "jobs", num(njobs), (char *) NULL);
+		status = EXIT_FAILURE;
+	}
+	conn_close(&wait_conn);
+	for (int i = 0; i < opt.pool; i++)
+		conn_close(&pool[i]);
+	jobs_free_all();
+	claim_end();
+	free(pool);
+	free(pfds);
+	guard_end();				/* which kills what still runs */
+	log_event(LOG_INFO, "stopped", "status", num(status), (char *) NULL);
+	return status;
+}

@@ -1,0 +1,334 @@
+/*
+ * worker.h
+ *		Types and functions that the files of jobq-worker share.
+ *
+ * jobq-worker is one process with one thread.  Its event loop (loop.c) waits
+ * with poll() for the server's sockets, the commands' pipes and a pipe that
+ * the signal handlers write to.  Nothing else in it ever blocks, but for name
+ * resolution, which libpq does while a connection is begun.
+ *
+ * A job is *held* from the moment its claim is read until the server has
+ * accepted its outcome, refused it, or the lease is known to be lost.  The
+ * number of jobs held and of jobs asked for is never above --concurrency.
+ */
+#ifndef JOBQ_WORKER_H
+#define JOBQ_WORKER_H
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <libpq-fe.h>
+
+#define PROGNAME "jobq-worker"
+#ifndef JOBQ_VERSION
+#define JOBQ_VERSION "1.0"
+#endif
+
+#define EXIT_USAGE 2
+
+/* Times are microseconds of the monotonic clock. */
+typedef int64_t Usec;
+
+#define USEC_PER_SEC INT64_C(1000000)
+#define USEC_PER_MSEC INT64_C(1000)
+#define USEC_NEVER INT64_MAX
+
+#define MAX_QUEUE_NAME 50
+#define MAX_NAME 128			/* of kinds and workers */
+#define MAX_DURATION (INT64_C(366) * 24 * 3600 * USEC_PER_SEC)
+
+#define DEFAULT_CONCURRENCY 1
+#define MAX_CONCURRENCY 1000
+#define DEFAULT_POOL 3
+#define MAX_POOL 32
+#define DEFAULT_HEARTBEAT (10 * USEC_PER_SEC)
+#define MIN_HEARTBEAT (50 * USEC_PER_MSEC)
+#define DEFAULT_KILL_AFTER (5 * USEC_PER_SEC)
+#define DEFAULT_RECONNECT_MAX (10 * USEC_PER_SEC)
+#define DEFAULT_POLL_CALL (60 * USEC_PER_SEC)
+#define DEFAULT_POLL_LISTEN (10 * USEC_PER_SEC)
+
+#define CONNECT_TIMEOUT (15 * USEC_PER_SEC)
+#define FIRST_RETRY (100 * USEC_PER_MSEC)
+#define RETRY_MAX (10 * USEC_PER_SEC)	/* of a statement the server refused */
+#define CANCEL_REPEAT (1 * USEC_PER_SEC)
+#define GIVE_UP_AFTER (10 * USEC_PER_SEC)	/* on the server, when leaving */
+#define UNKNOWN_KIND_DELAY "30 s"
+
+#define STDERR_KEEP (64 * 1024)
+#define STDOUT_MAX (256 * 1024 * 1024)
+
+#define EXITCODE_FAIL 65		/* EX_DATAERR: fail without retry */
+
+/* options (main.c) */
+
+typedef struct Kind
+{
+	const char *name;			/* "*" stands for every other kind */
+	const char *command;
+} Kind;
+
+typedef struct Options
+{
+	const char *dbname;
+	const char *wait_dbname;
+	const char *schema;			/* NULL: where the extension is */
+	const char *worker;
+	const char **queues;
+	int			nqueues;
+	Kind	   *kinds;
+	int			nkinds;
+	int			concurrency;
+	int			pool;
+	int			max_jobs;		/* 0: no limit */
+	bool		listen;
+	bool		verbose;
+	Usec		lease;			/* 0: the job's or the queue's */
+	Usec		heartbeat;
+	Usec		timeout;		/* 0: none */
+	Usec		kill_after;
+	Usec		poll_interval;
+	Usec		reconnect_max;
+	Usec		drain_timeout;	/* USEC_NEVER: none */
+	Usec		exit_when_idle; /* USEC_NEVER: never */
+} Options;
+
+extern Options opt;
+
+/* util.c */
+
+typedef struct Buf
+{
+	char	   *data;			/* with a NUL after it, or NULL */
+	size_t		len;
+	size_t		size;
+} Buf;
+
+typedef enum LogLevel
+{
+	LOG_DEBUG,					/* with --verbose only */
+	LOG_INFO,
+	LOG_WARNING,
+	LOG_ERROR
+} LogLevel;
+
+extern void *xmalloc(size_t size);
+extern void *xrealloc(void *ptr, size_t size);
+extern char *xstrdup(const char *str);
+extern void buf_append(Buf *buf, const char *data, size_t len);
+extern void buf_puts(Buf *buf, const char *str);
+extern void buf_printf(Buf *buf, const char *fmt,...) __attribute__((format(printf, 2, 3)));
+extern void buf_free(Buf *buf);
+extern Usec now_usec(void);
+extern void note_time(Usec *timer, Usec when);
+extern Usec backoff_delay(int failures, Usec cap);
+extern Usec jittered(Usec interval);
+extern size_t make_utf8(char *str, size_t len);
+extern void make_ascii(char *str);
+extern const char *num(int64_t value);
+extern void log_event(LogLevel level, const char *event,...) __attribute__((sentinel));
+extern void log_errno(LogLevel level, const char *event);
+
+/* conn.c */
+
+typedef enum ConnState
+{
+	CONN_DOWN,					/* until retry_at */
+	CONN_CONNECTING,
+	CONN_SETUP,					/* its first statement runs */
+	CONN_IDLE,
+	CONN_BUSY
+} ConnState;
+
+typedef struct Conn Conn;
+
+/*
+ * Receives a statement's result.  NULL means that the connection was lost:
+ * whether the statement took effect is unknown.
+ */
+typedef void (*ReplyFn) (Conn *conn, PGresult *res, void *arg);
+
+struct Conn
+{
+	char		name[16];
+	const char *conninfo;
+	bool		waiting;		/* the waiting connection, not of the pool */
+	PGconn	   *pg;
+	ConnState	state;
+	PostgresPollingStatusType polling;
+	char	   *schema;			/* quoted */
+	Usec		retry_at;
+	Usec		connect_by;
+	Usec		up_since;
+	int			failures;
+	bool		flushing;		/* part of the statement is not sent yet */
+	PGresult   *result;
+	ReplyFn		reply;
+	void	   *arg;
+	void		(*ready) (Conn *conn);
+	void		(*notified) (Conn *conn);
+	pid_t		cancel_pid;
+	int			pollslot;
+};
+
+extern void conn_init(Conn *conn, const char *name, const char *conninfo);
+extern bool conn_up(const Conn *conn);
+extern void conn_tick(Conn *conn, Usec now);
+extern Usec conn_timer(const Conn *conn);
+extern bool conn_wants(const Conn *conn, struct pollfd *pfd);
+extern void conn_io(Conn *conn);
+extern void conn_send(Conn *conn, ReplyFn reply, void *arg, int nparams, const char *const *values, const char *sql);
+extern void conn_call(Conn *conn, ReplyFn reply, void *arg, int nparams, const char *const *values, const char *fmt);
+extern void conn_cancel(Conn *conn);
+extern void conn_reap(Conn *conn);
+extern void conn_close(Conn *conn);
+extern bool conn_extension_missing;
+
+extern bool result_ok(const PGresult *res);
+extern const char *result_state(const PGresult *res);
+extern char *result_message(const PGresult *res);
+extern bool state_in_class(const char *state, const char *class);
+extern bool state_is_refusal(const char *state);
+
+/* child.c */
+
+typedef struct Child
+{
+	pid_t		pid;			/* also its process group; 0: none */
+	bool		exited;			/* seen, but not reaped yet */
+	int			status;			/* as of waitpid(), once reaped */
+	int			fd_in;
+	int			fd_out;
+	int			fd_err;
+	int			slot_in;
+	int			slot_out;
+	int			slot_err;
+	char	   *input;
+	size_t		input_len;
+	size_t		input_done;
+	Buf			out;
+	char	   *err;			/* the last STDERR_KEEP bytes, as a ring */
+	uint64_t	err_len;		/* bytes ever written to it */
+	char	   *inputs_path;
+	bool		stopping;		/* SIGTERM was sent */
+	bool		killed;			/* SIGKILL was sent */
+	Usec		kill_at;
+} Child;
+
+typedef struct ChildEnv
+{
+	const char *name;
+	const char *value;
+} ChildEnv;
+
+extern void child_init(Child *child);
+extern bool child_start(Child *child, const char *command, const char *args, const char *inputs,
+						const ChildEnv *env, int nenv, char *errbuf, size_t errlen);
+extern void child_io(Child *child);
+extern bool child_ended(Child *child, Usec now);
+extern void child_stop(Child *child, Usec now);
+extern void child_tick(Child *child, Usec now);
+extern Usec child_timer(const Child *child);
+extern void child_stderr(const Child *child, Buf *to);
+extern void child_free(Child *child);
+
+/* guard.c */
+
+extern void guard_start(void);
+extern void guard_add(pid_t pgid);
+extern void guard_remove(pid_t pgid);
+extern void guard_end(void);
+
+/* job.c */
+
+typedef enum JobPhase
+{
+	JOB_RUNNING,				/* its command runs */
+	JOB_REPORTING,				/* the outcome is to be sent */
+	JOB_DONE
+} JobPhase;
+
+typedef enum StopReason
+{
+	STOP_NONE,
+	STOP_OUTPUT,				/* too much of it */
+	STOP_TIMEOUT,
+	STOP_CANCELLED,
+	STOP_RELEASE,				/* this worker is leaving */
+	STOP_LOST					/* the job is no longer ours */
+} StopReason;
+
+typedef enum Report
+{
+	REPORT_COMPLETE,
+	REPORT_FAIL,				/* to be tried again */
+	REPORT_FAIL_FINALLY,
+	REPORT_RELEASE
+} Report;
+
+typedef struct Job
+{
+	struct Job *next;
+	char	   *id;
+	char	   *token;
+	char	   *attempt;
+	char	   *kind;
+	char	   *key;
+	JobPhase	phase;
+	StopReason	stop;
+	Child		child;
+	Usec		started;
+	Usec		deadline;		/* by --timeout */
+	Usec		lease;			/* its length, 0 while not known */
+	Usec		heartbeat_at;
+	Usec		heartbeat_sent;
+	bool		heartbeat_busy;
+	Report		report;
+	Buf			error;
+	const char *retry_in;
+	int			error_tries;	/* how often its text was refused */
+	int			report_failures;
+	Usec		report_at;
+	bool		report_busy;
+	bool		lease_asked;	/* its reply will refer to this job */
+} Job;
+
+extern Job *jobs;
+extern int	njobs;
+
+extern Job *job_start(const PGresult *res, int row, Usec lease, bool release);
+extern void job_set_lease(Job *job, Usec lease);
+extern bool job_send_heartbeat(Conn *conn, Usec now);
+extern bool job_send_report(Conn *conn, Usec now);
+extern void jobs_heartbeat_now(Usec now);
+extern void jobs_io(void);
+extern void jobs_tick(Usec now);
+extern void jobs_stop_all(StopReason reason);
+extern Usec jobs_timer(Usec now, bool sendable);
+extern void jobs_sweep(void);
+extern void jobs_free_all(void);
+
+/* claim.c */
+
+extern void claim_init(Conn *conn, Usec now);
+extern bool claim_send_wait(Usec now);
+extern bool claim_send(Conn *conn, Usec now);
+extern void claim_cancel(Usec now);
+extern bool claim_in_flight(void);
+extern bool claim_limit_reached(void);
+extern Usec claim_idle_since(Usec now);
+extern void claim_tick(Usec now);
+extern Usec claim_timer(Usec now);
+extern void claim_end(void);
+
+/* loop.c */
+
+extern bool draining;			/* no job is claimed any more */
+extern bool child_event;		/* a child process has ended */
+extern pid_t fork_child(void);
+extern int	worker_run(void);
+
+#endif							/* JOBQ_WORKER_H */
