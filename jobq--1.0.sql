@@ -444,6 +444,125 @@ GROUP BY l.worker;
 COMMENT ON VIEW @extschema@.job_worker_status IS 'A row a worker that runs jobs the caller may see: how many, and when it last claimed or sent a heartbeat';
 
 --
+-- Comments.  docs and README say more; these are what \df+ and \d+ show.
+--
+
+COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean) IS
+    'Submits a job and returns its id. kind (1 to 128 bytes, no control characters) says what to run, args (an object) with what; queue (1 to 50 of A-Z, a-z, 0-9, "_", ".", "-") is made on first use. priority: -32768 to 32767, higher first. run_at: not before this time. depends_on: ids of existing jobs in any state, each once; trigger_rule: what must become of them, by default all_success; quorum: how many must succeed, with trigger_rule quorum only. max_attempts: failures and timeouts, the last of which fails the job; max_lost: the same for lost leases. backoff: first delay after a failure or loss, doubled each time. timeout: of one attempt. lease: how long a worker may be silent. NULL for one of these five means the setting of the queue, else of jobq.max_attempts, jobq.max_lost, jobq.backoff, jobq.timeout, jobq.lease. expires_at: cancelled if no attempt was begun by then. parent: the job on whose behalf it is submitted, only recorded. tags: any JSON, only recorded. notify: send the final state on channel job_<id>. Errors: 22023 or 22003 for a value out of its range, 22004 for NULL where a value is needed, JQ002 if a job named does not exist or may not be seen. Locks the rows of the parents that have not succeeded FOR SHARE to the end of the transaction; nobody else waits for it. Needs the privilege submit on the queue and sight of all jobs named.';
+
+COMMENT ON FUNCTION @extschema@.job_submit_many(jsonb) IS
+    'Submits all jobs of a JSON array or none and returns their ids in the order of the array. Each element is an object whose keys are the arguments of job_submit (times and intervals as strings; null is the same as leaving the key out), and "name"; depends_on may hold ids and names of other elements, which may stand in any order. Errors are those of job_submit, and 22023 for an unknown key, a name that no or two elements have, and a cycle, whose members are named; the context says which element. Locks and privileges are those of job_submit for each element; parents are locked in ascending order of ids.';
+
+COMMENT ON FUNCTION @extschema@.job_claim(text, text, int, interval) IS
+    'Takes up to max_jobs (default 1) ready jobs of a queue, by priority, then in the order in which they became ready, and returns an assignment for each; none if there are none or the queue is paused. worker: a name for the views (1 to 128 bytes), default none. lease: how long the worker may be silent, default the setting of the job, else the queue, else jobq.lease. Until it is committed nobody else sees the claim, and nobody else can claim the same jobs; if it is rolled back it never was. Errors: 22023 for a max_jobs or lease that is not greater than zero or a bad name, 22004 for a NULL queue; the transaction cannot be prepared afterwards (0A000). Waits for no lock: rows that others have locked are passed over. Needs the privilege work on the queue.';
+
+COMMENT ON FUNCTION @extschema@.job_claim(text[], text, int, interval) IS
+    'The same as job_claim(text, text, int, interval) over several queues at once: by priority, then in the order in which the jobs became ready, whatever queue they are in. Paused queues give nothing. 22004 or 2202E for an array that is NULL, holds NULLs or has more than one dimension. Needs the privilege work on every one of the queues.';
+
+COMMENT ON PROCEDURE @extschema@.job_claim_wait(text, text, interval, interval, bigint, bigint, int, text, jsonb, jsonb, text, timestamptz) IS
+    'Waits until a job of the queue can be claimed, claims it and returns the assignment in the arguments that follow lease; job_id is NULL when timeout (0: look once) is over first. worker and lease are those of job_claim; the values passed for the arguments after them are ignored. It commits before it waits, holds neither snapshot nor transaction id while it sleeps, and therefore cannot be called inside a transaction block, a function or a DO block. Errors are those of job_claim. Needs the privilege work on the queue.';
+
+COMMENT ON FUNCTION @extschema@.job_heartbeat(bigint, bigint, interval, jsonb) IS
+    'Says that the worker of a job is alive: its lease now ends at the earliest one lease period, or extend if given, from now. Returns false if cancellation was asked for, else true. progress: any JSON, shown in job_status while the job runs. Takes effect at once, whatever becomes of the transaction, and writes nothing, unless extend is longer than the period, progress is given, or shared memory has no entry for the lease. Errors: JQ001 if the token is stale, JQ002 if there is no such job, 22023 for an extend that is not greater than zero. Locks nothing, or the lease where it is written. Needs the privilege work on the queue.';
+
+COMMENT ON FUNCTION @extschema@.job_complete(bigint, bigint, jsonb) IS
+    'Ends a running job as succeeded, with a result of at most jobq.max_result_size (default NULL: none), and in the same transaction decides or makes ready what depends on it. Repeating the call that decided the job does nothing. It counts even if cancellation was asked for. Errors: JQ001 if the token is stale (nothing is changed), JQ002 if there is no such job, 54000 if the result is too large. Locks the row of the job, and those of waiting jobs that depend on it, to the end of the transaction, in ascending order of ids; waits for whoever submits a job that depends on it. Several such calls in one transaction can end in a deadlock (40P01) with others: repeat the transaction. Needs the privilege work on the queue.';
+
+COMMENT ON FUNCTION @extschema@.job_complete_many(bigint[], bigint[], jsonb[]) IS
+    'Completes several jobs as job_complete does, in one pass over all that depends on them. Returns a row a job in the order of the arguments; accepted is false, and the rest is done nevertheless, where the token is stale or there is no such job. results: NULL for none at all, or an array with NULLs for none each. Errors: 2202E if the arrays differ in length or have more than one dimension, 22004 if job_ids or tokens is or contains NULL, 22023 if a job is named twice, 54000 if a result is too large. Locks as job_complete. Needs the privilege work on the queue of each job.';
+
+COMMENT ON FUNCTION @extschema@.job_fail(bigint, bigint, text, boolean, interval) IS
+    'Ends the attempt of a running job as failed and returns the state that the job is in now: ready or scheduled if it is tried again, failed if that was the last of max_attempts or retry is false (default true), cancelled if cancellation was asked for. error: recorded with the attempt, default none. retry_in: delay before the next attempt, 0 for none, default the backoff. Only a decided job has an effect on those that depend on it. Errors: JQ001 if the token is stale (nothing is changed), JQ002 if there is no such job, 22023 for a negative retry_in. Locks as job_complete. Needs the privilege work on the queue.';
+
+COMMENT ON FUNCTION @extschema@.job_fail_many(bigint[], bigint[], text[], boolean, interval) IS
+    'Fails the attempts of several jobs as job_fail does, with the same retry and retry_in for all. Returns a row a job in the order of the arguments; accepted is false, and state NULL, where the token is stale or there is no such job. errors: NULL for none at all, or an array with NULLs for none each. Errors: those of job_complete_many for the arrays, 22023 for a negative retry_in. Locks as job_complete. Needs the privilege work on the queue of each job.';
+
+COMMENT ON FUNCTION @extschema@.job_release(bigint, bigint) IS
+    'Gives a running job back: it is ready again at once, behind those of its priority that are ready already, and the attempt counts against no budget. If cancellation was asked for it is decided cancelled instead. Errors: JQ001 if the token is stale, JQ002 if there is no such job. Locks as job_complete. Needs the privilege work on the queue.';
+
+COMMENT ON FUNCTION @extschema@.job_snooze(bigint, bigint, interval) IS
+    'Gives a running job back to be run after delay, which must be greater than zero; the attempt counts against no budget. If cancellation was asked for it is decided cancelled instead. Errors: JQ001 if the token is stale, JQ002 if there is no such job, 22023 for the delay, 22004 if it is NULL. Locks as job_complete. Needs the privilege work on the queue.';
+
+COMMENT ON FUNCTION @extschema@.job_result(bigint) IS
+    'The result of a job that succeeded; NULL if it had none or has not succeeded. Error: JQ002 if there is no such job or the caller may not see it. Locks nothing. Needs sight of the job (the privilege read or operate on its queue, being who submitted it, or who runs it), or to run a job that depends on it.';
+
+COMMENT ON PROCEDURE @extschema@.job_wait(bigint, interval, text, jsonb) IS
+    'Waits until a job is decided and returns its final state and, if it succeeded, its result; when timeout (0: look once) is over first, the state it is in. The values passed for state and result are ignored. It commits before it waits, holds neither snapshot nor transaction id while it sleeps, and therefore cannot be called inside a transaction block, a function or a DO block. Error: JQ002 if there is no such job or the caller may not see it. Locks nothing. Needs sight of the job, as job_result.';
+
+COMMENT ON FUNCTION @extschema@.job_cancel(bigint, text) IS
+    'Cancels a job. One that does not run is decided cancelled at once, and what depends on it follows. For one that runs it is a request: the next heartbeat returns false, and whatever ends the attempt other than completion decides the job cancelled. reason is recorded as the job''s error. Returns whether it changed anything: false if the job is decided or the request was made before. Error: JQ002 if there is no such job; the transaction cannot be prepared after a request (0A000). Locks as job_complete. Needs the privilege operate on the queue.';
+
+COMMENT ON FUNCTION @extschema@.job_retry(bigint) IS
+    'Opens a failed or cancelled job again with new budgets and a new key; those that were upstream_failed or skipped because of it are opened too, those that are ready, run or have run are left alone. It is ready at once, or waits, if it never ran, for what it depends on and its run_at. expires_at no longer applies. Returns true, or false if the job is undecided. Errors: JQ002 if there is no such job, JQ003 if it succeeded, or was skipped or upstream_failed (retry what it depends on), or if what it depends on can no longer let it run. Locks the rows of the jobs it opens, and those of their parents FOR SHARE, to the end of the transaction. Needs the privilege operate on the queue.';
+
+COMMENT ON FUNCTION @extschema@.job_hold(bigint) IS
+    'Keeps a job that is waiting, scheduled or ready from running until job_unhold; it is waiting meanwhile. Returns whether it changed anything: false if it was held already. Errors: JQ002 if there is no such job, JQ003 if it runs or is decided. Locks the row of the job''s state to the end of the transaction. Needs the privilege operate on the queue.';
+
+COMMENT ON FUNCTION @extschema@.job_unhold(bigint) IS
+    'Lets a held job go on: it waits for its dependencies or its run_at if they are not there yet, else it is ready, behind those of its priority that are ready already. Returns whether it changed anything: false if it was not held. Errors: JQ002 if there is no such job, JQ003 if it is decided. Locks the row of the job''s state to the end of the transaction. Needs the privilege operate on the queue.';
+
+COMMENT ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval, interval, interval, interval, text) IS
+    'Changes settings of a queue, which is made if it does not exist; NULL leaves a setting as it is. paused: nothing is claimed from it. max_attempts, max_lost, backoff, timeout, lease: for its jobs that were submitted without, looked up when they are needed; backoff_cap: the longest delay. notify: what announces ready jobs on channel job_queue_<name>: coalesced (the default, by the background worker), transactional (by each transaction that makes one ready), or off. Errors: 22023 for a number or interval that is not greater than zero and for an unknown notify. Others see the change when they begin their next statement after its commit. Locks the queue''s row to the end of the transaction. Needs the privilege operate on the queue.';
+
+COMMENT ON FUNCTION @extschema@.job_grant(regrole, text, text) IS
+    'Grants a role a privilege on a queue, or on all with ''*'': submit, work, operate or read. It also grants what EXECUTE, SELECT and USAGE it takes. Granting again does nothing. Errors: 42501 if the caller is not the owner of the extension, 22023 for an unknown privilege or a bad name of a queue, 42704 for an unknown role. Locks table job_privilege in SHARE ROW EXCLUSIVE mode to the end of the transaction.';
+
+COMMENT ON FUNCTION @extschema@.job_revoke(regrole, text, text) IS
+    'Takes back what job_grant granted with the same arguments, and the EXECUTE, SELECT and USAGE that the role needs for nothing else in jobq. A grant on ''*'' is not touched by revoking one queue. Errors and locks are those of job_grant.';
+
+COMMENT ON COLUMN @extschema@.job_assignment.job_id IS 'Id of the job';
+COMMENT ON COLUMN @extschema@.job_assignment.token IS 'Random, never 0; every act on this attempt takes it';
+COMMENT ON COLUMN @extschema@.job_assignment.attempt IS 'Which attempt of the job this is, from 1 on, whatever became of the others';
+COMMENT ON COLUMN @extschema@.job_assignment.kind IS 'What to run';
+COMMENT ON COLUMN @extschema@.job_assignment.args IS 'With what: an object';
+COMMENT ON COLUMN @extschema@.job_assignment.inputs IS 'Results of the parents that succeeded, by id; NULL if they are larger than jobq.max_inputs_size together: read them with job_result';
+COMMENT ON COLUMN @extschema@.job_assignment.key IS 'The same over all attempts, new after job_retry, for making effects idempotent';
+COMMENT ON COLUMN @extschema@.job_assignment.lease_until IS 'The job is lost if there is no heartbeat before this time';
+
+COMMENT ON COLUMN @extschema@.job_status.id IS 'Id of the job';
+COMMENT ON COLUMN @extschema@.job_status.queue IS 'Its queue';
+COMMENT ON COLUMN @extschema@.job_status.kind IS 'What to run';
+COMMENT ON COLUMN @extschema@.job_status.state IS 'waiting, scheduled, ready, running, succeeded, failed, skipped, cancelled or upstream_failed';
+COMMENT ON COLUMN @extschema@.job_status.priority IS 'Higher first';
+COMMENT ON COLUMN @extschema@.job_status.attempt IS 'Attempts begun';
+COMMENT ON COLUMN @extschema@.job_status.lost IS 'Attempts, since the last job_retry, whose lease ran out';
+COMMENT ON COLUMN @extschema@.job_status.args IS 'As submitted';
+COMMENT ON COLUMN @extschema@.job_status.result IS 'What job_complete was given';
+COMMENT ON COLUMN @extschema@.job_status.error IS 'Why it failed or was cancelled: the error of the deciding attempt, or the reason of job_cancel';
+COMMENT ON COLUMN @extschema@.job_status.tags IS 'As submitted';
+COMMENT ON COLUMN @extschema@.job_status.parent IS 'The job on whose behalf it was submitted';
+COMMENT ON COLUMN @extschema@.job_status.worker IS 'Who runs it, or ran the deciding attempt';
+COMMENT ON COLUMN @extschema@.job_status.progress IS 'The latest that its worker reported, while it runs';
+COMMENT ON COLUMN @extschema@.job_status.cancel_requested IS 'It runs and was asked to stop';
+COMMENT ON COLUMN @extschema@.job_status.submitted_by IS 'The role that submitted it';
+COMMENT ON COLUMN @extschema@.job_status.submitted_at IS 'When it was submitted';
+COMMENT ON COLUMN @extschema@.job_status.run_at IS 'Not before this time: of the next attempt while it is scheduled, else as submitted';
+COMMENT ON COLUMN @extschema@.job_status.started_at IS 'When the running, or the deciding, attempt began';
+COMMENT ON COLUMN @extschema@.job_status.finished_at IS 'When it was decided; NULL until then';
+COMMENT ON COLUMN @extschema@.job_status.lease_until IS 'Until when its worker may be silent, while it runs';
+
+COMMENT ON COLUMN @extschema@.job_attempts.job_id IS 'Id of the job';
+COMMENT ON COLUMN @extschema@.job_attempts.attempt IS 'Which attempt, from 1 on';
+COMMENT ON COLUMN @extschema@.job_attempts.worker IS 'The name that the claim gave';
+COMMENT ON COLUMN @extschema@.job_attempts.started_at IS 'When it was claimed';
+COMMENT ON COLUMN @extschema@.job_attempts.ended_at IS 'When it ended';
+COMMENT ON COLUMN @extschema@.job_attempts.outcome IS 'succeeded, failed, timed_out, lost, released, snoozed or cancelled';
+COMMENT ON COLUMN @extschema@.job_attempts.error IS 'The error that was given, if any';
+
+COMMENT ON COLUMN @extschema@.job_queue_status.queue IS 'Name of the queue';
+COMMENT ON COLUMN @extschema@.job_queue_status.paused IS 'Nothing is claimed from it';
+COMMENT ON COLUMN @extschema@.job_queue_status.waiting IS 'Jobs that wait for dependencies or are held';
+COMMENT ON COLUMN @extschema@.job_queue_status.scheduled IS 'Jobs that wait for the clock';
+COMMENT ON COLUMN @extschema@.job_queue_status.ready IS 'Jobs that can be claimed';
+COMMENT ON COLUMN @extschema@.job_queue_status.running IS 'Jobs that run';
+COMMENT ON COLUMN @extschema@.job_queue_status.oldest_ready IS 'Since when the oldest of the ready jobs has been ready';
+COMMENT ON COLUMN @extschema@.job_queue_status.running_workers IS 'How many different names of workers the running jobs have';
+
+COMMENT ON COLUMN @extschema@.job_worker_status.worker IS 'The name that the claims gave; NULL: none';
+COMMENT ON COLUMN @extschema@.job_worker_status.running IS 'How many jobs it runs';
+COMMENT ON COLUMN @extschema@.job_worker_status.last_seen IS 'When it last claimed a job or sent a heartbeat for one it runs';
+
+--
 -- Privileges: job_grant gives what a role needs.
 --
 

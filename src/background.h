@@ -21,6 +21,14 @@ typedef enum JobqDatabaseState
 	DATABASE_NONE				/* has not; the slot can be given away */
 } JobqDatabaseState;
 
+/* How a worker leaves */
+typedef enum JobqLeave
+{
+	LEAVE_NO_EXTENSION,			/* refused if it was poked meanwhile */
+	LEAVE_ORDERLY,				/* to make room, or because it was suspended */
+	LEAVE_FAILED
+} JobqLeave;
+
 /* Why a worker is poked */
 #define POKE_LOOK		0x01	/* extension or home may have come or gone */
 #define POKE_SWEEP		0x02	/* something changed that was not announced */
@@ -37,7 +45,7 @@ typedef struct JobqDatabase
 
 	JobqDatabaseState state;
 	int			suspended;		/* statements that want no worker here */
-	bool		dismissed;		/* the last worker was asked to leave */
+	bool		dismissed;		/* the last worker left as it should */
 	int			worker_pid;		/* 0: none */
 	Latch	   *worker_latch;
 
@@ -70,7 +78,7 @@ extern TimestampTz jobq_database_low(JobqDatabase *db);
 
 /* shmem.c: the worker's side of a slot */
 extern JobqDatabase *jobq_worker_attach(Oid database);
-extern bool jobq_worker_detach(JobqDatabase *db, bool unless_poked, TimestampTz wake_at);
+extern bool jobq_worker_detach(JobqDatabase *db, JobqLeave leave, TimestampTz wake_at);
 
 /* shmem.c: suspending a worker */
 extern void jobq_database_suspend(JobqDatabase *db);

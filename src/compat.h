@@ -9,12 +9,16 @@
 #include "access/genam.h"
 #include "access/tableam.h"
 
+/* which indexes an update needs entries in: none, all, or summarizing ones only */
 #if PG_VERSION_NUM >= 160000
 typedef TU_UpdateIndexes JobqUpdateIndexes;
-#define jobq_update_needs_indexes(u)	((u) == TU_All)
+#define JOBQ_ALL_INDEXES	TU_All
+#define jobq_needs_entry(u, index) \
+	((u) == TU_All || ((u) == TU_Summarizing && (index)->rd_indam->amsummarizing))
 #else
 typedef bool JobqUpdateIndexes;
-#define jobq_update_needs_indexes(u)	(u)
+#define JOBQ_ALL_INDEXES	true
+#define jobq_needs_entry(u, index)	(u)
 #endif
 
 #if PG_VERSION_NUM >= 170000
@@ -38,5 +42,32 @@ typedef bool JobqUpdateIndexes;
 #define jobq_has_schema_usage(schema, role) \
 	(pg_namespace_aclcheck(schema, role, ACL_USAGE) == ACLCHECK_OK)
 #endif
+
+#if PG_VERSION_NUM >= 170000
+#define jobq_wait_event(name)	WaitEventExtensionNew(name)
+#else
+#define jobq_wait_event(name)	PG_WAIT_EXTENSION
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define jobq_owns_database(database)	object_ownercheck(DatabaseRelationId, database, GetUserId())
+#else
+#define jobq_owns_database(database)	pg_database_ownercheck(database, GetUserId())
+#endif
+
+/* came with minor releases */
+#ifndef DATCONNLIMIT_INVALID_DB
+#define DATCONNLIMIT_INVALID_DB		(-2)
+#endif
+
+/*
+ * From libpq/libpq.h, which can only be included where the headers of all the
+ * libraries that the server was built with are installed.
+ */
+#define FeBeWaitSetSocketPos 0
+#define FeBeWaitSetLatchPos 1
+#define FeBeWaitSetNEvents 3
+extern PGDLLIMPORT struct WaitEventSet *FeBeWaitSet;
+extern bool pq_check_connection(void);
 
 #endif							/* JOBQ_COMPAT_H */

@@ -125,6 +125,7 @@ look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table, TupleTabl
 {
 	for (;;)
 	{
+		CHECK_FOR_INTERRUPTS();
 		*job = need_job(call, id);
 		*state = NULL;
 		if (!jobq_attr_isnull(*job, JOB_OUTCOME))

@@ -24,11 +24,10 @@
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
-#include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
-#include "utils/memutils.h"
+#include "utils/acl.h"
 #include "utils/syscache.h"
 
 #include "background.h"

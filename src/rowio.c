@@ -193,15 +193,17 @@ choose_index(JobqRel *r, JobqIndex which)
 			 errhint("Make it again with REINDEX TABLE, or as CREATE EXTENSION made it.")));
 }
 
-/* Insert a stored row's entries into the indexes. */
+/* Insert a stored row's entries into the indexes that need one. */
 static void
-insert_index_entries(JobqRel *r, TupleTableSlot *slot)
+insert_index_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which)
 {
 	for (int i = 0; i < r->nindexes; i++)
 	{
 		Datum		values[INDEX_MAX_KEYS];
 		bool		isnull[INDEX_MAX_KEYS];
 
+		if (!jobq_needs_entry(which, r->indexes[i]))
+			continue;
 		/* the only partial index: job_ready_job_id, where position <> job_id */
 		if (r->infos[i]->ii_Predicate != NIL &&
 			jobq_attr_int64(slot, READY_POSITION) == jobq_attr_int64(slot, READY_JOB_ID))
@@ -225,7 +227,7 @@ jobq_insert(JobqCall *call, JobqTable table, Datum *values, bool *nulls)
 
 	ExecStoreHeapTuple(tuple, slot, true);
 	table_tuple_insert(r->rel, slot, GetCurrentCommandId(true), 0, NULL);
-	insert_index_entries(r, slot);
+	insert_index_entries(r, slot, JOBQ_ALL_INDEXES);
 	ExecDropSingleTupleTableSlot(slot);
 }
 
@@ -380,8 +382,8 @@ jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values
 	ok = written(r, table_tuple_update(r->rel, &slot->tts_tid, newslot,
 									   GetCurrentCommandId(true), snapshot, InvalidSnapshot,
 									   true, &tmfd, &lockmode, &update_indexes));
-	if (ok && jobq_update_needs_indexes(update_indexes))
-		insert_index_entries(r, newslot);
+	if (ok)
+		insert_index_entries(r, newslot, update_indexes);
 	UnregisterSnapshot(snapshot);
 	ExecDropSingleTupleTableSlot(newslot);
 	return ok;

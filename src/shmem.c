@@ -431,24 +431,23 @@ jobq_worker_attach(Oid database)
 	return db;
 }
 
-/*
- * Stop being the worker.  none: because there is no extension, which is
- * refused if somebody has poked us meanwhile.  wake_at: when a worker is
- * needed again.
- */
+/* Stop being the worker.  wake_at: when one is needed again. */
 bool
-jobq_worker_detach(JobqDatabase *db, bool none, TimestampTz wake_at)
+jobq_worker_detach(JobqDatabase *db, JobqLeave leave, TimestampTz wake_at)
 {
 	bool		ok;
 
 	SpinLockAcquire(&db->mutex);
-	ok = db->worker_pid == MyProcPid && (!none || pg_atomic_read_u32(&db->poke) == 0);
+	ok = db->worker_pid == MyProcPid &&
+		(leave != LEAVE_NO_EXTENSION || pg_atomic_read_u32(&db->poke) == 0);
 	if (ok)
 	{
 		db->worker_pid = 0;
 		db->worker_latch = NULL;
-		if (none)
+		if (leave == LEAVE_NO_EXTENSION)
 			db->state = DATABASE_NONE;
+		if (leave != LEAVE_FAILED)
+			db->dismissed = true;
 	}
 	SpinLockRelease(&db->mutex);
 	if (!ok)

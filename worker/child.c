@@ -107,7 +107,10 @@ run_command(const char *command, const char *inputs_path, const ChildEnv *env, i
 	else
 		unsetenv("JOBQ_INPUTS");
 
-	/* The worker has 0 to 2 open, so these are above, and dup2() clears CLOEXEC. */
+	/*
+	 * The worker has 0 to 2 open, so these are above, and dup2() clears
+	 * CLOEXEC.
+	 */
 	if (dup2(fd_in, STDIN_FILENO) >= 0 &&
 		dup2(fd_out, STDOUT_FILENO) >= 0 &&
 		dup2(fd_err, STDERR_FILENO) >= 0)

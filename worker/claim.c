@@ -63,7 +63,7 @@ claim_init(Conn *conn, Usec now)
 	buf_printf(&timeout, "%lld microseconds", (long long) opt.poll_interval);
 	idle_since = now;
 	poll_at = now + opt.poll_interval;
-	work_likely = !calls;
+	work_likely = true;			/* before waiting, look */
 	conn->waiting = true;
 	if (!calls)
 	{
@@ -84,6 +84,12 @@ static void
 poll_later(Usec now)
 {
 	poll_at = now + jittered(opt.poll_interval);
+}
+
+static Usec
+seconds(const char *value)
+{
+	return (Usec) (strtod(value, NULL) * (double) USEC_PER_SEC);
 }
 
 /* For how many more jobs is there room? */
@@ -189,7 +195,7 @@ lease_reply(Conn *conn, PGresult *res, void *arg)
 	(void) conn;
 	job->lease_asked = false;
 	if (res && result_ok(res) && PQntuples(res) == 1)
-		job_set_lease(job, (Usec) (atof(PQgetvalue(res, 0, 0)) * (double) USEC_PER_SEC));
+		job_set_lease(job, seconds(PQgetvalue(res, 0, 0)));
 }
 
 static void
@@ -293,7 +299,7 @@ claim_reply(Conn *conn, PGresult *res, void *arg)
 	if (n >= asked)
 		work_likely = true;
 	for (int row = 0; row < n; row++)
-		job_start(res, row, (Usec) (atof(PQgetvalue(res, row, PQfnumber(res, "lease"))) * (double) USEC_PER_SEC), draining);
+		job_start(res, row, seconds(PQgetvalue(res, row, PQfnumber(res, "lease"))), draining);
 }
 
 /* Claim on a connection of the pool, if that is what is to be done. */

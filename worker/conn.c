@@ -60,14 +60,18 @@ conn_lost(Conn *conn, const char *event, const char *msg)
 	void	   *arg = conn->arg;
 	Usec		now = now_usec();
 	Usec		delay;
+	bool		quiet;
 	char	   *text = trimmed(msg);
 
 	if (conn_up(conn) && now - conn->up_since > opt.reconnect_max)
 		conn->failures = 0;
 	conn->failures++;
 	delay = backoff_delay(conn->failures, opt.reconnect_max);
-	log_event(LOG_WARNING, event, "conn", conn->name, "error", text,
-			  "retry_ms", num(delay / USEC_PER_MSEC), (char *) NULL);
+
+	/* Of a long outage, log the tries 1, 2, 4, 8 and so on. */
+	quiet = (conn->failures & (conn->failures - 1)) != 0;
+	log_event(quiet ? LOG_DEBUG : LOG_WARNING, event, "conn", conn->name, "error", text,
+			  "failures", num(conn->failures), "retry_ms", num(delay / USEC_PER_MSEC), (char *) NULL);
 	free(text);
 
 	PQclear(conn->result);
@@ -130,13 +134,13 @@ static void
 conn_setup(Conn *conn)
 {
 	static const char *const find =
-		"SELECT pg_catalog.quote_ident(coalesce($1::text,"
-		" (SELECT n.nspname::text FROM pg_catalog.pg_extension e"
-		" JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
-		" WHERE e.extname = 'jobq')))";
+	"SELECT pg_catalog.quote_ident(coalesce($1::text,"
+	" (SELECT n.nspname::text FROM pg_catalog.pg_extension e"
+	" JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
+	" WHERE e.extname = 'jobq')))";
 	static const char *const settings =
-		", pg_catalog.set_config('statement_timeout', '0', false)"
-		", pg_catalog.set_config('idle_session_timeout', '0', false)";
+	", pg_catalog.set_config('statement_timeout', '0', false)"
+	", pg_catalog.set_config('idle_session_timeout', '0', false)";
 	Buf			sql = {0};
 
 	buf_puts(&sql, find);
@@ -335,7 +339,8 @@ conn_io(Conn *conn)
 
 /* Send a statement.  If that fails, the reply function hears of it at once. */
 void
-conn_send(Conn *conn, ReplyFn reply, void *arg, int nparams, const char *const *values, const char *sql)
+conn_send(Conn *conn, ReplyFn reply, void *arg, int nparams,
+		  const char *const *values, const char *sql)
 {
 	int			rc;
 
@@ -359,7 +364,8 @@ conn_send(Conn *conn, ReplyFn reply, void *arg, int nparams, const char *const *
 
 /* The same with the extension's schema in place of each "@". */
 void
-conn_call(Conn *conn, ReplyFn reply, void *arg, int nparams, const char *const *values, const char *fmt)
+conn_call(Conn *conn, ReplyFn reply, void *arg, int nparams,
+		  const char *const *values, const char *fmt)
 {
 	Buf			sql = {0};
 

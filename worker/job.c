@@ -83,6 +83,39 @@ field_copy(const PGresult *res, int row, const char *name)
 	return xstrdup(value ? value : "");
 }
 
+/* Start the command of a job's kind.  If that cannot be, the job fails. */
+static void
+start_command(Job *job, const char *args, const char *inputs)
+{
+	const ChildEnv env[] = {
+		{"JOBQ_JOB_ID", job->id},
+		{"JOBQ_TOKEN", job->token},
+		{"JOBQ_ATTEMPT", job->attempt},
+		{"JOBQ_KIND", job->kind},
+		{"JOBQ_KEY", job->key}
+	};
+	const char *command = find_command(job->kind);
+	char		errbuf[256];
+
+	if (command == NULL)
+	{
+		log_event(LOG_WARNING, "unknown_kind", "job", job->id, "kind", job->kind, (char *) NULL);
+		buf_printf(&job->error, "this worker has no command for kind \"%s\"", job->kind);
+		job->retry_in = UNKNOWN_KIND_DELAY;
+		job_report(job, REPORT_FAIL);
+	}
+	else if (!child_start(&job->child, command, args, inputs, env, sizeof(env) / sizeof(env[0]),
+						  errbuf, sizeof(errbuf)))
+	{
+		log_event(LOG_ERROR, "job_not_started", "job", job->id, "error", errbuf, (char *) NULL);
+		buf_puts(&job->error, errbuf);
+		job_report(job, REPORT_FAIL);
+	}
+	else
+		log_event(LOG_DEBUG, "job_started", "job", job->id, "kind", job->kind,
+				  "attempt", job->attempt, "pid", num(job->child.pid), (char *) NULL);
+}
+
 /*
  * Take a job that was claimed and start its command; or, where the worker is
  * leaving, give it back.
@@ -92,10 +125,7 @@ job_start(const PGresult *res, int row, Usec lease, bool release)
 {
 	Job		   *job = xmalloc(sizeof(*job));
 	const char *args = field(res, row, "args");
-	const char *command;
 	Usec		now = now_usec();
-	char		errbuf[256];
-	ChildEnv	env[5];
 
 	job->id = field_copy(res, row, "job_id");
 	job->token = field_copy(res, row, "token");
@@ -111,36 +141,10 @@ job_start(const PGresult *res, int row, Usec lease, bool release)
 	job->next = jobs;
 	jobs = job;
 	njobs++;
-
 	if (release)
-	{
 		job_report(job, REPORT_RELEASE);
-		return job;
-	}
-	command = find_command(job->kind);
-	if (command == NULL)
-	{
-		log_event(LOG_WARNING, "unknown_kind", "job", job->id, "kind", job->kind, (char *) NULL);
-		buf_printf(&job->error, "this worker has no command for kind \"%s\"", job->kind);
-		job->retry_in = UNKNOWN_KIND_DELAY;
-		job_report(job, REPORT_FAIL);
-		return job;
-	}
-	env[0] = (ChildEnv) {"JOBQ_JOB_ID", job->id};
-	env[1] = (ChildEnv) {"JOBQ_TOKEN", job->token};
-	env[2] = (ChildEnv) {"JOBQ_ATTEMPT", job->attempt};
-	env[3] = (ChildEnv) {"JOBQ_KIND", job->kind};
-	env[4] = (ChildEnv) {"JOBQ_KEY", job->key};
-	if (!child_start(&job->child, command, args ? args : "{}", field(res, row, "inputs"),
-					 env, 5, errbuf, sizeof(errbuf)))
-	{
-		log_event(LOG_ERROR, "job_not_started", "job", job->id, "error", errbuf, (char *) NULL);
-		buf_puts(&job->error, errbuf);
-		job_report(job, REPORT_FAIL);
-		return job;
-	}
-	log_event(LOG_DEBUG, "job_started", "job", job->id, "kind", job->kind, "attempt", job->attempt,
-			  "pid", num(job->child.pid), (char *) NULL);
+	else
+		start_command(job, args ? args : "{}", field(res, row, "inputs"));
 	return job;
 }
 
@@ -155,11 +159,15 @@ job_stop(Job *job, StopReason reason)
 	if (job->phase != JOB_RUNNING || job->stop >= reason)
 		return;
 
-	/* What is stopped for a reason of its own keeps it when the worker leaves. */
+	/*
+	 * What is stopped for a reason of its own keeps it when the worker
+	 * leaves.
+	 */
 	if (job->stop != STOP_NONE && reason == STOP_RELEASE)
 		return;
 	job->stop = reason;
-	log_event(LOG_INFO, "job_stopping", "job", job->id, "kind", job->kind, "reason", names[reason], (char *) NULL);
+	log_event(LOG_INFO, "job_stopping", "job", job->id, "kind", job->kind,
+			  "reason", names[reason], (char *) NULL);
 	child_stop(&job->child, now_usec());
 }
 
@@ -196,7 +204,8 @@ job_finish(Job *job)
 			job_report(job, REPORT_FAIL);
 			return;
 		case STOP_OUTPUT:
-			buf_printf(&job->error, "command wrote more than %d MiB to its standard output\n", STDOUT_MAX / 1024 / 1024);
+			buf_printf(&job->error, "command wrote more than %d MiB to its standard output\n",
+					   STDOUT_MAX / 1024 / 1024);
 			child_stderr(&job->child, &job->error);
 			job_report(job, REPORT_FAIL_FINALLY);
 			return;
@@ -216,11 +225,15 @@ job_finish(Job *job)
 		return;
 	}
 	if (WIFSIGNALED(status))
-		buf_printf(&job->error, "command was killed by signal %d (%s)\n", WTERMSIG(status), strsignal(WTERMSIG(status)));
+		buf_printf(&job->error, "command was killed by signal %d (%s)\n",
+				   WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else
 		buf_printf(&job->error, "command exited with status %d\n", WEXITSTATUS(status));
 	child_stderr(&job->child, &job->error);
-	job_report(job, WIFEXITED(status) && WEXITSTATUS(status) == EXITCODE_FAIL ? REPORT_FAIL_FINALLY : REPORT_FAIL);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == EXITCODE_FAIL)
+		job_report(job, REPORT_FAIL_FINALLY);
+	else
+		job_report(job, REPORT_FAIL);
 }
 
 /*
@@ -267,7 +280,8 @@ heartbeat_reply(Conn *conn, PGresult *res, void *arg)
 static bool
 heartbeat_wanted(const Job *job)
 {
-	return job->phase != JOB_DONE && job->stop != STOP_LOST && !job->heartbeat_busy && !job->report_busy;
+	return job->phase != JOB_DONE && job->stop != STOP_LOST &&
+		!job->heartbeat_busy && !job->report_busy;
 }
 
 /* Send the heartbeat that is most overdue. */
@@ -325,7 +339,8 @@ report_accepted(Job *job, const PGresult *res)
 	{
 		first = xstrdup(job->error.data);
 		first[strcspn(first, "\n")] = '\0';
-		log_event(cancelled ? LOG_INFO : LOG_WARNING, cancelled ? "job_cancelled" : "job_failed", "job", job->id, "kind", job->kind, "attempt", job->attempt,
+		log_event(cancelled ? LOG_INFO : LOG_WARNING, cancelled ? "job_cancelled" : "job_failed",
+				  "job", job->id, "kind", job->kind, "attempt", job->attempt,
 				  "state", state, "error", first, (char *) NULL);
 		free(first);
 	}

@@ -77,7 +77,7 @@ signals_init(void)
 		if (old.sa_handler == SIG_IGN && caught_signals[i] != SIGCHLD)
 			continue;
 		action.sa_handler = handle_signal;
-		action.sa_flags = SA_RESTART;
+		action.sa_flags = SA_RESTART | SA_NOCLDSTOP;
 		sigaction(caught_signals[i], &action, NULL);
 	}
 	signal(SIGPIPE, SIG_IGN);

@@ -31,8 +31,8 @@ PROGNAME " runs a command for each job of a jobq queue.\n"
 "  -t, --timeout=TIME         stop commands that take longer (default: no limit)\n"
 "      --kill-after=TIME      SIGKILL this long after SIGTERM (default: 5s)\n"
 "      --lease=TIME           ask for leases of this length (default: the job's)\n"
-"      --heartbeat=TIME       time between heartbeats, at most a third of the lease\n"
-"                             (default: 10s)\n"
+"      --heartbeat=TIME       longest time between heartbeats, which are sent at\n"
+"                             least three times in a lease (default: 10s)\n"
 "\n"
 "Waiting:\n"
 "      --listen               wait with LISTEN; implied by several queues\n"
@@ -47,11 +47,11 @@ PROGNAME " runs a command for each job of a jobq queue.\n"
 "\n"
 "Connections:\n"
 "  -d, --dbname=CONNINFO      database name, connection string or URI\n"
-"      --wait-dbname=CONNINFO the same for the waiting connection only, which must\n"
-"                             not go through a transaction pooler\n"
+"      --wait-dbname=CONNINFO the same for the waiting connection alone, which\n"
+"                             must not go through a transaction pooler\n"
 "      --schema=NAME          schema of the extension (default: looked up)\n"
 "      --pool=N               connections beside the waiting one (default: 3)\n"
-"      --reconnect-max=TIME   longest delay before connecting again (default: 10s)\n"
+"      --reconnect-max=TIME   longest wait before connecting again (default: 10s)\n"
 "  -w, --worker=NAME          this worker's name (default: HOST:PID)\n"
 "\n"
 "Other:\n"
@@ -152,7 +152,8 @@ add_queue(const char *name)
 
 	if (len < 1 || len > MAX_QUEUE_NAME ||
 		name[strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")])
-		usage_error("--queue must be 1 to %d letters, digits, \"_\", \".\" or \"-\", not \"%s\"", MAX_QUEUE_NAME, name);
+		usage_error("--queue must be 1 to %d letters, digits, \"_\", \".\" or \"-\", not \"%s\"",
+					MAX_QUEUE_NAME, name);
 	for (int i = 0; i < opt.nqueues; i++)
 	{
 		if (strcmp(opt.queues[i], name) == 0)
@@ -357,11 +358,13 @@ raise_file_limit(void)
 	rlim_t		need = (rlim_t) (opt.concurrency * 3 + opt.pool + 32);
 	struct rlimit limit;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= need)
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 ||
+		limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= need)
 		return;
 	limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || limit.rlim_max >= need ? need : limit.rlim_max;
 	if (limit.rlim_cur < need || setrlimit(RLIMIT_NOFILE, &limit) != 0)
-		usage_error("--concurrency %d needs %ld open files, more than the limit (ulimit -n)", opt.concurrency, (long) need);
+		usage_error("--concurrency %d needs %ld open files, more than the limit (ulimit -n)",
+					opt.concurrency, (long) need);
 }
 
 /* 0 to 2 are open, so that no pipe of ours ever has one of these numbers. */

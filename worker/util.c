@@ -162,7 +162,7 @@ utf8_length(const unsigned char *str, size_t len)
 		if ((str[i] & 0xc0) != 0x80)
 			return 0;
 	}
-	if ((c == 0xe0 && str[1] < 0xa0) ||	/* overlong */
+	if ((c == 0xe0 && str[1] < 0xa0) || /* overlong */
 		(c == 0xed && str[1] > 0x9f) || /* surrogate */
 		(c == 0xf0 && str[1] < 0x90) || /* overlong */
 		(c == 0xf4 && str[1] > 0x8f))	/* above U+10FFFF */

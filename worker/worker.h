@@ -180,8 +180,10 @@ extern void conn_tick(Conn *conn, Usec now);
 extern Usec conn_timer(const Conn *conn);
 extern bool conn_wants(const Conn *conn, struct pollfd *pfd);
 extern void conn_io(Conn *conn);
-extern void conn_send(Conn *conn, ReplyFn reply, void *arg, int nparams, const char *const *values, const char *sql);
-extern void conn_call(Conn *conn, ReplyFn reply, void *arg, int nparams, const char *const *values, const char *fmt);
+extern void conn_send(Conn *conn, ReplyFn reply, void *arg, int nparams,
+					  const char *const *values, const char *sql);
+extern void conn_call(Conn *conn, ReplyFn reply, void *arg, int nparams,
+					  const char *const *values, const char *fmt);
 extern void conn_cancel(Conn *conn);
 extern void conn_reap(Conn *conn);
 extern void conn_close(Conn *conn);

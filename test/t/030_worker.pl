@@ -14,13 +14,6 @@ jobq.max_result_size = '1MB'
 EOC
 my $dir = PostgreSQL::Test::Utils::tempdir;
 
-sub attempts
-{
-	my ($job) = @_;
-	return $node->safe_psql('postgres',
-		"SELECT count(*) FROM job_attempts WHERE job_id = $job");
-}
-
 my $worker = start_worker(
 	$node, '--worker', 'w 1', '--concurrency', '4', '--heartbeat', '100ms', '--kill-after', '1s',
 	'--kind', 'echo=cat',

@@ -1,0 +1,414 @@
+# What the tests with many clients share: servers, forked clients, the check
+# of the tables' invariants, and the trigger rules written down once more,
+# independently of the extension.
+package JobqTest;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use JobqClient;
+use POSIX ':sys_wait_h';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Storable qw(store retrieve);
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+our @EXPORT = qw(jobq_node poll_until within start_clients finish_clients run_clients
+  invariants_hold tables_are_sound backend_pids outcome_by_rule @RULES table_digest
+  @TABLES server_pid process_lives);
+
+our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_success one_done
+  none_failed none_skipped none_failed_min_one_success always quorum);
+
+our @TABLES = qw(job job_dependency job_waiting job_scheduled job_ready job_lease job_expiry
+  job_attempt job_queue job_privilege);
+
+# A running server with the extension in database postgres.
+sub jobq_node
+{
+	my ($name, %param) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	$node->init(%{ $param{init} // {} });
+	$node->append_conf('postgresql.conf', <<EOC);
+shared_preload_libraries = 'jobq'
+max_connections = 60
+max_worker_processes = 20
+log_statement = none
+deadlock_timeout = 100ms
+@{[ $param{conf} // '' ]}
+EOC
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION jobq') unless $param{bare};
+	return $node;
+}
+
+# Wait for a condition, at most so many seconds; returns whether it came true.
+sub within
+{
+	my ($seconds, $condition) = @_;
+	my $end = time + $seconds;
+	until ($condition->())
+	{
+		return 0 if time > $end;
+		usleep(20_000);
+	}
+	return 1;
+}
+
+sub poll_until
+{
+	my ($condition) = @_;
+	return within($PostgreSQL::Test::Utils::timeout_default, $condition);
+}
+
+#
+# Forked clients
+#
+
+# Fork n processes that run the code with their number and return what it
+# returned, a reference.  They must leave Test::More alone.
+sub start_clients
+{
+	my ($n, $code) = @_;
+	my $dir = PostgreSQL::Test::Utils::tempdir;
+	my @clients;
+	my $seed = int(rand(1 << 30));
+	foreach my $i (0 .. $n - 1)
+	{
+		my $file = "$dir/client.$i";
+		my $pid = fork // die "fork: $!";
+		if ($pid == 0)
+		{
+			open(STDOUT, '>&', \*STDERR);
+			srand($seed + $i);
+			$SIG{TERM} = 'DEFAULT';
+			my $result = eval { [ $code->($i) ] };
+			store([ $result, $@ ], "$file.new");
+			rename("$file.new", $file);
+			POSIX::_exit(0);
+		}
+		push @clients, { pid => $pid, file => $file };
+	}
+	return @clients;
+}
+
+# Wait for them; returns what each returned.
+sub finish_clients
+{
+	my ($seconds, @clients) = @_;
+	my $end = time + $seconds;
+	my (@results, @errors);
+	foreach my $i (0 .. $#clients)
+	{
+		my $c = $clients[$i];
+		my $ended = within($end > time ? $end - time : 0.1, sub { waitpid($c->{pid}, WNOHANG) != 0 });
+		if (!$ended)
+		{
+			kill('KILL', $c->{pid});
+			waitpid($c->{pid}, 0);
+			push @errors, "client $i did not end";
+		}
+		elsif (!-e $c->{file})
+		{
+			push @errors, "client $i died";
+		}
+		else
+		{
+			my ($result, $error) = @{ retrieve($c->{file}) };
+			push @errors, "client $i: $error" if $error;
+			push @results, $result ? @$result : ();
+		}
+	}
+	die join("\n", @errors) if @errors;
+	return @results;
+}
+
+sub run_clients
+{
+	my ($seconds, $n, $code) = @_;
+	return finish_clients($seconds, start_clients($n, $code));
+}
+
+#
+# Processes of a server
+#
+
+# Processes with this backend_type (a pattern).
+sub backend_pids
+{
+	my ($node, $type, $where) = @_;
+	my $pids = $node->safe_psql('postgres',
+		"SELECT pid FROM pg_stat_activity WHERE backend_type ~ '$type'"
+		  . ($where ? " AND $where" : ''));
+	return split /\n/, $pids;
+}
+
+sub server_pid
+{
+	my ($node) = @_;
+	my $file = $node->data_dir . '/postmaster.pid';
+	return -e $file ? (split /\n/, slurp_file($file))[0] : undef;
+}
+
+sub process_lives
+{
+	my ($pid) = @_;
+	return 0 unless kill(0, $pid);
+	my $stat = eval { slurp_file("/proc/$pid/stat") } // '';
+	return $stat !~ /\) Z /;
+}
+
+#
+# The trigger rules, in words
+#
+
+# What becomes of a job whose parents ended like this: 'run', 'skipped' or
+# 'upstream_failed'.
+sub outcome_by_rule
+{
+	my ($rule, $quorum, @parents) = @_;
+	return 'run' if !@parents;
+	my %n = map { $_ => 0 } qw(succeeded failed skipped cancelled upstream_failed);
+	$n{$_}++ foreach @parents;
+	my $all = @parents;
+
+	my %runs = (
+		all_success => $n{succeeded} == $all,
+		all_failed => $n{failed} + $n{upstream_failed} == $all,
+		all_done => 1,
+		all_skipped => $n{skipped} == $all,
+		one_failed => $n{failed} + $n{upstream_failed} >= 1,
+		one_success => $n{succeeded} >= 1,
+		one_done => $n{succeeded} + $n{failed} >= 1,
+		none_failed => $n{failed} + $n{upstream_failed} + $n{cancelled} == 0,
+		none_skipped => $n{skipped} + $n{cancelled} == 0,
+		none_failed_min_one_success =>
+		  ($n{failed} + $n{upstream_failed} + $n{cancelled} == 0 && $n{succeeded} >= 1),
+		always => 1,
+		quorum => $n{succeeded} >= ($quorum // 0));
+	die "no rule $rule" unless exists $runs{$rule};
+	return 'run' if $runs{$rule};
+	return 'skipped'
+	  unless grep { $rule eq $_ } qw(all_success none_failed none_failed_min_one_success one_success quorum);
+	return $n{failed} + $n{upstream_failed} + $n{cancelled} > 0 ? 'upstream_failed' : 'skipped';
+}
+
+#
+# The tables
+#
+
+# Rules as job.rule stores them, and what their edges and counters mean; for
+# the check of the invariants only.
+my @STORED_RULES = (
+	[ 'all_success', 1, 0, 1 ], [ 'all_failed', 18, 0, 0 ], [ 'all_done', 31, 0, 0 ],
+	[ 'all_skipped', 4, 0, 0 ], [ 'one_failed', 0, 18, 0 ], [ 'quorum', 0, 1, 1 ],
+	[ 'none_failed', 5, 0, 1 ], [ 'none_skipped', 19, 0, 0 ],
+	[ 'none_failed_min_one_success', 5, 1, 1 ], [ 'one_success', 0, 1, 1 ],
+	[ 'one_done', 0, 3, 0 ], [ 'always', 0, 0, 0 ]);
+
+my $states = <<'EOQ';
+(SELECT job_id, 'waiting' AS state, lane, priority, attempt, failed, lost, expires_at FROM job_waiting
+ UNION ALL SELECT job_id, 'scheduled', lane, priority, attempt, failed, lost, expires_at FROM job_scheduled
+ UNION ALL SELECT job_id, 'ready', lane, priority, attempt, failed, lost, expires_at FROM job_ready
+ UNION ALL SELECT job_id, 'running', lane, priority, attempt, failed, lost, NULL FROM job_lease)
+EOQ
+
+# The counters of jobs, recounted from edges and parents.
+my $recount = <<'EOQ';
+(SELECT d.child AS id, count(*) FILTER (WHERE p.outcome IS NULL) AS undecided,
+     count(*) FILTER (WHERE p.outcome IS NULL AND d.require <> 0) AS pending,
+     count(*) FILTER (WHERE p.outcome & d.suffice <> 0) AS hits,
+     count(*) FILTER (WHERE d.require <> 0 AND p.outcome & d.require = 0) AS violated,
+     count(*) FILTER (WHERE p.outcome IN (2, 8, 16)) AS hurt
+ FROM job_dependency d JOIN job p ON p.id = d.parent
+ GROUP BY d.child)
+EOQ
+
+# What becomes of a job with counters n of a job j.
+my $verdict = <<'EOQ';
+CASE WHEN n.violated = 0 AND n.hits + n.undecided >= j.quorum
+     THEN CASE WHEN n.pending = 0 AND n.hits >= j.quorum THEN 'ready' ELSE 'wait' END
+     WHEN j.rule NOT IN (SELECT rule FROM rules WHERE wants_success) THEN 'skipped'
+     WHEN n.hurt > 0 THEN 'upstream_failed'
+     WHEN n.undecided > 0 THEN 'wait'
+     ELSE 'skipped' END
+EOQ
+
+# Each query returns what breaks the invariant.
+my @invariants = (
+	'an undecided job has one state row, a decided one none' => <<EOQ,
+SELECT coalesce(j.id, s.job_id), j.outcome, s.states
+FROM job j FULL JOIN (SELECT job_id, array_agg(state) AS states FROM $states x GROUP BY job_id) s ON s.job_id = j.id
+WHERE j.id IS NULL OR coalesce(cardinality(s.states), 0) <> (j.outcome IS NULL)::int
+EOQ
+	'counters of waiting jobs equal a recount' => <<EOQ,
+SELECT w.*, n.* FROM job_waiting w LEFT JOIN $recount n ON n.id = w.job_id
+WHERE w.open AND ROW (w.undecided, w.pending, w.hits, w.violated, w.hurt)::text
+    IS DISTINCT FROM ROW (n.undecided, n.pending, n.hits, n.violated, n.hurt)::text
+EOQ
+	'a waiting job has something to wait for' => <<EOQ,
+SELECT w.*, n.* FROM job_waiting w JOIN job j ON j.id = w.job_id LEFT JOIN $recount n ON n.id = w.job_id
+WHERE CASE WHEN w.open THEN $verdict IS DISTINCT FROM 'wait' ELSE NOT w.held END
+EOQ
+	'a job decided without running was decided by its parents' => <<EOQ,
+SELECT j.id, j.rule, j.outcome, n.* FROM job j LEFT JOIN $recount n USING (id)
+WHERE j.outcome IN (4, 16) AND $verdict IS DISTINCT FROM CASE j.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END
+EOQ
+	'a waiting row says what its job says' => <<'EOQ',
+SELECT w.* FROM job_waiting w JOIN job j ON j.id = w.job_id
+WHERE (w.rule, w.quorum) IS DISTINCT FROM (j.rule, j.quorum)
+EOQ
+	'a state row says what its job says' => <<EOQ,
+SELECT s.*, j.priority, q.lane FROM $states s JOIN job j ON j.id = s.job_id LEFT JOIN job_queue q ON q.name = j.queue
+WHERE s.priority <> j.priority OR s.lane <> q.lane
+    OR s.attempt < 0 OR s.failed < 0 OR s.lost < 0 OR s.failed + s.lost > s.attempt
+EOQ
+	'columns of an outcome are set together' => <<'EOQ',
+SELECT j.* FROM job j
+WHERE CASE WHEN outcome IS NULL
+      THEN num_nonnulls(finished_at, cause, token, started_at, worker, error, result, attempt, failed, lost) > 0
+      ELSE num_nulls(finished_at, attempt, failed, lost) > 0
+          OR num_nonnulls(cause, token, started_at) NOT IN (0, 3)
+          OR (result IS NOT NULL AND outcome <> 1)
+          OR CASE outcome WHEN 1 THEN cause IS DISTINCT FROM 0
+                 WHEN 2 THEN cause IS NULL OR cause NOT IN (1, 2, 3)
+                 WHEN 4 THEN cause IS NOT NULL OR attempt > 0
+                 WHEN 8 THEN cause <> 6
+                 WHEN 16 THEN cause IS NOT NULL OR attempt > 0
+                 ELSE true END END
+EOQ
+	'every attempt is on record, once' => <<EOQ,
+SELECT j.id, j.outcome, s.state, s.attempt, j.attempt, a.numbers
+FROM job j LEFT JOIN $states s ON s.job_id = j.id
+    LEFT JOIN (SELECT job_id, array_agg(attempt ORDER BY attempt) AS numbers FROM job_attempt GROUP BY job_id) a ON a.job_id = j.id
+WHERE coalesce(a.numbers, '{}') IS DISTINCT FROM ARRAY (SELECT generate_series(1,
+    coalesce(j.attempt, s.attempt) - (s.state IS NOT DISTINCT FROM 'running' OR j.cause IS NOT NULL)::int))
+EOQ
+	'failed and lost attempts are counted' => <<EOQ,
+SELECT j.id, s.*, j.failed, j.lost, a.*
+FROM job j LEFT JOIN $states s ON s.job_id = j.id
+    LEFT JOIN (SELECT job_id, count(*) FILTER (WHERE cause IN (1, 2)) AS failed, count(*) FILTER (WHERE cause = 3) AS lost
+               FROM job_attempt GROUP BY job_id) a ON a.job_id = j.id
+WHERE j.generation = 0
+    AND (coalesce(s.failed, j.failed) <> coalesce(a.failed, 0) + (j.cause IS NOT NULL AND j.cause IN (1, 2))::int
+         OR coalesce(s.lost, j.lost) <> coalesce(a.lost, 0) + (j.cause IS NOT NULL AND j.cause = 3)::int)
+EOQ
+	'attempts ended after they began' => <<'EOQ',
+SELECT job_id, attempt FROM job_attempt WHERE ended_at < started_at OR cause NOT BETWEEN 1 AND 6
+UNION ALL SELECT id, attempt FROM job WHERE finished_at < started_at
+EOQ
+	'an attempt begins after the one before it ended' => <<'EOQ',
+SELECT * FROM (SELECT job_id, attempt, started_at, lag(ended_at) OVER (PARTITION BY job_id ORDER BY attempt) AS before
+    FROM (SELECT job_id, attempt, started_at, ended_at FROM job_attempt
+          UNION ALL SELECT id, attempt, started_at, finished_at FROM job WHERE cause IS NOT NULL
+          UNION ALL SELECT job_id, attempt, started_at, NULL FROM job_lease) x) y
+WHERE started_at < before - interval '1 s'
+EOQ
+	'edges go from old to new and are complete' => <<'EOQ',
+SELECT d.parent, d.child FROM job_dependency d LEFT JOIN job c ON c.id = d.child LEFT JOIN job p ON p.id = d.parent
+WHERE d.parent >= d.child OR c.id IS NULL OR p.id IS NULL
+UNION ALL
+SELECT j.id, j.dependencies FROM job j
+WHERE j.dependencies <> (SELECT count(*) FROM job_dependency d WHERE d.child = j.id)
+EOQ
+	'edges carry the masks of their rule' => <<'EOQ',
+SELECT d.*, j.rule FROM job_dependency d JOIN job j ON j.id = d.child JOIN rules r ON r.rule = j.rule
+WHERE (d.require, d.suffice) <> (r.require, r.suffice)
+EOQ
+	'what can expire is looked at then' => <<EOQ,
+SELECT s.* FROM $states s
+WHERE s.expires_at IS NOT NULL AND s.attempt = 0 AND NOT EXISTS (SELECT FROM job_expiry e WHERE (e.expires_at, e.job_id) = (s.expires_at, s.job_id))
+EOQ
+	'positions are unique and drawn from the sequence' => <<'EOQ',
+SELECT lane, position, count(*) FROM job_ready GROUP BY lane, position
+HAVING count(*) > 1 OR max(position) > (SELECT last_value FROM job_id_seq) OR max(job_id) > (SELECT last_value FROM job_id_seq)
+EOQ
+	'leases' => <<'EOQ',
+SELECT * FROM job_lease
+WHERE token <= 0 OR attempt < 1 OR period <= 0 OR deadline <> least(lease_until, timeout_at)
+    OR token IN (SELECT token FROM job_lease GROUP BY token HAVING count(*) > 1)
+EOQ
+	'job_status shows every job in its state' => <<EOQ,
+SELECT j.id, v.id, v.state FROM job j FULL JOIN job_status v ON v.id = j.id LEFT JOIN $states s ON s.job_id = j.id
+WHERE j.id IS NULL OR v.id IS NULL
+    OR v.state <> coalesce(s.state, CASE j.outcome WHEN 1 THEN 'succeeded' WHEN 2 THEN 'failed' WHEN 4 THEN 'skipped'
+        WHEN 8 THEN 'cancelled' WHEN 16 THEN 'upstream_failed' END)
+EOQ
+	'job_queue_status counts every job' => <<EOQ,
+SELECT * FROM (SELECT sum(waiting + scheduled + ready + running) AS n FROM job_queue_status) v,
+    (SELECT count(*) AS n FROM job WHERE outcome IS NULL) j
+WHERE coalesce(v.n, 0) <> j.n
+EOQ
+);
+
+# One test: all that must be true of the tables in every committed state.
+sub invariants_hold
+{
+	my ($node, $name, %param) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $client = JobqClient->new($node, dbname => $param{dbname}) // die "no connection";
+	my $schema = $param{schema} // 'public';
+	my $rules = join ', ', map { "($_, $STORED_RULES[$_][1], $STORED_RULES[$_][2], " . ($STORED_RULES[$_][3] ? 'true' : 'false') . ')' }
+	  0 .. $#STORED_RULES;
+	my @broken;
+
+	# one snapshot for all, so that it can be asked while others are at work
+	$client->rows(<<EOQ);
+CREATE TEMPORARY TABLE rules (rule int, require int, suffice int, wants_success boolean);
+INSERT INTO rules VALUES $rules;
+SET search_path = $schema, pg_temp;
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+EOQ
+	for (my $i = 0; $i < @invariants; $i += 2)
+	{
+		my @rows = $client->rows("SELECT b::text FROM ($invariants[$i + 1]) b");
+		next unless @rows;
+		push @broken, sprintf("%s: broken %d times, first by %s", $invariants[$i], scalar(@rows),
+			join(' ', map { $_->[0] } @rows[ 0 .. ($#rows > 4 ? 4 : $#rows) ]));
+	}
+	$client->rows('COMMIT');
+	$client->disconnect;
+	return ok(!@broken, "invariants hold: $name") || (diag(join("\n", @broken)) && 0);
+}
+
+# One test: amcheck finds nothing in the tables and indexes of the extension.
+sub tables_are_sound
+{
+	my ($node, $name, %param) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $dbname = $param{dbname} // 'postgres';
+	my $found = $node->safe_psql($dbname, <<'EOQ');
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS amcheck;
+SELECT c.relname, h.* FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND d.classid = 'pg_class'::regclass
+    CROSS JOIN LATERAL verify_heapam(c.oid) h
+WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND c.relkind = 'r'
+    AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'jobq');
+EOQ
+	my ($rc, $out, $err) = $node->psql($dbname, <<'EOQ');
+SELECT bt_index_parent_check(i.indexrelid, true, true), i.indexrelid::regclass FROM pg_depend d JOIN pg_index i ON i.indrelid = d.objid
+WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+    AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'jobq') AND i.indisvalid;
+EOQ
+	return ok($found eq '' && $rc == 0 && $err eq '' && split(/\n/, $out) > 10,
+		"amcheck finds nothing: $name") || (diag("$found\n$err") && 0);
+}
+
+# A digest of every table, for comparing two databases.
+sub table_digest
+{
+	my ($client, %param) = @_;
+	my %digest;
+	foreach my $table (@TABLES)
+	{
+		$digest{$table} = $client->value(
+			"SELECT count(*) || ' ' || coalesce(md5(string_agg(t::text, E'\\n' ORDER BY t::text)), '') FROM $table t");
+	}
+	$digest{job_id_seq} = $client->value('SELECT (last_value, is_called)::text FROM job_id_seq')
+	  unless $param{without_sequence};
+	return \%digest;
+}
+
+1;

@@ -1,0 +1,247 @@
+# Runs every SQL example of README.md and docs/*.md and compares its output,
+# and checks that the reference is complete.  docs/testing.md has the rules.
+use strict;
+use warnings;
+
+use File::Basename;
+use FindBin;
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $root = "$FindBin::RealBin/../..";
+my @documents = ("$root/README.md", sort glob("$root/docs/*.md"));
+my $limit = 10 * $PostgreSQL::Test::Utils::timeout_default;
+
+# What differs from run to run.  Columns get as wide as what stands in them, so
+# where something was masked, runs of blanks and dashes count as one.
+sub mask
+{
+	my ($text) = @_;
+	my $n = 0;
+
+	$n += $text =~ s/\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?[+-]\d\d(?::\d\d)?/<time>/g;
+	$n += $text =~ s/\b(\d+)-[0-9a-f]{12,16}-(\d+)\b/$1-<time>-$2/g;
+	$n += $text =~ s/\b\d{14,19}\b/<token>/g;
+	$n += $text =~ s/\bPID \d+/PID <pid>/g;
+	if ($n)
+	{
+		$text =~ s/ +/ /g;
+		$text =~ s/-+/-/g;
+	}
+	$text =~ s/ +$//mg;
+	return $text;
+}
+
+# Cut a document into pieces, each { text }, { sql }, { output } or { until }.
+sub pieces
+{
+	my ($document) = @_;
+	my @pieces;
+
+	while ($document =~ m{\G(.*?)^(?:```(sql|output)\n(.*?)^```\n|<!-- until: (.*?) -->\n)}gcms)
+	{
+		push @pieces, { text => $1 };
+		push @pieces, defined $2 ? { $2 => $3 } : { until => $4 };
+	}
+	push @pieces, { text => substr($document, pos($document) // 0) };
+	return @pieces;
+}
+
+# The SQL pieces of a document, each with the output that is expected of it:
+# that of the output block right after it, else none.
+sub examples
+{
+	my @pieces = grep { !defined $_->{text} || $_->{text} =~ /\S/ } @_;
+	my @examples;
+
+	foreach my $i (0 .. $#pieces)
+	{
+		my $next = $pieces[ $i + 1 ] // {};
+		push @examples, { until => $pieces[$i]{until} } if defined $pieces[$i]{until};
+		push @examples, { sql => $pieces[$i]{sql}, expected => $next->{output} // '' }
+		  if defined $pieces[$i]{sql};
+		die "an output block that follows no sql block:\n$pieces[$i]{output}"
+		  if defined $pieces[$i]{output} && !($i > 0 && defined $pieces[ $i - 1 ]{sql});
+	}
+	return @examples;
+}
+
+# Run all examples of a document in one session, and fill in what came out.
+sub run_examples
+{
+	my ($node, $database, @examples) = @_;
+	my $input = '';
+	my $output = '';
+
+	foreach my $i (0 .. $#examples)
+	{
+		my $example = $examples[$i];
+
+		$input .= "\\echo <<<$i>>>\n";
+		$input .= $example->{sql} if defined $example->{sql};
+		$input .= <<"EOS" if defined $example->{until};
+DO \$until\$
+BEGIN
+	FOR i IN 1 .. @{[ 20 * $PostgreSQL::Test::Utils::timeout_default ]} LOOP
+		PERFORM pg_stat_clear_snapshot();
+		EXIT WHEN ($example->{until});
+		PERFORM pg_sleep(0.05);
+		COMMIT;
+	END LOOP;
+END
+\$until\$;
+EOS
+	}
+	local $ENV{PGTZ} = 'UTC';
+	local $ENV{PGOPTIONS} = '-c client_min_messages=notice';
+	IPC::Run::run(
+		[ 'psql', '-Xq', '-d', $node->connstr($database) ],
+		'<', \$input, '>&', \$output, IPC::Run::timeout($limit))
+	  or diag("psql ended with status $?");
+	while ($output =~ m{<<<(\d+)>>>\n(.*?)(?=<<<\d+>>>\n|\z)}gs)
+	{
+		# psql ends each result with an empty line, which no document has
+		my ($i, $text) = ($1, $2);
+		$text =~ s/\n{2,}/\n/g;
+		$examples[$i]{actual} = $text;
+	}
+	return;
+}
+
+my $node = PostgreSQL::Test::Cluster->new('docs');
+$node->init;
+$node->append_conf('postgresql.conf', <<'EOC');
+shared_preload_libraries = 'jobq'
+max_worker_processes = 40
+EOC
+$node->start;
+
+my %text;
+foreach my $file (@documents)
+{
+	my $name = basename($file);
+	my $database = lc($name =~ s/\W/_/gr);
+	$text{$name} = slurp_file($file);
+	my @pieces = pieces($text{$name});
+	my @examples = examples(@pieces);
+	next unless @examples;
+
+	$node->safe_psql('postgres', "CREATE DATABASE $database");
+	$node->safe_psql($database, 'CREATE EXTENSION jobq')
+	  unless grep { ($_->{sql} // '') =~ /^CREATE EXTENSION jobq\b/m } @examples;
+	run_examples($node, $database, @examples);
+
+	my $n = 0;
+	foreach my $example (@examples)
+	{
+		my $actual = $example->{actual} // '(psql ended before)';
+		if (defined $example->{until})
+		{
+			is($actual, '', "$name: waiting for " . $example->{until} =~ s/\s+/ /gr);
+			next;
+		}
+		$n++;
+		my ($title) = $example->{sql} =~ /^(.{1,60})/;
+		is(mask($actual), mask($example->{expected}), "$name, example $n: $title");
+	}
+
+	# the document as it would be right, to copy from
+	open my $out, '>', "$PostgreSQL::Test::Utils::tmp_check/$name" or die;
+	my @actual = map { $_->{actual} } grep { defined $_->{sql} } @examples;
+	foreach my $piece (grep { !defined $_->{output} } @pieces)
+	{
+		print $out $piece->{text} if defined $piece->{text};
+		print $out "<!-- until: $piece->{until} -->\n" if defined $piece->{until};
+		next unless defined $piece->{sql};
+		my $actual = shift @actual;
+		print $out "```sql\n$piece->{sql}```\n";
+		print $out "```output\n$actual```\n" if defined $actual && $actual ne '';
+	}
+	close $out;
+}
+
+# Links between the documents lead somewhere.
+foreach my $file (@documents)
+{
+	my $name = basename($file);
+	my @bad;
+	while ($text{$name} =~ /\]\(([^)\s]+)\)/g)
+	{
+		my $link = $1;
+		next if $link =~ m{^https?://};
+		my ($path, $anchor) = $link =~ /^([^#]*)(?:#(.*))?$/;
+		my $target = $path eq '' ? $file : dirname($file) . "/$path";
+		if (!-e $target)
+		{
+			push @bad, $link;
+		}
+		elsif (defined $anchor)
+		{
+			my %anchors;
+			foreach my $heading (slurp_file($target) =~ /^#+ +(.*?)\s*$/mg)
+			{
+				my $id = lc $heading;
+				$id =~ s/[^\w\- ]//g;
+				$id =~ s/ /-/g;
+				$anchors{$id} = 1;
+			}
+			push @bad, $link unless $anchors{$anchor};
+		}
+	}
+	is("@bad", '', "$name: links");
+}
+
+# The reference has everything that there is.
+my $readme = $text{'README.md'};
+my $database = 'complete';
+$node->safe_psql('postgres', "CREATE DATABASE $database");
+$node->safe_psql($database, 'CREATE EXTENSION jobq');
+my @missing = grep { $readme !~ /^#+ `\Q$_\E/m } split /\n/, $node->safe_psql($database, <<'EOS');
+SELECT DISTINCT p.proname FROM pg_proc p
+	JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+	JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+	WHERE e.extname = 'jobq' AND obj_description(p.oid, 'pg_proc') NOT LIKE 'Internal%'
+UNION
+SELECT c.relname FROM pg_class c WHERE relkind = 'v' AND relname LIKE 'job\_%'
+EOS
+is("@missing", '', 'README.md: all functions, procedures and views');
+
+@missing = ();
+foreach my $row (split /\n/, $node->safe_psql($database, <<'EOS'))
+SELECT c.relname, string_agg(a.attname, ' ' ORDER BY attnum) FROM pg_class c
+	JOIN pg_attribute a ON a.attrelid = c.oid
+	WHERE (relkind = 'v' AND relname LIKE 'job\_%') OR relname = 'job_assignment' GROUP BY 1
+EOS
+{
+	my ($view, $columns) = split /\|/, $row;
+	my ($section) = $readme =~ /^#+ `\Q$view\E`.*?\n(.*?)(?=^#|\z)/ms;
+	push @missing, map { "$view.$_" } grep { ($section // '') !~ /^\| `\Q$_\E`/m } split / /, $columns;
+}
+is("@missing", '', 'README.md: all columns');
+
+@missing = ();
+foreach my $row (split /\n/, $node->safe_psql($database, <<'EOS'))
+SELECT name, CASE WHEN unit IS NULL OR boot_val = '0' THEN boot_val ELSE current_setting(name) END
+	FROM pg_settings WHERE name LIKE 'jobq.%'
+EOS
+{
+	my ($name, $default) = split /\|/, $row;
+	push @missing, "$name=$default" unless $readme =~ /^\| `\Q$name\E` \| `\Q$default\E` \|/m;
+}
+is("@missing", '', 'README.md: all settings, with their defaults');
+
+my $help = '';
+SKIP:
+{
+	skip 'no jobq-worker', 1
+	  unless eval { IPC::Run::run([ 'jobq-worker', '--help' ], '>', \$help) };
+	my @options = $help =~ /^\s+(?:-\w, |    )(--[\w-]+)/mg;
+	@missing = grep { $text{'worker.md'} !~ /`(?:-\w, )?\Q$_\E/ } @options;
+	is("@missing", '', 'worker.md: all options');
+	cmp_ok(scalar(@options), '>', 10, 'jobq-worker --help lists options');
+}
+
+$node->stop;
+done_testing();
