@@ -67,6 +67,7 @@ wanted_database(Node *stmt)
 	switch (nodeTag(stmt))
 	{
 		case T_DropdbStmt:
+			look_again = true;
 			name = ((DropdbStmt *) stmt)->dbname;
 			break;
 		case T_RenameStmt:

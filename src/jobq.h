@@ -658,6 +658,7 @@ typedef enum JobqDeadline
 
 extern void jobq_xact_init(void);
 extern void jobq_announce_ready(int64 lane);
+extern void jobq_announce_taken(int64 lane);
 extern void jobq_announce_decided(int64 job_id);
 extern void jobq_announce_deadline(JobqDeadline kind, TimestampTz at);
 extern void jobq_announce_lease(int64 job_id, int64 token, TimestampTz until);

@@ -418,6 +418,7 @@ jobq_launcher_main(Datum arg)
 	{
 		TimestampTz wait_until;
 		long		timeout = -1;
+		bool		full;
 
 		ResetLatch(MyLatch);
 		if (ProcDiePending)
@@ -429,10 +430,11 @@ jobq_launcher_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 		}
 
-		if (jobq_launcher_take_look())
+		full = jobq_launcher_take_full();
+		if (jobq_launcher_take_look() || full)
 			read_databases();
 		review_slots();
-		if (jobq_launcher_take_full())
+		if (full)
 		{
 			/* whoever found no slot is among those that have none */
 			list_free(to_probe);

@@ -31,6 +31,7 @@
 #include "storage/proc.h"
 #include "tcop/pquery.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -183,6 +184,8 @@ begin_look(Wait *wait, JobqCall *call, bool writes)
 {
 	MemoryContextReset(wait->look_mcxt);
 	MemoryContextSwitchTo(wait->look_mcxt);
+	/* the transaction began before we slept */
+	AcceptInvalidationMessages();
 	EnsurePortalSnapshotExists();
 	jobq_enter(call, wait->name, writes);
 }

@@ -54,7 +54,8 @@
 #define RETRY_FIRST		(100 * INT64CONST(1000))	/* delays of what failed */
 #define RETRY_MAX		(60 * USECS_PER_SEC)
 #define LOG_INTERVAL	(60 * USECS_PER_SEC)	/* between messages on one row */
-#define LOG_CONFLICT	5		/* failures before a conflict with others is news */
+#define LOG_ERROR		2		/* failures in a row before an error is logged */
+#define LOG_CONFLICT	5		/* the same for a conflict with others */
 #define SWEEP_SHARE		20		/* a sweep may take 1/20 of the time */
 #define STALE_BEAT		(60 * USECS_PER_SEC)
 
@@ -234,8 +235,8 @@ retry_delay(int failures)
 }
 
 /*
- * Whether to log an error now: not too often, and a conflict only if it lasts.
- * Counts the failure.
+ * Count a failure.  Returns whether to log it: not too often, and only if it
+ * lasts, for the first may come of an extension that is just being dropped.
  */
 static bool
 failed(Failures *f, ErrorData *error)
@@ -243,7 +244,7 @@ failed(Failures *f, ErrorData *error)
 	TimestampTz now = GetCurrentTimestamp();
 
 	f->count++;
-	if (is_conflict(error) && f->count < LOG_CONFLICT)
+	if (f->count < (is_conflict(error) ? LOG_CONFLICT : LOG_ERROR))
 		return false;
 	if (f->logged_at != 0 && now < f->logged_at + LOG_INTERVAL)
 		return false;

@@ -6,14 +6,18 @@
  * ready or were decided, deadlines, leases.  That is kept here until the
  * transaction commits and its rows are visible, and then done.  If it aborts
  * nobody hears of it, and neither if the server dies at the commit: whoever
- * depends on it looks at the tables then.
+ * depends on it looks at the tables then.  The one exception are jobs that it
+ * took from job_ready: when that is undone, others can have them.
  *
  * Announcements are appended to arrays.  A mark remembers how long they were
  * when a level of subtransactions first announced something: aborting it cuts
  * them off there, committing it leaves them to its parent.
  *
- * 1. The commit callback runs after the rows are visible, touches only memory
- *	  attached before and allocates nothing: it cannot fail.
+ * 1. They are carried out after the rows are visible, and also after locks are
+ *	  released and caches invalidated: whoever is woken finds neither in its
+ *	  way.  That is too late for a commit callback, so the callback that releases
+ *	  resources does it.  It touches only memory attached before and allocates
+ *	  nothing: it cannot fail.
  * 2. What can fail (allocation, looking at catalogs) is done when something is
  *	  announced, or before the commit.
  * 3. PREPARE TRANSACTION forgets the announcements; COMMIT PREPARED, in
@@ -24,6 +28,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "background.h"
@@ -64,6 +69,7 @@ typedef struct Mark
 {
 	int			level;
 	int			nready;
+	int			ntaken;
 	int			ndecided;
 	int			nleases;
 	Scalars		scalars;
@@ -78,11 +84,13 @@ typedef struct Array
 } Array;
 
 static Array ready;				/* ReadyLane */
+static Array taken;				/* ReadyLane, see jobq_announce_taken() */
 static Array decided;			/* int64 */
 static Array leases;			/* LeaseChange */
 static Array marks;				/* Mark, of levels above 1 */
 static Scalars scalars;
 static bool anything = false;	/* something was announced */
+static bool committed = false;	/* and is to be carried out now */
 
 #define KEEP_ITEMS		1024	/* larger arrays are freed after use */
 #define LOOK_BACK		16		/* entries searched for the same lane */
@@ -122,6 +130,7 @@ static void
 forget(void)
 {
 	empty(&ready);
+	empty(&taken);
 	empty(&decided);
 	empty(&leases);
 	empty(&marks);
@@ -153,6 +162,7 @@ begin_announcement(void)
 
 		mark.level = level;
 		mark.nready = ready.n;
+		mark.ntaken = taken.n;
 		mark.ndecided = decided.n;
 		mark.nleases = leases.n;
 		mark.scalars = scalars;
@@ -162,28 +172,41 @@ begin_announcement(void)
 	return true;
 }
 
-/* A job became ready. */
-void
-jobq_announce_ready(int64 lane)
+/* Count one more job of a lane, in an array whose part before from is closed. */
+static void
+count_lane(Array *a, int from, int64 lane)
 {
 	ReadyLane  *r;
-	int			from;
 
-	if (!begin_announcement())
-		return;
-	from = Max(last_mark() ? last_mark()->nready : 0, ready.n - LOOK_BACK);
-	for (int i = ready.n - 1; i >= from; i--)
+	from = Max(from, a->n - LOOK_BACK);
+	for (int i = a->n - 1; i >= from; i--)
 	{
-		r = &((ReadyLane *) ready.items)[i];
+		r = &((ReadyLane *) a->items)[i];
 		if (r->lane == lane)
 		{
 			r->count++;
 			return;
 		}
 	}
-	r = append(&ready, sizeof(ReadyLane));
+	r = append(a, sizeof(ReadyLane));
 	r->lane = lane;
 	r->count = 1;
+}
+
+/* A job became ready. */
+void
+jobq_announce_ready(int64 lane)
+{
+	if (begin_announcement())
+		count_lane(&ready, last_mark() ? last_mark()->nready : 0, lane);
+}
+
+/* A ready job was taken: if that is undone, it is ready again for others. */
+void
+jobq_announce_taken(int64 lane)
+{
+	if (begin_announcement())
+		count_lane(&taken, last_mark() ? last_mark()->ntaken : 0, lane);
 }
 
 /* Jobs that were there can be claimed again: a queue was resumed. */
@@ -275,6 +298,23 @@ jobq_forbid_prepare(const char *why)
 		scalars.no_prepare = why;
 }
 
+/* Wake those who wait for jobs of a lane. */
+static void
+tell_lane(const ReadyLane *r)
+{
+	jobq_wake_lane(r->lane, Min(r->count, INT_MAX));
+	jobq_worker_lane_ready(r->lane);
+}
+
+/* Taking jobs was undone, from this entry on. */
+static void
+give_back(int from)
+{
+	for (int i = from; i < taken.n; i++)
+		tell_lane(&((ReadyLane *) taken.items)[i]);
+	taken.n = Min(taken.n, from);
+}
+
 /* Do what was announced. */
 static void
 carry_out(void)
@@ -297,12 +337,7 @@ carry_out(void)
 		}
 	}
 	for (int i = 0; i < ready.n; i++)
-	{
-		ReadyLane  *r = &((ReadyLane *) ready.items)[i];
-
-		jobq_wake_lane(r->lane, Min(r->count, INT_MAX));
-		jobq_worker_lane_ready(r->lane);
-	}
+		tell_lane(&((ReadyLane *) ready.items)[i]);
 	for (int i = 0; i < decided.n; i++)
 		jobq_wake_job(((int64 *) decided.items)[i]);
 	for (int k = 0; k < DEADLINE_KINDS; k++)
@@ -337,13 +372,7 @@ xact_callback(XactEvent event, void *arg)
 				check_extension();
 			break;
 		case XACT_EVENT_COMMIT:
-			if (anything)
-			{
-				carry_out();
-				forget();
-			}
-			jobq_waiter_at_commit();
-			jobq_hooks_end_transaction();
+			committed = true;
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			if (scalars.no_prepare != NULL)
@@ -354,6 +383,9 @@ xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
+			committed = false;
+			if (event == XACT_EVENT_ABORT)
+				give_back(0);
 			if (anything)
 				forget();
 			jobq_waiter_at_abort();
@@ -364,6 +396,22 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PARALLEL_ABORT:
 			break;
 	}
+}
+
+/* Resources are released: after the locks, once, do what the commit is to do. */
+static void
+release_callback(ResourceReleasePhase phase, bool commit, bool top_level, void *arg)
+{
+	if (!committed || phase != RESOURCE_RELEASE_AFTER_LOCKS)
+		return;
+	committed = false;
+	if (anything)
+	{
+		carry_out();
+		forget();
+	}
+	jobq_waiter_at_commit();
+	jobq_hooks_end_transaction();
 }
 
 /* Subtransactions end. */
@@ -385,6 +433,7 @@ subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId pa
 	}
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
+		give_back(last->ntaken);
 		ready.n = last->nready;
 		decided.n = last->ndecided;
 		leases.n = last->nleases;
@@ -400,4 +449,5 @@ jobq_xact_init(void)
 	forget();
 	RegisterXactCallback(xact_callback, NULL);
 	RegisterSubXactCallback(subxact_callback, NULL);
+	RegisterResourceReleaseCallback(release_callback, NULL);
 }

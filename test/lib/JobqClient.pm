@@ -37,7 +37,6 @@ sub connect
 	$self->{buffer} = '';
 	my $options = join "\0", 'user', $self->{user}, 'database', $self->{dbname},
 	  'application_name', $self->{name}, 'client_encoding', 'UTF8', '', '';
-	chop $options;
 	$self->_write(pack('N N a*', 8 + length($options), 196608, $options));
 	my $r = $self->receive;
 	if ($r->{lost} || $r->{sqlstate})

@@ -355,12 +355,11 @@ sub invariants_hold
 	my @broken;
 
 	# one snapshot for all, so that it can be asked while others are at work
-	$client->rows(<<EOQ);
-CREATE TEMPORARY TABLE rules (rule int, require int, suffice int, wants_success boolean);
-INSERT INTO rules VALUES $rules;
-SET search_path = $schema, pg_temp;
-BEGIN ISOLATION LEVEL REPEATABLE READ;
-EOQ
+	$client->rows($_)
+	  foreach 'CREATE TEMPORARY TABLE rules (rule int, require int, suffice int, wants_success boolean)',
+	  "INSERT INTO rules VALUES $rules",
+	  "SET search_path = $schema, pg_temp",
+	  'BEGIN ISOLATION LEVEL REPEATABLE READ';
 	for (my $i = 0; $i < @invariants; $i += 2)
 	{
 		my @rows = $client->rows("SELECT b::text FROM ($invariants[$i + 1]) b");

@@ -84,15 +84,19 @@ $pid = started($waits);
 $node->stop('fast');
 let_go($job);
 ok(poll_until(sub { (-s $worker->{log} && slurp_file($worker->{log}) =~ /job_ended job=$job\b/)
-	|| slurp_file($second->{log}) =~ /job_ended job=$job\b/ }), 'a job ends while the server is away');
-ok($worker->wait_for_log(qr/connection_failed.*retry_ms=(\d\d\d).*connection_failed/s), 'the worker tries again and again');
+	|| slurp_file($second->{log}) =~ /job_ended job=$job\b/ }),
+		'a job ends while the server is away');
+ok($worker->wait_for_log(qr/connection_failed.*retry_ms=(\d\d\d).*connection_failed/s),
+	'the worker tries again and again');
 ok(process_lives($pid), 'the other goes on');
 $node->start;
 state_is($node, $job, 'succeeded', '... and is completed when it is back');
 is(job_field($node, $job, 'result'), '"done"', '... with its result');
 let_go($waits);
 state_is($node, $waits, 'succeeded', 'so is the other');
-is($node->safe_psql('postgres', "SELECT string_agg(attempt::text, ' ') FROM job_status WHERE id IN ($job, $waits)"), '1 1', 'both at the first attempt');
+is($node->safe_psql('postgres',
+	"SELECT string_agg(attempt::text, ' ') FROM job_status WHERE id IN ($job, $waits)"), '1 1',
+	'both at the first attempt');
 $second->signal('TERM');
 $second->ends_with(0, 'leaves');
 
@@ -124,7 +128,7 @@ $worker->signal('TERM');
 $worker->ends_with(0, 'leaves');
 
 # A lease that is lost: the worker is stopped while its lease runs out.
-$job = submit($node, q{'held', lease => '1 s', max_lost => 0});
+$job = submit($node, q{'held', lease => '1 s', max_lost => 1});
 $worker = start_worker($node, @held);
 $pid = started($job);
 $worker->signal('STOP');
@@ -143,7 +147,8 @@ $worker->signal('KILL');
 is($worker->finish, 9, 'the worker is killed');
 ok(poll_until(sub { !process_lives($pid) }), '... and its command with it');
 state_is($node, $job, 'ready', 'the job comes back');
-is($node->safe_psql('postgres', "SELECT outcome FROM job_attempts WHERE job_id = $job"), 'lost', '... as lost');
+is($node->safe_psql('postgres', "SELECT outcome FROM job_attempts WHERE job_id = $job"), 'lost',
+	'... as lost');
 let_go($job);
 $worker = start_worker($node, @held);
 state_is($node, $job, 'succeeded', '... and runs elsewhere');
@@ -152,16 +157,19 @@ $worker->ends_with(0, 'leaves');
 
 # The extension in a schema off the search_path, and a database without it.
 $node->safe_psql('postgres', q{CREATE DATABASE elsewhere});
-$node->safe_psql('elsewhere', q{CREATE SCHEMA "Job Queue"; CREATE EXTENSION jobq SCHEMA "Job Queue"});
+$node->safe_psql('elsewhere',
+	q{CREATE SCHEMA "Job Queue"; CREATE EXTENSION jobq SCHEMA "Job Queue"});
 $job = $node->safe_psql('elsewhere', q{SELECT "Job Queue".job_submit('held')});
 let_go($job);
 $worker = start_worker($node, @held, '--dbname', $node->connstr('elsewhere'), '--max-jobs', '1');
 $worker->ends_with(0, 'works with a schema off the search_path');
-is($node->safe_psql('elsewhere', qq{SELECT state FROM "Job Queue".job_status WHERE id = $job}), 'succeeded', '... and the job has run');
+is($node->safe_psql('elsewhere', qq{SELECT state FROM "Job Queue".job_status WHERE id = $job}),
+	'succeeded', '... and the job has run');
 
 $worker = start_worker($node, @held, '--dbname', $node->connstr('template1'));
 $worker->ends_with(1, 'a database without the extension is an error');
-like(slurp_file($worker->{log}), qr/extension \\"jobq\\" is not installed in database \\"template1\\"/, '... which is told');
+like(slurp_file($worker->{log}),
+	qr/extension \\"jobq\\" is not installed in database \\"template1\\"/, '... which is told');
 
 $node->stop;
 done_testing();

@@ -102,9 +102,9 @@ EOS
 	  or diag("psql ended with status $?");
 	while ($output =~ m{<<<(\d+)>>>\n(.*?)(?=<<<\d+>>>\n|\z)}gs)
 	{
-		# psql ends each result with an empty line, which no document has
+		# psql ends each result with an empty line
 		my ($i, $text) = ($1, $2);
-		$text =~ s/\n{2,}/\n/g;
+		$text =~ s/\n+\z/\n/;
 		$examples[$i]{actual} = $text;
 	}
 	return;

@@ -6,7 +6,6 @@ use strict;
 use warnings;
 
 use Exporter 'import';
-use IPC::Run;
 use POSIX ':sys_wait_h';
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -77,14 +76,15 @@ sub state_is
 	return is($found, $state, $name);
 }
 
+# Does this process run?
 sub process_lives
 {
 	my ($pid) = @_;
 	return 0 unless kill(0, $pid);
 
 	# A zombie that init has not reaped yet is dead all the same.
-	my $stat = -r "/proc/$pid/stat" ? slurp_file("/proc/$pid/stat") : '';
-	return $stat !~ /\) Z /;
+	open(my $stat, '<', "/proc/$pid/stat") or return kill(0, $pid);
+	return (<$stat> // ') Z ') !~ /\) Z /;
 }
 
 # The number that a command has written to a file, once it is there.
@@ -163,12 +163,6 @@ sub ends_with
 	my $ok = is($status, $expected << 8, $name);
 	diag(slurp_file($self->{log})) unless $ok;
 	return $ok;
-}
-
-sub stop
-{
-	my ($self) = @_;
-	return $self->signal('TERM') || $self->finish;
 }
 
 # None outlives its test.

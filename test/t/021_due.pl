@@ -1,0 +1,281 @@
+# What the worker does by the clock: leases, timeouts, scheduled jobs, expiry,
+# notifications; rows it cannot deal with; what nobody announced.
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use JobqClient;
+use JobqTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my $node = jobq_node('due', conf => <<'EOC');
+max_prepared_transactions = 5
+restart_after_crash = on
+jobq.sweep_interval = 1h
+EOC
+my $client = JobqClient->new($node);
+
+sub state_of
+{
+	my ($id) = @_;
+	return $client->value("SELECT state FROM job_status WHERE id = $id");
+}
+
+# One test: a job gets into this state within so many seconds.
+sub becomes
+{
+	my ($id, $state, $name, $seconds) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $is;
+	return ok(within($seconds // 5, sub { ($is = state_of($id)) eq $state }), $name) || (diag("it is $is") && 0);
+}
+
+# Claim a job of a queue: (id, token).
+sub claim
+{
+	my ($queue, $lease) = @_;
+	return @{ ($client->rows("SELECT job_id, token FROM job_claim('$queue', 'w', 1, '$lease')"))[0] };
+}
+
+# CPU time of a process in seconds.
+sub cpu
+{
+	my ($pid) = @_;
+	my @stat = split ' ', (slurp_file("/proc/$pid/stat") =~ s/.*\) //r);
+	return ($stat[11] + $stat[12]) / 100;
+}
+
+#
+# Leases and heartbeats
+#
+
+my $id = $client->value(q{SELECT job_submit('x', queue => 'a', backoff => '1 h')});
+claim('a', '0.3 s');
+becomes($id, 'scheduled', 'a lost job goes through its backoff');
+is($client->value("SELECT outcome || ' ' || error FROM job_attempts WHERE job_id = $id"),
+	'lost lease ran out', '... with an attempt on record');
+cmp_ok($client->value("SELECT extract(epoch FROM ended_at - started_at) FROM job_attempts WHERE job_id = $id"),
+	'<', 0.5, '... in time');
+
+$id = $client->value(q{SELECT job_submit('x', queue => 'a', max_lost => 1)});
+claim('a', '0.2 s');
+becomes($id, 'failed', 'a job that may not be lost fails');
+
+$id = $client->value(q{SELECT job_submit('x', queue => 'a')});
+my ($job, $token) = claim('a', '0.5 s');
+my $xmin = $client->value("SELECT xmin FROM job_lease WHERE job_id = $id");
+my $beats = 0;
+foreach (1 .. 10)
+{
+	usleep(150_000);
+	$beats++ if $client->value("SELECT job_heartbeat($job, $token)") eq 't';
+}
+is($beats, 10, 'heartbeats keep a lease alive');
+is($client->value("SELECT state || ' ' || attempt FROM job_status WHERE id = $id"), 'running 1', '... well beyond its period');
+is($client->value("SELECT xmin FROM job_lease WHERE job_id = $id"), $xmin, '... without writing its row');
+cmp_ok($client->value("SELECT extract(epoch FROM lease_until - now()) FROM job_status WHERE id = $id"),
+	'>', 0, 'job_status shows until when');
+ok(within(5, sub { $client->value("SELECT lost FROM job_status WHERE id = $id") == 1 }), 'without them it is lost');
+is($client->query("SELECT job_heartbeat($job, $token)")->{sqlstate}, 'JQ001', '... and the next one is stale');
+
+$id = $client->value(q{SELECT job_submit('x', queue => 'b', timeout => '0.3 s', max_attempts => 1)});
+($job, $token) = claim('b', '1 h');
+$client->rows("SELECT job_heartbeat($job, $token)");
+becomes($id, 'failed', 'an attempt times out in spite of heartbeats');
+is($client->value("SELECT outcome FROM job_attempts WHERE job_id = $id"), 'timed_out', '... as such');
+
+# A claim in a subtransaction that is rolled back leaves no heartbeat behind.
+$id = $client->value(q{SELECT job_submit('x', queue => 'c')});
+$client->rows('BEGIN; SAVEPOINT s');
+my ($old, $old_token) = claim('c', '1 h');
+$client->rows('ROLLBACK TO s');
+($job, $token) = claim('c', '0.2 s');
+$client->rows('COMMIT');
+isnt($token, $old_token, 'a token of its own');
+ok(within(5, sub { $client->value("SELECT lost FROM job_status WHERE id = $id") == 1 }),
+	'what a savepoint announced is forgotten with it');
+
+# Cancelling reaches a heartbeat that looks at no row.
+$id = $client->value(q{SELECT job_submit('x', queue => 'd')});
+($job, $token) = claim('d', '1 h');
+is($client->value("SELECT job_heartbeat($job, $token)"), 't', 'a heartbeat');
+$client->rows("SELECT job_cancel($id)");
+is($client->value("SELECT job_heartbeat($job, $token)"), 'f', '... hears of cancellation');
+
+#
+# Scheduled jobs, expiry
+#
+
+$client->rows(q{SELECT job_submit('x', queue => 'many', run_at => now() + '0.5 s') FROM generate_series(1, 2000)});
+ok(within(10, sub { $client->value("SELECT ready FROM job_queue_status WHERE queue = 'many'") == 2000 }),
+	'2000 jobs become ready at once');
+$id = $client->value(q{SELECT job_submit('x', run_at => now() - interval '1 h')});
+is(state_of($id), 'ready', 'a job of the past is ready');
+my $far = $client->value(q{SELECT job_submit('x', run_at => now() + interval '1 h')});
+my $near = $client->value(q{SELECT job_submit('x', run_at => now() + interval '0.2 s')});
+becomes($near, 'ready', 'a nearer deadline wakes the worker that sleeps to a farther one', 1);
+is(state_of($far), 'scheduled', '... which still waits');
+$client->rows("BEGIN; SELECT job_submit('x', run_at => now() + interval '0.2 s', queue => 'late')");
+usleep(400_000);
+$client->rows('COMMIT');
+ok(within(1, sub { $client->value("SELECT ready FROM job_queue_status WHERE queue = 'late'") == 1 }),
+	'a job whose time came before its commit');
+
+$id = $client->value(q{SELECT job_submit('x', queue => 'e', expires_at => now() + interval '0.3 s')});
+my $child = $client->value("SELECT job_submit('x', queue => 'e', depends_on => ARRAY[$id])");
+becomes($id, 'cancelled', 'a job that nobody started expires', 1);
+becomes($child, 'upstream_failed', '... with its children');
+$id = $client->value(q{SELECT job_submit('x', queue => 'e', expires_at => now() + interval '0.3 s')});
+claim('e', '1 h');
+ok(within(2, sub { $client->value("SELECT count(*) FROM job_expiry WHERE job_id = $id") == 0 }), 'one that runs');
+is(state_of($id), 'running', '... does not');
+
+#
+# Rows in the way
+#
+
+my $other = JobqClient->new($node);
+my @ids = map { $client->value(q{SELECT job_submit('x', queue => 'f', run_at => now() + interval '0.5 s')}) } 1 .. 5;
+$other->rows("BEGIN; SELECT FROM job_scheduled WHERE job_id = $ids[2] FOR UPDATE");
+becomes($ids[$_], 'ready', "job $_, though another is locked") foreach 0, 1, 3, 4;
+is(state_of($ids[2]), 'scheduled', 'the locked one is passed over');
+$other->rows('COMMIT');
+becomes($ids[2], 'ready', '... and comes when it is free');
+
+@ids = map { $client->value(q{SELECT job_submit('x', queue => 'g')}) } 1 .. 3;
+claim('g', '0.5 s') foreach 1 .. 3;
+$other->rows("BEGIN; SELECT FROM job WHERE id = $ids[0] FOR UPDATE; SELECT FROM job_lease WHERE job_id = $ids[1] FOR UPDATE");
+ok(within(5, sub { $client->value("SELECT lost FROM job_status WHERE id = $ids[2]") == 1 }),
+	'a lost job, though others are locked');
+usleep(500_000);
+$other->rows('COMMIT');
+ok(within(5, sub { $client->value("SELECT sum(lost) FROM job_status WHERE id = ANY ('{$ids[0], $ids[1]}')") == 2 }),
+	'... which come when they are free');
+
+# A row that always fails: its attempt is on record already.
+my $bad = $client->value(q{SELECT job_submit('x', queue => 'h')});
+my $good = $client->value(q{SELECT job_submit('x', queue => 'h')});
+claim('h', '0.5 s') foreach 1 .. 2;
+$client->rows("INSERT INTO job_attempt VALUES ($bad, 1, now(), now(), 3)");
+ok(within(5, sub { $client->value("SELECT lost FROM job_status WHERE id = $good") == 1 }), 'a bad row does not stop others');
+my $logged = sub { scalar(() = slurp_file($node->logfile) =~ /WARNING:  jobq worker could not end the lease of job $bad\b/g) };
+ok(within(5, sub { $logged->() == 1 }), '... and is logged');
+usleep(1_000_000);
+is($logged->(), 1, '... once');
+$client->rows("DELETE FROM job_attempt WHERE job_id = $bad");
+ok(within(10, sub { $client->value("SELECT lost FROM job_status WHERE id = $bad") == 1 }),
+	'... and comes when what was wrong with it has been put right');
+
+# A whole table that is locked.
+$near = $client->value(q{SELECT job_submit('x', run_at => now() + interval '0.2 s')});
+$other->rows('BEGIN; LOCK TABLE job_scheduled, job_lease');
+$id = $client->value(q{SELECT job_submit('x', queue => 'i', expires_at => now() + interval '0.3 s')});
+usleep(1_500_000);
+is(scalar(backend_pids($node, '^jobq worker$')), 1, 'the worker survives locked tables');
+$other->rows('COMMIT');
+becomes($near, 'ready', '... and goes on when they are free');
+becomes($id, 'cancelled', '... with all of it');
+
+#
+# Notifications
+#
+
+$other->rows('LISTEN "job_queue_n1"; LISTEN "job_queue_n2"; LISTEN "job_queue_n3"');
+$client->rows(q{SELECT job_queue_set('n2', notify => 'off')});
+$client->rows(qq{SELECT job_submit('x', queue => 'n2'), job_submit('x', queue => 'n1'), job_submit('x', queue => 'n1')});
+ok(within(2, sub { $other->rows('SELECT 1'); @{ $other->{notifications} } }), 'a notification');
+usleep(100_000);
+$other->rows('SELECT 1');
+is_deeply([ map { $_->[0] } @{ $other->{notifications} } ], ['job_queue_n1'], '... one for a commit, none where switched off');
+$other->{notifications} = [];
+$client->rows("SELECT job_submit('x', queue => 'n1')") foreach 1 .. 300;
+ok(within(2, sub { $other->rows('SELECT 1'); @{ $other->{notifications} } }), 'commits in a row');
+usleep(100_000);
+$other->rows('SELECT 1');
+cmp_ok(scalar(@{ $other->{notifications} }), '<', 290, '... are coalesced') ;
+$other->{notifications} = [];
+$client->rows("SELECT job_submit('x', queue => 'many' || n) FROM generate_series(1, 200) n; SELECT job_submit('x', queue => 'n3')");
+ok(within(2, sub { $other->rows('SELECT 1'); grep { $_->[0] eq 'job_queue_n3' } @{ $other->{notifications} } }),
+	'more queues at once than are remembered');
+
+#
+# What nobody announced
+#
+
+$client->rows("BEGIN; SELECT job_submit('x', queue => 'p', run_at => now() + interval '0.2 s'); PREPARE TRANSACTION 'p'");
+usleep(500_000);
+$client->rows("COMMIT PREPARED 'p'");
+ok(within(2, sub { $client->value("SELECT ready FROM job_queue_status WHERE queue = 'p'") == 1 }),
+	'a prepared transaction');
+$id = $client->value(q{SELECT job_submit('x', queue => 'p2')});
+$client->rows('BEGIN');
+claim('p2', '1 h');
+my $r = $client->query("PREPARE TRANSACTION 'p'");
+is("$r->{sqlstate} $r->{message}", '0A000 cannot PREPARE a transaction that has claimed jobs', 'a claim cannot be prepared');
+is(state_of($id), 'ready', '... and is undone');
+$client->rows('BEGIN; SAVEPOINT s');
+claim('p2', '1 h');
+$client->rows("ROLLBACK TO s; SELECT job_submit('x', queue => 'p2')");
+is($client->query("PREPARE TRANSACTION 'p'")->{sqlstate}, undef, '... unless it was rolled back');
+$client->rows("ROLLBACK PREPARED 'p'");
+
+# The sweep finds what was written behind our back.
+$node->append_conf('postgresql.conf', 'jobq.sweep_interval = 200ms');
+$node->reload;
+# the new setting counts from the next sweep on, which COMMIT PREPARED brings
+$client->rows("BEGIN; SELECT job_submit('x', queue => 'p'); PREPARE TRANSACTION 'p'");
+$client->rows("COMMIT PREPARED 'p'");
+$id = $client->value(q{SELECT job_submit('x', run_at => now() + interval '1 h')});
+$client->rows("UPDATE job_scheduled SET run_at = now() - interval '1 s' WHERE job_id = $id");
+becomes($id, 'ready', 'the sweep finds what was changed by hand');
+$node->append_conf('postgresql.conf', 'jobq.sweep_interval = 1h');
+$node->reload;
+
+#
+# Idle, and crashes
+#
+
+$client->rows("SELECT job_cancel(id) FROM job_status WHERE state IN ('ready', 'scheduled', 'waiting', 'running')");
+usleep(1_000_000);
+my ($worker) = backend_pids($node, '^jobq worker$');
+my ($launcher) = backend_pids($node, '^jobq launcher$');
+is($client->value("SELECT count(*) FROM pg_stat_activity WHERE pid = $worker AND backend_xmin IS NULL AND backend_xid IS NULL AND state = 'idle'"),
+	1, 'an idle worker holds no snapshot');
+my ($w0, $l0) = (cpu($worker), cpu($launcher));
+my $switches = sub { slurp_file("/proc/$worker/status") =~ /^voluntary_ctxt_switches:\s*(\d+)/m; $1 };
+my $s0 = $switches->();
+usleep(3_000_000);
+cmp_ok(cpu($worker) - $w0 + cpu($launcher) - $l0, '<', 0.03, 'idle processes use no CPU');
+cmp_ok($switches->() - $s0, '<=', 4, '... and do not wake') ;
+
+$id = $client->value(q{SELECT job_submit('x', queue => 'z')});
+($job, $token) = claim('z', '3 s');
+$client->rows("SELECT job_heartbeat($job, $token)");
+my $begin = time;
+kill('KILL', $worker);
+ok(within(30, sub { !process_lives($worker) && ($client = JobqClient->new($node))
+			&& eval { $client->value('SELECT 1') } }), 'the server comes back after kill -9');
+is($client->value("SELECT job_heartbeat($job, $token)"), 't', '... and takes heartbeats on leases of before');
+$id = $client->value(q{SELECT job_submit('x', queue => 'z2')});
+($job, $token) = claim('z2', '2 s');
+$begin = time;
+$client->disconnect;
+$node->stop('immediate');
+usleep(2_500_000);
+$node->start;
+my $started = time;
+$client = JobqClient->new($node);
+is(state_of($id), 'running', 'a lease that ended while the server was down');
+ok(within(10, sub { $client->value("SELECT lost FROM job_status WHERE id = $id") == 1 }), '... is lost later');
+cmp_ok(time - $started, '>', 1.5, '... after one period of grace');
+
+invariants_hold($node, 'in the end');
+unlike(slurp_file($node->logfile), qr/PANIC:|TRAP:/, 'nothing bad in the log');
+$client->disconnect;
+$node->stop;
+
+done_testing();

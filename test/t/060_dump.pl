@@ -1,0 +1,198 @@
+# A dump of a database with jobs in every state, taken while its worker runs,
+# restores to the same tables, and nothing happens there until somebody uses
+# it; the same for a copy made by CREATE DATABASE ... TEMPLATE.
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use JobqTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my $node = jobq_node('dump');
+my $dir = PostgreSQL::Test::Utils::tempdir;
+my $source = JobqClient->new($node, name => 'source');
+
+# Jobs in every state.  What is due later falls due after the dump was taken.
+sub every_state
+{
+	my ($c) = @_;
+	$c->rows(<<'EOQ');
+SELECT job_queue_set('other', max_attempts => 3, lease => '90 s', notify => 'off');
+SELECT job_queue_set('quiet', paused => true);
+SELECT job_submit('ready ' || i, args => '{"a": [1, null, "\\ü''"]}', priority => i, tags => '["x"]') FROM generate_series(-2, 2) i;
+SELECT job_submit('paused', queue => 'quiet');
+SELECT job_submit('late', run_at => now() + interval '1 day');
+SELECT job_submit('due soon', queue => 'soon', run_at => clock_timestamp() + interval '3 s');
+SELECT job_submit('expires soon', queue => 'expiring', run_at => now() + interval '1 day', expires_at => clock_timestamp() + interval '3 s');
+SELECT job_submit('lost soon', queue => 'lost', lease => '3 s', max_lost => 1);
+SELECT * FROM job_claim('lost', 'w1');
+SELECT job_submit('timed out soon', queue => 'timed', timeout => '3 s', max_attempts => 1);
+SELECT * FROM job_claim('timed', 'w1');
+SELECT job_submit('running', queue => 'long', lease => '1 h');
+SELECT job_heartbeat(job_id, token, progress => '{"half": true}') FROM job_claim('long', 'w2');
+SELECT job_submit('cancel requested', queue => 'long', lease => '1 h');
+SELECT job_cancel(job_id, 'why not') FROM job_claim('long', 'w2');
+SELECT job_submit('succeeds', queue => 'a');
+SELECT job_complete(job_id, token, '{"r": 1}') FROM job_claim('a', 'w3');
+SELECT job_submit('skipped', queue => 'a', depends_on => ARRAY(SELECT id FROM job WHERE kind = 'succeeds'), trigger_rule => 'all_failed');
+SELECT job_submit('fails', queue => 'a', max_attempts => 2, backoff => '1 ms');
+SELECT job_fail(job_id, token, 'first', retry_in => '0') FROM job_claim('a', 'w3');
+SELECT job_fail(job_id, token, 'second') FROM job_claim('a', 'w3');
+SELECT job_submit('retried', queue => 'a', backoff => '1 d');
+SELECT job_fail(job_id, token, 'first') FROM job_claim('a', 'w3');
+SELECT job_cancel(job_submit('cancelled', queue => 'a'), 'no use');
+SELECT job_hold(job_submit('held', queue => 'b'));
+SELECT job_submit('parent', queue => 'b');
+SELECT job_submit('child ' || r, queue => 'b', depends_on => ARRAY[p, f], trigger_rule => r)
+FROM (SELECT max(id) FILTER (WHERE kind = 'parent') AS p, max(id) FILTER (WHERE kind = 'fails') AS f FROM job) j,
+    unnest('{all_success,all_done,one_failed,all_failed,one_success,always}'::text[]) r;
+SELECT job_submit('grandchild', queue => 'b', depends_on => ARRAY(SELECT id FROM job WHERE kind ~ '^child'), trigger_rule => 'quorum', quorum => 3);
+EOQ
+	return;
+}
+every_state($source);
+is( $source->value("SELECT string_agg(DISTINCT state, ' ' ORDER BY state) FROM job_status"),
+	'cancelled failed ready running scheduled skipped succeeded upstream_failed waiting',
+	'there are jobs in every state');
+$source->rows("CREATE ROLE somebody; SELECT job_grant('somebody', 'a', 'work')");
+
+# A digest and a dump of the same snapshot, while the worker goes on.
+sub dump_database
+{
+	my ($dbname, $file) = @_;
+	my $c = JobqClient->new($node, dbname => $dbname);
+	$c->rows('BEGIN ISOLATION LEVEL REPEATABLE READ');
+	my $snapshot = $c->value('SELECT pg_export_snapshot()');
+	my $digest = table_digest($c);
+	$node->command_ok(
+		[ 'pg_dump', '-Fc', '-f', $file, "--snapshot=$snapshot", $node->connstr($dbname) ],
+		"pg_dump of $dbname while the worker runs");
+	$c->rows('COMMIT');
+	return $digest;
+}
+
+# In the original everything that is due soon comes to pass.  That is the
+# evidence that workers had the time to look.
+sub passes_in
+{
+	my ($c, $name) = @_;
+	my $expected = 'due soon: ready, expires soon: cancelled, lost soon: failed, timed out soon: failed';
+	my $found = '';
+	poll_until(sub {
+		$found = $c->value(
+			"SELECT string_agg(kind || ': ' || state, ', ' ORDER BY kind) FROM job_status WHERE kind ~ 'soon\$'");
+		return $found eq $expected;
+	});
+	return is($found, $expected, $name);
+}
+
+# A database created later, whose worker comes, looks and acts: all workers
+# that were to start before it have had their turn.
+my $probes = 0;
+sub workers_have_looked
+{
+	my $name = 'probe' . ++$probes;
+	$node->safe_psql('postgres', "CREATE DATABASE $name");
+	$node->safe_psql($name, 'CREATE EXTENSION jobq');
+	my $c = JobqClient->new($node, dbname => $name);
+	my $id = $c->value("SELECT job_submit('probe', run_at => clock_timestamp() + interval '1 s')");
+	ok(poll_until(sub { $c->value("SELECT state FROM job_status WHERE id = $id") eq 'ready' }),
+		'the worker of a database made later has acted');
+	$c->disconnect;
+	return;
+}
+
+my $digest = dump_database('postgres', "$dir/jobs.dump");
+passes_in($source, 'what is due happens in the original');
+
+# Restore: now all of that is overdue.
+$node->safe_psql('postgres', 'CREATE DATABASE restored');
+$node->command_ok([ 'pg_restore', '-d', $node->connstr('restored'), '--exit-on-error', "$dir/jobs.dump" ], 'pg_restore');
+my $restored = JobqClient->new($node, dbname => 'restored');
+is_deeply(table_digest($restored), $digest, 'the restored tables are equal');
+workers_have_looked();
+is_deeply(table_digest($restored), $digest, 'nothing happens in it, though jobs and leases are overdue');
+is($restored->value('SELECT count(*) FROM job_home'), 0, 'it has no home');
+$restored->value('SELECT count(*) FROM job_status');
+$restored->value('SELECT count(*) FROM job_attempts');
+$restored->value('SELECT sum(ready) FROM job_queue_status');
+$restored->value('SELECT job_result(min(id)) FROM job');
+workers_have_looked();
+is_deeply(table_digest($restored), $digest, 'and neither when somebody looks at it');
+invariants_hold($node, 'in the restored database', dbname => 'restored');
+
+# Somebody uses it.
+my ($row) = $restored->rows("SELECT * FROM job_claim('a')");
+ok(!$row, 'a claim from an empty queue');
+passes_in($restored, 'it wakes up');
+my $next = $restored->value("SELECT job_submit('next', queue => 'new')");
+cmp_ok($next, '>', $restored->value("SELECT max(id) FROM job WHERE kind <> 'next'"), 'ids go on');
+$restored->rows("SELECT job_complete(job_id, token) FROM job_claim('b', max_jobs => 5)");
+invariants_hold($node, 'in the restored database, used', dbname => 'restored');
+my $running = $restored->value("SELECT l.token FROM job_lease l JOIN job j ON j.id = l.job_id WHERE kind = 'running'");
+is($restored->query("SELECT job_complete(job_id, $running) FROM job_lease WHERE token = $running")->{sqlstate},
+	undef, 'a token from before the dump still fits');
+tables_are_sound($node, 'in the restored database', dbname => 'restored');
+is($source->value("SELECT state FROM job_status WHERE kind = 'running'"), 'running', 'the original is not touched');
+
+# Only data, into a database that has the extension.
+$node->safe_psql('postgres', 'CREATE DATABASE data_only');
+$node->safe_psql('data_only', 'CREATE EXTENSION jobq');
+$node->command_ok(
+	[ 'pg_restore', '--data-only', '--disable-triggers', '-d', $node->connstr('data_only'), '--exit-on-error', "$dir/jobs.dump" ],
+	'pg_restore --data-only');
+my $data = JobqClient->new($node, dbname => 'data_only');
+is_deeply(table_digest($data), $digest, 'its tables are equal');
+
+# A copy.  The worker of the template has to leave for it.
+$node->safe_psql('postgres', 'CREATE DATABASE template_of');
+$node->safe_psql('template_of', 'CREATE EXTENSION jobq');
+my $template = JobqClient->new($node, dbname => 'template_of');
+every_state($template);
+# a due job that the worker has acted on: it is there
+my $quick = $template->value("SELECT job_submit('quick', run_at => clock_timestamp() + interval '100 ms')");
+ok(poll_until(sub { $template->value("SELECT state FROM job_status WHERE id = $quick") eq 'ready' }), 'the template has a worker');
+is($node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE datname = 'template_of' AND backend_type = 'jobq worker')),
+	1, 'which is attached');
+my $copied = table_digest($template);
+$template->disconnect;
+poll_until(sub { $node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE datname = 'template_of' AND backend_type = 'client backend')) == 0 });
+my $before = time;
+$node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE template_of');
+cmp_ok(time - $before, '<', 5, 'CREATE DATABASE ... TEMPLATE with a worker attached');
+my $copy = JobqClient->new($node, dbname => 'copy');
+is_deeply(table_digest($copy), $copied, 'the copy is equal');
+is($copy->value('SELECT count(*) FROM job_home'), 1, 'and has the home of its template');
+$template = JobqClient->new($node, dbname => 'template_of');
+passes_in($template, 'the worker of the template has come back');
+workers_have_looked();
+is_deeply(table_digest($copy), $copied, 'nothing happens in the copy');
+$copy->value("SELECT job_cancel(min(id)) FROM job WHERE kind = 'late'");
+passes_in($copy, 'until somebody uses it');
+is($copy->value('SELECT count(*) FROM job_home h, pg_database d WHERE d.datname = current_database() AND h.database = d.oid'),
+	1, 'then it is at home there');
+invariants_hold($node, 'in the copy', dbname => 'copy');
+
+# Renaming and dropping, with workers attached.
+$copy->disconnect;
+$template->disconnect;
+$restored->disconnect;
+poll_until(sub { $node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE datname IN ('copy', 'template_of', 'restored') AND backend_type = 'client backend')) == 0 });
+$before = time;
+$node->safe_psql('postgres', 'ALTER DATABASE copy RENAME TO copied');
+$copy = JobqClient->new($node, dbname => 'copied');
+my $due = $copy->value("SELECT job_submit('after', run_at => clock_timestamp() + interval '100 ms')");
+ok(poll_until(sub { $copy->value("SELECT state FROM job_status WHERE id = $due") eq 'ready' }), 'the worker follows a new name');
+$copy->disconnect;
+poll_until(sub { $node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE datname = 'copied' AND backend_type = 'client backend')) == 0 });
+$node->safe_psql('postgres', "DROP DATABASE $_") foreach qw(copied template_of restored probe1);
+cmp_ok(time - $before, '<', 15, 'databases are renamed and dropped');
+is($node->safe_psql('postgres', q(SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_stat_activity WHERE backend_type = 'jobq worker' AND datname IS NOT NULL AND datname NOT LIKE 'probe%')),
+	'data_only postgres', 'the others keep their workers');
+$node->stop;
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|FATAL:.*jobq|WARNING/, 'nothing was logged');
+
+done_testing();
