@@ -30,7 +30,7 @@ typedef struct Beat
 	int64		token;
 	TimestampTz until;
 	Oid			database;
-	unsigned int next:31;		/* in the chain or the free list, NIL_BEAT: last */
+	unsigned int next:31;		/* in chain or free list; NIL_BEAT: last */
 	unsigned int cancel:1;		/* cancellation was asked for */
 } Beat;
 

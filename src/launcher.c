@@ -43,8 +43,8 @@
 #include "background.h"
 
 #define RESTART_DELAY	(1 * USECS_PER_SEC) /* of a worker that failed */
-#define TURN_TIME		(1 * USECS_PER_SEC) /* that a worker has before it makes room */
-#define MAX_PROBES		2		/* workers at a time that look for the extension */
+#define TURN_TIME		(1 * USECS_PER_SEC) /* of a worker, where there are too few */
+#define MAX_PROBES		2		/* workers that look, at a time */
 
 /* What the launcher knows of the slot with the same number */
 typedef struct Managed

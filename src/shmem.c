@@ -39,7 +39,7 @@
 
 #include "background.h"
 
-#define DISMISS_TIMEOUT_MS	10000	/* a worker that is told to leave does by then */
+#define DISMISS_TIMEOUT_MS	10000	/* for a worker that is told to leave */
 
 typedef struct JobqShared
 {

@@ -153,9 +153,9 @@ sleep_once(Wait *wait, long timeout)
 static bool
 sleep_until_woken(Wait *wait)
 {
-	TimestampTz recheck = GetCurrentTimestamp() +
-		(RecoveryInProgress() ? STANDBY_INTERVAL : RECHECK_INTERVAL);
+	TimestampTz recheck = GetCurrentTimestamp();
 
+	recheck += RecoveryInProgress() ? STANDBY_INTERVAL : RECHECK_INTERVAL;
 	if (GetCurrentTimestamp() >= wait->deadline)
 		return false;
 

@@ -366,7 +366,7 @@ act_work(JobqCall *call, void *arg)
 static bool
 act_on_rows(JobqDeadline kind, DueRow *rows, int n)
 {
-	Batch		batch = {.kind = kind, .n = n, .rows = rows};
+	Batch		batch = {kind, 0, n, rows};
 	ErrorData  *error = run(act_work, &batch, kinds[kind].async);
 
 	if (error != NULL && n == 1)
@@ -454,7 +454,7 @@ do_due(JobqDeadline kind, TimestampTz now)
 {
 	Clock	   *clock = &clocks[kind];
 	DueRow		rows[BATCH];
-	Batch		batch = {.kind = kind, .now = now, .rows = rows};
+	Batch		batch = {kind, now, 0, rows};
 	ErrorData  *error;
 
 	if (clock->next > now)

@@ -208,6 +208,25 @@ $client->rows(q{SELECT job_queue_set('x', paused => false)});
 is($r->{rows}[0][0], $id, 'woken when a queue is resumed');
 cmp_ok($took, '<', 1, '... at once');
 
+# A claim that is undone, as a whole or by a savepoint, is there for others.
+$id = $client->value(q{SELECT job_submit('k', queue => 'u')});
+$other->rows('BEGIN');
+$other->rows(q{SELECT job_claim('u')});
+send_and_sleep($w, q{CALL job_claim_wait('u', 'w', '30 s')});
+$other->rows('ROLLBACK');
+($r, $took) = answer($w);
+is($r->{rows}[0][0], $id, 'woken when a claim is rolled back');
+cmp_ok($took, '<', 1, '... at once');
+$id = $client->value(q{SELECT job_submit('k', queue => 'u')});
+$other->rows('BEGIN; SAVEPOINT s');
+$other->rows(q{SELECT job_claim('u')});
+send_and_sleep($w, q{CALL job_claim_wait('u', 'w', '30 s')});
+$other->rows('ROLLBACK TO s');
+($r, $took) = answer($w);
+is($r->{rows}[0][0], $id, '... or to a savepoint');
+cmp_ok($took, '<', 1, '... at once');
+$other->rows('COMMIT');
+
 # A waiter that leaves passes its wake-up on.  The first is stopped, so that
 # it is woken but cannot act on it.
 my ($w1, $w2) = @w[ 0, 1 ];
