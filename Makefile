@@ -15,6 +15,10 @@ REGRESS_OPTS = --load-extension=jobq
 WERROR = -Werror
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers $(WERROR)
+ifneq (,$(findstring clang,$(CC)))
+# which does not know all that gcc built the server with
+PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes
+endif
 
 EXTRA_CLEAN = $(WORKER)
 WORKER = worker/jobq-worker

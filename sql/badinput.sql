@@ -77,7 +77,7 @@ SELECT pg_temp.try($$SELECT * FROM job_claim('bad', repeat('w', 129))$$);
 SELECT pg_temp.try($$SELECT * FROM job_claim('bad', E'\t')$$);
 SELECT pg_temp.try($$SELECT job_queue_set('a/b', true)$$);
 SELECT pg_temp.try($$SELECT job_queue_set(NULL, true)$$);
-SELECT pg_temp.try($$SELECT job_grant('postgres', 'a,b', 'work')$$);
+SELECT pg_temp.try($$SELECT job_grant('pg_monitor', 'a,b', 'work')$$);
 
 -- trigger rules and quorums
 SELECT pg_temp.try($$SELECT job_submit('k', trigger_rule => 'some_success')$$);
@@ -212,20 +212,20 @@ SELECT pg_temp.try($$SELECT job_submit_many('[{"kind": "k", "name": "start"}, {"
     {"kind": "k", "depends_on": ["z"]}]')$$);
 
 -- privileges of which there are none
-SELECT pg_temp.try($$SELECT job_grant('postgres', 'bad', 'own')$$);
+SELECT pg_temp.try($$SELECT job_grant('pg_monitor', 'bad', 'own')$$);
 SELECT pg_temp.try($$SELECT job_grant(NULL, 'bad', 'work')$$);
-SELECT pg_temp.try($$SELECT job_grant('postgres', NULL, 'work')$$);
-SELECT pg_temp.try($$SELECT job_grant('postgres', 'bad', NULL)$$);
+SELECT pg_temp.try($$SELECT job_grant('pg_monitor', NULL, 'work')$$);
+SELECT pg_temp.try($$SELECT job_grant('pg_monitor', 'bad', NULL)$$);
 SELECT pg_temp.try($$SELECT job_grant('nobody_at_all', 'bad', 'work')$$);
 SELECT regexp_replace(pg_temp.try($$SELECT job_grant(4294967295::oid::regrole, 'bad', 'work')$$), '\d{10}', 'N');
-SELECT pg_temp.try($$SELECT job_revoke('postgres', 'bad', 'own')$$);
+SELECT pg_temp.try($$SELECT job_revoke('pg_monitor', 'bad', 'own')$$);
 
 -- read-only transactions: looking is allowed
 BEGIN READ ONLY;
 SELECT pg_temp.try(format('SELECT ' || call, :running, :running_token)) FROM unnest(ARRAY['job_submit(''k'')', 'job_submit_many(''[]'')', 'job_claim(''bad'')',
     'job_claim(''{bad}''::text[])', 'job_heartbeat(%s, %s)', 'job_complete(%s, %s)', 'job_complete_many(ARRAY[%s], ARRAY[%s])', 'job_fail(%s, %s)',
     'job_fail_many(ARRAY[%s], ARRAY[%s])', 'job_release(%s, %s)', 'job_snooze(%s, %s, ''1 s'')', 'job_cancel(%s)', 'job_retry(%s)', 'job_hold(%s)', 'job_unhold(%s)',
-    'job_queue_set(''bad'', true)', 'job_grant(''postgres'', ''bad'', ''work'')', 'job_revoke(''postgres'', ''bad'', ''work'')']) call;
+    'job_queue_set(''bad'', true)', 'job_grant(''pg_monitor'', ''bad'', ''work'')', 'job_revoke(''pg_monitor'', ''bad'', ''work'')']) call;
 SELECT job_result(:succeeded);
 SELECT kind, state FROM job_status WHERE id = :running;
 SELECT queue, ready, running FROM job_queue_status WHERE queue = 'bad';

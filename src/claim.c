@@ -184,6 +184,7 @@ take(Claim *claim, Source *source, JobqAssignment *a)
 	if (!jobq_try_delete(call, JOBQ_READY, source->next))
 		return false;
 	jobq_carry_from_slot(JOBQ_READY, source->next, &carry);
+	jobq_announce_taken(carry.lane);
 	if (carry.expires_at != 0 && carry.expires_at <= call->now && carry.attempt == 0)
 	{
 		JobqCarry  *expired = palloc(sizeof(JobqCarry));

@@ -213,6 +213,8 @@ jobq_job_cancel(PG_FUNCTION_ARGS)
 			JobqCarry	carry;
 
 			jobq_carry_from_slot(table, state, &carry);
+			if (table == JOBQ_READY)
+				jobq_announce_taken(carry.lane);
 			decide_cancelled(work, &carry,
 							 PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
 			jobq_work_run(work, NULL, NULL);
@@ -366,6 +368,8 @@ hold(JobqCall *call, TupleTableSlot *job, JobqTable table, TupleTableSlot *state
 	if (!jobq_delete(call, table, state))
 		return false;
 	jobq_carry_from_slot(table, state, &carry);
+	if (table == JOBQ_READY)
+		jobq_announce_taken(carry.lane);
 	jobq_place_waiting(call, &carry, &none, jobq_attr_int16(job, JOB_RULE),
 					   jobq_attr_int32(job, JOB_QUORUM), false, true);
 	return true;

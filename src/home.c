@@ -20,11 +20,32 @@
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "utils/inval.h"
 
 #include "jobq.h"
 
-/* The row of the one table with this OID was seen committed. */
+/* The row of the table with this OID was seen committed. */
 static Oid	known_table = InvalidOid;
+
+/* The table may have been emptied or replaced. */
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == known_table)
+		known_table = InvalidOid;
+}
+
+/* Remember that the row is there. */
+static void
+remember(Oid table)
+{
+	static bool registered = false;
+
+	if (!registered)
+		CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+	registered = true;
+	known_table = table;
+}
 
 /* Does the row name this database? */
 static bool
@@ -87,7 +108,7 @@ jobq_claim_home(JobqCall *call)
 	if (is_here(slot))
 	{
 		if (!is_ours(slot))
-			known_table = table;
+			remember(table);
 		jobq_slot_free(slot);
 		return;
 	}

@@ -43,7 +43,7 @@
 #include "background.h"
 
 #define RESTART_DELAY	(1 * USECS_PER_SEC) /* of a worker that failed */
-#define TURN_TIME		(1 * USECS_PER_SEC) /* of a worker, where there are too few */
+#define TURN_TIME		(1 * USECS_PER_SEC) /* of each, where they are too few */
 #define MAX_PROBES		2		/* workers that look, at a time */
 
 /* What the launcher knows of the slot with the same number */

@@ -35,7 +35,7 @@ build() {
 	fi
 	rm -f "$tree$sharedir"/extension/jobq[-.]*
 	make -C "$WORK/src" -j "$(nproc)" PG_CONFIG="$PG_CONFIG" DESTDIR="$tree" \
-		install >"$WORK/build.log" 2>&1 || {
+		${CC:+"CC=$CC"} install >"$WORK/build.log" 2>&1 || {
 		tail -n 60 "$WORK/build.log" >&2
 		die "The build failed."
 	}

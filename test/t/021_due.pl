@@ -235,6 +235,17 @@ becomes($id, 'ready', 'the sweep finds what was changed by hand');
 $node->append_conf('postgresql.conf', 'jobq.sweep_interval = 1h');
 $node->reload;
 
+# Where it is not at home it does nothing, until somebody uses jobq.
+$id = $client->value(q{SELECT job_submit('x', queue => 'home', run_at => now() + interval '0.5 s')});
+my ($homeless) = backend_pids($node, '^jobq worker$');
+$other->rows('TRUNCATE job_home');
+$other->rows("SELECT pg_terminate_backend($homeless, 5000)");
+ok(within(5, sub { my ($new) = backend_pids($node, '^jobq worker$'); $new && $new != $homeless }), 'another worker');
+usleep(700_000);
+is(state_of($id), 'scheduled', '... does nothing away from home');
+$client->rows(q{SELECT job_submit('x', queue => 'home')});
+becomes($id, 'ready', '... which a session of before makes again');
+
 #
 # Idle, and crashes
 #

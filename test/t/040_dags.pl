@@ -12,7 +12,7 @@ use JSON::PP;
 use List::Util qw(shuffle);
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
+use Time::HiRes qw(time usleep);
 
 my $clients = 8;
 my $seed = $ENV{JOBQ_SEED} // 20240229;
@@ -195,6 +195,7 @@ sub work
 {
 	my ($queue, $log) = @_;
 	my $client = JobqClient->new($node) // die "no connection";
+	my $busy = time;
 	while (1)
 	{
 		my $want = 1 + int(rand(4));
@@ -203,9 +204,11 @@ sub work
 		{
 			last if $client->value("SELECT NOT EXISTS (SELECT FROM job WHERE queue = '$queue' AND outcome IS NULL)") eq 't'
 			  && -e $log->{go};
+			die 'nothing can be claimed, but jobs are undecided' if time > $busy + 30;
 			usleep(3000);
 			next;
 		}
+		$busy = time;
 		my %rest = (fail => [], complete => []);
 		foreach my $row (@rows)
 		{

@@ -61,6 +61,7 @@ sub work
 	my ($queue, $stop) = @_;
 	my $client = JobqClient->new($node) // die 'no connection';
 	my @claims;
+	my $busy = time;
 	while (1)
 	{
 		my $r = $client->query("SELECT job_id, token, attempt, extract(epoch FROM lease_until), key FROM job_claim('$queue', 'w', " . (1 + int(rand(3))) . ')');
@@ -69,10 +70,12 @@ sub work
 		{
 			last if -e $stop
 			  && $client->value("SELECT NOT EXISTS (SELECT FROM job WHERE queue = '$queue' AND outcome IS NULL)") eq 't';
+			die 'nothing can be claimed, but jobs are undecided' if time > $busy + 30;
 			usleep(2000);
 		}
 		foreach my $row (@{ $r->{rows} })
 		{
+			$busy = time;
 			my %claim = (name => "w$$", from => time);
 			@claim{qw(id token attempt until key)} = @$row;
 			push @claims, \%claim;

@@ -117,6 +117,7 @@ my @waiters = start_clients(12, \&wait_for_jobs);
 my @submitters = start_clients(3, \&submit);
 my $stayed = q(SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stays' AND state = 'active');
 my (@lost, $disturbed);
+my $submitted = 0;
 foreach my $round (1 .. $rounds)
 {
 	unlink($calm);
@@ -137,6 +138,52 @@ foreach my $round (1 .. $rounds)
 ok(!@lost, 'no wake-up is lost') or diag("@lost; staying: " . $control->value($stayed));
 cmp_ok($disturbed, '>', 100, 'waiters were cancelled and terminated');
 
+# One by one: the first in line is woken, but stopped by a signal, so that it
+# finds its own end and the wake-up at once.  Then the second must be woken.
+foreach my $how ('cancelled', 'terminated', 'left by its client', 'out of time', 'over statement_timeout')
+{
+	my $sleeps = sub {
+		my ($pid) = @_;
+		return poll_until(sub {
+			$control->value("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND wait_event_type = 'Extension'") == 1;
+		});
+	};
+	my ($first, $second) = map { JobqClient->new($node, name => $_) } 'first', 'second';
+	my ($pid, $timeout) = ($first->pid, $how =~ /out of time/ ? '1 s' : '1 min');
+	$first->rows("SET statement_timeout = '1 s'") if $how =~ /statement_timeout/;
+	my $began = time;
+	$first->send("CALL job_claim_wait('pair', 'first', '$timeout')");
+	$sleeps->($pid);
+	$second->send("CALL job_claim_wait('pair', 'second', '1 min')");
+	$sleeps->($second->pid);
+	kill('STOP', $pid);
+	my $id = $control->value("SELECT job_submit('job', queue => 'pair')");
+	$control->rows("SELECT pg_cancel_backend($pid)") if $how =~ /cancelled/;
+	$control->rows("SELECT pg_terminate_backend($pid)") if $how =~ /terminated/;
+	$first->disconnect if $how =~ /left/;
+	poll_until(sub { time > $began + 1.2 }) if $how =~ /time/;
+	kill('CONT', $pid);
+	my $before = time;
+	my $r = $first->receive;
+	my ($winner, $loser) = ($second, $first);
+	# who finds a job when its time is out may as well take it
+	($winner, $loser) = ($first, $second) if !$r->{lost} && !$r->{sqlstate} && defined $r->{rows}[0][0];
+	$r = $second->answered(20) ? $second->receive : {} if $winner == $second;
+	is($r->{rows}[0][0], $id, "a job whose waiter was $how is given to the next");
+	cmp_ok(time - $before, '<', 10, 'at once');
+	if ($r->{rows}[0][0])
+	{
+		$control->rows("SELECT job_complete($id, $r->{rows}[0][1])");
+	}
+	else
+	{
+		$control->rows("SELECT job_complete(job_id, token) FROM job_claim('pair')");
+	}
+	$submitted++;
+	$_->disconnect foreach $first, $second;
+	poll_until(sub { $control->value("SELECT count(*) FROM pg_stat_activity WHERE application_name IN ('first', 'second')") == 0 });
+}
+
 # While they sleep they hold back nothing.
 poll_until(sub { $control->value("$stayed AND wait_event_type = 'Extension'") == 6 });
 is($control->value("$stayed AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)"), 0, 'who waits holds no snapshot and no xid');
@@ -147,7 +194,6 @@ poll_until(sub {
 	$control->rows(q(SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'stays'));
 	return $control->value($stayed) == 0;
 });
-my $submitted = 0;
 $submitted += $_ foreach finish_clients(60, @submitters);
 my @claims = map { @$_ } finish_clients(60, @waiters);
 cmp_ok(scalar(@claims), '<=', $submitted, 'no job was run twice');

@@ -1,0 +1,96 @@
+-- job_queue_set, and which setting counts: the job's, else the queue's, else the server's
+\set VERBOSITY terse
+CREATE FUNCTION pg_temp.due(id bigint) RETURNS interval LANGUAGE sql AS
+    $$ SELECT s.run_at - max(a.ended_at) FROM job_scheduled s JOIN job_attempt a USING (job_id) WHERE s.job_id = id GROUP BY s.run_at $$;
+
+-- made on first use, by submitting or by setting
+SELECT count(*) FROM job_queue_status WHERE queue LIKE 'queue_%';
+SELECT job_submit('k', queue => 'queue_a') IS NOT NULL AS ok;
+SELECT job_queue_set('queue_b');
+SELECT queue, paused, waiting, scheduled, ready, running, oldest_ready IS NOT NULL AS oldest, running_workers FROM job_queue_status WHERE queue LIKE 'queue_%' ORDER BY queue;
+SELECT count(*) FROM (SELECT job_complete(job_id, token) FROM job_claim('queue_a')) x;
+
+-- NULL leaves a setting as it is
+SELECT job_queue_set('queue_b', true, 7, 8, '9 s', '10 s', '11 s', '12 s', 'off');
+SELECT * FROM job_queue WHERE name = 'queue_b' AND lane IS NOT NULL \gset q_
+\echo :q_paused :q_max_attempts :q_max_lost :q_backoff :q_backoff_cap :q_timeout :q_lease :q_notify
+SELECT job_queue_set('queue_b');
+SELECT job_queue_set('queue_b', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+SELECT job_queue_set('queue_b', lease => '13 s');
+SELECT job_queue_set('queue_b', notify => 'transactional');
+SELECT paused, max_attempts, max_lost, backoff, backoff_cap, timeout, lease, notify FROM job_queue WHERE name = 'queue_b';
+BEGIN;
+SELECT job_queue_set('queue_b', paused => false, max_attempts => 1);
+SELECT paused, max_attempts FROM job_queue WHERE name = 'queue_b';
+ROLLBACK;
+SELECT paused, max_attempts FROM job_queue WHERE name = 'queue_b';
+
+-- max_attempts
+SET jobq.max_attempts = 1;
+SELECT job_submit('server', queue => 'queue_m') IS NOT NULL AS ok;
+SELECT job_fail(job_id, token, retry_in => '0') FROM job_claim('queue_m');
+SELECT job_queue_set('queue_m', max_attempts => 2);
+SELECT job_submit('queue', queue => 'queue_m') IS NOT NULL AS ok;
+SELECT job_fail(job_id, token, retry_in => '0') FROM job_claim('queue_m');
+SELECT job_fail(job_id, token, retry_in => '0') FROM job_claim('queue_m');
+SELECT job_submit('job', queue => 'queue_m', max_attempts => 3) IS NOT NULL AS ok;
+SELECT job_fail(job_id, token, retry_in => '0') FROM job_claim('queue_m');
+SELECT job_fail(job_id, token, retry_in => '0') FROM job_claim('queue_m');
+SELECT job_fail(job_id, token, retry_in => '0') FROM job_claim('queue_m');
+RESET jobq.max_attempts;
+
+-- backoff
+SET jobq.backoff = '1000 s';
+SELECT job_submit('server', queue => 'queue_f') AS s \gset
+SELECT job_fail(job_id, token) FROM job_claim('queue_f');
+SELECT pg_temp.due(:s) BETWEEN '750 s' AND '1250 s' AS ok;
+SELECT job_queue_set('queue_f', backoff => '3000 s');
+SELECT job_submit('queue', queue => 'queue_f') AS q \gset
+SELECT job_fail(job_id, token) FROM job_claim('queue_f');
+SELECT pg_temp.due(:q) BETWEEN '2250 s' AND '3750 s' AS ok;
+SELECT job_submit('job', queue => 'queue_f', backoff => '100 s') AS j \gset
+SELECT job_fail(job_id, token) FROM job_claim('queue_f');
+SELECT pg_temp.due(:j) BETWEEN '75 s' AND '125 s' AS ok;
+-- the cap is the queue's or the server's, and holds for a job's backoff, too
+SELECT job_submit('cap', queue => 'queue_f', backoff => '1 day') AS c \gset
+SELECT job_fail(job_id, token) FROM job_claim('queue_f');
+SELECT pg_temp.due(:c) BETWEEN '45 min' AND '75 min' AS ok;
+SELECT job_queue_set('queue_f', backoff_cap => '200 s');
+SELECT job_submit('cap', queue => 'queue_f', backoff => '1 day') AS c \gset
+SELECT job_fail(job_id, token) FROM job_claim('queue_f');
+SELECT pg_temp.due(:c) BETWEEN '150 s' AND '250 s' AS ok;
+RESET jobq.backoff;
+
+-- lease and timeout
+SELECT job_submit('server', queue => 'queue_t') AS s \gset
+SET jobq.lease = '1000 s';
+SET jobq.timeout = '5000 s';
+SELECT count(*) FROM job_claim('queue_t');
+SELECT lease_until - started_at = '1000 s' AS lease, timeout_at - started_at = '5000 s' AS timeout FROM job_lease WHERE job_id = :s;
+SELECT job_queue_set('queue_t', lease => '2000 s', timeout => '6000 s');
+SELECT job_submit('queue', queue => 'queue_t') AS q \gset
+SELECT count(*) FROM job_claim('queue_t');
+SELECT lease_until - started_at = '2000 s' AS lease, timeout_at - started_at = '6000 s' AS timeout FROM job_lease WHERE job_id = :q;
+SELECT job_submit('job', queue => 'queue_t', lease => '3000 s', timeout => '7000 s') AS j \gset
+SELECT count(*) FROM job_claim('queue_t');
+SELECT lease_until - started_at = '3000 s' AS lease, timeout_at - started_at = '7000 s' AS timeout FROM job_lease WHERE job_id = :j;
+SELECT job_submit('claim', queue => 'queue_t', lease => '3000 s') AS c \gset
+SELECT count(*) FROM job_claim('queue_t', lease => '4000 s');
+SELECT lease_until - started_at = '4000 s' AS lease, timeout_at - started_at = '6000 s' AS timeout FROM job_lease WHERE job_id = :c;
+RESET jobq.lease;
+RESET jobq.timeout;
+-- none at all
+SELECT job_submit('none', queue => 'queue_n') AS n \gset
+SELECT count(*) FROM job_claim('queue_n');
+SELECT lease_until - started_at AS lease, timeout_at FROM job_lease WHERE job_id = :n;
+
+-- a setting counts when it is needed, not when the job was submitted
+SELECT job_submit('before', queue => 'queue_w') AS w \gset
+SELECT job_queue_set('queue_w', max_attempts => 1);
+SELECT job_fail(job_id, token, retry_in => '0') FROM job_claim('queue_w');
+
+-- settings, their units and limits
+SELECT name, setting, unit, context, min_val FROM pg_settings WHERE name IN ('jobq.max_attempts', 'jobq.max_lost', 'jobq.backoff', 'jobq.backoff_cap',
+    'jobq.lease', 'jobq.timeout', 'jobq.max_result_size', 'jobq.max_inputs_size') ORDER BY name COLLATE "C";
+
+SELECT count(job_cancel(id)) > 0 AS ok FROM job_status WHERE queue LIKE 'queue_%' AND finished_at IS NULL;
