@@ -246,6 +246,8 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, JobqCarry *carry)
 	carry->lane = jobq_lane(jobq_attr_cstring(job, JOB_QUEUE));
 	carry->run_at = jobq_attr_int64(job, JOB_RUN_AT);
 	carry->attempt = jobq_attr_int32(job, JOB_ATTEMPT_NO);
+	if (carry->attempt == 0)
+		carry->expires_at = jobq_attr_int64(job, JOB_EXPIRES_AT);
 	carry->priority = jobq_attr_int16(job, JOB_PRIORITY);
 
 	jobq_values(job, values, nulls);
@@ -297,6 +299,7 @@ retry(JobqCall *call, TupleTableSlot *job, int outcome)
 					"Its dependencies can no longer be met; retry those that failed first.");
 	if (!jobq_reopen(call, job, &carry))
 		return false;
+	carry.expires_at = 0;		/* or it might expire again at once */
 	if (verdict == VERDICT_READY)
 	{
 		if (carry.attempt > 0)

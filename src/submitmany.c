@@ -160,12 +160,32 @@ dependencies_value(Element *e, JsonbValue *v)
 	}
 }
 
+/* Is this a key that an element can have? */
+static void
+check_key(const char *key)
+{
+	static const char *const keys[] = {"name", "kind", "args", "queue", "priority", "run_at",
+		"depends_on", "trigger_rule", "quorum", "max_attempts", "max_lost", "backoff", "timeout",
+	"lease", "expires_at", "parent", "tags", "notify"};
+
+	for (int i = 0; i < lengthof(keys); i++)
+	{
+		if (strcmp(keys[i], key) == 0)
+			return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unrecognized key: \"%s\"", key),
+			 errhint("Keys are the arguments of job_submit, and \"name\".")));
+}
+
 /* One key of an element. */
 static void
 read_key(Element *e, const char *key, JsonbValue *v)
 {
 	JobqSubmission *s = &e->s;
 
+	check_key(key);
 	if (v->type == jbvNull)		/* the same as leaving it out */
 		return;
 	if (strcmp(key, "name") == 0)
@@ -205,17 +225,12 @@ read_key(Element *e, const char *key, JsonbValue *v)
 	}
 	else if (strcmp(key, "tags") == 0)
 		s->tags = JsonbValueToJsonb(v);
-	else if (strcmp(key, "notify") == 0)
+	else						/* notify */
 	{
 		if (v->type != jbvBool)
 			error_type(key, "true or false");
 		s->notify = v->val.boolean;
 	}
-	else
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unrecognized key: \"%s\"", key),
-				 errhint("Keys are the arguments of job_submit, and \"name\".")));
 }
 
 /* One element of the array. */
@@ -444,26 +459,38 @@ sort_elements(Element *elements, int n)
 	return order;
 }
 
+/* A parent outside the call, and an element that depends on it */
+typedef struct OutsideParent
+{
+	int64		id;				/* first, for jobq_compare_ids() */
+	int			element;
+} OutsideParent;
+
 /* Lock and read the parents outside the call, in ascending order. */
 static void
-resolve_parents(JobqCall *call, Element *elements, int n, HTAB *parents)
+resolve_parents(JobqCall *call, Element *elements, int n, HTAB *parents, Where *where)
 {
 	Size		total = 0;
-	int64	   *ids;
+	OutsideParent *all;
 
 	for (int i = 0; i < n; i++)
 		total += elements[i].s.nparents;
-	ids = palloc_extended(Max(total, 1) * sizeof(int64), MCXT_ALLOC_HUGE);
+	all = palloc_extended(Max(total, 1) * sizeof(OutsideParent), MCXT_ALLOC_HUGE);
 	total = 0;
 	for (int i = 0; i < n; i++)
 	{
-		memcpy(ids + total, elements[i].s.parents, elements[i].s.nparents * sizeof(int64));
-		total += elements[i].s.nparents;
+		for (int k = 0; k < elements[i].s.nparents; k++)
+			all[total++] = (OutsideParent) {elements[i].s.parents[k], i};
 	}
-	qsort(ids, total, sizeof(int64), jobq_compare_ids);
+	qsort(all, total, sizeof(OutsideParent), jobq_compare_ids);
 	for (Size i = 0; i < total; i++)
-		jobq_resolve_parent(call, parents, ids[i]);
-	pfree(ids);
+	{
+		where->index = all[i].element;
+		where->name = elements[all[i].element].name;
+		jobq_resolve_parent(call, parents, all[i].id);
+	}
+	where->index = -1;
+	pfree(all);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_submit_many);
@@ -506,9 +533,8 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 		where.name = elements[i].name;
 		jobq_admit(&call, &elements[i].s);
 	}
-	where.index = -1;
 	parents = jobq_parents_create();
-	resolve_parents(&call, elements, n, parents);
+	resolve_parents(&call, elements, n, parents, &where);
 	for (int i = 0; i < n; i++)
 	{
 		Element    *e = &elements[order[i]];

@@ -176,7 +176,10 @@ sub goes_on
 	{
 		is(ask("SELECT state FROM job_status WHERE id = $held"), 'ready', '... an open claim is undone');
 	}
+	# an open claim shows to nobody, so wait for the end of its session
+	my $session = $victim->pid;
 	$victim->disconnect;
+	poll_until(sub { !process_lives($session) });
 	ok(poll_until(sub { ask("SELECT state FROM job_status WHERE id = $held") eq 'ready' }), '... and so with its session');
 	is(scalar(my @all = ask("SELECT job_complete(job_id, token) FROM job_claim('{$queue,$queue.held}'::text[], max_jobs => 5)")),
 		3, '... all of it can be run');
