@@ -5,7 +5,10 @@ slots=4    # of each worker
 budget=12  # seconds of sleep in all
 
 jq --argjson slots $((slots * nworkers)) --argjson budget $budget -f demo/flow.jq "$FLOW" \
-	>"$out/flow" || die "FLOW=$FLOW_NAME cannot be read."
+	>"$out/flow" || {
+	echo "FLOW=$FLOW_NAME cannot be run." >&2
+	exit 2
+}
 jq -r '.tasks[] | [.id, .label, .level] | @tsv' "$out/flow" >"$out/nodes"
 jq -r '.tasks[] | .id as $id | .parents[] | [., $id] | @tsv' "$out/flow" >"$out/edges"
 # The last job depends on all others, however they end.

@@ -89,6 +89,28 @@ SELECT job_submit('before', queue => 'queue_w') AS w \gset
 SELECT job_queue_set('queue_w', max_attempts => 1);
 SELECT job_fail(job_id, token, retry_in => '0') FROM job_claim('queue_w');
 
+-- a queue that was first used in a transaction that was rolled back is made by the next use
+BEGIN;
+SELECT job_submit('gone', queue => 'queue_back') IS NOT NULL AS ok;
+ROLLBACK;
+SELECT job_submit('kept', queue => 'queue_back') IS NOT NULL AS ok;
+SELECT count(*) FROM job_queue WHERE name = 'queue_back';
+SELECT count(*) FROM (SELECT job_complete(job_id, token) FROM job_claim('queue_back')) x;
+SELECT queue FROM job_queue_status WHERE queue = 'queue_back';
+
+-- settings that are rolled back, to a savepoint too, count for nobody
+SELECT job_submit('k', queue => 'queue_sub') IS NOT NULL AS ok;
+BEGIN;
+SAVEPOINT s;
+SELECT job_queue_set('queue_sub', paused => true);
+SELECT kind FROM job_claim('queue_sub');
+ROLLBACK TO s;
+SELECT kind FROM job_claim('queue_sub');
+ROLLBACK TO s;
+SELECT job_queue_set('queue_sub', paused => true);
+ROLLBACK;
+SELECT kind FROM job_claim('queue_sub');
+
 -- settings, their units and limits
 SELECT name, setting, unit, context, min_val FROM pg_settings WHERE name IN ('jobq.max_attempts', 'jobq.max_lost', 'jobq.backoff', 'jobq.backoff_cap',
     'jobq.lease', 'jobq.timeout', 'jobq.max_result_size', 'jobq.max_inputs_size') ORDER BY name COLLATE "C";
