@@ -183,6 +183,8 @@ jobq_enter(JobqCall *call, const char *function, bool writes)
 		PreventCommandIfReadOnly(function);
 	}
 	PreventCommandIfParallelMode(function);
+	/* settings and grants that were committed since the transaction began */
+	AcceptInvalidationMessages();
 	jobq_open_call(call);
 	if (writes)
 		jobq_claim_home(call);

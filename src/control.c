@@ -78,13 +78,19 @@ jobq_require_visible(JobqCall *call, int64 id)
 	jobq_slot_free(job);
 }
 
-/* The caller must be allowed to operate on the job's queue. */
+/*
+ * The caller must be allowed to operate on the job's queue; to one who cannot
+ * even see the job, it does not exist.
+ */
 static void
 require_operate(JobqCall *call, TupleTableSlot *job)
 {
 	char	   *queue = jobq_attr_cstring(job, JOB_QUEUE);
+	int64		lane = jobq_lane(queue);
 
-	jobq_require_privilege(call, jobq_lane(queue), PRIV_OPERATE, queue);
+	if (!jobq_has_privilege(call, lane, PRIV_OPERATE))
+		jobq_require_visible(call, jobq_attr_int64(job, JOB_ID));
+	jobq_require_privilege(call, lane, PRIV_OPERATE, queue);
 }
 
 /* The act makes no sense in this state. */

@@ -75,7 +75,7 @@ jobq_outcome_name(int outcome)
 	elog(ERROR, "unrecognized outcome: %d", outcome);
 }
 
-/* The n-th delay: doubled each time, capped, give or take a quarter. */
+/* The n-th delay: doubled each time, give or take a quarter, capped. */
 static int64
 backoff(int64 first, int64 cap, int n)
 {
@@ -83,8 +83,8 @@ backoff(int64 first, int64 cap, int n)
 
 	for (int i = 1; i < n && delay < cap; i++)
 		delay *= 2;
-	delay = Min(delay, (double) cap);
-	return (int64) (delay * (0.75 + pg_prng_double(&pg_global_prng_state) / 2));
+	delay = Min(delay, (double) cap) * (0.75 + pg_prng_double(&pg_global_prng_state) / 2);
+	return (int64) Min(delay, (double) cap);
 }
 
 /* Announce a decided job, in the transaction that decides it. */

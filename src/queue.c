@@ -171,6 +171,8 @@ make_queue(JobqCall *call, const char *name, int64 lane, bool wait)
 	jobq_set(values, nulls, QUEUE_PAUSED, BoolGetDatum(false));
 	jobq_set(values, nulls, QUEUE_NOTIFY, Int16GetDatum(JOBQ_NOTIFY_COALESCED));
 	jobq_insert(call, JOBQ_QUEUE, values, nulls);
+	/* if this is rolled back, nobody must remember it */
+	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_QUEUE));
 	jobq_advance();				/* the call may use the queue more than once */
 }
 

@@ -379,7 +379,7 @@ xact_callback(XactEvent event, void *arg)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("%s", scalars.no_prepare),
-						 errhint("Commit the claim first, and complete the job in a transaction of its own.")));
+						 errhint("Commit it, and let a transaction of its own do what has to be prepared.")));
 			break;
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
