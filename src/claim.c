@@ -130,7 +130,7 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTab
 	bool		nulls[LEASE_NATTS];
 	int64		period = claim->lease;
 	int64		timeout = jobq_attr_isnull(job, JOB_TIMEOUT) ? queue->timeout :
-		jobq_attr_int64(job, JOB_TIMEOUT);
+	jobq_attr_int64(job, JOB_TIMEOUT);
 	TimestampTz timeout_at = timeout > 0 ? call->now + timeout : 0;
 	TimestampTz deadline;
 	bool		isnull;
@@ -252,7 +252,7 @@ int
 jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_jobs,
 		   int64 lease, JobqAssignment **out)
 {
-	Claim		claim = {.call = call, .worker = worker, .lease = lease};
+	Claim		claim = {.call = call,.worker = worker,.lease = lease};
 	Source	   *sources = palloc0(Max(nqueues, 1) * sizeof(Source));
 	Snapshot	snapshot;
 	Source	   *s;

@@ -157,7 +157,7 @@ look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table, TupleTabl
 static void
 decide_cancelled(JobqWork *work, const JobqCarry *carry, const char *error)
 {
-	JobqDecision decision = {.outcome = OUTCOME_CANCELLED, .cause = -1, .error = error};
+	JobqDecision decision = {.outcome = OUTCOME_CANCELLED,.cause = -1,.error = error};
 
 	jobq_decide(work, carry, &decision);
 }

@@ -135,7 +135,7 @@ JobqWork *
 jobq_work_create(JobqCall *call)
 {
 	JobqWork   *work = palloc(sizeof(JobqWork));
-	HASHCTL		ctl = {.keysize = sizeof(int64), .entrysize = sizeof(WorkItem),
+	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(WorkItem),
 	.hcxt = CurrentMemoryContext};
 
 	work->call = call;
@@ -260,7 +260,7 @@ apply_delta(JobqWork *work, TupleTableSlot *slot, const JobqCounters *delta)
 		jobq_place(call, &carry, 0);
 	else
 	{
-		JobqDecision decision = {.outcome = jobq_verdict_outcome(verdict), .cause = -1};
+		JobqDecision decision = {.outcome = jobq_verdict_outcome(verdict),.cause = -1};
 
 		jobq_decide(work, &carry, &decision);
 	}

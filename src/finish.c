@@ -110,7 +110,8 @@ jobq_decide(JobqWork *work, const JobqCarry *carry, const JobqDecision *d)
 		Datum		values[JOB_NATTS];
 		bool		nulls[JOB_NATTS];
 
-		if (slot == NULL)		/* removed by hand: nothing to say, nobody to tell */
+		if (slot == NULL)		/* removed by hand: nothing to say, nobody to
+								 * tell */
 			return;
 		jobq_values(slot, values, nulls);
 		notify = jobq_attr_bool(slot, JOB_NOTIFY);
@@ -182,7 +183,7 @@ jobq_end_attempt(JobqWork *work, TupleTableSlot *lease, JobqCause cause,
 	JobqQueue	queue;
 	TupleTableSlot *job;
 	bool		decided = false;
-	JobqDecision decision = {.outcome = OUTCOME_FAILED, .cause = cause};
+	JobqDecision decision = {.outcome = OUTCOME_FAILED,.cause = cause};
 	const char *state;
 
 	jobq_carry_from_slot(JOBQ_LEASE, lease, &carry);
@@ -241,7 +242,7 @@ static void
 complete(JobqWork *work, TupleTableSlot *lease, const Argument *a)
 {
 	JobqCarry	carry;
-	JobqDecision decision = {.outcome = OUTCOME_SUCCEEDED, .cause = CAUSE_SUCCEEDED};
+	JobqDecision decision = {.outcome = OUTCOME_SUCCEEDED,.cause = CAUSE_SUCCEEDED};
 
 	jobq_carry_from_slot(JOBQ_LEASE, lease, &carry);
 	jobq_announce_lease_end(a->job_id, a->token);

@@ -32,7 +32,7 @@
 
 #define JOBQ_MAX_QUEUE_NAME		50
 #define JOBQ_MAX_NAME			128
-#define JOBQ_WAIT_LANES			8		/* lanes a waiter can name */
+#define JOBQ_WAIT_LANES			8	/* lanes a waiter can name */
 
 #define JOBQ_DEFAULT_MAX_ATTEMPTS	5
 #define JOBQ_DEFAULT_MAX_LOST		3
@@ -231,8 +231,6 @@ enum
 	HOME_DATABASE,
 	HOME_NATTS = HOME_DATABASE
 };
-
-#define JOBQ_MAX_NATTS	JOB_NATTS
 
 /* ----------------
  *		States and outcomes

@@ -101,8 +101,8 @@ jobq_queue_settings(JobqCall *call, int64 lane, JobqQueue *result)
 	{
 		Datum		key = Int64GetDatum(lane);
 		TupleTableSlot *slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key);
-		JobqQueue	fresh = {.lane = lane, .max_attempts = -1, .max_lost = -1, .backoff = -1,
-		.backoff_cap = -1, .timeout = -1, .lease = -1};
+		JobqQueue	fresh = {.lane = lane,.max_attempts = -1,.max_lost = -1,.backoff = -1,
+		.backoff_cap = -1,.timeout = -1,.lease = -1};
 
 		if (slot != NULL)
 		{
@@ -110,7 +110,7 @@ jobq_queue_settings(JobqCall *call, int64 lane, JobqQueue *result)
 			jobq_slot_free(slot);
 			if (queues == NULL)
 			{
-				HASHCTL		ctl = {.keysize = sizeof(int64), .entrysize = sizeof(JobqQueue),
+				HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(JobqQueue),
 				.hcxt = TopMemoryContext};
 
 				queues = hash_create("jobq queues", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -143,7 +143,10 @@ lock_creation(int64 lane, bool wait)
 {
 	LOCKTAG		tag;
 
-	/* like an advisory lock on the table's OID and the lane, but of our own class */
+	/*
+	 * like an advisory lock on the table's OID and the lane, but of our own
+	 * class
+	 */
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, jobq_table_oid(JOBQ_QUEUE), (uint32) lane, 3);
 	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
 }

@@ -114,7 +114,7 @@ jobq_check_submission(JobqSubmission *s, int ndependencies)
 HTAB *
 jobq_parents_create(void)
 {
-	HASHCTL		ctl = {.keysize = sizeof(int64), .entrysize = sizeof(Parent),
+	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(Parent),
 	.hcxt = CurrentMemoryContext};
 
 	return hash_create("jobq parents", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);

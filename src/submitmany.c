@@ -328,8 +328,8 @@ check_twice(const Element *e)
 static void
 resolve_names(Element *elements, int n, Where *where)
 {
-	HASHCTL		ctl = {.keysize = sizeof(char *), .entrysize = sizeof(NameEntry),
-		.hash = name_hash, .match = name_match,
+	HASHCTL		ctl = {.keysize = sizeof(char *),.entrysize = sizeof(NameEntry),
+		.hash = name_hash,.match = name_match,
 	.hcxt = CurrentMemoryContext};
 	HTAB	   *names = hash_create("jobq names", Max(n, 16), &ctl,
 									HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
@@ -480,7 +480,11 @@ resolve_parents(JobqCall *call, Element *elements, int n, HTAB *parents, Where *
 	for (int i = 0; i < n; i++)
 	{
 		for (int k = 0; k < elements[i].s.nparents; k++)
-			all[total++] = (OutsideParent) {elements[i].s.parents[k], i};
+		{
+			all[total].id = elements[i].s.parents[k];
+			all[total].element = i;
+			total++;
+		}
 	}
 	qsort(all, total, sizeof(OutsideParent), jobq_compare_ids);
 	for (Size i = 0; i < total; i++)
@@ -507,7 +511,7 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 	int		   *order;
 	HTAB	   *parents;
 	Where		where = {.index = -1};
-	ErrorContextCallback context = {.callback = element_error_callback, .arg = &where};
+	ErrorContextCallback context = {.callback = element_error_callback,.arg = &where};
 
 	if (PG_ARGISNULL(0))
 		jobq_error_null("jobs");
