@@ -169,18 +169,18 @@ $client->rows('ALTER DATABASE uno IS_TEMPLATE false');
 databases_are('postgres uno', '... until it is none any more', 3);
 
 # Who may not run the statement cannot disturb the worker.
-$client->rows('CREATE ROLE nobody LOGIN');
+$client->rows('CREATE ROLE bystander LOGIN');
 my ($pid) = backend_pids($node, '^jobq worker$', "datname = 'uno'");
-my $nobody = client('postgres', user => 'nobody');
-is($nobody->query("$_")->{sqlstate}, '42501', "refused: $_")
+my $bystander = client('postgres', user => 'bystander');
+is($bystander->query("$_")->{sqlstate}, '42501', "refused: $_")
   foreach 'DROP DATABASE uno', 'ALTER DATABASE uno RENAME TO x', 'CREATE DATABASE x TEMPLATE uno',
   'ALTER DATABASE uno SET TABLESPACE pg_default';
-$client->rows('ALTER ROLE nobody CREATEDB');
-is($nobody->query('CREATE DATABASE x TEMPLATE uno')->{sqlstate}, '42501',
+$client->rows('ALTER ROLE bystander CREATEDB');
+is($bystander->query('CREATE DATABASE x TEMPLATE uno')->{sqlstate}, '42501',
 	'refused: CREATE DATABASE from a database of somebody else');
 is_deeply([ backend_pids($node, '^jobq worker$', "datname = 'uno'") ], [$pid],
 	'... and the worker was not disturbed');
-$nobody->disconnect;
+$bystander->disconnect;
 
 # A session that is terminated while it keeps the worker away lets go of it.
 $client->rows('BEGIN; ALTER DATABASE uno RENAME TO one');
@@ -191,12 +191,12 @@ $client = $killer;
 databases_are('postgres uno', '... even if its session is terminated', 3);
 
 # The owner of a database, who is no superuser, can drop it.
-$client->rows('CREATE DATABASE his OWNER nobody');
+$client->rows('CREATE DATABASE his OWNER bystander');
 client('his')->rows('CREATE EXTENSION jobq');
 databases_are('his postgres uno', 'a database of somebody else');
-$nobody = client('postgres', user => 'nobody');
-ok(!$nobody->query('DROP DATABASE his')->{sqlstate}, 'its owner drops it');
-$nobody->disconnect;
+$bystander = client('postgres', user => 'bystander');
+ok(!$bystander->query('DROP DATABASE his')->{sqlstate}, 'its owner drops it');
+$bystander->disconnect;
 databases_are('postgres uno', '... with its worker', 2);
 
 #
