@@ -99,7 +99,7 @@ error_state(int64 id, const char *act, const char *state, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_WRONG_STATE),
-			 errmsg("cannot %s job %lld, which is %s", act, (long long) id, state),
+			 errmsg("cannot %s job %lld in state \"%s\"", act, (long long) id, state),
 			 hint ? errhint("%s", hint) : 0));
 }
 
