@@ -5,8 +5,9 @@
  * A claim takes the next rows of job_ready in the order of priority, then
  * position, over all the queues asked for, and turns each into a lease.  It
  * never filters and never waits: a row that somebody else has locked is passed
- * over.  The one exception is a job past its expires_at, which is decided
- * cancelled on the spot.
+ * over.  The one exception is a job past its expires_at that the background
+ * worker is just about to cancel: to do that here, with all that follows
+ * from it, could wait for others.
  *
  * In REPEATABLE READ and SERIALIZABLE transactions it looks for jobs under the
  * transaction's snapshot and passes over what changed since.
@@ -25,6 +26,8 @@
 
 #include "jobq.h"
 
+#define MAX_INPUT_DEPTH	1000	/* of arrays and objects in one result */
+
 /* A lane that a claim takes from, and its next row */
 typedef struct Source
 {
@@ -38,8 +41,6 @@ typedef struct Claim
 	JobqCall   *call;
 	text	   *worker;
 	int64		lease;			/* microseconds, -1: the job's or queue's */
-	JobqWork   *work;			/* for jobs found expired */
-	List	   *expired;		/* of JobqCarry */
 } Claim;
 
 /* A token: 63 bits that nobody can guess, never 0. */
@@ -59,51 +60,86 @@ new_token(void)
 	return (int64) token;
 }
 
-/* The results of a job's succeeded parents as one object; NULL if they are too large. */
+/*
+ * Add a result to the object that is being built; false if it is nested too
+ * deeply for whoever reads it to take it one level deeper.
+ */
+static bool
+push_result(JsonbParseState **state, Jsonb *result)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	int			depth = 0;
+
+	if (JB_ROOT_IS_SCALAR(result))
+	{
+		(void) JsonbExtractScalar(&result->root, &value);
+		pushJsonbValue(state, WJB_VALUE, &value);
+		return true;
+	}
+	it = JsonbIteratorInit(&result->root);
+	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
+	{
+		if (token == WJB_BEGIN_ARRAY || token == WJB_BEGIN_OBJECT)
+		{
+			if (++depth > MAX_INPUT_DEPTH)
+				return false;
+		}
+		else if (token == WJB_END_ARRAY || token == WJB_END_OBJECT)
+			depth--;
+		pushJsonbValue(state, token, token < WJB_BEGIN_ARRAY ? &value : NULL);
+	}
+	return true;
+}
+
+/*
+ * The results of a job's succeeded parents as one object; NULL if they are too
+ * large or nested too deeply.  One parent's result must never keep its
+ * child, or what stands behind it, from being claimed.
+ */
 static Jsonb *
 read_inputs(JobqCall *call, int64 id)
 {
 	Datum		key = Int64GetDatum(id);
 	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
 	Size		size = 0;
-	StringInfoData json;
+	JsonbParseState *state = NULL;
 	TupleTableSlot *edge;
+	bool		fits = true;
 
-	initStringInfo(&json);
-	appendStringInfoChar(&json, '{');
-	while ((edge = jobq_scan_next(scan)) != NULL)
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	while (fits && (edge = jobq_scan_next(scan)) != NULL)
 	{
 		int64		parent = jobq_attr_int64(edge, DEP_PARENT);
 		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, parent);
 		bool		isnull;
-		Datum		result;
 
 		if (job != NULL && jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_SUCCEEDED)
 		{
-			result = jobq_attr(job, JOB_RESULT, &isnull);
-			if (!isnull)
-				size += toast_raw_datum_size(result) - VARHDRSZ;
-			if (size > (Size) jobq_max_inputs_size * 1024)
-			{
-				jobq_slot_free(job);
-				jobq_scan_end(scan);
-				return NULL;
-			}
-			appendStringInfo(&json, "%s\"%lld\":", json.len > 1 ? "," : "", (long long) parent);
+			Datum		result = jobq_attr(job, JOB_RESULT, &isnull);
+			JsonbValue	value;
+
+			value.type = jbvString;
+			value.val.string.val = psprintf("%lld", (long long) parent);
+			value.val.string.len = strlen(value.val.string.val);
+			pushJsonbValue(&state, WJB_KEY, &value);
 			if (isnull)
-				appendStringInfoString(&json, "null");
+			{
+				value.type = jbvNull;
+				pushJsonbValue(&state, WJB_VALUE, &value);
+			}
 			else
 			{
-				Jsonb	   *jb = DatumGetJsonbP(result);
-
-				JsonbToCString(&json, &jb->root, VARSIZE(jb));
+				size += toast_raw_datum_size(result) - VARHDRSZ;
+				fits = size <= (Size) jobq_max_inputs_size * 1024 &&
+					push_result(&state, DatumGetJsonbPCopy(result));
 			}
 		}
 		jobq_slot_free(job);
 	}
 	jobq_scan_end(scan);
-	appendStringInfoChar(&json, '}');
-	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
+	return fits ? JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)) : NULL;
 }
 
 /*
@@ -181,18 +217,12 @@ take(Claim *claim, Source *source, JobqAssignment *a)
 	JobqCarry	carry;
 	TupleTableSlot *job;
 
+	jobq_carry_from_slot(JOBQ_READY, source->next, &carry);
+	if (carry.expires_at != 0 && carry.expires_at <= call->now && carry.attempt == 0)
+		return false;			/* the background worker cancels it */
 	if (!jobq_try_delete(call, JOBQ_READY, source->next))
 		return false;
-	jobq_carry_from_slot(JOBQ_READY, source->next, &carry);
 	jobq_announce_taken(carry.lane);
-	if (carry.expires_at != 0 && carry.expires_at <= call->now && carry.attempt == 0)
-	{
-		JobqCarry  *expired = palloc(sizeof(JobqCarry));
-
-		*expired = carry;
-		claim->expired = lappend(claim->expired, expired);
-		return false;
-	}
 	job = jobq_find_id(call, JOBQ_JOB, carry.job_id);
 	if (job == NULL)
 	{
@@ -227,21 +257,6 @@ best_source(Source *sources, int n)
 			best = s;
 	}
 	return best;
-}
-
-/* Decide the jobs that were found expired. */
-static void
-cancel_expired(Claim *claim)
-{
-	ListCell   *lc;
-	JobqWork   *work;
-
-	if (claim->expired == NIL)
-		return;
-	work = jobq_work_create(claim->call);
-	foreach(lc, claim->expired)
-		jobq_decide_expired(work, lfirst(lc));
-	jobq_work_run(work, NULL, NULL);
 }
 
 /*
@@ -294,7 +309,6 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 	for (int i = 0; i < nsources; i++)
 		jobq_scan_end(sources[i].scan);
 	UnregisterSnapshot(snapshot);
-	cancel_expired(&claim);
 	if (n > 0)
 		jobq_forbid_prepare("cannot PREPARE a transaction that has claimed jobs");
 	return n;

@@ -163,8 +163,8 @@ decide_cancelled(JobqWork *work, const JobqCarry *carry, const char *error)
 }
 
 /* The same for one that has expired. */
-void
-jobq_decide_expired(JobqWork *work, const JobqCarry *carry)
+static void
+decide_expired(JobqWork *work, const JobqCarry *carry)
 {
 	decide_cancelled(work, carry, "expired before it was started");
 }
@@ -263,6 +263,8 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, JobqCarry *carry)
 		nulls[cleared[i] - 1] = true;
 	if (!jobq_update(call, JOBQ_JOB, job, values, nulls))
 		return false;
+	if (carry->expires_at != 0)
+		jobq_note_expiry(call, carry->job_id, carry->expires_at);
 
 	if (jobq_attr_isnull(job, JOB_CAUSE))
 		return true;
@@ -539,7 +541,7 @@ jobq_expire_job(JobqCall *call, int64 job_id)
 			return false;
 		}
 		work = jobq_work_create(call);
-		jobq_decide_expired(work, &carry);
+		decide_expired(work, &carry);
 		jobq_work_run(work, NULL, NULL);
 	}
 	forget_expiry(call, job);

@@ -551,6 +551,7 @@ extern void jobq_check_submission(JobqSubmission *s, int ndependencies);
 extern void jobq_admit(JobqCall *call, const JobqSubmission *s);
 extern HTAB *jobq_parents_create(void);
 extern void jobq_resolve_parent(JobqCall *call, HTAB *parents, int64 id);
+extern void jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at);
 extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
 
 /* ----------------
@@ -635,7 +636,6 @@ extern int	jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, 
 extern void jobq_require_visible(JobqCall *call, int64 id);
 extern const char *jobq_job_state(JobqCall *call, int64 id, Datum *result, bool *isnull);
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, JobqCarry *carry);
-extern void jobq_decide_expired(JobqWork *work, const JobqCarry *carry);
 
 /* What the background worker does with one due row; in the file of the act */
 extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at);	/* lease.c */

@@ -13,7 +13,9 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -23,6 +25,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/regproc.h"
 
 #include "jobq.h"
 
@@ -37,32 +40,28 @@ typedef struct Grant
 static Grant *grants;
 static int	ngrants;
 static bool grants_valid;
+static uint32 grant_resets;		/* invalidations so far */
 
 typedef struct PrivilegeInfo
 {
 	const char *name;
 	JobqPrivilege bit;
-	const char *routines;		/* comma-separated; %s is the schema */
-	const char *views;
+	const char *members;		/* what it lets use, comma-separated */
 } PrivilegeInfo;
 
-#define VIEW_ROUTINES	"job_visible,job_lease_until,job_outcome_name,job_cause_name"
+#define JOB_VIEWS	"job_status,job_attempts,job_visible,job_lease_until,job_outcome_name,job_cause_name"
+#define ALL_VIEWS	JOB_VIEWS ",job_queue_status,job_worker_status"
 
 static const PrivilegeInfo privileges[] = {
 	{"submit", PRIV_SUBMIT,
-		"job_submit,job_submit_many,job_result,job_wait," VIEW_ROUTINES,
-	"job_status,job_attempts"},
+	"job_submit,job_submit_many,job_result,job_wait," JOB_VIEWS},
 	{"work", PRIV_WORK,
-		"job_claim(text; text; int; interval),job_claim(text[]; text; int; interval),job_claim_wait,"
-		"job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,job_release,job_snooze,"
-		"job_result," VIEW_ROUTINES,
-	"job_status,job_attempts"},
+		"job_claim,job_claim_wait,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,"
+	"job_release,job_snooze,job_result," JOB_VIEWS},
 	{"operate", PRIV_OPERATE,
-		"job_cancel,job_retry,job_hold,job_unhold,job_queue_set,job_result,job_wait," VIEW_ROUTINES,
-	"job_status,job_attempts,job_queue_status,job_worker_status"},
+	"job_cancel,job_retry,job_hold,job_unhold,job_queue_set,job_result,job_wait," ALL_VIEWS},
 	{"read", PRIV_READ,
-		"job_result,job_wait," VIEW_ROUTINES,
-	"job_status,job_attempts,job_queue_status,job_worker_status"},
+	"job_result,job_wait," ALL_VIEWS},
 };
 
 /* Forget the cached grants. */
@@ -70,6 +69,7 @@ void
 jobq_privilege_reset(void)
 {
 	grants_valid = false;
+	grant_resets++;
 }
 
 /* Find a privilege by name, or fail. */
@@ -87,23 +87,26 @@ find_privilege(const char *name)
 			 errhint("Valid privileges are \"submit\", \"work\", \"operate\" and \"read\".")));
 }
 
-/* Read job_privilege into the cache. */
+/*
+ * Read job_privilege into the cache.  What is there counts only once it is
+ * complete, and if no invalidation came in meanwhile.
+ */
 static void
 load_grants(JobqCall *call)
 {
 	JobqScan   *scan;
 	TupleTableSlot *slot;
 	int			capacity = 16;
+	uint32		resets = grant_resets;
 
 	if (grants_valid)
 		return;
 	if (grants)
 		pfree(grants);
-	grants = MemoryContextAlloc(TopMemoryContext, capacity * sizeof(Grant));
+	grants = NULL;
 	ngrants = 0;
+	grants = MemoryContextAlloc(TopMemoryContext, capacity * sizeof(Grant));
 
-	/* set first: an invalidation that comes in meanwhile must not be lost */
-	grants_valid = true;
 	scan = jobq_scan_begin(call, JOBQ_PRIVILEGE, INDEX_KEY, 0, NULL, NULL);
 	while ((slot = jobq_scan_next(scan)) != NULL)
 	{
@@ -124,6 +127,7 @@ load_grants(JobqCall *call)
 		g->privilege = find_privilege(name)->bit;
 	}
 	jobq_scan_end(scan);
+	grants_valid = resets == grant_resets;
 }
 
 /* May the caller do everything? */
@@ -209,33 +213,59 @@ jobq_job_visible(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(visible);
 }
 
-/* Run a GRANT or REVOKE for each of a comma-separated list of objects. */
+/* Grant or revoke on one object. */
 static void
-run_acl_commands(bool grant, const char *objtype, const char *objects, const char *except, Oid role)
+run_acl_command(bool grant, const char *right, const char *objtype, const char *object, Oid role)
 {
-	const char *schema = quote_identifier(get_namespace_name(jobq_schema()));
-	const char *rolename = quote_identifier(GetUserNameFromId(role, false));
-	char	   *list = pstrdup(objects);
-	char	   *save = NULL;
+	char	   *sql = psprintf("%s %s ON %s %s %s %s", grant ? "GRANT" : "REVOKE", right,
+							   objtype, object, grant ? "TO" : "FROM",
+							   quote_identifier(GetUserNameFromId(role, false)));
 
-	for (char *object = strtok_r(list, ",", &save); object; object = strtok_r(NULL, ",", &save))
+	if (SPI_execute(sql, false, 0) != SPI_OK_UTILITY)
+		elog(ERROR, "could not execute \"%s\"", sql);
+}
+
+/* Is a name in a comma-separated list? */
+static bool
+in_list(const char *list, const char *name)
+{
+	return strstr(psprintf(",%s,", list), psprintf(",%s,", name)) != NULL;
+}
+
+/*
+ * Grant or revoke on those members of the extension that are in the list of
+ * names and not in the one of exceptions.  Others may have made functions of
+ * the same names in its schema, so they are taken from pg_depend.
+ */
+static void
+run_acl_commands(bool grant, const char *names, const char *except, Oid role)
+{
+	SPITupleTable *members;
+	uint64		n;
+
+	if (SPI_execute("SELECT d.classid, d.objid FROM pg_catalog.pg_depend d"
+					" JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid"
+					" WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass"
+					" AND e.extname OPERATOR(pg_catalog.=) 'jobq'"
+					" AND d.deptype OPERATOR(pg_catalog.=) 'e'", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the members of extension jobq");
+	members = SPI_tuptable;
+	n = SPI_processed;
+	for (uint64 i = 0; i < n; i++)
 	{
-		StringInfoData sql;
+		bool		isnull;
+		Oid			class = DatumGetObjectId(SPI_getbinval(members->vals[i], members->tupdesc, 1, &isnull));
+		Oid			object = DatumGetObjectId(SPI_getbinval(members->vals[i], members->tupdesc, 2, &isnull));
+		char	   *name = class == ProcedureRelationId ? get_func_name(object) :
+		class == RelationRelationId ? get_rel_name(object) : NULL;
 
-		if (except && strstr(except, psprintf(",%s,", object)))
+		if (name == NULL || !in_list(names, name) || in_list(except, name))
 			continue;
-		for (char *p = object; *p; p++)
-		{
-			if (*p == ';')		/* between argument types */
-				*p = ',';
-		}
-		initStringInfo(&sql);
-		appendStringInfo(&sql, "%s %s ON %s %s.%s %s %s",
-						 grant ? "GRANT" : "REVOKE",
-						 strcmp(objtype, "ROUTINE") == 0 ? "EXECUTE" : "SELECT",
-						 objtype, schema, object, grant ? "TO" : "FROM", rolename);
-		if (SPI_execute(sql.data, false, 0) != SPI_OK_UTILITY)
-			elog(ERROR, "could not execute \"%s\"", sql.data);
+		if (class == ProcedureRelationId)
+			run_acl_command(grant, "EXECUTE", "ROUTINE", format_procedure_qualified(object), role);
+		else
+			run_acl_command(grant, "SELECT", "TABLE",
+							quote_qualified_identifier(get_namespace_name(jobq_schema()), name), role);
 	}
 }
 
@@ -245,14 +275,8 @@ run_schema_command(bool grant, Oid role)
 {
 	char	   *schema = get_namespace_name(jobq_schema());
 
-	if (grant ? jobq_has_schema_usage(jobq_schema(), role) : strcmp(schema, "public") == 0)
-		return;
-	if (SPI_execute(psprintf("%s USAGE ON SCHEMA %s %s %s",
-							 grant ? "GRANT" : "REVOKE", quote_identifier(schema),
-							 grant ? "TO" : "FROM",
-							 quote_identifier(GetUserNameFromId(role, false))),
-					false, 0) != SPI_OK_UTILITY)
-		elog(ERROR, "could not change the privileges of schema \"%s\"", schema);
+	if (grant ? !jobq_has_schema_usage(jobq_schema(), role) : strcmp(schema, "public") != 0)
+		run_acl_command(grant, "USAGE", "SCHEMA", quote_identifier(schema), role);
 }
 
 /* What job_grant and job_revoke have in common: arguments, rights, the row. */
@@ -307,38 +331,26 @@ change_grant(FunctionCallInfo fcinfo, bool grant)
 	if (grant)
 	{
 		run_schema_command(true, role);
-		run_acl_commands(true, "ROUTINE", info->routines, NULL, role);
-		run_acl_commands(true, "TABLE", info->views, NULL, role);
+		run_acl_commands(true, info->members, "", role);
 	}
 	else
 	{
-		StringInfoData routines;
-		StringInfoData views;
-		bool		any = false;
+		StringInfoData kept;
 
-		initStringInfo(&routines);
-		initStringInfo(&views);
-		appendStringInfoChar(&routines, ',');
-		appendStringInfoChar(&views, ',');
+		initStringInfo(&kept);
 		grants_valid = false;
 		load_grants(&call);
 		for (int i = 0; i < ngrants; i++)
 		{
-			if (grants[i].role != role)
-				continue;
-			any = true;
 			for (int p = 0; p < lengthof(privileges); p++)
 			{
-				if (privileges[p].bit != grants[i].privilege)
-					continue;
-				appendStringInfo(&routines, "%s,", privileges[p].routines);
-				appendStringInfo(&views, "%s,", privileges[p].views);
+				if (grants[i].role == role && grants[i].privilege == privileges[p].bit)
+					appendStringInfo(&kept, "%s,", privileges[p].members);
 			}
 		}
 		grants_valid = false;
-		run_acl_commands(false, "ROUTINE", info->routines, routines.data, role);
-		run_acl_commands(false, "TABLE", info->views, views.data, role);
-		if (!any)
+		run_acl_commands(false, info->members, kept.data, role);
+		if (kept.len == 0)
 			run_schema_command(false, role);
 	}
 	SPI_finish();

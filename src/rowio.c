@@ -29,6 +29,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/index.h"
+#include "catalog/pg_am_d.h"
 #include "nodes/execnodes.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -121,6 +122,45 @@ jobq_advance(void)
 	CommandCounterIncrement();
 }
 
+static const int column_counts[JOBQ_NTABLES] = {
+	[JOBQ_JOB] = JOB_NATTS,
+	[JOBQ_DEPENDENCY] = DEP_NATTS,
+	[JOBQ_WAITING] = WAITING_NATTS,
+	[JOBQ_SCHEDULED] = SCHEDULED_NATTS,
+	[JOBQ_READY] = READY_NATTS,
+	[JOBQ_LEASE] = LEASE_NATTS,
+	[JOBQ_EXPIRY] = EXPIRY_NATTS,
+	[JOBQ_ATTEMPT] = ATTEMPT_NATTS,
+	[JOBQ_QUEUE] = QUEUE_NATTS,
+	[JOBQ_PRIVILEGE] = PRIVILEGE_NATTS,
+	[JOBQ_HOME] = HOME_NATTS,
+};
+
+/* A table whose columns are not those of CREATE EXTENSION cannot be used. */
+static void
+check_columns(Relation rel, JobqTable table)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	bool		ok = desc->natts == column_counts[table];
+
+	for (int i = 0; ok && i < desc->natts; i++)
+		ok = !TupleDescAttr(desc, i)->attisdropped;
+	if (!ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("columns of table \"%s\" of extension jobq were added or dropped",
+						RelationGetRelationName(rel)),
+				 errhint("Dump the jobs, drop the extension and create it again; keep other data in tables of your own.")));
+}
+
+/* Is this the partial index that CREATE EXTENSION makes on job_ready? */
+static bool
+is_our_partial(JobqTable table, Relation index)
+{
+	return table == JOBQ_READY && index->rd_index->indnatts == 1 &&
+		index->rd_index->indkey.values[0] == READY_JOB_ID;
+}
+
 /* Open a table with its indexes for the rest of the call. */
 static JobqRel *
 open_rel(JobqCall *call, JobqTable table)
@@ -137,6 +177,7 @@ open_rel(JobqCall *call, JobqTable table)
 	r = palloc0(sizeof(JobqRel));
 	r->table = table;
 	r->rel = table_open(jobq_table_oid(table), RowExclusiveLock);
+	check_columns(r->rel, table);
 	oids = RelationGetIndexList(r->rel);
 	foreach(lc, oids)
 	{
@@ -156,7 +197,7 @@ open_rel(JobqCall *call, JobqTable table)
 		r->indexes[r->nindexes] = index;
 		r->infos[r->nindexes] = BuildIndexInfo(index);
 		if (r->infos[r->nindexes]->ii_Expressions != NIL ||
-			(r->infos[r->nindexes]->ii_Predicate != NIL && table != JOBQ_READY))
+			(r->infos[r->nindexes]->ii_Predicate != NIL && !is_our_partial(table, index)))
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("index \"%s\" on a table of extension jobq is partial or on an expression",
@@ -170,7 +211,7 @@ open_rel(JobqCall *call, JobqTable table)
 	return r;
 }
 
-/* Find the index that begins with the given columns and can be scanned. */
+/* Find the index that begins with the given columns, in our order, and can be scanned. */
 static Relation
 choose_index(JobqRel *r, JobqIndex which)
 {
@@ -178,11 +219,18 @@ choose_index(JobqRel *r, JobqIndex which)
 
 	for (int i = 0; i < r->nindexes; i++)
 	{
-		Form_pg_index form = r->indexes[i]->rd_index;
-		bool		match = form->indisvalid && form->indnkeyatts >= want->ncolumns;
+		Relation	index = r->indexes[i];
+		Form_pg_index form = index->rd_index;
+		bool		match = form->indisvalid && form->indnkeyatts >= want->ncolumns &&
+		index->rd_rel->relam == BTREE_AM_OID;
 
 		for (int c = 0; match && c < want->ncolumns; c++)
-			match = form->indkey.values[c] == want->columns[c];
+		{
+			bool		descending = r->table == JOBQ_READY && want->columns[c] == READY_PRIORITY;
+
+			match = form->indkey.values[c] == want->columns[c] &&
+				((index->rd_indoption[c] & INDOPTION_DESC) != 0) == descending;
+		}
 		if (match)
 			return r->indexes[i];
 	}

@@ -203,15 +203,19 @@ insert_job(JobqCall *call, const JobqSubmission *s, int outcome)
 }
 
 /* See that the worker looks at a job when it expires. */
-static void
-insert_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
+void
+jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
 {
 	Datum		values[EXPIRY_NATTS];
 	bool		nulls[EXPIRY_NATTS] = {false};
+	TupleTableSlot *noted;
 
 	jobq_set(values, nulls, EXPIRY_EXPIRES_AT, TimestampTzGetDatum(expires_at));
 	jobq_set(values, nulls, EXPIRY_JOB_ID, Int64GetDatum(id));
-	jobq_insert(call, JOBQ_EXPIRY, values, nulls);
+	noted = jobq_find(call, JOBQ_EXPIRY, INDEX_KEY, 2, values);
+	if (noted == NULL)
+		jobq_insert(call, JOBQ_EXPIRY, values, nulls);
+	jobq_slot_free(noted);
 	jobq_announce_deadline(DEADLINE_EXPIRY, expires_at);
 }
 
@@ -262,7 +266,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	else
 	{
 		if (s->expires_at != 0)
-			insert_expiry(call, s->id, s->expires_at);
+			jobq_note_expiry(call, s->id, s->expires_at);
 		if (verdict == VERDICT_READY)
 			jobq_place(call, &carry, s->id);
 		else

@@ -695,7 +695,12 @@ look_around(void)
 	SpinLockRelease(&database->mutex);
 
 	error = run(home_work, NULL, true);
-	look_at = error == NULL ? DT_NOEND : GetCurrentTimestamp() + retry_delay(look_failures.count);
+	if (error == NULL)
+		look_failures.count = 0;
+
+	/* elsewhere than at home only a poke wakes us; one could be missed */
+	look_at = at_home && error == NULL ? DT_NOEND : GetCurrentTimestamp() +
+		(error ? retry_delay(look_failures.count) : jobq_sweep_interval_ms * INT64CONST(1000));
 	if (error != NULL && failed(&look_failures, error))
 		report_error(error, "read where it may act", 0);
 }

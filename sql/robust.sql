@@ -1,0 +1,43 @@
+-- What others did to the tables, or put into them, must not stop the queue
+\pset format unaligned
+\pset tuples_only on
+-- a result that is short as jsonb and very long as text
+SELECT job_submit('parent', queue => 'robust') AS parent \gset
+SELECT job_submit('child', queue => 'robust', depends_on => ARRAY[:parent]) AS child \gset
+SELECT count(job_complete(job_id, token, (SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 500)))) FROM job_claim('robust');
+SELECT kind, jsonb_array_length(inputs -> :'parent') FROM job_claim('robust');
+-- one that is nested more deeply than the inputs can be: they are read with job_result
+SELECT job_submit('deep parent', queue => 'robust') AS parent \gset
+SELECT job_submit('deep child', queue => 'robust', depends_on => ARRAY[:parent]) AS child \gset
+SELECT count(job_complete(job_id, token, (repeat('[', 3000) || repeat(']', 3000))::jsonb)) FROM job_claim('robust');
+SELECT kind, inputs FROM job_claim('robust');
+-- results of every type come through as they are
+SELECT job_submit('p' || i, queue => 'robust') FROM generate_series(1, 6) i \g /dev/null
+SELECT job_submit('all', queue => 'robust', depends_on => ARRAY(SELECT id FROM job WHERE kind ~ '^p[1-6]$')) AS child \gset
+SELECT count(job_complete(job_id, token, ('[null, "x", 1.50, [1, [2, {}]], {"a": {"b": []}}]'::jsonb) -> (substr(kind, 2)::int - 1)))
+FROM job_claim('robust', max_jobs => 6);
+SELECT v FROM job_claim('robust'), jsonb_each(inputs) e(k, v) ORDER BY k::bigint;
+-- a column more
+BEGIN;
+ALTER TABLE job_ready ADD COLUMN note text;
+SELECT job_submit('x', queue => 'robust');
+ROLLBACK;
+-- an index on an expression, and indexes of another order, which must not be taken for ours
+BEGIN;
+CREATE INDEX ON job_scheduled ((run_at IS NULL));
+SELECT job_submit('x', queue => 'robust', run_at => '2999-01-01');
+ROLLBACK;
+BEGIN;
+DROP INDEX job_ready_order;
+CREATE INDEX ON job_ready (lane, priority, position);
+SELECT job_claim('robust');
+ROLLBACK;
+-- a function with the name of one of ours
+CREATE FUNCTION job_result(text) RETURNS int LANGUAGE sql AS 'SELECT 1';
+REVOKE EXECUTE ON FUNCTION job_result(text) FROM PUBLIC;
+CREATE ROLE regress_jobq_robust;
+SELECT job_grant('regress_jobq_robust', 'robust', 'work');
+SELECT p.oid::regprocedure FROM pg_proc p WHERE proname = 'job_result' AND has_function_privilege('regress_jobq_robust', p.oid, 'EXECUTE') ORDER BY 1;
+SELECT job_revoke('regress_jobq_robust', 'robust', 'work');
+DROP FUNCTION job_result(text);
+DROP ROLE regress_jobq_robust;
