@@ -15,7 +15,9 @@ my $seed = $ENV{JOBQ_SEED} // time % 1000000;
 note("JOBQ_SEED=$seed");
 srand($seed);
 
-my $node = jobq_node('snapshot', conf => 'autovacuum_naptime = 1s');
+# The serializable holder makes the server keep what every serializable
+# transaction since has read; the default is too little for that.
+my $node = jobq_node('snapshot', conf => "autovacuum_naptime = 1s\nmax_pred_locks_per_transaction = 2048");
 my $c = JobqClient->new($node);
 
 # Something old before all begins: a reader, and one that has an xid.
