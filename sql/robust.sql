@@ -27,7 +27,7 @@ BEGIN;
 CREATE INDEX ON job_scheduled ((run_at IS NULL));
 SELECT job_submit('x', queue => 'robust', run_at => '2999-01-01');
 ROLLBACK;
-BEGIN;
+BEGIN ISOLATION LEVEL REPEATABLE READ;
 DROP INDEX job_ready_order;
 CREATE INDEX ON job_ready (lane, priority, position);
 SELECT job_claim('robust');

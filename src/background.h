@@ -105,6 +105,10 @@ extern Size jobq_beat_size(void);
 extern void jobq_beat_shmem_init(void *area, bool found, LWLockPadded *locks);
 extern int	jobq_beat_stale(int partition, TimestampTz before, JobqBeatRef *refs, int max);
 
+/* handout.c */
+extern Size jobq_handout_size(void);
+extern void jobq_handout_shmem_init(void *area, bool found, LWLockPadded *locks);
+
 /* waiter.c */
 extern Size jobq_waiter_size(void);
 extern void jobq_waiter_shmem_init(void *area, bool found, LWLock *lock);

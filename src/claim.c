@@ -9,8 +9,16 @@
  * worker is just about to cancel: to do that here, with all that follows
  * from it, could wait for others.
  *
- * In REPEATABLE READ and SERIALIZABLE transactions it looks for jobs under the
- * transaction's snapshot and passes over what changed since.
+ * Which rows come next is known to the hand-out (handout.c).  What it names is
+ * fetched under a snapshot taken after that, compared, and deleted without
+ * waiting.  A row that is there but locked by somebody who does not delete it
+ * is offered again when this transaction ends.
+ *
+ * Three kinds of claims scan the index instead, from the hand-out's floors:
+ * those of REPEATABLE READ and SERIALIZABLE transactions, which look under the
+ * transaction's snapshot and pass over what changed since; those of a
+ * transaction that has made jobs of that lane ready itself, which the hand-out
+ * does not know of yet; and those of lanes for which it has no room.
  */
 #include "postgres.h"
 
@@ -27,13 +35,17 @@
 #include "jobq.h"
 
 #define MAX_INPUT_DEPTH	1000	/* of arrays and objects in one result */
+#define MAX_POPPED		256		/* candidates taken at once */
 
-/* A lane that a claim takes from, and its next row */
+static const JobqKey no_key = {PG_INT16_MIN, PG_INT64_MAX};
+
+/* A lane that a claim takes from */
 typedef struct Source
 {
-	JobqScan   *scan;
-	TupleTableSlot *next;
 	JobqQueue	queue;
+	JobqKey		next;			/* of the next row; no_key: there is none */
+	JobqLaneScan *scan;			/* NULL: the hand-out knows */
+	TupleTableSlot *slot;		/* the next row of the scan */
 } Source;
 
 typedef struct Claim
@@ -209,21 +221,15 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTab
 	jobq_announce_deadline(DEADLINE_LEASE, deadline);
 }
 
-/* Take one row of job_ready; false: somebody else has it, or it is no job to run. */
+/* Turn a row of job_ready that was deleted into a lease; false: there is no such job. */
 static bool
-take(Claim *claim, Source *source, JobqAssignment *a)
+assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, JobqAssignment *a)
 {
-	JobqCall   *call = claim->call;
 	JobqCarry	carry;
 	TupleTableSlot *job;
 
-	jobq_carry_from_slot(JOBQ_READY, source->next, &carry);
-	if (carry.expires_at != 0 && carry.expires_at <= call->now && carry.attempt == 0)
-		return false;			/* the background worker cancels it */
-	if (!jobq_try_delete(call, JOBQ_READY, source->next))
-		return false;
-	jobq_announce_taken(carry.lane);
-	job = jobq_find_id(call, JOBQ_JOB, carry.job_id);
+	jobq_carry_from_slot(JOBQ_READY, row, &carry);
+	job = jobq_find_id(claim->call, JOBQ_JOB, carry.job_id);
 	if (job == NULL)
 	{
 		ereport(WARNING,
@@ -231,30 +237,154 @@ take(Claim *claim, Source *source, JobqAssignment *a)
 				 errdetail("It was removed by hand; what was left of it is removed now.")));
 		return false;
 	}
-	lease_job(claim, &source->queue, &carry, job, a);
+	lease_job(claim, queue, &carry, job, a);
 	jobq_slot_free(job);
 	return true;
 }
 
-/* The source whose next row comes first, or NULL. */
+/* Is it a job that the background worker is about to cancel? */
+static bool
+expired(JobqCall *call, TupleTableSlot *row)
+{
+	TimestampTz at = jobq_attr_int64(row, READY_EXPIRES_AT);
+
+	return at != 0 && at <= call->now && jobq_attr_int32(row, READY_ATTEMPT) == 0;
+}
+
+/* Take a row that a scan found; false: somebody else has it, or it is no job to run. */
+static bool
+take_scanned(Claim *claim, Source *source, JobqAssignment *a)
+{
+	return !expired(claim->call, source->slot) &&
+		jobq_displace(claim->call, JOBQ_READY, source->slot, false) &&
+		assign(claim, &source->queue, source->slot, a);
+}
+
+/* The same for a candidate, which was announced as taken when it was popped. */
+static bool
+take_candidate(Claim *claim, Source *source, const JobqCandidate *c, Snapshot snapshot,
+			   JobqAssignment *a)
+{
+	JobqCall   *call = claim->call;
+	JobqReady	ready = {.lane = source->queue.lane,.position = c->position,.tid = c->tid,
+	.priority = c->priority};
+	TupleTableSlot *row = jobq_fetch_ready(call, &ready, snapshot);
+	bool		ok = false;
+
+	if (row == NULL || expired(call, row))
+		ok = false;
+	else if (jobq_try_delete(call, JOBQ_READY, row))
+		ok = assign(claim, &source->queue, row, a);
+	else if (!jobq_being_deleted(call, JOBQ_READY, row))
+	{
+		jobq_ready_origin(call, &ready);
+		jobq_announce_ready(&ready);
+	}
+	jobq_slot_free(row);
+	return ok;
+}
+
+/* Go on to the next row of a scan. */
+static void
+next_scanned(Source *source)
+{
+	source->slot = jobq_lane_scan_next(source->scan);
+	source->next = no_key;
+	if (source->slot != NULL)
+	{
+		source->next.priority = jobq_attr_int16(source->slot, READY_PRIORITY);
+		source->next.position = jobq_attr_int64(source->slot, READY_POSITION);
+	}
+}
+
+/* Scan a lane from here on. */
+static void
+begin_scan(Claim *claim, Source *source)
+{
+	int64		lane = source->queue.lane;
+	JobqFloors *floors = jobq_handout_floors(claim->call, lane);
+
+	source->scan = jobq_lane_scan_begin(claim->call, lane, floors, IsolationUsesXactSnapshot() ?
+										GetTransactionSnapshot() : GetLatestSnapshot());
+	next_scanned(source);
+}
+
+/* Find out what comes next in a lane. */
+static void
+look(Claim *claim, Source *source)
+{
+	if (source->scan == NULL &&
+		!jobq_handout_peek(claim->call, source->queue.lane, &source->next))
+		begin_scan(claim, source);
+}
+
+/*
+ * Take up to max jobs of a lane whose keys are not after the limit, but not
+ * necessarily all that there are.  Returns how many, or -1: there are no more.
+ */
+static int
+take(Claim *claim, Source *source, JobqKey limit, int max, JobqAssignment *a)
+{
+	JobqCandidate popped[MAX_POPPED];
+	Snapshot	snapshot;
+	int			npopped = -1;
+	int			n = 0;
+
+	if (source->scan == NULL)
+		npopped = jobq_handout_pop(claim->call, source->queue.lane, limit, Min(max, MAX_POPPED), popped);
+	if (npopped == 0)
+		return -1;
+	if (npopped > 0)
+	{
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		for (int i = 0; i < npopped; i++)
+		{
+			if (take_candidate(claim, source, &popped[i], snapshot, &a[n]))
+				n++;
+		}
+		UnregisterSnapshot(snapshot);
+		return n;
+	}
+
+	if (source->scan == NULL)
+		begin_scan(claim, source);
+	if (jobq_compare_keys(source->next, no_key) == 0)
+		return -1;
+	while (n < max && jobq_compare_keys(source->next, no_key) < 0 &&
+		   jobq_compare_keys(source->next, limit) <= 0)
+	{
+		if (take_scanned(claim, source, &a[n]))
+			n++;
+		next_scanned(source);
+	}
+	return n;
+}
+
+/* The source whose next row comes first, and where another's comes; NULL: there is none. */
 static Source *
-best_source(Source *sources, int n)
+best_source(Claim *claim, Source *sources, int n, JobqKey *limit)
 {
 	Source	   *best = NULL;
 
+	*limit = no_key;
+	if (n == 1)
+		return &sources[0];
 	for (int i = 0; i < n; i++)
 	{
 		Source	   *s = &sources[i];
-		int			diff;
 
-		if (s->next == NULL)
+		look(claim, s);
+		if (jobq_compare_keys(s->next, no_key) == 0)
 			continue;
-		diff = best == NULL ? 1 : jobq_attr_int16(s->next, READY_PRIORITY) -
-			jobq_attr_int16(best->next, READY_PRIORITY);
-		if (diff > 0 ||
-			(diff == 0 && jobq_attr_int64(s->next, READY_POSITION) <
-			 jobq_attr_int64(best->next, READY_POSITION)))
+		if (best == NULL)
 			best = s;
+		else if (jobq_compare_keys(s->next, best->next) < 0)
+		{
+			*limit = best->next;
+			best = s;
+		}
+		else if (jobq_compare_keys(s->next, *limit) < 0)
+			*limit = s->next;
 	}
 	return best;
 }
@@ -269,18 +399,16 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 {
 	Claim		claim = {.call = call,.worker = worker,.lease = lease};
 	Source	   *sources = palloc0(Max(nqueues, 1) * sizeof(Source));
-	Snapshot	snapshot;
+	JobqKey		limit;
 	Source	   *s;
 	int			nsources = 0;
+	int			room = Min(max_jobs, MAX_POPPED);
 	int			n = 0;
 
-	*out = palloc(sizeof(JobqAssignment) * Min(max_jobs, 64));
-	snapshot = RegisterSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot() :
-								GetLatestSnapshot());
+	*out = palloc(sizeof(JobqAssignment) * room);
 	for (int i = 0; i < nqueues; i++)
 	{
 		int64		lane = jobq_lane(queues[i]);
-		Datum		key = Int64GetDatum(lane);
 		bool		seen = false;
 
 		for (int k = 0; k < nsources; k++)
@@ -292,23 +420,32 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 		jobq_queue_settings(call, lane, &s->queue);
 		if (s->queue.paused)
 			continue;
-		s->scan = jobq_scan_begin(call, JOBQ_READY, INDEX_KEY, 1, &key, snapshot);
-		s->next = jobq_scan_next(s->scan);
+		if (IsolationUsesXactSnapshot() || jobq_own_ready(lane, NULL))
+			begin_scan(&claim, s);
 		nsources++;
 	}
 
-	while (n < max_jobs && (s = best_source(sources, nsources)) != NULL)
+	while (n < max_jobs && nsources > 0 &&
+		   (s = best_source(&claim, sources, nsources, &limit)) != NULL)
 	{
-		if (n >= 64 && (n & (n - 1)) == 0)
-			*out = repalloc_huge(*out, sizeof(JobqAssignment) * n * 2);
-		if (take(&claim, s, &(*out)[n]))
-			n++;
-		s->next = jobq_scan_next(s->scan);
+		int			taken;
+
+		if (n == room)
+		{
+			room = Min((int64) room * 2, max_jobs);
+			*out = repalloc_huge(*out, sizeof(JobqAssignment) * room);
+		}
+		taken = take(&claim, s, limit, room - n, &(*out)[n]);
+		if (taken < 0 && nsources == 1)
+			break;
+		n += Max(taken, 0);
 	}
 
 	for (int i = 0; i < nsources; i++)
-		jobq_scan_end(sources[i].scan);
-	UnregisterSnapshot(snapshot);
+	{
+		if (sources[i].scan != NULL)
+			jobq_lane_scan_end(sources[i].scan);
+	}
 	if (n > 0)
 		jobq_forbid_prepare("cannot PREPARE a transaction that has claimed jobs");
 	return n;

@@ -35,6 +35,15 @@ typedef bool JobqUpdateIndexes;
 	index_beginscan(heap, index, snapshot, nkeys, 0)
 #endif
 
+/* the file that holds a table */
+#if PG_VERSION_NUM >= 160000
+typedef RelFileNumber JobqFileNumber;
+#define jobq_file_number(rel)	((rel)->rd_locator.relNumber)
+#else
+typedef Oid JobqFileNumber;
+#define jobq_file_number(rel)	((rel)->rd_node.relNode)
+#endif
+
 #if PG_VERSION_NUM >= 160000
 #define jobq_has_schema_usage(schema, role) \
 	(object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE) == ACLCHECK_OK)

@@ -213,14 +213,12 @@ jobq_job_cancel(PG_FUNCTION_ARGS)
 			done = true;
 		else if (table == JOBQ_LEASE)
 			done = changed = request_cancel(&call, state, PG_GETARG_DATUM(1), !PG_ARGISNULL(1));
-		else if (jobq_delete(&call, table, state))
+		else if (jobq_displace(&call, table, state, true))
 		{
 			JobqWork   *work = jobq_work_create(&call);
 			JobqCarry	carry;
 
 			jobq_carry_from_slot(table, state, &carry);
-			if (table == JOBQ_READY)
-				jobq_announce_taken(carry.lane);
 			decide_cancelled(work, &carry,
 							 PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
 			jobq_work_run(work, NULL, NULL);
@@ -376,11 +374,9 @@ hold(JobqCall *call, TupleTableSlot *job, JobqTable table, TupleTableSlot *state
 
 	if (table == JOBQ_WAITING)
 		return set_held(call, state, true);
-	if (!jobq_delete(call, table, state))
+	if (!jobq_displace(call, table, state, true))
 		return false;
 	jobq_carry_from_slot(table, state, &carry);
-	if (table == JOBQ_READY)
-		jobq_announce_taken(carry.lane);
 	jobq_place_waiting(call, &carry, &none, jobq_attr_int16(job, JOB_RULE),
 					   jobq_attr_int32(job, JOB_QUORUM), false, true);
 	return true;
@@ -534,7 +530,7 @@ jobq_expire_job(JobqCall *call, int64 job_id)
 	{
 		JobqWork   *work;
 
-		if (!jobq_try_delete(call, table, state))
+		if (!jobq_displace(call, table, state, false))
 		{
 			jobq_slot_free(state);
 			jobq_slot_free(job);

@@ -139,10 +139,11 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
 	Node	   *stmt = pstmt->utilityStmt;
-	bool		commit_prepared;
+	bool		prepared;		/* whether one ends here */
 
-	commit_prepared = IsA(stmt, TransactionStmt) &&
-		((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED;
+	prepared = IsA(stmt, TransactionStmt) &&
+		(((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED ||
+		 ((TransactionStmt *) stmt)->kind == TRANS_STMT_ROLLBACK_PREPARED);
 	if (jobq_shmem_ready() && IsTransactionState() && !RecoveryInProgress())
 	{
 		Oid			database = wanted_database(stmt);
@@ -157,10 +158,11 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 
 	/* it announced nothing, see xact.c */
-	if (commit_prepared && jobq_shmem_ready())
+	if (prepared && jobq_shmem_ready())
 	{
 		JobqDatabase *db = jobq_my_database(false);
 
+		jobq_handout_forget_database();
 		if (db != NULL)
 			jobq_database_poke(db, POKE_LOOK | POKE_SWEEP);
 		jobq_wake_all();

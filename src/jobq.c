@@ -26,6 +26,9 @@ int			jobq_max_result_size = JOBQ_DEFAULT_MAX_RESULT_KB;
 int			jobq_max_inputs_size = JOBQ_DEFAULT_MAX_INPUTS_KB;
 int			jobq_max_heartbeats = JOBQ_DEFAULT_MAX_HEARTBEATS;
 int			jobq_max_databases = JOBQ_DEFAULT_MAX_DATABASES;
+int			jobq_max_lanes = JOBQ_DEFAULT_MAX_LANES;
+int			jobq_lane_candidates = JOBQ_DEFAULT_LANE_CANDIDATES;
+int			jobq_lane_priorities = JOBQ_DEFAULT_LANE_PRIORITIES;
 int			jobq_sweep_interval_ms = JOBQ_DEFAULT_SWEEP_INTERVAL_MS;
 int			jobq_notify_interval_ms = JOBQ_DEFAULT_NOTIFY_INTERVAL_MS;
 
@@ -95,6 +98,21 @@ define_settings(void)
 								"Databases that can use jobq.",
 								NULL,
 								&jobq_max_databases, JOBQ_DEFAULT_MAX_DATABASES, 1, 1000,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+		DefineCustomIntVariable("jobq.max_lanes",
+								"Queues whose next jobs are kept in shared memory.",
+								"More queues work, but each use of one begins with a scan.",
+								&jobq_max_lanes, JOBQ_DEFAULT_MAX_LANES, 1, 10000,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+		DefineCustomIntVariable("jobq.lane_candidates",
+								"How many of a queue's next jobs are kept in shared memory.",
+								NULL,
+								&jobq_lane_candidates, JOBQ_DEFAULT_LANE_CANDIDATES, 1, 100000,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+		DefineCustomIntVariable("jobq.lane_priorities",
+								"Priorities of a queue whose first jobs are kept in shared memory.",
+								"Lower ones are scanned from their beginning.",
+								&jobq_lane_priorities, JOBQ_DEFAULT_LANE_PRIORITIES, 1, 65536,
 								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	}
 	MarkGUCPrefixReserved("jobq");

@@ -43,6 +43,9 @@
 #define JOBQ_DEFAULT_MAX_INPUTS_KB	1024
 #define JOBQ_DEFAULT_MAX_HEARTBEATS	100000
 #define JOBQ_DEFAULT_MAX_DATABASES	64
+#define JOBQ_DEFAULT_MAX_LANES		128
+#define JOBQ_DEFAULT_LANE_CANDIDATES	512
+#define JOBQ_DEFAULT_LANE_PRIORITIES	16
 #define JOBQ_DEFAULT_SWEEP_INTERVAL_MS	60000
 #define JOBQ_DEFAULT_NOTIFY_INTERVAL_MS	5
 
@@ -354,7 +357,26 @@ extern void jobq_open_call(JobqCall *call);
 extern void jobq_close_call(JobqCall *call);
 extern void jobq_advance(void);
 
-extern void jobq_insert(JobqCall *call, JobqTable table, Datum *values, bool *nulls);
+/* A row of job_ready, as the hand-out knows it */
+typedef struct JobqReady
+{
+	int64		lane;
+	int64		position;
+	int64		count;			/* jobs to wake waiters for */
+	Oid			table;			/* InvalidOid: there is no row, only wake */
+	JobqFileNumber file;
+	ItemPointerData tid;
+	int16		priority;
+	bool		many;			/* rows of this priority from position on */
+} JobqReady;
+
+extern ItemPointerData jobq_insert(JobqCall *call, JobqTable table, Datum *values, bool *nulls);
+extern JobqScan *jobq_scan_ready(JobqCall *call, int64 lane, int16 priority, int16 down_to,
+								 int64 from, int64 upto, Snapshot snapshot);
+extern TupleTableSlot *jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot);
+extern void jobq_ready_origin(JobqCall *call, JobqReady *ready);
+extern void jobq_ready_from_slot(JobqCall *call, TupleTableSlot *slot, JobqReady *ready);
+extern bool jobq_being_deleted(JobqCall *call, JobqTable table, TupleTableSlot *slot);
 extern JobqScan *jobq_scan_begin(JobqCall *call, JobqTable table, JobqIndex which,
 								 int nkeys, const Datum *keys, Snapshot snapshot);
 extern JobqScan *jobq_scan_range(JobqCall *call, JobqTable table, JobqIndex which,
@@ -565,6 +587,7 @@ extern void jobq_place_waiting(JobqCall *call, const JobqCarry *carry, const Job
 extern void jobq_set_counters(Datum *values, bool *nulls, const JobqCounters *c);
 extern void jobq_carry_from_slot(JobqTable table, TupleTableSlot *slot, JobqCarry *carry);
 extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **state);
+extern bool jobq_displace(JobqCall *call, JobqTable table, TupleTableSlot *state, bool wait);
 
 /* ----------------
  *		depend.c
@@ -643,6 +666,67 @@ extern bool jobq_move_due_job(JobqCall *call, int64 job_id);	/* place.c */
 extern bool jobq_expire_job(JobqCall *call, int64 job_id);	/* control.c */
 
 /* ----------------
+ *		handout.c
+ * ----------------
+ */
+
+/* The order in which jobs are handed out: higher priority, then lower position */
+typedef struct JobqKey
+{
+	int16		priority;
+	int64		position;
+} JobqKey;
+
+typedef struct JobqCandidate
+{
+	int64		position;
+	ItemPointerData tid;
+	int16		priority;
+} JobqCandidate;
+
+typedef struct JobqFloor
+{
+	int64		position;		/* no row to hand out is below */
+	int64		offered;		/* lowest since the last refill began */
+	int16		priority;
+} JobqFloor;
+
+/* Where the rows of a lane begin; priorities in descending order */
+typedef struct JobqFloors
+{
+	int			n;
+	int			rest;			/* nothing is known of priorities below */
+	bool		dropped;		/* one was, since the last refill began */
+	JobqFloor	floors[FLEXIBLE_ARRAY_MEMBER];
+} JobqFloors;
+
+/* How far a sweep is */
+typedef struct JobqSweep
+{
+	int			entry;
+	int			priority;
+	int64		position;
+} JobqSweep;
+
+typedef struct JobqLaneScan JobqLaneScan;
+
+extern int	jobq_compare_keys(JobqKey a, JobqKey b);
+extern void jobq_floors_init(JobqFloors *f);
+extern void jobq_floors_lower(JobqFloors *f, JobqKey key, bool refilling);
+extern JobqFloors *jobq_handout_floors(JobqCall *call, int64 lane);
+extern JobqLaneScan *jobq_lane_scan_begin(JobqCall *call, int64 lane, const JobqFloors *floors,
+										  Snapshot snapshot);
+extern TupleTableSlot *jobq_lane_scan_next(JobqLaneScan *s);
+extern void jobq_lane_scan_end(JobqLaneScan *s);
+extern bool jobq_handout_peek(JobqCall *call, int64 lane, JobqKey *key);
+extern int	jobq_handout_pop(JobqCall *call, int64 lane, JobqKey limit, int max, JobqCandidate *out);
+extern void jobq_handout_offer(const JobqReady *ready);
+extern void jobq_handout_forget_database(void);
+extern void jobq_handout_at_abort(void);
+extern void jobq_handout_sweep_begin(JobqSweep *sweep);
+extern bool jobq_handout_sweep(JobqCall *call, JobqSweep *sweep);
+
+/* ----------------
  *		xact.c: what a transaction does to shared memory when it commits
  * ----------------
  */
@@ -655,8 +739,9 @@ typedef enum JobqDeadline
 } JobqDeadline;
 
 extern void jobq_xact_init(void);
-extern void jobq_announce_ready(int64 lane);
-extern void jobq_announce_taken(int64 lane);
+extern void jobq_announce_ready(const JobqReady *ready);
+extern void jobq_reserve_taken(int n);
+extern void jobq_announce_taken(const JobqReady *ready);
 extern void jobq_announce_decided(int64 job_id);
 extern void jobq_announce_deadline(JobqDeadline kind, TimestampTz at);
 extern void jobq_announce_lease(int64 job_id, int64 token, TimestampTz until);
@@ -664,6 +749,7 @@ extern void jobq_announce_lease_end(int64 job_id, int64 token);
 extern void jobq_announce_cancel_request(int64 job_id, int64 token);
 extern void jobq_announce_wake_worker(void);
 extern void jobq_announce_resumed(int64 lane);
+extern bool jobq_own_ready(int64 lane, JobqFloors *floors);
 extern void jobq_forbid_prepare(const char *why);
 
 /* ----------------
@@ -725,6 +811,9 @@ extern int	jobq_max_result_size;
 extern int	jobq_max_inputs_size;
 extern int	jobq_max_heartbeats;
 extern int	jobq_max_databases;
+extern int	jobq_max_lanes;
+extern int	jobq_lane_candidates;
+extern int	jobq_lane_priorities;
 extern int	jobq_sweep_interval_ms;
 extern int	jobq_notify_interval_ms;
 

@@ -37,6 +37,7 @@ jobq_place_ready(JobqCall *call, const JobqCarry *carry, int64 position)
 {
 	Datum		values[READY_NATTS] = {0};
 	bool		nulls[READY_NATTS];
+	JobqReady	ready = {.lane = carry->lane,.position = position,.count = 1,.priority = carry->priority};
 	JobqQueue	queue;
 
 	memset(nulls, true, sizeof(nulls));
@@ -49,9 +50,9 @@ jobq_place_ready(JobqCall *call, const JobqCarry *carry, int64 position)
 	jobq_set(values, nulls, READY_FAILED, Int32GetDatum(carry->failed));
 	jobq_set(values, nulls, READY_LOST, Int32GetDatum(carry->lost));
 	jobq_set(values, nulls, READY_PRIORITY, Int16GetDatum(carry->priority));
-	jobq_insert(call, JOBQ_READY, values, nulls);
-
-	jobq_announce_ready(carry->lane);
+	jobq_ready_origin(call, &ready);
+	ready.tid = jobq_insert(call, JOBQ_READY, values, nulls);
+	jobq_announce_ready(&ready);
 	jobq_queue_settings(call, carry->lane, &queue);
 	if (queue.known && queue.notify == JOBQ_NOTIFY_TRANSACTIONAL)
 		Async_Notify(psprintf("job_queue_%s", queue.name), "");
@@ -221,6 +222,25 @@ jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **state)
 	}
 	UnregisterSnapshot(snapshot);
 	return *state ? found : JOBQ_JOB;
+}
+
+/*
+ * Remove the state row of a job, which is then placed elsewhere or decided.
+ * False: it changed, or, if not to wait, somebody else has it.
+ */
+bool
+jobq_displace(JobqCall *call, JobqTable table, TupleTableSlot *state, bool wait)
+{
+	if (!(wait ? jobq_delete(call, table, state) : jobq_try_delete(call, table, state)))
+		return false;
+	if (table == JOBQ_READY)
+	{
+		JobqReady	ready;
+
+		jobq_ready_from_slot(call, state, &ready);
+		jobq_announce_taken(&ready);
+	}
+	return true;
 }
 
 /*

@@ -31,6 +31,7 @@
 #include "catalog/index.h"
 #include "catalog/pg_am_d.h"
 #include "nodes/execnodes.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -265,18 +266,21 @@ insert_index_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which)
 		jobq_index_insert_cleanup(r->indexes[i], r->infos[i]);
 }
 
-/* Insert a row. */
-void
+/* Insert a row; returns where it is. */
+ItemPointerData
 jobq_insert(JobqCall *call, JobqTable table, Datum *values, bool *nulls)
 {
 	JobqRel    *r = open_rel(call, table);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
 	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(r->rel), values, nulls);
+	ItemPointerData tid;
 
 	ExecStoreHeapTuple(tuple, slot, true);
 	table_tuple_insert(r->rel, slot, GetCurrentCommandId(true), 0, NULL);
 	insert_index_entries(r, slot, JOBQ_ALL_INDEXES);
+	tid = slot->tts_tid;
 	ExecDropSingleTupleTableSlot(slot);
+	return tid;
 }
 
 /* Begin a scan with the given keys; NULL snapshot: the latest. */
@@ -324,6 +328,36 @@ jobq_scan_range(JobqCall *call, JobqTable table, JobqIndex which,
 	ScanKeyInit(&skeys[1], 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(upto));
 	return begin_scan(call, table, which, 2, skeys, snapshot);
+}
+
+/*
+ * Scan the rows of job_ready of a lane, in the order in which they are handed
+ * out, of some priorities, and of positions from .. upto where it is one priority.
+ */
+JobqScan *
+jobq_scan_ready(JobqCall *call, int64 lane, int16 priority, int16 down_to,
+				int64 from, int64 upto, Snapshot snapshot)
+{
+	ScanKeyData skeys[4];
+	int			n = 0;
+
+	ScanKeyInit(&skeys[n++], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(lane));
+	if (priority == down_to)
+	{
+		ScanKeyInit(&skeys[n++], 2, BTEqualStrategyNumber, F_INT2EQ, Int16GetDatum(priority));
+		if (from > PG_INT64_MIN)
+			ScanKeyInit(&skeys[n++], 3, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
+		if (upto < PG_INT64_MAX)
+			ScanKeyInit(&skeys[n++], 3, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(upto));
+	}
+	else
+	{
+		if (priority < PG_INT16_MAX)
+			ScanKeyInit(&skeys[n++], 2, BTLessEqualStrategyNumber, F_INT2LE, Int16GetDatum(priority));
+		if (down_to > PG_INT16_MIN)
+			ScanKeyInit(&skeys[n++], 2, BTGreaterEqualStrategyNumber, F_INT2GE, Int16GetDatum(down_to));
+	}
+	return begin_scan(call, JOBQ_READY, INDEX_KEY, n, skeys, snapshot);
 }
 
 /* The next row of a scan, or NULL; it is valid until the next call. */
@@ -377,6 +411,63 @@ jobq_find_id(JobqCall *call, JobqTable table, int64 id)
 	Datum		key = Int64GetDatum(id);
 
 	return jobq_find(call, table, INDEX_KEY, 1, &key);
+}
+
+/* Which table and file hold job_ready now. */
+void
+jobq_ready_origin(JobqCall *call, JobqReady *ready)
+{
+	JobqRel    *r = open_rel(call, JOBQ_READY);
+
+	ready->table = RelationGetRelid(r->rel);
+	ready->file = jobq_file_number(r->rel);
+}
+
+/* What the hand-out knows of a row of job_ready. */
+void
+jobq_ready_from_slot(JobqCall *call, TupleTableSlot *slot, JobqReady *ready)
+{
+	jobq_ready_origin(call, ready);
+	ready->lane = jobq_attr_int64(slot, READY_LANE);
+	ready->position = jobq_attr_int64(slot, READY_POSITION);
+	ready->priority = jobq_attr_int16(slot, READY_PRIORITY);
+	ready->tid = slot->tts_tid;
+	ready->count = 1;
+	ready->many = false;
+}
+
+/*
+ * The row of job_ready that the hand-out knew to be there, or NULL: the place may
+ * hold another row by now, or none, or not even exist.
+ */
+TupleTableSlot *
+jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot)
+{
+	JobqRel    *r = open_rel(call, JOBQ_READY);
+	ItemPointerData tid = ready->tid;
+	TupleTableSlot *slot;
+
+	if (ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(r->rel))
+		return NULL;
+	slot = table_slot_create(r->rel, NULL);
+	if (table_tuple_fetch_row_version(r->rel, &tid, snapshot, slot) &&
+		jobq_attr_int64(slot, READY_LANE) == ready->lane &&
+		jobq_attr_int64(slot, READY_POSITION) == ready->position &&
+		jobq_attr_int16(slot, READY_PRIORITY) == ready->priority)
+		return slot;
+	ExecDropSingleTupleTableSlot(slot);
+	return NULL;
+}
+
+/* Is another transaction, still open, about to delete this visible row? */
+bool
+jobq_being_deleted(JobqCall *call, JobqTable table, TupleTableSlot *slot)
+{
+	SnapshotData dirty;
+
+	InitDirtySnapshot(dirty);
+	return !table_tuple_satisfies_snapshot(open_rel(call, table)->rel, slot, &dirty) ||
+		TransactionIdIsValid(dirty.xmax);
 }
 
 /* Free a slot that jobq_find() returned. */

@@ -63,7 +63,8 @@ static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 #define LOCK_DATABASES	0
 #define LOCK_WAITERS	1
 #define LOCK_BEATS		2
-#define NLOCKS			(LOCK_BEATS + JOBQ_BEAT_PARTITIONS)
+#define LOCK_LANES		(LOCK_BEATS + JOBQ_BEAT_PARTITIONS)
+#define NLOCKS			(LOCK_LANES + 1 + jobq_max_lanes)
 
 /* The size of what is in this file. */
 static Size
@@ -82,6 +83,7 @@ shmem_request(void)
 	RequestAddinShmemSpace(MAXALIGN(slots_size()));
 	RequestAddinShmemSpace(MAXALIGN(jobq_beat_size()));
 	RequestAddinShmemSpace(MAXALIGN(jobq_waiter_size()));
+	RequestAddinShmemSpace(MAXALIGN(jobq_handout_size()));
 	RequestNamedLWLockTranche("jobq", NLOCKS);
 }
 
@@ -151,6 +153,8 @@ shmem_startup(void)
 	jobq_waiter_shmem_init(area, found, &locks[LOCK_WAITERS].lock);
 	area = ShmemInitStruct("jobq heartbeats", jobq_beat_size(), &found);
 	jobq_beat_shmem_init(area, found, &locks[LOCK_BEATS]);
+	area = ShmemInitStruct("jobq lanes", jobq_handout_size(), &found);
+	jobq_handout_shmem_init(area, found, &locks[LOCK_LANES]);
 	shared = ShmemInitStruct("jobq databases", slots_size(), &found);
 	if (!found)
 		init_shared();

@@ -24,7 +24,8 @@
  * 4. While it sleeps it holds neither locks nor a snapshot.
  *
  * What was announced by nobody (a callback found no slot) is found by the
- * sweep, which moves the floors back to the beginning.  A sweep that takes
+ * sweep, which moves the floors back to the beginning, and has the hand-out
+ * look at its lanes again.  A sweep that takes
  * long comes less often.
  *
  * A crash leaves nothing but rows that are still due; the next worker begins
@@ -137,6 +138,8 @@ static Failures notify_failures;
 static TimestampTz sweep_at = 0;
 static TimestampTz sweep_began = 0; /* 0: none is under way */
 static int	sweep_partition = JOBQ_BEAT_PARTITIONS; /* next to look at */
+static JobqSweep sweep_lanes;
+static bool sweep_lanes_done = true;
 static MemoryContext round_context; /* emptied in each round of the loop */
 
 /* ----------------
@@ -588,6 +591,8 @@ begin_sweep(TimestampTz now)
 	for (int k = 0; k < DEADLINE_KINDS; k++)
 		clocks[k].floor = clocks[k].next = DT_NOBEGIN;
 	sweep_partition = 0;
+	jobq_handout_sweep_begin(&sweep_lanes);
+	sweep_lanes_done = false;
 	sweep_began = now;
 }
 
@@ -632,6 +637,13 @@ sweep_beats(TimestampTz now)
 		sweep_partition++;
 }
 
+/* Look for ready jobs that the hand-out does not know. */
+static void
+lanes_work(JobqCall *call, void *arg)
+{
+	sweep_lanes_done = !jobq_handout_sweep(call, &sweep_lanes);
+}
+
 /* A step of the sweep; true if there is more to do. */
 static bool
 do_sweep(TimestampTz now)
@@ -646,6 +658,12 @@ do_sweep(TimestampTz now)
 	if (sweep_partition < JOBQ_BEAT_PARTITIONS)
 	{
 		sweep_beats(now);
+		return true;
+	}
+	if (!sweep_lanes_done)
+	{
+		if (run(lanes_work, NULL, true) != NULL)
+			sweep_lanes_done = true;	/* the next sweep will see */
 		return true;
 	}
 	for (int k = 0; k < DEADLINE_KINDS; k++)

@@ -33,13 +33,6 @@
 
 #include "background.h"
 
-/* Jobs that became ready in a lane, one after the other */
-typedef struct ReadyLane
-{
-	int64		lane;
-	int64		count;
-} ReadyLane;
-
 typedef enum LeaseAct
 {
 	LEASE_ENTER,
@@ -83,8 +76,8 @@ typedef struct Array
 	void	   *items;
 } Array;
 
-static Array ready;				/* ReadyLane */
-static Array taken;				/* ReadyLane, see jobq_announce_taken() */
+static Array ready;				/* JobqReady */
+static Array taken;				/* JobqReady, see jobq_announce_taken() */
 static Array decided;			/* int64 */
 static Array leases;			/* LeaseChange */
 static Array marks;				/* Mark, of levels above 1 */
@@ -94,21 +87,30 @@ static bool committed = false;	/* and is to be carried out now */
 
 #define KEEP_ITEMS		1024	/* larger arrays are freed after use */
 #define LOOK_BACK		16		/* entries searched for the same lane */
+#define SINGLE_ROWS		512		/* rows that are remembered one by one */
+
+/* Make room for n more items. */
+static void
+reserve(Array *a, int n, Size size)
+{
+	int			max = Max(a->max * 2, 64);
+
+	if (a->n + n <= a->max)
+		return;
+	while (max < a->n + n)
+		max *= 2;
+	if (a->items == NULL)
+		a->items = MemoryContextAllocHuge(TopMemoryContext, max * size);
+	else
+		a->items = repalloc_huge(a->items, max * size);
+	a->max = max;
+}
 
 /* Make room for one more item and return it. */
 static void *
 append(Array *a, Size size)
 {
-	if (a->n >= a->max)
-	{
-		int			max = Max(a->max * 2, 64);
-
-		if (a->items == NULL)
-			a->items = MemoryContextAlloc(TopMemoryContext, max * size);
-		else
-			a->items = repalloc_huge(a->items, max * size);
-		a->max = max;
-	}
+	reserve(a, 1, size);
 	return (char *) a->items + size * a->n++;
 }
 
@@ -172,54 +174,85 @@ begin_announcement(void)
 	return true;
 }
 
-/* Count one more job of a lane, in an array whose part before from is closed. */
+/*
+ * Add a row, to an array whose part before from is closed.  Where there are many
+ * they are not told apart: all of a priority from a position on stand in one.
+ */
 static void
-count_lane(Array *a, int from, int64 lane)
+add_row(Array *a, int from, const JobqReady *row)
 {
-	ReadyLane  *r;
-
 	from = Max(from, a->n - LOOK_BACK);
-	for (int i = a->n - 1; i >= from; i--)
+	for (int i = a->n - 1; i >= from && a->n >= SINGLE_ROWS; i--)
 	{
-		r = &((ReadyLane *) a->items)[i];
-		if (r->lane == lane)
+		JobqReady  *r = &((JobqReady *) a->items)[i];
+
+		if (r->lane == row->lane && r->priority == row->priority &&
+			r->table == row->table && r->file == row->file)
 		{
-			r->count++;
+			r->many = true;
+			r->count += row->count;
+			r->position = Min(r->position, row->position);
 			return;
 		}
 	}
-	r = append(a, sizeof(ReadyLane));
-	r->lane = lane;
-	r->count = 1;
+	*(JobqReady *) append(a, sizeof(JobqReady)) = *row;
 }
 
 /* A job became ready. */
 void
-jobq_announce_ready(int64 lane)
+jobq_announce_ready(const JobqReady *row)
 {
 	if (begin_announcement())
-		count_lane(&ready, last_mark() ? last_mark()->nready : 0, lane);
+		add_row(&ready, last_mark() ? last_mark()->nready : 0, row);
 }
 
-/* A ready job was taken: if that is undone, it is ready again for others. */
+/* Make sure that the next n rows can be announced as taken without an error. */
 void
-jobq_announce_taken(int64 lane)
+jobq_reserve_taken(int n)
 {
 	if (begin_announcement())
-		count_lane(&taken, last_mark() ? last_mark()->ntaken : 0, lane);
+		reserve(&taken, n, sizeof(JobqReady));
+}
+
+/* A ready job was taken: if that is undone, others can have it. */
+void
+jobq_announce_taken(const JobqReady *row)
+{
+	if (begin_announcement())
+		add_row(&taken, last_mark() ? last_mark()->ntaken : 0, row);
 }
 
 /* Jobs that were there can be claimed again: a queue was resumed. */
 void
 jobq_announce_resumed(int64 lane)
 {
-	ReadyLane  *r;
+	JobqReady	row = {.lane = lane,.count = INT_MAX};
 
-	if (!begin_announcement())
-		return;
-	r = append(&ready, sizeof(ReadyLane));
-	r->lane = lane;
-	r->count = INT_MAX;
+	if (begin_announcement())
+		*(JobqReady *) append(&ready, sizeof(JobqReady)) = row;
+}
+
+/*
+ * Has this transaction made jobs of a lane ready that are not committed yet?
+ * Lowers the floors, if given, to them.
+ */
+bool
+jobq_own_ready(int64 lane, JobqFloors *floors)
+{
+	bool		any = false;
+
+	for (int i = 0; i < ready.n; i++)
+	{
+		JobqReady  *r = &((JobqReady *) ready.items)[i];
+		JobqKey		key = {r->priority, r->position};
+
+		if (r->lane != lane || !OidIsValid(r->table))
+			continue;
+		any = true;
+		if (floors)
+			jobq_floors_lower(floors, key, false);
+	}
+	return any;
 }
 
 /* A job was decided. */
@@ -298,12 +331,17 @@ jobq_forbid_prepare(const char *why)
 		scalars.no_prepare = why;
 }
 
-/* Wake those who wait for jobs of a lane. */
+/* Jobs of a lane can be claimed: offer them, and wake those who wait for them. */
 static void
-tell_lane(const ReadyLane *r)
+tell_ready(const JobqReady *r)
 {
-	jobq_wake_lane(r->lane, Min(r->count, INT_MAX));
-	jobq_worker_lane_ready(r->lane);
+	if (OidIsValid(r->table))
+		jobq_handout_offer(r);
+	if (r->count > 0)
+	{
+		jobq_wake_lane(r->lane, Min(r->count, INT_MAX));
+		jobq_worker_lane_ready(r->lane);
+	}
 }
 
 /* Taking jobs was undone, from this entry on. */
@@ -311,7 +349,7 @@ static void
 give_back(int from)
 {
 	for (int i = from; i < taken.n; i++)
-		tell_lane(&((ReadyLane *) taken.items)[i]);
+		tell_ready(&((JobqReady *) taken.items)[i]);
 	taken.n = Min(taken.n, from);
 }
 
@@ -337,7 +375,7 @@ carry_out(void)
 		}
 	}
 	for (int i = 0; i < ready.n; i++)
-		tell_lane(&((ReadyLane *) ready.items)[i]);
+		tell_ready(&((JobqReady *) ready.items)[i]);
 	for (int i = 0; i < decided.n; i++)
 		jobq_wake_job(((int64 *) decided.items)[i]);
 	for (int k = 0; k < DEADLINE_KINDS; k++)
@@ -385,7 +423,10 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 			committed = false;
 			if (event == XACT_EVENT_ABORT)
+			{
+				jobq_handout_at_abort();
 				give_back(0);
+			}
 			if (anything)
 				forget();
 			jobq_waiter_at_abort();
@@ -421,6 +462,8 @@ subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId pa
 	int			level = GetCurrentTransactionNestLevel();
 	Mark	   *last = last_mark();
 
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		jobq_handout_at_abort();
 	if (last == NULL || last->level < level)
 		return;
 	if (event == SUBXACT_EVENT_COMMIT_SUB)
