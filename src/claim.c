@@ -403,6 +403,7 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 	Source	   *s;
 	int			nsources = 0;
 	int			room = Min(max_jobs, MAX_POPPED);
+	bool		wal_is_claims = jobq_wal_is_claims();
 	int			n = 0;
 
 	*out = palloc(sizeof(JobqAssignment) * room);
@@ -446,6 +447,7 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 		if (sources[i].scan != NULL)
 			jobq_lane_scan_end(sources[i].scan);
 	}
+	jobq_note_claim_wal(wal_is_claims);
 	if (n > 0)
 		jobq_forbid_prepare("cannot PREPARE a transaction that has claimed jobs");
 	return n;

@@ -31,6 +31,7 @@ int			jobq_lane_candidates = JOBQ_DEFAULT_LANE_CANDIDATES;
 int			jobq_lane_priorities = JOBQ_DEFAULT_LANE_PRIORITIES;
 int			jobq_sweep_interval_ms = JOBQ_DEFAULT_SWEEP_INTERVAL_MS;
 int			jobq_notify_interval_ms = JOBQ_DEFAULT_NOTIFY_INTERVAL_MS;
+bool		jobq_async_claim = true;
 
 /* Define the settings. */
 static void
@@ -86,6 +87,11 @@ define_settings(void)
 							NULL,
 							&jobq_notify_interval_ms, JOBQ_DEFAULT_NOTIFY_INTERVAL_MS, 1, 60000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomBoolVariable("jobq.async_claim",
+							 "Whether a transaction that only claims jobs commits without waiting for the disk.",
+							 "A crash of the server can undo claims of its last moments; these jobs are run again.",
+							 &jobq_async_claim, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 
 	if (process_shared_preload_libraries_in_progress)
 	{

@@ -751,6 +751,8 @@ extern void jobq_announce_wake_worker(void);
 extern void jobq_announce_resumed(int64 lane);
 extern bool jobq_own_ready(int64 lane, JobqFloors *floors);
 extern void jobq_forbid_prepare(const char *why);
+extern bool jobq_wal_is_claims(void);
+extern void jobq_note_claim_wal(bool before);
 
 /* ----------------
  *		shmem.c
@@ -816,5 +818,6 @@ extern int	jobq_lane_candidates;
 extern int	jobq_lane_priorities;
 extern int	jobq_sweep_interval_ms;
 extern int	jobq_notify_interval_ms;
+extern bool jobq_async_claim;
 
 #endif							/* JOBQ_H */

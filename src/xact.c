@@ -20,12 +20,17 @@
  *	  nothing: it cannot fail.
  * 2. What can fail (allocation, looking at catalogs) is done when something is
  *	  announced, or before the commit.
- * 3. PREPARE TRANSACTION forgets the announcements; COMMIT PREPARED, in
+ * 3. A claim may commit without waiting for the disk, if nothing else would be
+ *	  lost with it: it drew the transaction id and no WAL was written but its own
+ *	  (jobq.async_claim).  A crash that loses it leaves the job ready and the
+ *	  token void.
+ * 4. PREPARE TRANSACTION forgets the announcements; COMMIT PREPARED, in
  *	  whatever session, makes the worker sweep and the waiters look (hooks.c).
  */
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -82,6 +87,9 @@ static Array decided;			/* int64 */
 static Array leases;			/* LeaseChange */
 static Array marks;				/* Mark, of levels above 1 */
 static Scalars scalars;
+static bool only_claims = false;	/* all WAL up to the next is of claims */
+static XLogRecPtr claims_end;
+static int	saved_commit = -1;	/* synchronous_commit, changed for this commit */
 static bool anything = false;	/* something was announced */
 static bool committed = false;	/* and is to be carried out now */
 
@@ -331,6 +339,44 @@ jobq_forbid_prepare(const char *why)
 		scalars.no_prepare = why;
 }
 
+/* Is the WAL of this transaction, if any, all of claims?  Asked before a claim. */
+bool
+jobq_wal_is_claims(void)
+{
+	if (XactLastRecEnd == InvalidXLogRecPtr)
+		return !TransactionIdIsValid(GetTopTransactionIdIfAny());
+	return only_claims && XactLastRecEnd == claims_end;
+}
+
+/* Noted after a claim: what was written since is its own. */
+void
+jobq_note_claim_wal(bool before)
+{
+	only_claims = before && begin_announcement();
+	claims_end = XactLastRecEnd;
+}
+
+/* Let a transaction that only claimed commit without waiting for the disk. */
+static void
+relax_commit(void)
+{
+	if (!jobq_async_claim || !only_claims || XactLastRecEnd != claims_end ||
+		synchronous_commit <= SYNCHRONOUS_COMMIT_OFF)
+		return;
+	saved_commit = synchronous_commit;
+	synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+}
+
+/* The transaction has ended. */
+static void
+restore_commit(void)
+{
+	if (saved_commit >= 0)
+		synchronous_commit = saved_commit;
+	saved_commit = -1;
+	only_claims = false;
+}
+
 /* Jobs of a lane can be claimed: offer them, and wake those who wait for them. */
 static void
 tell_ready(const JobqReady *r)
@@ -408,8 +454,10 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_COMMIT:
 			if (scalars.extension)
 				check_extension();
+			relax_commit();
 			break;
 		case XACT_EVENT_COMMIT:
+			restore_commit();
 			committed = true;
 			break;
 		case XACT_EVENT_PRE_PREPARE:
@@ -422,6 +470,7 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
 			committed = false;
+			restore_commit();
 			if (event == XACT_EVENT_ABORT)
 			{
 				jobq_handout_at_abort();
