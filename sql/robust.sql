@@ -4,8 +4,17 @@
 -- a result that is short as jsonb and very long as text
 SELECT job_submit('parent', queue => 'robust') AS parent \gset
 SELECT job_submit('child', queue => 'robust', depends_on => ARRAY[:parent]) AS child \gset
-SELECT count(job_complete(job_id, token, (SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 500)))) FROM job_claim('robust');
-SELECT kind, jsonb_array_length(inputs -> :'parent') FROM job_claim('robust');
+SELECT job_id AS id, token FROM job_claim('robust') \gset
+\set VERBOSITY sqlstate
+SELECT job_complete(:id, :token, (SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 500)));
+\set VERBOSITY default
+SET jobq.max_result_size = '1GB';
+SELECT job_complete(:id, :token, (SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 500)));
+RESET jobq.max_result_size;
+SELECT kind, inputs FROM job_claim('robust');
+-- arguments and tags that nobody could read, nor what stands beside them
+SELECT job_submit('poison', jsonb_build_object('a', (SELECT jsonb_agg('1e131071'::jsonb) FROM generate_series(1, 2100))), 'robust');
+SELECT job_submit('poison', queue => 'robust', tags => (SELECT jsonb_agg('1e131071'::jsonb) FROM generate_series(1, 2100)));
 -- one that is nested more deeply than the inputs can be: they are read with job_result
 SELECT job_submit('deep parent', queue => 'robust') AS parent \gset
 SELECT job_submit('deep child', queue => 'robust', depends_on => ARRAY[:parent]) AS child \gset
@@ -41,3 +50,17 @@ SELECT p.oid::regprocedure FROM pg_proc p WHERE proname = 'job_result' AND has_f
 SELECT job_revoke('regress_jobq_robust', 'robust', 'work');
 DROP FUNCTION job_result(text);
 DROP ROLE regress_jobq_robust;
+-- a job that was retried by hand does not expire any more, whatever its parents do
+SELECT job_submit('p', queue => 'robust-p') AS p \gset
+SELECT job_submit('c', queue => 'robust-c', depends_on => ARRAY[:p], expires_at => clock_timestamp() + interval '50 ms') AS c \gset
+CALL job_wait(:c, '30 s');
+SELECT job_retry(:c);
+SELECT job_fail(job_id, token, retry => false) FROM job_claim('robust-p');
+SELECT job_retry(:p);
+SELECT state FROM job_status WHERE id = :c;
+SELECT count(*) FROM job_expiry WHERE job_id = :c;
+-- a partial index that is not ours
+BEGIN;
+CREATE INDEX ON job_ready (job_id) WHERE position = job_id;
+SELECT job_submit('x', queue => 'robust');
+ROLLBACK;

@@ -118,6 +118,13 @@ load_catalog(void)
 	return true;
 }
 
+/* Forget where our objects are: one of them is gone. */
+void
+jobq_catalog_reset(void)
+{
+	catalog.valid = false;
+}
+
 /* Does this database have the extension? */
 bool
 jobq_extension_exists(void)

@@ -11,6 +11,8 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
+#include "utils/numeric.h"
+
 #include "jobq.h"
 
 /* NULL where a value is needed */
@@ -175,4 +177,70 @@ jobq_error_no_such_job(int64 id)
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_NO_SUCH_JOB),
 			 errmsg("job %lld does not exist", (long long) id)));
+}
+
+/* How long a string is with its quotes and escapes. */
+static Size
+string_text_size(const char *s, int len)
+{
+	Size		size = 2;
+
+	for (int i = 0; i < len; i++)
+	{
+		if ((unsigned char) s[i] < ' ')
+			size += 6;
+		else
+			size += s[i] == '"' || s[i] == '\\' ? 2 : 1;
+	}
+	return size;
+}
+
+/*
+ * The size of a value, stored or as text, whichever is larger; where that is
+ * above the limit, some size above it.  A number of a few bytes can be 131,072
+ * digits long, and a text above 1 GB can be sent to nobody.
+ */
+Size
+jobq_json_size(Jsonb *json, Size limit)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	Size		size = 0;
+
+	if (VARSIZE_ANY_EXHDR(json) > limit)
+		return VARSIZE_ANY_EXHDR(json);
+	it = JsonbIteratorInit(&json->root);
+	while (size <= limit && (token = JsonbIteratorNext(&it, &v, false)) != WJB_DONE)
+	{
+		size += 2;				/* brackets, commas and colons */
+		if (token != WJB_KEY && token != WJB_VALUE && token != WJB_ELEM)
+			continue;
+		if (v.type == jbvString)
+			size += string_text_size(v.val.string.val, v.val.string.len);
+		else if (v.type == jbvNumeric)
+		{
+			char	   *digits = DatumGetCString(DirectFunctionCall1(numeric_out,
+																	 NumericGetDatum(v.val.numeric)));
+
+			size += strlen(digits);
+			pfree(digits);
+		}
+		else
+			size += 5;
+	}
+	return Max(size, VARSIZE_ANY_EXHDR(json));
+}
+
+/* What cannot be sent would keep whoever reads it from all that stands beside it. */
+void
+jobq_check_json(Jsonb *json, const char *what)
+{
+	if (jobq_json_size(json, JOBQ_MAX_ARGS_SIZE) > JOBQ_MAX_ARGS_SIZE)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("\"%s\" is too large", what),
+				 errdetail("Stored or as text it has more than %d MB.",
+						   JOBQ_MAX_ARGS_SIZE / (1024 * 1024)),
+				 errhint("Store it elsewhere and pass where it is.")));
 }

@@ -143,9 +143,17 @@ read_inputs(JobqCall *call, int64 id)
 			}
 			else
 			{
-				size += toast_raw_datum_size(result) - VARHDRSZ;
-				fits = size <= (Size) jobq_max_inputs_size * 1024 &&
-					push_result(&state, DatumGetJsonbPCopy(result));
+				Size		limit = (Size) jobq_max_inputs_size * 1024;
+
+				/* do not fetch what is too large */
+				fits = size + toast_raw_datum_size(result) - VARHDRSZ <= limit;
+				if (fits)
+				{
+					Jsonb	   *json = DatumGetJsonbPCopy(result);
+
+					size += jobq_json_size(json, limit - size);
+					fits = size <= limit && push_result(&state, json);
+				}
 			}
 		}
 		jobq_slot_free(job);

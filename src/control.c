@@ -233,10 +233,11 @@ jobq_job_cancel(PG_FUNCTION_ARGS)
 
 /*
  * Take back how a job ended: clear its row, and move its deciding attempt to
- * the history.  *carry is what it starts again with.  False: look again.
+ * the history.  *carry is what it starts again with; if not expires, its
+ * expires_at does not apply any more.  False: look again.
  */
 bool
-jobq_reopen(JobqCall *call, TupleTableSlot *job, JobqCarry *carry)
+jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqCarry *carry)
 {
 	static const int cleared[] = {JOB_OUTCOME, JOB_CAUSE, JOB_FINISHED_AT, JOB_STARTED_AT,
 	JOB_TOKEN, JOB_WORKER, JOB_ERROR, JOB_RESULT, JOB_ATTEMPT_NO, JOB_FAILED, JOB_LOST};
@@ -250,7 +251,7 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, JobqCarry *carry)
 	carry->lane = jobq_lane(jobq_attr_cstring(job, JOB_QUEUE));
 	carry->run_at = jobq_attr_int64(job, JOB_RUN_AT);
 	carry->attempt = jobq_attr_int32(job, JOB_ATTEMPT_NO);
-	if (carry->attempt == 0)
+	if (carry->attempt == 0 && expires)
 		carry->expires_at = jobq_attr_int64(job, JOB_EXPIRES_AT);
 	carry->priority = jobq_attr_int16(job, JOB_PRIORITY);
 
@@ -259,6 +260,8 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, JobqCarry *carry)
 			 Int32GetDatum(jobq_attr_int32(job, JOB_GENERATION) + 1));
 	for (int i = 0; i < lengthof(cleared); i++)
 		nulls[cleared[i] - 1] = true;
+	if (!expires)
+		nulls[JOB_EXPIRES_AT - 1] = true;
 	if (!jobq_update(call, JOBQ_JOB, job, values, nulls))
 		return false;
 	if (carry->expires_at != 0)
@@ -303,9 +306,8 @@ retry(JobqCall *call, TupleTableSlot *job, int outcome)
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
 		error_state(id, "retry", jobq_outcome_name(outcome),
 					"Its dependencies can no longer be met; retry those that failed first.");
-	if (!jobq_reopen(call, job, &carry))
+	if (!jobq_reopen(call, job, false, &carry))
 		return false;
-	carry.expires_at = 0;		/* or it might expire again at once */
 	if (verdict == VERDICT_READY)
 	{
 		if (carry.attempt > 0)

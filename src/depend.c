@@ -340,7 +340,7 @@ reopen_child(JobqWork *work, TupleTableSlot *job)
 	verdict = jobq_verdict(rule, quorum, &c);
 	if (verdict != VERDICT_WAIT && verdict != VERDICT_READY)
 		return true;
-	if (!jobq_reopen(call, job, &carry))
+	if (!jobq_reopen(call, job, true, &carry))
 		return false;
 	if (verdict == VERDICT_READY)
 		jobq_place(call, &carry, 0);

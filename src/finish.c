@@ -262,7 +262,7 @@ refused(JobqCall *call, const FinishRequest *request, const Argument *a)
 	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, a->job_id);
 	Verdict		verdict = STALE;
 
-	if (job == NULL)
+	if (job == NULL || !jobq_may_work_on(call, job))
 		verdict = UNKNOWN;
 	else if (request->cause == CAUSE_SUCCEEDED &&
 			 jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_SUCCEEDED &&
@@ -363,14 +363,15 @@ read_job_and_token(FunctionCallInfo fcinfo, Argument *a)
 static void
 check_result(int64 job_id, Datum result)
 {
-	Size		size = toast_raw_datum_size(result) - VARHDRSZ;
+	Size		limit = (Size) jobq_max_result_size * 1024;
 
-	if (size > (Size) jobq_max_result_size * 1024)
+	if (toast_raw_datum_size(result) - VARHDRSZ > limit ||
+		jobq_json_size(DatumGetJsonbP(result), limit) > limit)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("result of job %lld is too large", (long long) job_id),
-				 errdetail("It has %zu bytes, jobq.max_result_size is %d kB.",
-						   size, jobq_max_result_size),
+				 errdetail("Stored or as text it has more than jobq.max_result_size, %d kB.",
+						   jobq_max_result_size),
 				 errhint("Store it elsewhere and return where it is, or raise jobq.max_result_size.")));
 }
 

@@ -75,7 +75,7 @@ define_settings(void)
 	DefineCustomIntVariable("jobq.max_inputs_size",
 							"Largest sum of parents' results that a claim returns.",
 							"Above it inputs is null, and they are read with job_result.",
-							&jobq_max_inputs_size, JOBQ_DEFAULT_MAX_INPUTS_KB, 0, 1024 * 1024,
+							&jobq_max_inputs_size, JOBQ_DEFAULT_MAX_INPUTS_KB, 0, 128 * 1024,
 							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("jobq.sweep_interval",
 							"Time between two looks of the background worker for what no announcement told it.",

@@ -32,6 +32,7 @@
 
 #define JOBQ_MAX_QUEUE_NAME		50
 #define JOBQ_MAX_NAME			128
+#define JOBQ_MAX_ARGS_SIZE		(256 * 1024 * 1024)	/* as text */
 #define JOBQ_WAIT_LANES			8	/* lanes a waiter can name */
 
 #define JOBQ_DEFAULT_MAX_ATTEMPTS	5
@@ -467,6 +468,7 @@ jobq_attr_cstring(TupleTableSlot *slot, int attno)
  * ----------------
  */
 extern bool jobq_extension_exists(void);
+extern void jobq_catalog_reset(void);
 extern Oid	jobq_schema(void);
 extern Oid	jobq_owner(void);
 extern Oid	jobq_table_oid(JobqTable table);
@@ -514,6 +516,7 @@ typedef enum JobqPrivilege
 
 extern bool jobq_has_privilege(JobqCall *call, int64 lane, int privileges);
 extern bool jobq_is_owner(void);
+extern bool jobq_may_work_on(JobqCall *call, TupleTableSlot *job);
 extern bool jobq_visible(JobqCall *call, int64 lane, Oid submitted_by, Oid holder);
 extern void jobq_require_privilege(JobqCall *call, int64 lane, JobqPrivilege privilege,
 								   const char *queue);
@@ -534,6 +537,8 @@ extern TimestampTz jobq_check_time(TimestampTz at, const char *what);
 extern void jobq_check_positive(int64 value, const char *what);
 extern int32 jobq_check_count(FunctionCallInfo fcinfo, int argno, const char *what);
 extern int64 jobq_check_id(FunctionCallInfo fcinfo, int argno, const char *what);
+extern Size jobq_json_size(Jsonb *json, Size limit);
+extern void jobq_check_json(Jsonb *json, const char *what);
 extern int	jobq_check_array(FunctionCallInfo fcinfo, int argno, const char *what, Oid elemtype,
 							 bool nulls_ok, Datum **values, bool **nulls);
 
@@ -658,7 +663,7 @@ extern int	jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, 
 
 extern void jobq_require_visible(JobqCall *call, int64 id);
 extern const char *jobq_job_state(JobqCall *call, int64 id, Datum *result, bool *isnull);
-extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, JobqCarry *carry);
+extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqCarry *carry);
 
 /* What the background worker does with one due row; in the file of the act */
 extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at);	/* lease.c */

@@ -74,6 +74,8 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 	bool		cancel = false;
 	bool		done = false;
 
+	if (has_progress)
+		jobq_check_json(DatumGetJsonbP(progress), "progress");
 	jobq_enter(&call, "job_heartbeat()", true);
 	while (!done)
 	{
@@ -86,7 +88,7 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 		{
 			TupleTableSlot *job = jobq_find_id(&call, JOBQ_JOB, id);
 
-			if (job == NULL)
+			if (job == NULL || !jobq_may_work_on(&call, job))
 				jobq_error_no_such_job(id);
 			jobq_error_stale(id);
 		}

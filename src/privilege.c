@@ -20,6 +20,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -181,6 +182,14 @@ jobq_require_privilege(JobqCall *call, int64 lane, JobqPrivilege privilege, cons
 			 errhint("The owner of the extension can grant it with job_grant.")));
 }
 
+/* May the caller work on the queue of a job? */
+bool
+jobq_may_work_on(JobqCall *call, TupleTableSlot *job)
+{
+	return jobq_is_owner() ||
+		jobq_has_privilege(call, jobq_lane(jobq_attr_cstring(job, JOB_QUEUE)), PRIV_WORK);
+}
+
 /* May the caller see a job of this lane, submitted and held by these roles? */
 bool
 jobq_visible(JobqCall *call, int64 lane, Oid submitted_by, Oid holder)
@@ -205,6 +214,7 @@ jobq_job_visible(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		PG_RETURN_BOOL(false);
 	queue = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	PreventCommandIfParallelMode("job_visible()");
 	jobq_open_call(&call);
 	visible = jobq_visible(&call, jobq_lane(queue),
 						   PG_ARGISNULL(1) ? InvalidOid : PG_GETARG_OID(1),

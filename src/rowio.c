@@ -154,12 +154,22 @@ check_columns(Relation rel, JobqTable table)
 				 errhint("Dump the jobs, drop the extension and create it again; keep other data in tables of your own.")));
 }
 
-/* Is this the partial index that CREATE EXTENSION makes on job_ready? */
+/* Is this the partial index of job_ready on job_id, WHERE position <> job_id? */
 static bool
 is_our_partial(JobqTable table, Relation index)
 {
-	return table == JOBQ_READY && index->rd_index->indnatts == 1 &&
-		index->rd_index->indkey.values[0] == READY_JOB_ID;
+	List	   *predicate;
+	OpExpr	   *op;
+
+	if (table != JOBQ_READY || index->rd_index->indnatts != 1 ||
+		index->rd_index->indkey.values[0] != READY_JOB_ID)
+		return false;
+	predicate = RelationGetIndexPredicate(index);
+	op = list_length(predicate) == 1 ? linitial(predicate) : NULL;
+	return op != NULL && IsA(op, OpExpr) && op->opfuncid == F_INT8NE &&
+		IsA(linitial(op->args), Var) && IsA(lsecond(op->args), Var) &&
+		linitial_node(Var, op->args)->varattno == READY_POSITION &&
+		lsecond_node(Var, op->args)->varattno == READY_JOB_ID;
 }
 
 /* Open a table with its indexes for the rest of the call. */
@@ -170,19 +180,29 @@ open_rel(JobqCall *call, JobqTable table)
 	MemoryContext old;
 	List	   *oids;
 	ListCell   *lc;
+	LOCKMODE	lockmode = RowExclusiveLock;
 
 	if (r != NULL)
 		return r;
 
+	/* every call reads it; its writers lock it themselves */
+	if (table == JOBQ_PRIVILEGE)
+		lockmode = AccessShareLock;
 	old = MemoryContextSwitchTo(call->mcxt);
 	r = palloc0(sizeof(JobqRel));
 	r->table = table;
-	r->rel = table_open(jobq_table_oid(table), RowExclusiveLock);
+	r->rel = try_table_open(jobq_table_oid(table), lockmode);
+	if (r->rel == NULL)
+	{
+		/* dropped while we waited for the lock */
+		jobq_catalog_reset();
+		r->rel = table_open(jobq_table_oid(table), lockmode);
+	}
 	check_columns(r->rel, table);
 	oids = RelationGetIndexList(r->rel);
 	foreach(lc, oids)
 	{
-		Relation	index = index_open(lfirst_oid(lc), RowExclusiveLock);
+		Relation	index = index_open(lfirst_oid(lc), lockmode);
 
 		if (!index->rd_index->indisready)
 		{

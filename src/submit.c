@@ -79,6 +79,9 @@ jobq_check_submission(JobqSubmission *s, int ndependencies)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"args\" must be a JSON object")));
+	jobq_check_json(s->args, "args");
+	if (s->tags != NULL)
+		jobq_check_json(s->tags, "tags");
 	if (s->priority < PG_INT16_MIN || s->priority > PG_INT16_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),

@@ -18,7 +18,8 @@
  *	  snapshot, so a row is either seen by the scan or announced after it.
  * 2. It publishes when it wakes, then looks at the announcements once more,
  *	  then sleeps (shmem.c).
- * 3. It waits for no row longer than lock_timeout.  Each lease and each expiry
+ * 3. It waits for no row longer than a short lock_timeout, and once it has
+ *	  waited for one, for the others of the same round hardly at all.  Each lease and each expiry
  *	  is a transaction of its own, and where a batch fails, each of its rows is
  *	  tried alone: one bad row never stops the rest.
  * 4. While it sleeps it holds neither locks nor a snapshot.
@@ -51,7 +52,7 @@
 #include "background.h"
 
 #define BATCH			100		/* rows that one pass takes */
-#define LOCK_TIMEOUT	"200ms"
+#define LOCK_TIMEOUT_MS	200		/* for the first row of a round that is locked */
 #define RETRY_FIRST		(100 * INT64CONST(1000))	/* delays of what failed */
 #define RETRY_MAX		(60 * USECS_PER_SEC)
 #define LOG_INTERVAL	(60 * USECS_PER_SEC)	/* between messages on one row */
@@ -140,6 +141,7 @@ static TimestampTz sweep_began = 0; /* 0: none is under way */
 static int	sweep_partition = JOBQ_BEAT_PARTITIONS; /* next to look at */
 static JobqSweep sweep_lanes;
 static bool sweep_lanes_done = true;
+static bool waited = false;		/* in this round, until lock_timeout */
 static MemoryContext round_context; /* emptied in each round of the loop */
 
 /* ----------------
@@ -166,6 +168,7 @@ run(Work work, void *arg, bool async)
 		Oid			user;
 		int			context;
 
+		LockTimeout = waited ? 1 : LOCK_TIMEOUT_MS;
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -188,6 +191,7 @@ run(Work work, void *arg, bool async)
 		HOLD_INTERRUPTS();
 		AbortCurrentTransaction();
 		RESUME_INTERRUPTS();
+		waited |= error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 	}
 	PG_END_TRY();
 	synchronous_commit = save_commit;
@@ -754,6 +758,7 @@ do_round(void)
 
 	if (!at_home)
 		return false;
+	waited = false;
 	if (pg_atomic_read_u32(&database->dirty) != 0 && now >= notify_at)
 		send_notifications();
 	for (int k = 0; k < DEADLINE_KINDS && !must_leave(); k++)
@@ -848,7 +853,6 @@ fix_settings(void)
 {
 	static const char *const settings[][2] = {
 		{"search_path", "pg_catalog, pg_temp"},
-		{"lock_timeout", LOCK_TIMEOUT},
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
 		{"default_transaction_deferrable", "off"},
