@@ -109,6 +109,20 @@ claim_limit_reached(void)
 	return opt.max_jobs > 0 && claimed >= opt.max_jobs;
 }
 
+/* With --once: a job has ended, and others may have become ready by that. */
+void
+claim_again(void)
+{
+	work_likely = true;
+}
+
+/* Is nothing left to claim, as far as we know? */
+bool
+claim_found_nothing(void)
+{
+	return njobs == 0 && !work_likely && !claim_in_flight();
+}
+
 /* Since when has there been no job? */
 Usec
 claim_idle_since(Usec now)
@@ -242,7 +256,7 @@ claim_send_wait(Usec now)
 {
 	const char *values[4];
 
-	if (!calls || work_likely || wait_conn->state != CONN_IDLE || !may_claim(now))
+	if (!calls || opt.once || work_likely || wait_conn->state != CONN_IDLE || !may_claim(now))
 		return false;
 	values[0] = queues.data;
 	values[1] = opt.worker;

@@ -23,17 +23,17 @@
 Job		   *jobs = NULL;
 int			njobs = 0;
 
-static const char *
-find_command(const char *kind)
+static const Kind *
+find_kind(const char *name)
 {
-	const char *fallback = NULL;
+	const Kind *fallback = NULL;
 
 	for (int i = 0; i < opt.nkinds; i++)
 	{
-		if (strcmp(opt.kinds[i].name, kind) == 0)
-			return opt.kinds[i].command;
+		if (strcmp(opt.kinds[i].name, name) == 0)
+			return &opt.kinds[i];
 		if (strcmp(opt.kinds[i].name, "*") == 0)
-			fallback = opt.kinds[i].command;
+			fallback = &opt.kinds[i];
 	}
 	return fallback;
 }
@@ -83,7 +83,10 @@ field_copy(const PGresult *res, int row, const char *name)
 	return xstrdup(value ? value : "");
 }
 
-/* Start the command of a job's kind.  If that cannot be, the job fails. */
+/*
+ * Start the command of a job's kind.  If that cannot be, the job fails; where
+ * there is nothing to run, it succeeds.
+ */
 static void
 start_command(Job *job, const char *args, const char *inputs)
 {
@@ -94,18 +97,20 @@ start_command(Job *job, const char *args, const char *inputs)
 		{"JOBQ_KIND", job->kind},
 		{"JOBQ_KEY", job->key}
 	};
-	const char *command = find_command(job->kind);
+	const Kind *kind = find_kind(job->kind);
 	char		errbuf[256];
 
-	if (command == NULL)
+	if (kind == NULL)
 	{
 		log_event(LOG_WARNING, "unknown_kind", "job", job->id, "kind", job->kind, (char *) NULL);
 		buf_printf(&job->error, "this worker has no command for kind \"%s\"", job->kind);
 		job->retry_in = UNKNOWN_KIND_DELAY;
 		job_report(job, REPORT_FAIL);
 	}
-	else if (!child_start(&job->child, command, args, inputs, env, sizeof(env) / sizeof(env[0]),
-						  errbuf, sizeof(errbuf)))
+	else if (kind->noop)
+		job_report(job, REPORT_COMPLETE);
+	else if (!child_start(&job->child, kind->command, args, inputs, env,
+						  sizeof(env) / sizeof(env[0]), errbuf, sizeof(errbuf)))
 	{
 		log_event(LOG_ERROR, "job_not_started", "job", job->id, "error", errbuf, (char *) NULL);
 		buf_puts(&job->error, errbuf);
@@ -331,6 +336,8 @@ report_accepted(Job *job, const PGresult *res)
 	char	   *first;
 
 	job->phase = JOB_DONE;
+	if (opt.once)
+		claim_again();
 	if (job->report == REPORT_COMPLETE)
 		log_event(LOG_DEBUG, "job_succeeded", "job", job->id, "kind", job->kind, (char *) NULL);
 	else if (job->report == REPORT_RELEASE)

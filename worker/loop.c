@@ -308,7 +308,8 @@ pool_ready(Conn *conn)
 static void
 tick(Usec now)
 {
-	conn_tick(&wait_conn, now);
+	if (!opt.once)
+		conn_tick(&wait_conn, now);
 	for (int i = 0; i < opt.pool; i++)
 		conn_tick(&pool[i], now);
 	jobs_tick(now);
@@ -316,6 +317,8 @@ tick(Usec now)
 	claim_tick(now);
 	if (claim_limit_reached())
 		begin_drain("max-jobs");
+	if (opt.once && claim_found_nothing())
+		begin_drain("once");
 	if (opt.exit_when_idle != USEC_NEVER && now - claim_idle_since(now) >= opt.exit_when_idle)
 		begin_drain("idle");
 	if (draining)
@@ -340,7 +343,8 @@ next_timer(Usec now, bool sendable)
 {
 	Usec		timer = jobs_timer(now, sendable);
 
-	note_time(&timer, conn_timer(&wait_conn));
+	if (!opt.once)
+		note_time(&timer, conn_timer(&wait_conn));
 	for (int i = 0; i < opt.pool; i++)
 		note_time(&timer, conn_timer(&pool[i]));
 	note_time(&timer, claim_timer(now));

@@ -26,7 +26,8 @@ PROGNAME " runs a command for each job of a jobq queue.\n"
 "  -q, --queue=NAME           take jobs of this queue; may be repeated\n"
 "                             (default: \"default\")\n"
 "  -k, --kind=NAME='COMMAND'  run COMMAND for jobs of kind NAME; may be repeated;\n"
-"                             the NAME * stands for all other kinds\n"
+"                             the NAME * stands for all other kinds; COMMAND\n"
+"                             :noop succeeds without running anything\n"
 "  -c, --concurrency=N        run up to N jobs at a time (default: 1)\n"
 "  -t, --timeout=TIME         stop commands that take longer (default: no limit)\n"
 "      --kill-after=TIME      SIGKILL this long after SIGTERM (default: 5s)\n"
@@ -44,6 +45,8 @@ PROGNAME " runs a command for each job of a jobq queue.\n"
 "                             (default: no limit)\n"
 "      --max-jobs=N           leave after N jobs\n"
 "      --exit-when-idle=TIME  leave when there was no job for this long\n"
+"      --once                 do what there is to do, without waiting for more,\n"
+"                             then leave\n"
 "\n"
 "Connections:\n"
 "  -d, --dbname=CONNINFO      database name, connection string or URI\n"
@@ -179,9 +182,13 @@ add_kind(char *arg)
 		if (strcmp(opt.kinds[i].name, arg) == 0)
 			usage_error("--kind \"%s\" is given twice", arg);
 	}
+	if (equals[1] == ':' && strcmp(equals + 1, ":noop") != 0)
+		usage_error("--kind \"%s\" names an unknown built-in handler \"%s\"; there is \":noop\"",
+					arg, equals + 1);
 	opt.kinds = xrealloc(opt.kinds, (size_t) (opt.nkinds + 1) * sizeof(*opt.kinds));
 	opt.kinds[opt.nkinds].name = arg;
-	opt.kinds[opt.nkinds++].command = equals + 1;
+	opt.kinds[opt.nkinds].command = equals + 1;
+	opt.kinds[opt.nkinds++].noop = equals[1] == ':';
 }
 
 static const char *
@@ -228,6 +235,7 @@ enum
 	OPT_DRAIN_TIMEOUT,
 	OPT_MAX_JOBS,
 	OPT_EXIT_WHEN_IDLE,
+	OPT_ONCE,
 	OPT_WAIT_DBNAME,
 	OPT_SCHEMA,
 	OPT_POOL,
@@ -248,6 +256,7 @@ static const struct option long_options[] = {
 	{"max-jobs", required_argument, NULL, OPT_MAX_JOBS},
 	{"exit-when-idle", required_argument, NULL, OPT_EXIT_WHEN_IDLE},
 	{"dbname", required_argument, NULL, 'd'},
+	{"once", no_argument, NULL, OPT_ONCE},
 	{"wait-dbname", required_argument, NULL, OPT_WAIT_DBNAME},
 	{"schema", required_argument, NULL, OPT_SCHEMA},
 	{"pool", required_argument, NULL, OPT_POOL},
@@ -310,6 +319,9 @@ parse_options(int argc, char **argv)
 				break;
 			case OPT_EXIT_WHEN_IDLE:
 				opt.exit_when_idle = parse_time("exit-when-idle", optarg, 0);
+				break;
+			case OPT_ONCE:
+				opt.once = true;
 				break;
 			case 'd':
 				opt.dbname = check_conninfo("dbname", optarg);

@@ -69,6 +69,7 @@ typedef struct Kind
 {
 	const char *name;			/* "*" stands for every other kind */
 	const char *command;
+	bool		noop;			/* :noop, no command */
 } Kind;
 
 typedef struct Options
@@ -94,6 +95,7 @@ typedef struct Options
 	Usec		reconnect_max;
 	Usec		drain_timeout;	/* USEC_NEVER: none */
 	Usec		exit_when_idle; /* USEC_NEVER: never */
+	bool		once;
 } Options;
 
 extern Options opt;
@@ -321,6 +323,8 @@ extern bool claim_send(Conn *conn, Usec now);
 extern void claim_cancel(Usec now);
 extern bool claim_in_flight(void);
 extern bool claim_limit_reached(void);
+extern void claim_again(void);
+extern bool claim_found_nothing(void);
 extern Usec claim_idle_since(Usec now);
 extern void claim_tick(Usec now);
 extern Usec claim_timer(Usec now);

@@ -34,6 +34,8 @@ my $worker = start_worker(
 	'--kind', q{nul=printf '1\\000'},
 	'--kind', q{huge=printf '"'; head -c 2000000 /dev/zero | tr '\\0' x; printf '"'},
 	'--kind', 'deaf=exec <&-; echo 1',
+	'--kind', 'join=:noop',
+	'--kind', 'colon= :',
 	'--kind', "stray=sleep 600 & echo \$! >$dir/stray; echo 1",
 	'--kind', "barrier=touch $dir/barrier.\$JOBQ_JOB_ID; until [ \$(ls $dir/barrier.* | wc -l) -ge 4 ]; do sleep 0.05; done",
 	'--kind', "stubborn=trap '' TERM; (trap '' TERM; exec sleep 600) & echo \$! >$dir/grandchild; echo \$\$ >$dir/child; sleep 600; sleep 600",
@@ -72,6 +74,18 @@ is(job_field($node, $job, 'result'), '"unset"', 'JOBQ_INPUTS is not set over job
 
 $job = submit($node, q{'deaf', jsonb_build_object('x', repeat('x', 500000))});
 state_is($node, $job, 'succeeded', 'a command need not read its input');
+
+# Nothing to run.
+my @parents = map { submit($node, q{'echo', '{"p": 1}'}) } 1 .. 2;
+$job = submit($node, "'join', depends_on => ARRAY[$parents[0], $parents[1]]");
+state_is($node, $job, 'succeeded', 'a job of the kind :noop');
+is(job_field($node, $job, q{format('%s %s', attempt, result IS NULL)}), '1 t',
+	'... at the first attempt, without a result');
+ok($worker->wait_for_log(qr/event=job_succeeded job=$job\b/), '... which the worker logs');
+unlike(slurp_file($worker->{log}), qr/event=job_started job=$job\b/, '... without a process');
+$job = submit($node, q{'colon'});
+state_is($node, $job, 'succeeded', q{the shell's own colon});
+like(slurp_file($worker->{log}), qr/event=job_started job=$job\b/, '... is a process');
 
 # What becomes of its exit status and its output.
 $job = submit($node, q{'fail', max_attempts => 2, backoff => '10 ms'});
@@ -187,6 +201,23 @@ $worker->ends_with(0, '--exit-when-idle ends the worker');
 is($node->safe_psql('postgres',
 	q{SELECT count(*) FROM job_status WHERE queue = 'max' AND state = 'succeeded'}), '5',
 	'... when nothing is left');
+
+# --once, with what becomes ready on the way, but not what is for later.
+my $first = submit($node, q{'m', queue => 'once'});
+submit($node, qq{'m', queue => 'once', depends_on => ARRAY[$first]});
+submit($node, q{'late', queue => 'once'});
+submit($node, q{'m', queue => 'once', run_at => now() + '1 h'});
+submit($node, q{'m', queue => 'once'}) foreach 1 .. 5;
+$worker = start_worker($node, '--queue', 'once', '--concurrency', '2', '--once', '--kind', 'm=:noop',
+	'--kind', 'late=exit 1');
+$worker->ends_with(0, '--once ends the worker');
+is($node->safe_psql('postgres',
+	q{SELECT state, count(*) FROM job_status WHERE queue = 'once' GROUP BY 1 ORDER BY 1}),
+	"scheduled|2\nsucceeded|7", '... when nothing is left but for later');
+like(slurp_file($worker->{log}), qr/event=draining reason=once/, '... and it says why');
+unlike(slurp_file($worker->{log}), qr/conn=wait/, '... and has not waited');
+$worker = start_worker($node, '--queue', 'empty', '--once', '--kind', 'm=true');
+$worker->ends_with(0, '--once with nothing to do');
 
 # Several queues: by LISTEN.
 $worker = start_worker($node, '--queue', 'a', '--queue', 'b', '--concurrency', '2',

@@ -12,7 +12,7 @@ use Test::More;
 my $program = worker_program();
 
 command_checks_all([ $program, '--help' ],
-	0, [qr/^Usage:/m, qr/--kind=NAME/, qr/--drain-timeout/], [qr/^$/], '--help');
+	0, [qr/^Usage:/m, qr/--kind=NAME/, qr/:noop/, qr/--drain-timeout/, qr/--once/], [qr/^$/], '--help');
 command_checks_all([ $program, '-h' ], 0, [qr/^Usage:/m], [qr/^$/], '-h');
 command_checks_all([ $program, '--version' ],
 	0, [qr/^jobq-worker \(jobq\) \d+\.\d+$/], [qr/^$/], '--version');
@@ -33,6 +33,9 @@ my @cases = (
 	[ [ '--kind', "a\tb=true" ], '--kind must have a name without control characters' ],
 	[ [ '--kind', 'k= ' ], '--kind "k" has no command' ],
 	[ [ @kind, @kind ], '--kind "k" is given twice' ],
+	[ [ '--kind', 'k=:nop' ], '--kind "k" names an unknown built-in handler ":nop"; there is ":noop"' ],
+	[ [ '--kind', 'k=:noop now' ], '--kind "k" names an unknown built-in handler ":noop now"' ],
+	[ [ '--kind', 'k=:' ], '--kind "k" names an unknown built-in handler ":"' ],
 	[ [ @kind, '--queue', 'a b' ], '--queue must be 1 to 50 letters, digits, "_", "." or "-", not "a b"' ],
 	[ [ @kind, '--queue', 'q' x 51 ], '--queue must be 1 to 50 letters' ],
 	[ [ @kind, '--queue', '' ], '--queue must be 1 to 50 letters' ],
