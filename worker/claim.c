@@ -96,8 +96,11 @@ seconds(const char *value)
 static int
 capacity(void)
 {
-	int			n = opt.concurrency - njobs;
+	int			n = opt.concurrency - nrunning;
 
+	/* Reports that the server is slow to take must not pile up. */
+	if (n > 2 * opt.concurrency - njobs)
+		n = 2 * opt.concurrency - njobs;
 	if (opt.max_jobs > 0 && n > opt.max_jobs - claimed)
 		n = opt.max_jobs - claimed;
 	return n;

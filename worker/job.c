@@ -1,18 +1,9 @@
 /*
  * job.c
- *		The jobs held: running their commands, keeping their leases, and
- *		reporting their outcomes.
+ *		The jobs held: running their commands and keeping their leases.
  *
  * RUNNING -> REPORTING -> DONE.  A job leaves RUNNING when nothing of its
- * command runs any more, and REPORTING when the server has accepted the
- * outcome or refused it for good (JQ001: the job is not ours any more).
- * Everything else, a lost connection above all, leaves the report due, so
- * what was done while the server was away is reported when it is back.
- * Repeating a report whose answer was lost is harmless: the server accepts
- * the one that decided the job silently.
- *
- * Each statement is about one job.  Were several completions due, one
- * job_complete_many() could take them: job_send_report() is the only place.
+ * command runs any more, and REPORTING by its report (report.c).
  */
 #include "worker.h"
 
@@ -22,6 +13,7 @@
 
 Job		   *jobs = NULL;
 int			njobs = 0;
+int			nrunning = 0;
 
 static const Kind *
 find_kind(const char *name)
@@ -38,11 +30,20 @@ find_kind(const char *name)
 	return fallback;
 }
 
-/* The outcome is known: report it as soon as a connection is free. */
+/* Nothing of its command runs any more. */
 static void
+job_leave_running(Job *job, JobPhase phase)
+{
+	if (job->phase == JOB_RUNNING)
+		nrunning--;
+	job->phase = phase;
+}
+
+/* The outcome is known: report it as soon as a connection is free. */
+void
 job_report(Job *job, Report report)
 {
-	job->phase = JOB_REPORTING;
+	job_leave_running(job, JOB_REPORTING);
 	job->report = report;
 	job->report_at = 0;
 	while (job->error.len > 0 && job->error.data[job->error.len - 1] == '\n')
@@ -146,6 +147,7 @@ job_start(const PGresult *res, int row, Usec lease, bool release)
 	job->next = jobs;
 	jobs = job;
 	njobs++;
+	nrunning++;
 	if (release)
 		job_report(job, REPORT_RELEASE);
 	else
@@ -194,7 +196,7 @@ job_finish(Job *job)
 	switch (job->stop)
 	{
 		case STOP_LOST:
-			job->phase = JOB_DONE;
+			job_leave_running(job, JOB_DONE);
 			return;
 		case STOP_RELEASE:
 			job_report(job, REPORT_RELEASE);
@@ -324,140 +326,6 @@ jobs_heartbeat_now(Usec now)
 }
 
 /*
- * reports
- */
-
-/* The server took the report. */
-static void
-report_accepted(Job *job, const PGresult *res)
-{
-	const char *state = PQntuples(res) == 1 ? PQgetvalue(res, 0, 0) : "";
-	bool		cancelled = strcmp(state, "cancelled") == 0;
-	char	   *first;
-
-	job->phase = JOB_DONE;
-	if (opt.once)
-		claim_again();
-	if (job->report == REPORT_COMPLETE)
-		log_event(LOG_DEBUG, "job_succeeded", "job", job->id, "kind", job->kind, (char *) NULL);
-	else if (job->report == REPORT_RELEASE)
-		log_event(LOG_INFO, "job_released", "job", job->id, "kind", job->kind, (char *) NULL);
-	else
-	{
-		first = xstrdup(job->error.data);
-		first[strcspn(first, "\n")] = '\0';
-		log_event(cancelled ? LOG_INFO : LOG_WARNING, cancelled ? "job_cancelled" : "job_failed",
-				  "job", job->id, "kind", job->kind, "attempt", job->attempt,
-				  "state", state, "error", first, (char *) NULL);
-		free(first);
-	}
-}
-
-/* The server does not take this result or this text, and never will. */
-static void
-report_unacceptable(Job *job, const char *msg)
-{
-	if (job->report == REPORT_COMPLETE)
-	{
-		buf_printf(&job->error, "the command's output was refused as the result: %s", msg);
-		buf_free(&job->child.out);
-		job_report(job, REPORT_FAIL_FINALLY);
-	}
-	else if (job->error_tries++ == 0 && job->error.data)
-		make_ascii(job->error.data);
-	else
-	{
-		buf_free(&job->error);
-		buf_puts(&job->error, "the server refused the text of the error");
-	}
-}
-
-static void
-report_reply(Conn *conn, PGresult *res, void *arg)
-{
-	Job		   *job = arg;
-	Usec		now = now_usec();
-	const char *state;
-	char	   *msg;
-
-	(void) conn;
-	job->report_busy = false;
-	if (res == NULL)
-	{
-		job->report_at = now;
-		return;
-	}
-	if (result_ok(res))
-	{
-		report_accepted(job, res);
-		return;
-	}
-	state = result_state(res);
-	msg = result_message(res);
-	if (state_is_refusal(state))
-	{
-		log_event(LOG_WARNING, "report_refused", "job", job->id, "kind", job->kind,
-				  "sqlstate", state, "error", msg, (char *) NULL);
-		job->phase = JOB_DONE;
-	}
-	else if ((state_in_class(state, "22") || state_in_class(state, "54")) && job->error_tries < 3)
-		report_unacceptable(job, msg);
-	else
-	{
-		Usec		delay = backoff_delay(++job->report_failures, RETRY_MAX);
-
-		log_event(LOG_WARNING, "report_failed", "job", job->id, "kind", job->kind, "sqlstate", state,
-				  "error", msg, "retry_ms", num(delay / USEC_PER_MSEC), (char *) NULL);
-		job->report_at = now + delay;
-	}
-	free(msg);
-}
-
-static bool
-is_blank(const char *str)
-{
-	return str == NULL || str[strspn(str, " \t\r\n")] == '\0';
-}
-
-/* Send the report that has been due longest. */
-bool
-job_send_report(Conn *conn, Usec now)
-{
-	Job		   *due = NULL;
-	const char *values[5];
-
-	for (Job *job = jobs; job; job = job->next)
-	{
-		if (job->phase == JOB_REPORTING && !job->report_busy && !job->heartbeat_busy &&
-			job->report_at <= now && (due == NULL || job->report_at <= due->report_at))
-			due = job;
-	}
-	if (due == NULL)
-		return false;
-	due->report_busy = true;
-	values[0] = due->id;
-	values[1] = due->token;
-	switch (due->report)
-	{
-		case REPORT_COMPLETE:
-			values[2] = is_blank(due->child.out.data) ? NULL : due->child.out.data;
-			conn_call(conn, report_reply, due, 3, values, "SELECT @.job_complete($1, $2, $3)");
-			break;
-		case REPORT_FAIL:
-		case REPORT_FAIL_FINALLY:
-			values[2] = due->error.data;
-			values[3] = due->report == REPORT_FAIL ? "true" : "false";
-			values[4] = due->retry_in;
-			conn_call(conn, report_reply, due, 5, values, "SELECT @.job_fail($1, $2, $3, $4, $5)");
-			break;
-		case REPORT_RELEASE:
-			conn_call(conn, report_reply, due, 2, values, "SELECT @.job_release($1, $2)");
-			break;
-	}
-	return true;
-}
-
-/*
  * for the loop
  */
 
@@ -562,5 +430,5 @@ jobs_free_all(void)
 		jobs = job->next;
 		job_free(job);
 	}
-	njobs = 0;
+	njobs = nrunning = 0;
 }

@@ -7,7 +7,7 @@
  * releases: the commands are stopped and their jobs given back.  The third
  * kills the commands and leaves the jobs to the end of their leases.
  *
- * Heartbeats go before reports, and reports before claims.  Where the pool
+ * Heartbeats go before reports, and the first report before claims.  Where the pool
  * has more than one connection up, the last free one is kept for heartbeats,
  * so that reports that take long cannot cost the other jobs their leases.
  */
@@ -269,6 +269,18 @@ handle_all(void)
  * statements
  */
 
+/*
+ * Reports go before claims, but not all connections to reports: while one is
+ * under way, more come due that can go together.
+ */
+static bool
+send_work(Conn *conn, Usec now)
+{
+	if (reports_in_flight())
+		return claim_send(conn, now) || report_send(conn, now);
+	return report_send(conn, now) || claim_send(conn, now);
+}
+
 /* Send what is due.  Is a connection of the pool left for what comes due? */
 static bool
 send_all(Usec now)
@@ -289,7 +301,7 @@ send_all(Usec now)
 		if (conn->state != CONN_IDLE)
 			continue;
 		if (job_send_heartbeat(conn, now) ||
-			((idle > 1 || up == 1) && (job_send_report(conn, now) || claim_send(conn, now))))
+			((idle > 1 || up == 1) && send_work(conn, now)))
 			idle--;
 		else
 			break;

@@ -8,8 +8,10 @@
  * resolution, which libpq does while a connection is begun.
  *
  * A job is *held* from the moment its claim is read until the server has
- * accepted its outcome, refused it, or the lease is known to be lost.  The
- * number of jobs held and of jobs asked for is never above --concurrency.
+ * accepted its outcome, refused it, or the lease is known to be lost.  A job
+ * that is claimed is started at once: the number of jobs that run and of jobs
+ * asked for is never above --concurrency.  With those that have ended and are
+ * still to be reported it is never above twice that.
  */
 #ifndef JOBQ_WORKER_H
 #define JOBQ_WORKER_H
@@ -297,16 +299,18 @@ typedef struct Job
 	int			report_failures;
 	Usec		report_at;
 	bool		report_busy;
+	bool		report_alone;	/* not together with others */
 	bool		lease_asked;	/* its reply will refer to this job */
 } Job;
 
 extern Job *jobs;
 extern int	njobs;
+extern int	nrunning;
 
 extern Job *job_start(const PGresult *res, int row, Usec lease, bool release);
 extern void job_set_lease(Job *job, Usec lease);
 extern bool job_send_heartbeat(Conn *conn, Usec now);
-extern bool job_send_report(Conn *conn, Usec now);
+extern void job_report(Job *job, Report report);
 extern void jobs_heartbeat_now(Usec now);
 extern void jobs_io(void);
 extern void jobs_tick(Usec now);
@@ -314,6 +318,11 @@ extern void jobs_stop_all(StopReason reason);
 extern Usec jobs_timer(Usec now, bool sendable);
 extern void jobs_sweep(void);
 extern void jobs_free_all(void);
+
+/* report.c */
+
+extern bool report_send(Conn *conn, Usec now);
+extern bool reports_in_flight(void);
 
 /* claim.c */
 

@@ -8,7 +8,11 @@ use JobqWorker;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('worker');
+my $node = new_node('worker', <<'EOC');
+max_prepared_transactions = 1
+max_wal_senders = 1
+wal_level = replica
+EOC
 my $dir = PostgreSQL::Test::Utils::tempdir;
 
 # Each job writes the number of its process, and ends when its file is there.
@@ -111,6 +115,127 @@ $node->start;
 state_is($node, $job, 'succeeded', '... and is completed after its recovery');
 $worker->signal('TERM');
 $worker->ends_with(0, 'leaves');
+
+# Several jobs whose commands end while the worker cannot report: together.
+my @together = (
+	@held, '--heartbeat', '1h', '--concurrency', '8',
+	'--kind',
+	"fail=echo \$\$ >$dir/pid.\$JOBQ_JOB_ID; until [ -e $dir/go.\$JOBQ_JOB_ID ]; do sleep 0.05; done; exit 1",
+	'--kind',
+	"text=echo \$\$ >$dir/pid.\$JOBQ_JOB_ID; until [ -e $dir/go.\$JOBQ_JOB_ID ]; do sleep 0.05; done; echo no JSON");
+
+# Start a worker with these jobs, and end their commands while it is stopped.
+sub ended_together
+{
+	my @jobs = @_;
+	my $worker = start_worker($node, @together, '--max-jobs', scalar(@jobs));
+	my @pids = map { started($_) } @jobs;
+	ok($worker->wait_for_log(qr/event=draining reason=max-jobs/), 'all run');
+	$worker->signal('STOP');
+	let_go($_) foreach @jobs;
+	ok(poll_until(sub { !grep { process_lives($_) } @pids }), 'all commands have ended');
+	return $worker;
+}
+
+# Which states are they in, and at which attempts?
+sub states
+{
+	return $node->safe_psql('postgres', sprintf(
+		q{SELECT string_agg(state || ' ' || attempt, ', ' ORDER BY id) FROM job_status WHERE id IN (%s)},
+		join(',', @_)));
+}
+
+# Was there one statement for all of these?
+sub sent_together
+{
+	my ($function, $from, @jobs) = @_;
+	my $log = slurp_file($node->logfile, $from);
+	return scalar(grep {
+		my $ids = $_;
+		@jobs == grep { $ids =~ /\b$_\b/ } @jobs
+	} $log =~ /\Q$function\E\(.*\n.*DETAIL:  parameters: \$1 = '\{([^}]*)\}'/g);
+}
+
+my $from = -s $node->logfile;
+my @jobs = map { submit($node, q{'held'}) } 1 .. 4;
+$worker = ended_together(@jobs);
+$node->safe_psql('postgres',
+	"SELECT job_fail(job_id, token, 'by hand', retry => false) FROM job_lease WHERE job_id = $jobs[1]");
+$worker->signal('CONT');
+$worker->ends_with(0, 'four completions, one of them stale');
+ok(sent_together('job_complete_many', $from, @jobs), '... were one statement');
+is(states(@jobs), 'succeeded 1, failed 1, succeeded 1, succeeded 1', '... which took the others');
+my $log = slurp_file($worker->{log});
+is_deeply([ $log =~ /event=report_refused job=(\d+)/g ], [ $jobs[1] ], '... and the worker knows');
+
+$from = -s $node->logfile;
+@jobs = map { submit($node, q{'fail', max_attempts => 1}) } 1 .. 4;
+$worker = ended_together(@jobs);
+$node->safe_psql('postgres', "SELECT job_cancel($jobs[2])");
+$node->safe_psql('postgres', "SELECT job_release(job_id, token) FROM job_lease WHERE job_id = $jobs[0]");
+$worker->signal('CONT');
+$worker->ends_with(0, 'four failures, one of them cancelled, one stale');
+ok(sent_together('job_fail_many', $from, @jobs), '... were one statement');
+is(states(@jobs), 'ready 1, failed 1, cancelled 1, failed 1', '... which treated each by itself');
+is(job_field($node, $jobs[1], 'error'), 'command exited with status 1', '... with its error');
+$log = slurp_file($worker->{log});
+is_deeply([ $log =~ /event=report_refused job=(\d+)/g ], [ $jobs[0] ], '... and the worker knows');
+is_deeply([ $log =~ /event=job_cancelled job=(\d+)/g ], [ $jobs[2] ], '... of both');
+$node->safe_psql('postgres', "SELECT job_cancel($jobs[0])");
+
+@jobs = map { submit($node, "'$_'") } qw(held text held held);
+$worker = ended_together(@jobs);
+$node->safe_psql('postgres', "SELECT job_cancel($jobs[3])");
+$worker->signal('CONT');
+$worker->ends_with(0, 'four completions, one of them not JSON');
+like(slurp_file($worker->{log}), qr/event=reports_one_by_one jobs=4 sqlstate=22P02/, '... were one statement, then four');
+is(states(@jobs), 'succeeded 1, failed 1, succeeded 1, succeeded 1',
+	'... and only that failed; a request to cancel came too late for another');
+
+@jobs = map { submit($node, q{'held'}) } 1 .. 4;
+$worker = ended_together(@jobs);
+$node->safe_psql('postgres',
+	"BEGIN; SELECT FROM job_lease WHERE job_id = $jobs[0] FOR UPDATE; PREPARE TRANSACTION 'lock'");
+$worker->signal('CONT');
+ok($worker->wait_for_log(qr/event=reports_one_by_one jobs=4 sqlstate=55P03/),
+	'four completions, one of a job that is locked');
+state_is($node, $_, 'succeeded', '... do not wait for it') foreach @jobs[ 1 .. 3 ];
+is(job_field($node, $jobs[0], 'state'), 'running', '... which runs');
+$node->safe_psql('postgres', q{COMMIT PREPARED 'lock'});
+$worker->ends_with(0, '... until it is not');
+is(states(@jobs), 'succeeded 1, succeeded 1, succeeded 1, succeeded 1', 'all have succeeded');
+
+# The same while the server is away.
+$from = -s $node->logfile;
+@jobs = map { submit($node, q{'held'}) } 1 .. 4;
+$worker = ended_together(@jobs);
+$node->stop('immediate');
+$worker->signal('CONT');
+ok($worker->wait_for_log(qr/(?:event=job_ended.*){4}/s), 'four jobs end while the server is down');
+$node->start;
+$worker->ends_with(0, '... and are reported');
+ok(sent_together('job_complete_many', $from, @jobs), '... by one statement');
+is(states(@jobs), 'succeeded 1, succeeded 1, succeeded 1, succeeded 1', 'all have succeeded');
+
+# A completion that is committed, and whose answer is lost: COMMIT waits for a
+# standby that is not there, and its session is ended then.
+@jobs = map { submit($node, q{'held'}) } 1 .. 4;
+$worker = ended_together(@jobs);
+$node->append_conf('postgresql.conf', q{synchronous_standby_names = 'nobody'});
+$node->reload;
+ok($node->poll_query_until('postgres', q{SHOW synchronous_standby_names}, 'nobody'), 'told the server');
+$node->safe_psql('postgres', 'CHECKPOINT');    # the checkpointer has it told to all
+$worker->signal('CONT');
+my $waiting = q{FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query ~ 'job_complete_many'};
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 $waiting"), 'a COMMIT waits');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) $waiting");
+$worker->ends_with(0, 'a completion whose answer was lost is repeated');
+$log = slurp_file($worker->{log});
+like($log, qr/event=connection_lost conn=pool/, '... as the worker had to');
+unlike($log, qr/event=report_refused/, '... silently');
+is(states(@jobs), 'succeeded 1, succeeded 1, succeeded 1, succeeded 1', 'all have succeeded');
+$node->append_conf('postgresql.conf', q{synchronous_standby_names = ''});
+$node->reload;
 
 # Without a server it can still be told to leave.
 $worker = start_worker($node, @held);

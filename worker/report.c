@@ -1,0 +1,328 @@
+/*
+ * report.c
+ *		Telling the server what became of jobs.
+ *
+ * A report is due until the server has accepted it or refused it for good
+ * (JQ001: the job is not ours any more).  Everything else, a lost connection
+ * above all, leaves it due, so what was done while the server was away is
+ * reported when it is back.  Repeating a report whose answer was lost is
+ * harmless: the server accepts the completion that decided the job silently.
+ *
+ * Nothing waits for company: a report that is due is sent as soon as a
+ * connection is free.  But whatever else is due by then and is of the same
+ * sort goes with it, so the busier the worker is, the fewer statements it
+ * takes.
+ *
+ * One job must not spoil the others' reports.  The server answers for each
+ * whether it was accepted.  A result that it does not take is an error of the
+ * whole statement, which then has done nothing, as is a job that somebody
+ * keeps locked (LOCK_TIMEOUT); then each is sent alone.
+ */
+#include "worker.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define BATCH_BYTES (1024 * 1024)	/* of results or errors together */
+#define LOCK_TIMEOUT "250ms"
+
+/* The arguments of a function are computed before it begins. */
+#define MANY_IDS \
+	"CASE WHEN pg_catalog.set_config('lock_timeout', '" LOCK_TIMEOUT "', true) <> ''" \
+	" THEN $1::pg_catalog.int8[] END"
+
+typedef struct Batch
+{
+	int			njobs;
+	Job		   *jobs[];
+} Batch;
+
+static int	in_flight = 0;		/* statements */
+
+bool
+reports_in_flight(void)
+{
+	return in_flight > 0;
+}
+
+/* The server took the report. */
+static void
+report_accepted(Job *job, const char *state)
+{
+	bool		cancelled = strcmp(state, "cancelled") == 0;
+	char	   *first;
+
+	job->phase = JOB_DONE;
+	if (opt.once)
+		claim_again();
+	if (job->report == REPORT_COMPLETE)
+		log_event(LOG_DEBUG, "job_succeeded", "job", job->id, "kind", job->kind, (char *) NULL);
+	else if (job->report == REPORT_RELEASE)
+		log_event(LOG_INFO, "job_released", "job", job->id, "kind", job->kind, (char *) NULL);
+	else
+	{
+		first = xstrdup(job->error.data);
+		first[strcspn(first, "\n")] = '\0';
+		log_event(cancelled ? LOG_INFO : LOG_WARNING, cancelled ? "job_cancelled" : "job_failed",
+				  "job", job->id, "kind", job->kind, "attempt", job->attempt,
+				  "state", state, "error", first, (char *) NULL);
+		free(first);
+	}
+}
+
+/* The job is not ours any more. */
+static void
+report_refused(Job *job, const char *state, const char *msg)
+{
+	log_event(LOG_WARNING, "report_refused", "job", job->id, "kind", job->kind,
+			  "sqlstate", state, "error", msg, (char *) NULL);
+	job->phase = JOB_DONE;
+}
+
+/* The server does not take this result or this text, and never will. */
+static void
+report_unacceptable(Job *job, const char *msg)
+{
+	if (job->report == REPORT_COMPLETE)
+	{
+		buf_printf(&job->error, "the command's output was refused as the result: %s", msg);
+		buf_free(&job->child.out);
+		job_report(job, REPORT_FAIL_FINALLY);
+	}
+	else if (job->error_tries++ == 0 && job->error.data)
+		make_ascii(job->error.data);
+	else
+	{
+		buf_free(&job->error);
+		buf_puts(&job->error, "the server refused the text of the error");
+	}
+}
+
+/* What became of a statement for one job. */
+static void
+report_answered(Job *job, const PGresult *res, Usec now)
+{
+	const char *state = result_state(res);
+	char	   *msg;
+
+	if (result_ok(res))
+	{
+		report_accepted(job, PQntuples(res) == 1 ? PQgetvalue(res, 0, 0) : "");
+		return;
+	}
+	msg = result_message(res);
+	if (state_is_refusal(state))
+		report_refused(job, state, msg);
+	else if ((state_in_class(state, "22") || state_in_class(state, "54")) && job->error_tries < 3)
+		report_unacceptable(job, msg);
+	else
+	{
+		Usec		delay = backoff_delay(++job->report_failures, RETRY_MAX);
+
+		log_event(LOG_WARNING, "report_failed", "job", job->id, "kind", job->kind, "sqlstate", state,
+				  "error", msg, "retry_ms", num(delay / USEC_PER_MSEC), (char *) NULL);
+		job->report_at = now + delay;
+	}
+	free(msg);
+}
+
+/* The same for one job of many; the rows are in the order of the arguments. */
+static void
+batch_answered(Job *job, const PGresult *res, int row)
+{
+	if (!result_ok(res) || row >= PQntuples(res))
+		job->report_alone = true;
+	else if (strcmp(PQgetvalue(res, row, 0), "t") == 0)
+		report_accepted(job, PQgetvalue(res, row, 1));
+	else
+		report_refused(job, NULL, "the job is not this worker's any more");
+}
+
+static void
+report_reply(Conn *conn, PGresult *res, void *arg)
+{
+	Batch	   *batch = arg;
+	Usec		now = now_usec();
+
+	(void) conn;
+	in_flight--;
+	if (res && batch->njobs > 1 && !result_ok(res))
+		log_event(LOG_DEBUG, "reports_one_by_one", "jobs", num(batch->njobs),
+				  "sqlstate", result_state(res), (char *) NULL);
+	for (int i = 0; i < batch->njobs; i++)
+	{
+		Job		   *job = batch->jobs[i];
+
+		job->report_busy = false;
+		if (res == NULL)
+			job->report_at = now;
+		else if (batch->njobs == 1)
+			report_answered(job, res, now);
+		else
+			batch_answered(job, res, i);
+	}
+	free(batch);
+}
+
+static bool
+is_blank(const char *str)
+{
+	return str == NULL || str[strspn(str, " \t\r\n")] == '\0';
+}
+
+/* The result or the error, or NULL. */
+static const char *
+payload(const Job *job)
+{
+	if (job->report != REPORT_COMPLETE)
+		return job->error.data;
+	return is_blank(job->child.out.data) ? NULL : job->child.out.data;
+}
+
+static bool
+is_due(const Job *job, Usec now)
+{
+	return job->phase == JOB_REPORTING && !job->report_busy && !job->heartbeat_busy &&
+		job->report_at <= now;
+}
+
+/* The report that has been due longest. */
+static Job *
+most_overdue(Usec now)
+{
+	Job		   *due = NULL;
+
+	for (Job *job = jobs; job; job = job->next)
+	{
+		if (is_due(job, now) && (due == NULL || job->report_at <= due->report_at))
+			due = job;
+	}
+	return due;
+}
+
+/* Can one statement report both? */
+static bool
+same_sort(const Job *a, const Job *b)
+{
+	return a->report == b->report && a->report != REPORT_RELEASE &&
+		!a->report_alone && !b->report_alone && a->retry_in == b->retry_in;
+}
+
+/* That job, and others that can go with it. */
+static Batch *
+make_batch(Job *first, Usec now)
+{
+	Batch	   *batch = xmalloc(offsetof(Batch, jobs) + (size_t) njobs * sizeof(Job *));
+	size_t		bytes = 0;
+
+	for (Job *job = jobs; job; job = job->next)
+	{
+		size_t		len;
+
+		if (job != first && !(is_due(job, now) && same_sort(first, job)))
+			continue;
+		len = job->report == REPORT_COMPLETE ? job->child.out.len : job->error.len;
+		if (job != first && bytes + len > BATCH_BYTES)
+			continue;
+		bytes += len;
+		job->report_busy = true;
+		batch->jobs[batch->njobs++] = job;
+	}
+	return batch;
+}
+
+static void
+send_one(Conn *conn, Batch *batch)
+{
+	const Job  *job = batch->jobs[0];
+	const char *values[] = {
+		job->id, job->token, payload(job), job->report == REPORT_FAIL ? "true" : "false",
+		job->retry_in
+	};
+
+	switch (job->report)
+	{
+		case REPORT_COMPLETE:
+			conn_call(conn, report_reply, batch, 3, values, "SELECT @.job_complete($1, $2, $3)");
+			break;
+		case REPORT_FAIL:
+		case REPORT_FAIL_FINALLY:
+			conn_call(conn, report_reply, batch, 5, values, "SELECT @.job_fail($1, $2, $3, $4, $5)");
+			break;
+		case REPORT_RELEASE:
+			conn_call(conn, report_reply, batch, 2, values, "SELECT @.job_release($1, $2)");
+			break;
+	}
+}
+
+static void
+add_element(Buf *array, const char *value)
+{
+	buf_puts(array, array->len == 0 ? "{" : ",");
+	if (value == NULL)
+	{
+		buf_puts(array, "NULL");
+		return;
+	}
+	buf_puts(array, "\"");
+	while (*value)
+	{
+		size_t		plain = strcspn(value, "\"\\");
+
+		buf_append(array, value, plain);
+		value += plain;
+		if (*value)
+			buf_printf(array, "\\%c", *value++);
+	}
+	buf_puts(array, "\"");
+}
+
+static void
+send_many(Conn *conn, Batch *batch)
+{
+	const Job  *first = batch->jobs[0];
+	Buf			arrays[3] = {{0}};
+	const char *values[5];
+
+	for (int i = 0; i < batch->njobs; i++)
+	{
+		const Job  *job = batch->jobs[i];
+
+		add_element(&arrays[0], job->id);
+		add_element(&arrays[1], job->token);
+		add_element(&arrays[2], payload(job));
+	}
+	for (int i = 0; i < 3; i++)
+	{
+		buf_puts(&arrays[i], "}");
+		values[i] = arrays[i].data;
+	}
+	values[3] = first->report == REPORT_FAIL ? "true" : "false";
+	values[4] = first->retry_in;
+	if (first->report == REPORT_COMPLETE)
+		conn_call(conn, report_reply, batch, 3, values,
+				  "SELECT accepted, '' FROM @.job_complete_many(" MANY_IDS ", $2, $3)");
+	else
+		conn_call(conn, report_reply, batch, 5, values,
+				  "SELECT accepted, state FROM @.job_fail_many(" MANY_IDS ", $2, $3, $4, $5)");
+	for (int i = 0; i < 3; i++)
+		buf_free(&arrays[i]);
+}
+
+/* Send what has been due longest, and all that can go with it. */
+bool
+report_send(Conn *conn, Usec now)
+{
+	Job		   *first = most_overdue(now);
+	Batch	   *batch;
+
+	if (first == NULL)
+		return false;
+	batch = make_batch(first, now);
+	in_flight++;
+	if (batch->njobs == 1)
+		send_one(conn, batch);
+	else
+		send_many(conn, batch);
+	return true;
+}
