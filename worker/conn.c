@@ -6,6 +6,12 @@
  * DOWN -> CONNECTING -> SETUP -> IDLE <-> BUSY; from anywhere back to DOWN,
  * where it stays for a time that doubles with each failure, with jitter.
  *
+ * Statements of the pool are prepared when they are first sent, together with
+ * that, under a name that is made of their text.  Behind a pooler the next one
+ * may come to a session that does not know the name, or that knows it already,
+ * perhaps from another worker, and then for the same text.  The server says so
+ * and has done nothing; then this connection does without.
+ *
  * A result is handed over only once the server is ready for the next
  * statement: what it sends before that comes before its COMMIT, which may
  * still fail.  If the connection breaks sooner, the reply function is told
@@ -81,6 +87,8 @@ conn_lost(Conn *conn, const char *event, const char *msg)
 	conn->pg = NULL;
 	conn->schema = NULL;
 	conn->reply = NULL;
+	conn->preparing = NULL;
+	conn->nprepared = 0;
 	conn->pollslot = -1;
 	conn->state = CONN_DOWN;
 	conn->retry_at = now + delay;
@@ -248,6 +256,13 @@ result_means_lost(const Conn *conn, const PGresult *res)
 		strcmp(state, "57P02") == 0 || strcmp(state, "57P03") == 0;
 }
 
+/* Was the prepared statement not there, or there before? */
+static bool
+state_is_unprepared(const char *state)
+{
+	return strcmp(state, "26000") == 0 || strcmp(state, "42P05") == 0;
+}
+
 /* The server is ready for the next statement: hand over the result. */
 static void
 conn_reply(Conn *conn)
@@ -274,9 +289,54 @@ conn_reply(Conn *conn)
 		conn->reply = reply;
 		conn_lost(conn, "connection_dropped", PQresultErrorMessage(res));
 	}
+	else if (!result_ok(res) && state_is_unprepared(result_state(res)) && !conn->unprepared)
+	{
+		log_event(LOG_INFO, "statements_unprepared", "conn", conn->name,
+				  "sqlstate", result_state(res), (char *) NULL);
+		conn->unprepared = true;
+		if (reply)
+			reply(conn, NULL, arg);
+	}
 	else if (reply)
 		reply(conn, res, arg);
 	PQclear(res);
+}
+
+/*
+ * Take the next result.  False: there was the last.  Of a pipeline, which
+ * has a statement prepared and executes it, that is PGRES_PIPELINE_SYNC.
+ */
+static bool
+conn_take_result(Conn *conn)
+{
+	PGresult   *res = PQgetResult(conn->pg);
+
+	if (res == NULL)
+		return PQpipelineStatus(conn->pg) != PQ_PIPELINE_OFF && PQstatus(conn->pg) != CONNECTION_BAD;
+	if (PQresultStatus(res) == PGRES_PIPELINE_SYNC)
+	{
+		PQclear(res);
+		PQexitPipelineMode(conn->pg);
+		return false;
+	}
+
+	if (conn->preparing && result_ok(res))
+		conn->prepared[conn->nprepared++] = conn->preparing;
+	conn->preparing = NULL;
+
+	/*
+	 * An error after a result is the COMMIT's, and decides.  After an error,
+	 * the rest of a pipeline is aborted.
+	 */
+	if (conn->result == NULL ||
+		(result_ok(conn->result) && PQresultStatus(res) != PGRES_PIPELINE_ABORTED))
+	{
+		PQclear(conn->result);
+		conn->result = res;
+	}
+	else
+		PQclear(res);
+	return true;
 }
 
 /* The socket is ready: take what has come, send what is left to send. */
@@ -306,21 +366,11 @@ conn_io(Conn *conn)
 	}
 	while ((conn->state == CONN_BUSY || conn->state == CONN_SETUP) && !PQisBusy(conn->pg))
 	{
-		PGresult   *res = PQgetResult(conn->pg);
-
-		if (res == NULL)
+		if (!conn_take_result(conn))
 		{
 			conn_reply(conn);
 			break;
 		}
-		/* An error after a result is the COMMIT's, and decides. */
-		if (conn->result == NULL || !result_ok(res))
-		{
-			PQclear(conn->result);
-			conn->result = res;
-		}
-		else
-			PQclear(res);
 	}
 	if (conn_up(conn))
 	{
@@ -337,32 +387,84 @@ conn_io(Conn *conn)
 	}
 }
 
+static void
+conn_begin(Conn *conn, ReplyFn reply, void *arg)
+{
+	conn->reply = reply;
+	conn->arg = arg;
+	conn->state = CONN_BUSY;
+}
+
+/* A statement was handed to libpq, or not: begin to send it. */
+static void
+conn_begun(Conn *conn, bool ok)
+{
+	int			rc = ok ? PQflush(conn->pg) : -1;
+
+	conn->flushing = rc > 0;
+	if (rc < 0)
+		conn_lost(conn, "connection_lost", PQerrorMessage(conn->pg));
+}
+
 /* Send a statement.  If that fails, the reply function hears of it at once. */
 void
 conn_send(Conn *conn, ReplyFn reply, void *arg, int nparams,
 		  const char *const *values, const char *sql)
 {
-	int			rc;
-
-	conn->reply = reply;
-	conn->arg = arg;
-	conn->state = CONN_BUSY;
+	conn_begin(conn, reply, arg);
 
 	/* Without parameters it may be several statements. */
-	rc = nparams == 0 ? PQsendQuery(conn->pg, sql) :
-		PQsendQueryParams(conn->pg, sql, nparams, NULL, values, NULL, NULL, 0);
-	if (rc == 1)
-	{
-		rc = PQflush(conn->pg);
-		conn->flushing = rc > 0;
-	}
-	else
-		rc = -1;
-	if (rc < 0)
-		conn_lost(conn, "connection_lost", PQerrorMessage(conn->pg));
+	conn_begun(conn, nparams == 0 ? PQsendQuery(conn->pg, sql) :
+			   PQsendQueryParams(conn->pg, sql, nparams, NULL, values, NULL, NULL, 0));
 }
 
-/* The same with the extension's schema in place of each "@". */
+/* The name of a prepared statement: FNV-1a of its text. */
+static void
+statement_name(char *name, size_t size, const char *sql)
+{
+	uint64_t	hash = UINT64_C(0xcbf29ce484222325);
+
+	for (const char *p = sql; *p; p++)
+		hash = (hash ^ (unsigned char) *p) * UINT64_C(0x100000001b3);
+	snprintf(name, size, "jobq_worker_%016llx", (unsigned long long) hash);
+}
+
+static bool
+is_prepared(const Conn *conn, const char *fmt)
+{
+	for (int i = 0; i < conn->nprepared; i++)
+	{
+		if (conn->prepared[i] == fmt)
+			return true;
+	}
+	return false;
+}
+
+/* Send a statement; if it is not prepared yet, have that done first. */
+static void
+conn_send_prepared(Conn *conn, ReplyFn reply, void *arg, int nparams,
+				   const char *const *values, const char *fmt, const char *sql)
+{
+	char		name[40];
+
+	statement_name(name, sizeof(name), sql);
+	conn_begin(conn, reply, arg);
+	if (is_prepared(conn, fmt))
+		conn_begun(conn, PQsendQueryPrepared(conn->pg, name, nparams, values, NULL, NULL, 0));
+	else
+	{
+		conn->preparing = fmt;
+		conn_begun(conn, PQenterPipelineMode(conn->pg) &&
+				   PQsendPrepare(conn->pg, name, sql, nparams, NULL) &&
+				   PQsendQueryPrepared(conn->pg, name, nparams, values, NULL, NULL, 0) &&
+				   PQpipelineSync(conn->pg));
+	}
+}
+
+/*
+ * Send a statement with the extension's schema in place of each "@".  The
+ * waiting connection sends too few of them to have them prepared.
+ */
 void
 conn_call(Conn *conn, ReplyFn reply, void *arg, int nparams,
 		  const char *const *values, const char *fmt)
@@ -376,7 +478,10 @@ conn_call(Conn *conn, ReplyFn reply, void *arg, int nparams,
 		else
 			buf_append(&sql, p, 1);
 	}
-	conn_send(conn, reply, arg, nparams, values, sql.data);
+	if (conn->waiting || conn->unprepared)
+		conn_send(conn, reply, arg, nparams, values, sql.data);
+	else
+		conn_send_prepared(conn, reply, arg, nparams, values, fmt, sql.data);
 	buf_free(&sql);
 }
 

@@ -58,6 +58,7 @@ typedef int64_t Usec;
 #define RETRY_MAX (10 * USEC_PER_SEC)	/* of a statement the server refused */
 #define CANCEL_REPEAT (1 * USEC_PER_SEC)
 #define GIVE_UP_AFTER (10 * USEC_PER_SEC)	/* on the server, when leaving */
+#define MAX_PREPARED 8			/* statements of a connection */
 #define UNKNOWN_KIND_DELAY "30 s"
 
 #define STDERR_KEEP (64 * 1024)
@@ -150,8 +151,9 @@ typedef enum ConnState
 typedef struct Conn Conn;
 
 /*
- * Receives a statement's result.  NULL means that the connection was lost:
- * whether the statement took effect is unknown.
+ * Receives a statement's result.  NULL means that the statement has none and
+ * is to be repeated: the connection was lost, and whether the statement took
+ * effect is unknown, or a pooler had no use for a prepared statement.
  */
 typedef void (*ReplyFn) (Conn *conn, PGresult *res, void *arg);
 
@@ -169,6 +171,10 @@ struct Conn
 	Usec		up_since;
 	int			failures;
 	bool		flushing;		/* part of the statement is not sent yet */
+	bool		unprepared;		/* prepared statements do not work here */
+	const char *preparing;
+	const char *prepared[MAX_PREPARED];
+	int			nprepared;
 	PGresult   *result;
 	ReplyFn		reply;
 	void	   *arg;

@@ -260,5 +260,23 @@ state_is($node, $jobs[0], 'succeeded', 'a role with the privilege work completes
 state_is($node, $jobs[1], 'failed', '... and fails one');
 $worker->ends_with(0, 'leaves');
 
+# As behind a pooler, whose sessions do not know the worker's statements.
+$node->safe_psql('postgres', <<'EOS');
+CREATE SCHEMA pooler;
+CREATE FUNCTION pooler.job_claim(text, text, int, interval) RETURNS SETOF job_assignment
+LANGUAGE plpgsql AS $$ BEGIN DEALLOCATE ALL; RETURN QUERY SELECT * FROM public.job_claim($1, $2, $3, $4); END $$;
+CREATE FUNCTION pooler.job_complete(bigint, bigint, jsonb) RETURNS void
+LANGUAGE plpgsql AS $$ BEGIN DEALLOCATE ALL; PERFORM public.job_complete($1, $2, $3); END $$;
+EOS
+@jobs = map { submit($node, q{'m', queue => 'pooler'}) } 1 .. 5;
+$worker = start_worker($node, '--queue', 'pooler', '--schema', 'pooler', '--once', '--pool', '1',
+	'--kind', 'm=:noop');
+$worker->ends_with(0, 'a worker whose prepared statements vanish');
+is($node->safe_psql('postgres',
+	q{SELECT sum(attempt) FROM job_status WHERE queue = 'pooler' AND state = 'succeeded'}),
+	'5', '... runs all the same');
+like(slurp_file($worker->{log}), qr/event=statements_unprepared conn=pool1 sqlstate=26000/,
+	'... without them');
+
 $node->stop;
 done_testing();
