@@ -443,6 +443,17 @@ WHERE @extschema@.job_visible(j.queue, NULL, l.holder)
 GROUP BY l.worker;
 COMMENT ON VIEW @extschema@.job_worker_status IS 'A row a worker that runs jobs the caller may see: how many, and when it last claimed or sent a heartbeat';
 
+CREATE FUNCTION @extschema@.job_shared_memory(OUT part text, OUT bytes bigint, OUT entries bigint, OUT used bigint) RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'jobq_job_shared_memory';
+COMMENT ON FUNCTION @extschema@.job_shared_memory() IS
+    'Internal, for the view job_memory: parts of shared memory, of all databases together';
+
+CREATE VIEW @extschema@.job_memory AS
+SELECT part, bytes, entries, used FROM @extschema@.job_shared_memory();
+COMMENT ON VIEW @extschema@.job_memory IS
+    'A row a part of shared memory, of all databases together: its size, how many entries there are, how many are used';
+
 --
 -- Comments.  docs and README say more; these are what \df+ and \d+ show.
 --
@@ -562,11 +573,16 @@ COMMENT ON COLUMN @extschema@.job_worker_status.worker IS 'The name that the cla
 COMMENT ON COLUMN @extschema@.job_worker_status.running IS 'How many jobs it runs';
 COMMENT ON COLUMN @extschema@.job_worker_status.last_seen IS 'When it last claimed a job or sent a heartbeat for one it runs';
 
+COMMENT ON COLUMN @extschema@.job_memory.part IS 'databases that can have a worker, heartbeats of running jobs, lanes (queues whose next jobs are known), waiters (sessions that sleep)';
+COMMENT ON COLUMN @extschema@.job_memory.bytes IS 'Its size, whatever is used';
+COMMENT ON COLUMN @extschema@.job_memory.entries IS 'How many it has room for: jobq.max_databases, jobq.max_heartbeats, jobq.max_lanes, or all sessions';
+COMMENT ON COLUMN @extschema@.job_memory.used IS 'How many are used now';
+
 --
 -- Privileges: job_grant gives what a role needs.
 --
 
-REVOKE ALL ON @extschema@.job_status, @extschema@.job_attempts, @extschema@.job_queue_status, @extschema@.job_worker_status FROM PUBLIC;
+REVOKE ALL ON @extschema@.job_status, @extschema@.job_attempts, @extschema@.job_queue_status, @extschema@.job_worker_status, @extschema@.job_memory FROM PUBLIC;
 REVOKE ALL ON ROUTINE
     @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean),
     @extschema@.job_submit_many(jsonb),
@@ -592,5 +608,8 @@ REVOKE ALL ON ROUTINE
     @extschema@.job_visible(text, regrole, regrole),
     @extschema@.job_lease_until(bigint, bigint, timestamptz),
     @extschema@.job_outcome_name(smallint),
-    @extschema@.job_cause_name(smallint)
+    @extschema@.job_cause_name(smallint),
+    @extschema@.job_shared_memory()
 FROM PUBLIC;
+GRANT SELECT ON @extschema@.job_memory TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.job_shared_memory() TO pg_monitor;

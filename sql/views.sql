@@ -60,3 +60,7 @@ SELECT count(*) FROM pg_temp.explain('SELECT state FROM job_status WHERE id = 1'
 RESET enable_seqscan;
 
 SELECT count(job_cancel(id)) > 0 AS ok FROM job_status WHERE queue LIKE 'views%' AND finished_at IS NULL;
+-- shared memory: at the defaults under 8 MB, the waiters of as many sessions as there may be included
+SELECT part, entries > 0 AS entries, used BETWEEN 0 AND entries AS used FROM job_memory ORDER BY part;
+SELECT sum(bytes) < 8 * 1024 * 1024 AS small FROM job_memory;
+SELECT part FROM job_memory WHERE part IN ('databases', 'lanes') AND used = 0;

@@ -68,6 +68,7 @@ typedef struct JobqDatabase
 } JobqDatabase;
 
 /* shmem.c: slots */
+extern Size jobq_database_size(void);
 extern int	jobq_database_count(void);
 extern JobqDatabase *jobq_database_at(int i);
 extern JobqDatabase *jobq_database_find(Oid database, bool create);
@@ -102,15 +103,18 @@ typedef struct JobqBeatRef
 #define JOBQ_BEAT_PARTITIONS	16
 
 extern Size jobq_beat_size(void);
+extern int	jobq_beat_count(void);
 extern void jobq_beat_shmem_init(void *area, bool found, LWLockPadded *locks);
 extern int	jobq_beat_stale(int partition, TimestampTz before, JobqBeatRef *refs, int max);
 
 /* handout.c */
 extern Size jobq_handout_size(void);
+extern int	jobq_handout_count(void);
 extern void jobq_handout_shmem_init(void *area, bool found, LWLockPadded *locks);
 
 /* waiter.c */
 extern Size jobq_waiter_size(void);
+extern int	jobq_waiter_count(void);
 extern void jobq_waiter_shmem_init(void *area, bool found, LWLock *lock);
 extern void jobq_waiter_claimed(void);
 extern void jobq_waiter_at_commit(void);

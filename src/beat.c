@@ -41,6 +41,7 @@ typedef struct Partition
 {
 	uint32		free;			/* head of the free list */
 	uint32		used;			/* entries that were ever in use */
+	uint32		count;			/* entries in use */
 	uint32	   *buckets;		/* heads of the chains */
 	Beat	   *beats;
 } Partition;
@@ -83,12 +84,28 @@ jobq_beat_shmem_init(void *area, bool found, LWLockPadded *locks)
 
 		part->free = NIL_BEAT;
 		part->used = 0;
+		part->count = 0;
 		part->beats = (Beat *) p;
 		part->buckets = (uint32 *) (p + n * MAXALIGN(sizeof(Beat)));
 		for (uint32 b = 0; b < n; b++)
 			part->buckets[b] = NIL_BEAT;
 		p += MAXALIGN(n * (MAXALIGN(sizeof(Beat)) + sizeof(uint32)));
 	}
+}
+
+/* How many entries are in use. */
+int
+jobq_beat_count(void)
+{
+	int			n = 0;
+
+	for (int i = 0; i < JOBQ_BEAT_PARTITIONS; i++)
+	{
+		LWLockAcquire(&partition_locks[i].lock, LW_SHARED);
+		n += partitions[i].count;
+		LWLockRelease(&partition_locks[i].lock);
+	}
+	return n;
 }
 
 /* The hash of a job. */
@@ -145,6 +162,7 @@ free_beat(Partition *part, uint32 *head, Beat *beat)
 	beat->database = InvalidOid;
 	beat->next = part->free;
 	part->free = index;
+	part->count--;
 }
 
 /* Make the entry of a lease, or extend it; does nothing if there is no room. */
@@ -173,6 +191,7 @@ jobq_beat_enter(int64 job_id, int64 token, TimestampTz until)
 				beat = &part->beats[index];
 				beat->next = *head;
 				*head = index;
+				part->count++;
 			}
 		}
 		if (beat != NULL)

@@ -156,6 +156,19 @@ jobq_handout_shmem_init(void *area, bool found, LWLockPadded *locks)
 		shared->buckets[i] = NIL_LANE;
 }
 
+/* How many entries are in use. */
+int
+jobq_handout_count(void)
+{
+	int			n = jobq_max_lanes;
+
+	LWLockAcquire(lanes_lock, LW_SHARED);
+	for (uint32 i = shared->free; i != NIL_LANE; i = shared->lanes[i].next)
+		n--;
+	LWLockRelease(lanes_lock);
+	return n;
+}
+
 /* The lock of a lane. */
 static LWLock *
 lock_of(Lane *l)

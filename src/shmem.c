@@ -67,8 +67,8 @@ static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 #define NLOCKS			(LOCK_LANES + 1 + jobq_max_lanes)
 
 /* The size of what is in this file. */
-static Size
-slots_size(void)
+Size
+jobq_database_size(void)
 {
 	return add_size(offsetof(JobqShared, databases),
 					mul_size(jobq_max_databases, sizeof(JobqDatabase)));
@@ -80,7 +80,7 @@ shmem_request(void)
 {
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
-	RequestAddinShmemSpace(MAXALIGN(slots_size()));
+	RequestAddinShmemSpace(MAXALIGN(jobq_database_size()));
 	RequestAddinShmemSpace(MAXALIGN(jobq_beat_size()));
 	RequestAddinShmemSpace(MAXALIGN(jobq_waiter_size()));
 	RequestAddinShmemSpace(MAXALIGN(jobq_handout_size()));
@@ -111,7 +111,7 @@ reset_database(JobqDatabase *db)
 static void
 init_shared(void)
 {
-	memset(shared, 0, slots_size());
+	memset(shared, 0, jobq_database_size());
 	SpinLockInit(&shared->mutex);
 	pg_atomic_init_u32(&shared->launched, 0);
 	pg_atomic_init_u32(&shared->look, 0);
@@ -155,7 +155,7 @@ shmem_startup(void)
 	jobq_beat_shmem_init(area, found, &locks[LOCK_BEATS]);
 	area = ShmemInitStruct("jobq lanes", jobq_handout_size(), &found);
 	jobq_handout_shmem_init(area, found, &locks[LOCK_LANES]);
-	shared = ShmemInitStruct("jobq databases", slots_size(), &found);
+	shared = ShmemInitStruct("jobq databases", jobq_database_size(), &found);
 	if (!found)
 		init_shared();
 	LWLockRelease(AddinShmemInitLock);

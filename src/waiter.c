@@ -98,6 +98,19 @@ jobq_waiter_shmem_init(void *area, bool found, LWLock *lock)
 		pg_atomic_init_u32(&shared->waiters[i].woken, 0);
 }
 
+/* How many sessions wait. */
+int
+jobq_waiter_count(void)
+{
+	int			n = 0;
+
+	LWLockAcquire(waiters_lock, LW_SHARED);
+	for (int i = 0; i < MaxBackends; i++)
+		n += shared->waiters[i].nlinks > 0;
+	LWLockRelease(waiters_lock);
+	return n;
+}
+
 /* The entry of this backend. */
 static Waiter *
 my_waiter(void)
