@@ -352,6 +352,7 @@ typedef struct JobqCall
 	JobqRel    *rels[JOBQ_NTABLES];
 	MemoryContext mcxt;			/* lives as long as the call */
 	TimestampTz now;			/* the wall clock when the call began */
+	bool		bulk;			/* rows are inserted many at once */
 } JobqCall;
 
 extern void jobq_open_call(JobqCall *call);
@@ -372,6 +373,8 @@ typedef struct JobqReady
 } JobqReady;
 
 extern ItemPointerData jobq_insert(JobqCall *call, JobqTable table, Datum *values, bool *nulls);
+extern void jobq_bulk_begin(JobqCall *call);
+extern void jobq_bulk_end(JobqCall *call);
 extern JobqScan *jobq_scan_ready(JobqCall *call, int64 lane, int16 priority, int16 down_to,
 								 int64 from, int64 upto, Snapshot snapshot);
 extern TupleTableSlot *jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot);

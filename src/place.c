@@ -52,6 +52,7 @@ jobq_place_ready(JobqCall *call, const JobqCarry *carry, int64 position)
 	jobq_set(values, nulls, READY_PRIORITY, Int16GetDatum(carry->priority));
 	jobq_ready_origin(call, &ready);
 	ready.tid = jobq_insert(call, JOBQ_READY, values, nulls);
+	ready.many = !ItemPointerIsValid(&ready.tid);
 	jobq_announce_ready(&ready);
 	jobq_queue_settings(call, carry->lane, &queue);
 	if (queue.known && queue.notify == JOBQ_NOTIFY_TRANSACTIONAL)

@@ -17,6 +17,7 @@
 #include "access/xact.h"
 #include "common/sha2.h"
 #include "common/cryptohash.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -41,9 +42,9 @@ jobq_queue_reset(void)
 	}
 }
 
-/* The lane of a queue. */
-int64
-jobq_lane(const char *queue)
+/* Compute the lane of a queue. */
+static int64
+hash_queue(const char *queue)
 {
 	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
@@ -58,6 +59,28 @@ jobq_lane(const char *queue)
 	for (int i = 0; i < 8; i++)
 		lane = lane << 8 | digest[i];
 	return (int64) lane;
+}
+
+/* The lane of a queue; the latest are remembered. */
+int64
+jobq_lane(const char *queue)
+{
+	static struct
+	{
+		char		queue[JOBQ_MAX_QUEUE_NAME + 1];
+		int64		lane;
+	}			known[16];
+	Size		len = strlen(queue);
+	int			i = hash_bytes((const unsigned char *) queue, len) % lengthof(known);
+
+	if (len > JOBQ_MAX_QUEUE_NAME)
+		return hash_queue(queue);
+	if (known[i].queue[0] == '\0' || strcmp(known[i].queue, queue) != 0)
+	{
+		known[i].lane = hash_queue(queue);
+		strcpy(known[i].queue, queue);
+	}
+	return known[i].lane;
 }
 
 /* A stored setting, -1 where it is not set. */

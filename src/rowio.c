@@ -41,6 +41,7 @@
 #include "jobq.h"
 
 #define MAX_INDEXES		8
+#define BULK_ROWS		256		/* of a table, inserted together */
 
 struct JobqRel
 {
@@ -49,6 +50,8 @@ struct JobqRel
 	int			nindexes;
 	Relation	indexes[MAX_INDEXES];
 	IndexInfo  *infos[MAX_INDEXES];
+	int			nbuffered;		/* rows held back, see jobq_bulk_begin() */
+	TupleTableSlot **buffered;
 };
 
 struct JobqScan
@@ -286,15 +289,74 @@ insert_index_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which)
 		jobq_index_insert_cleanup(r->indexes[i], r->infos[i]);
 }
 
-/* Insert a row; returns where it is. */
+/* Insert the rows held back of a table. */
+static void
+flush_rows(JobqRel *r)
+{
+	table_multi_insert(r->rel, r->buffered, r->nbuffered, GetCurrentCommandId(true), 0, NULL);
+	for (int i = 0; i < r->nbuffered; i++)
+	{
+		insert_index_entries(r, r->buffered[i], JOBQ_ALL_INDEXES);
+		ExecClearTuple(r->buffered[i]);
+	}
+	r->nbuffered = 0;
+}
+
+/* Hold a row back until there are many of them. */
+static void
+buffer_row(JobqCall *call, JobqRel *r, HeapTuple tuple)
+{
+	if (r->buffered == NULL)
+		r->buffered = MemoryContextAllocZero(call->mcxt, BULK_ROWS * sizeof(TupleTableSlot *));
+	if (r->buffered[r->nbuffered] == NULL)
+		r->buffered[r->nbuffered] = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
+	ExecStoreHeapTuple(tuple, r->buffered[r->nbuffered++], true);
+	if (r->nbuffered == BULK_ROWS)
+		flush_rows(r);
+}
+
+/* From here to jobq_bulk_end() what is inserted is not read. */
+void
+jobq_bulk_begin(JobqCall *call)
+{
+	call->bulk = true;
+}
+
+/* Insert what was held back. */
+void
+jobq_bulk_end(JobqCall *call)
+{
+	call->bulk = false;
+	for (int t = 0; t < JOBQ_NTABLES; t++)
+	{
+		JobqRel    *r = call->rels[t];
+
+		if (r == NULL || r->buffered == NULL)
+			continue;
+		flush_rows(r);
+		for (int i = 0; i < BULK_ROWS && r->buffered[i] != NULL; i++)
+			ExecDropSingleTupleTableSlot(r->buffered[i]);
+		pfree(r->buffered);
+		r->buffered = NULL;
+	}
+}
+
+/* Insert a row; returns where it is, which is nowhere yet if the call does it in bulk. */
 ItemPointerData
 jobq_insert(JobqCall *call, JobqTable table, Datum *values, bool *nulls)
 {
 	JobqRel    *r = open_rel(call, table);
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
 	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(r->rel), values, nulls);
+	TupleTableSlot *slot;
 	ItemPointerData tid;
 
+	if (call->bulk)
+	{
+		ItemPointerSetInvalid(&tid);
+		buffer_row(call, r, tuple);
+		return tid;
+	}
+	slot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
 	ExecStoreHeapTuple(tuple, slot, true);
 	table_tuple_insert(r->rel, slot, GetCurrentCommandId(true), 0, NULL);
 	insert_index_entries(r, slot, JOBQ_ALL_INDEXES);

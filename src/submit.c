@@ -224,7 +224,8 @@ jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
 
 /*
  * Insert a job whose parents are all in the table of parents.  s->parents is
- * sorted.  The job itself is added to the table, as a parent for others.
+ * sorted.  The job itself is added to the table, as a parent for others; without
+ * a table it has none and is none.
  */
 int64
 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
@@ -234,7 +235,6 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	JobqVerdict verdict = VERDICT_READY;
 	JobqCarry	carry = {0};
 	int			outcome = 0;
-	Parent	   *self;
 
 	for (int i = 0; i < s->nparents; i++)
 	{
@@ -276,8 +276,12 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 			jobq_place_waiting(call, &carry, &counters, s->rule, s->quorum, true, false);
 	}
 
-	self = hash_search(parents, &s->id, HASH_ENTER, NULL);
-	self->outcome = outcome;
+	if (parents != NULL)
+	{
+		Parent	   *self = hash_search(parents, &s->id, HASH_ENTER, NULL);
+
+		self->outcome = outcome;
+	}
 	return s->id;
 }
 
@@ -312,7 +316,7 @@ jobq_job_submit(PG_FUNCTION_ARGS)
 {
 	JobqSubmission s;
 	JobqCall	call;
-	HTAB	   *parents;
+	HTAB	   *parents = NULL;
 	int64		id;
 
 	jobq_submission_init(&s);
@@ -357,7 +361,8 @@ jobq_job_submit(PG_FUNCTION_ARGS)
 
 	jobq_enter(&call, "job_submit()", true);
 	jobq_admit(&call, &s);
-	parents = jobq_parents_create();
+	if (s.nparents > 0)
+		parents = jobq_parents_create();
 	for (int i = 0; i < s.nparents; i++)
 		jobq_resolve_parent(&call, parents, s.parents[i]);
 	id = jobq_submit(&call, &s, parents);

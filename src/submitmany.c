@@ -539,6 +539,7 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 	}
 	parents = jobq_parents_create();
 	resolve_parents(&call, elements, n, parents, &where);
+	jobq_bulk_begin(&call);
 	for (int i = 0; i < n; i++)
 	{
 		Element    *e = &elements[order[i]];
@@ -553,6 +554,7 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 			qsort(s->parents, s->nparents, sizeof(int64), jobq_compare_ids);
 		jobq_submit(&call, s, parents);
 	}
+	jobq_bulk_end(&call);
 	error_context_stack = context.previous;
 
 	for (int i = 0; i < n; i++)
