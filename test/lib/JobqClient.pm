@@ -109,6 +109,23 @@ sub send
 	return $self->_write(pack('a N a* x', 'Q', 5 + length($sql), $sql));
 }
 
+# Several statements in one pipeline, hence in one transaction.  Returns what
+# receive does; the rows are those of the last statement that returned any.
+sub pipeline
+{
+	my ($self, @sql) = @_;
+	my $bytes = '';
+	foreach my $sql (@sql)
+	{
+		$bytes .= pack('a N x a* x n', 'P', 4 + 1 + length($sql) + 1 + 2, $sql, 0);
+		$bytes .= pack('a N x x n n n', 'B', 4 + 2 + 6, 0, 0, 0);
+		$bytes .= pack('a N a x', 'D', 4 + 2, 'P');
+		$bytes .= pack('a N x N', 'E', 4 + 1 + 4, 0);
+	}
+	$self->_write($bytes . pack('a N', 'S', 4)) or return do { $self->disconnect; { rows => [], lost => 1 } };
+	return $self->receive;
+}
+
 # Has anything of the answer arrived?
 sub answered
 {

@@ -264,6 +264,8 @@ cmp_ok(cpu($worker) - $w0 + cpu($launcher) - $l0, '<', 0.03, 'idle processes use
 cmp_ok($switches->() - $s0, '<=', 4, '... and do not wake') ;
 
 $id = $client->value(q{SELECT job_submit('x', queue => 'z')});
+# claims that shall outlive a crash
+$client->rows('SET jobq.async_claim = off');
 ($job, $token) = claim('z', '3 s');
 $client->rows("SELECT job_heartbeat($job, $token)");
 my $begin = time;
@@ -272,6 +274,7 @@ ok(within(30, sub { !process_lives($worker) && ($client = JobqClient->new($node)
 			&& eval { $client->value('SELECT 1') } }), 'the server comes back after kill -9');
 is($client->value("SELECT job_heartbeat($job, $token)"), 't', '... and takes heartbeats on leases of before');
 $id = $client->value(q{SELECT job_submit('x', queue => 'z2')});
+$client->rows('SET jobq.async_claim = off');
 ($job, $token) = claim('z2', '2 s');
 $begin = time;
 $client->disconnect;

@@ -57,11 +57,12 @@ my ($dba) = start_clients(
 	});
 
 # Now and then a session is ended, rarely a process is killed and with it all
-# others, after which the server starts again.
+# others, after which the server starts again; claims of just before may be
+# lost then.
 my ($killer) = start_clients(
 	1,
 	sub {
-		my %done = (ended => 0, killed => 0);
+		my %done = (ended => 0, killed => 0, crashes => []);
 		my $next_crash = time + $seconds / 5;
 		while (time < $until - 2)
 		{
@@ -73,9 +74,12 @@ my ($killer) = start_clients(
 				my $r = $client->query(q(SELECT pid FROM pg_stat_activity WHERE application_name ~ '^load'
 					ORDER BY random() LIMIT 1));
 				next if $r->{lost} || !@{ $r->{rows} };
+				my $from = time;
 				$done{killed} += kill('KILL', $r->{rows}[0][0]);
-				# until everybody has noticed
+				# until everybody has noticed, and it is there again
 				within(10, sub { $client->query('SELECT 1')->{lost} });
+				within(60, sub { JobqClient->new($node, name => 'killer') });
+				push @{ $done{crashes} }, [ $from, time ];
 			}
 			else
 			{
@@ -96,16 +100,53 @@ ok($killed->{ended} > 0 && $killed->{killed} > 0, 'sessions were ended and kille
 ok((grep { /FULL/ } keys %$maintained) && (grep { /REINDEX/ } keys %$maintained), 'tables were rewritten');
 
 invariants_hold($node, 'when the load has ended');
-is( $node->safe_psql('postgres', <<'EOQ'), 't', 'submitted = succeeded + failed + cancelled + undecided');
+is($node->safe_psql('postgres', <<'EOQ'), 't', 'submitted = succeeded + failed + cancelled + skipped + upstream_failed + undecided');
 SELECT (SELECT count(*) FROM job) = sum(n) FROM (
-    SELECT count(*) AS n FROM job WHERE outcome IS NOT NULL
+    SELECT count(*) AS n FROM job_status WHERE state IN ('succeeded', 'failed', 'cancelled', 'skipped', 'upstream_failed')
     UNION ALL SELECT waiting + scheduled + ready + running FROM job_queue_status) x
 EOQ
+
+# Nothing stays unclaimed: of each queue one client takes all that there is.
+# The background worker adds to it meanwhile, so only what was there before is
+# counted, and not what it is about to cancel.
+my $c = JobqClient->new($node);
+$c->rows('CREATE TABLE there AS SELECT job_id, position, expires_at FROM job_ready');
+push @logs, run_clients(60, scalar(@JobqLoad::QUEUES), sub {
+	my ($i) = @_;
+	my $client = JobqClient->new($node, name => "taker $i");
+	my @claims;
+	while (my @rows = $client->retry_rows("SELECT job_id, token, attempt, extract(epoch FROM lease_until) "
+			  . "FROM job_claim('$JobqLoad::QUEUES[$i]', 'taker $i', " . (1 + int(rand(20))) . ", '1 h')"))
+	{
+		push @claims, map {
+			+{ id => $_->[0], token => $_->[1], attempt => $_->[2], until => $_->[3], from => time, name => "taker $i" }
+		} @rows;
+	}
+	foreach my $claim (@claims)
+	{
+		$claim->{end} = time;
+		# one that times out meanwhile is stale
+		my $r = { sqlstate => '40001' };
+		$r = $client->query("SELECT job_complete($claim->{id}, $claim->{token})") while ($r->{sqlstate} // '') =~ /^40/;
+		$claim->{ended} = 'succeeded' unless $r->{sqlstate};
+		die "$r->{sqlstate} $r->{message}" if ($r->{sqlstate} // 'JQ001') ne 'JQ001';
+	}
+	return {
+		name => "taker $i", submitted => {}, doubtful => 0, errors => [], states => {}, claims => \@claims,
+		completed => { map { $_->{id} => $_->{token} } grep { $_->{ended} } @claims }
+	};
+});
+note($c->value('SELECT count(*) FROM there') . ' jobs were ready when the load had ended');
+is($c->value(<<'EOQ'), 0, 'no ready job stays unclaimed');
+SELECT count(*) FROM there JOIN job_ready r USING (job_id, position)
+WHERE (r.expires_at > now() OR r.expires_at IS NULL OR r.attempt > 0)
+EOQ
+$c->disconnect;
 
 my $rest = JobqLoad::drain($node, 90);
 ok($rest, 'every job is decided in the end');
 push @logs, $rest if $rest;
-JobqLoad::compare($node, 'stress', \@logs);
+JobqLoad::compare($node, 'stress', \@logs, crashes => $killed->{crashes});
 invariants_hold($node, 'at the end');
 
 # a reindex that was cut off leaves an index that is not valid, as documented
@@ -114,6 +155,7 @@ $node->safe_psql('postgres', $_)
 SELECT 'DROP INDEX ' || indexrelid::regclass FROM pg_index WHERE NOT indisvalid
 EOQ
 tables_are_sound($node, 'at the end');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM job_ready'), 0, 'no job is ready');
 
 my @due = backend_pids($node, '^jobq (launcher|worker)$');
 is(scalar(@due), 2, 'the launcher and the worker live');
