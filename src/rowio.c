@@ -622,7 +622,7 @@ delete_row(JobqCall *call, JobqTable table, TupleTableSlot *slot, bool wait, boo
 	result = table_tuple_delete(r->rel, &slot->tts_tid, GetCurrentCommandId(true),
 								snapshot, InvalidSnapshot, wait, &tmfd, false);
 	UnregisterSnapshot(snapshot);
-	if (skip && (result == TM_Updated || result == TM_Deleted))
+	if (skip && (result == TM_Updated || result == TM_Deleted || result == TM_SelfModified))
 		return false;
 	return written(r, result);
 }
@@ -634,7 +634,10 @@ jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot)
 	return delete_row(call, table, slot, true, false);
 }
 
-/* Delete a row unless somebody else has it locked, changed or deleted; never waits, never fails. */
+/*
+ * Delete a row unless somebody else has it locked, changed or deleted, or this
+ * call has deleted it before; never waits, never fails.
+ */
 bool
 jobq_try_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot)
 {
