@@ -115,6 +115,27 @@ SELECT job_submit('owner''s', queue => 'priv_b') AS owners_b \gset
 SELECT job_id AS held_b, token AS token_b FROM job_claim('priv_b') \gset
 SELECT pg_temp.as_role('jobq_worker1', ARRAY[format('SELECT job_complete(%s, %s)', :held_b, :token_b), format('SELECT job_heartbeat(%s, %s)', :held_b, :token_b),
     format('SELECT * FROM job_complete_many(ARRAY[%s], ARRAY[%s])', :held_b, :token_b), format('SELECT job_release(%s, %s)', :held_b, :token_b)]);
+-- and without the token of a running one, a job of another queue is as if it were not there: running, ready, decided or none
+SELECT job_submit('owner''s', queue => 'priv_b') AS ready_b \gset
+SELECT job_submit('owner''s', queue => 'priv_b', priority => 1) AS decided_b \gset
+SELECT job_complete(job_id, token), token AS token_decided FROM job_claim('priv_b') \gset
+CREATE FUNCTION pg_temp.acts(id bigint, token bigint) RETURNS SETOF text LANGUAGE sql AS $$
+    SELECT DISTINCT regexp_replace(pg_temp.as_role('jobq_worker1', ARRAY[format('SELECT ' || call, id, token)]), '^SELECT \w+\(.*?\): ', '')
+    FROM unnest(ARRAY['job_complete(%s, %s)', 'job_fail(%s, %s)', 'job_heartbeat(%s, %s)', 'job_heartbeat(%s, %s, ''1 h'', ''{}'')',
+        'job_release(%s, %s)', 'job_snooze(%s, %s, ''1 s'')']) call
+$$;
+SELECT pg_temp.acts(:held_b, :token_b);
+SELECT pg_temp.acts(:held_b, 1);
+SELECT pg_temp.acts(:ready_b, 1);
+SELECT pg_temp.acts(:decided_b, :token_decided);
+SELECT pg_temp.acts(:decided_b, 1);
+SELECT pg_temp.acts(1000000000000, 1);
+SELECT (job_complete_many(ARRAY[id], ARRAY[token])).accepted FROM (VALUES (:decided_b::bigint, :token_decided::bigint)) v (id, token);
+SET ROLE jobq_worker1;
+SELECT accepted FROM job_complete_many(ARRAY[:held_b, :ready_b, :decided_b, 1000000000000], ARRAY[1, 1, :token_decided, 1]);
+SELECT accepted, state FROM job_fail_many(ARRAY[:held_b, :ready_b, :decided_b, 1000000000000], ARRAY[1, 1, :token_decided, 1]);
+RESET ROLE;
+SELECT id = :held_b AS held, state, attempt FROM job_status WHERE id IN (:held_b, :ready_b, :decided_b) ORDER BY id;
 SET ROLE jobq_worker1;
 SELECT job_complete(:held, :token, '{"r": 1}');
 SELECT count(*) FROM job_status;

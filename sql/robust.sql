@@ -7,7 +7,22 @@ SELECT job_submit('child', queue => 'robust', depends_on => ARRAY[:parent]) AS c
 SELECT job_id AS id, token FROM job_claim('robust') \gset
 \set VERBOSITY sqlstate
 SELECT job_complete(:id, :token, (SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 500)));
+SELECT job_complete_many(ARRAY[:id], ARRAY[:token], ARRAY[(SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 500))]);
+SELECT job_heartbeat(:id, :token, progress => (SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 2100)));
 \set VERBOSITY default
+SELECT state, progress FROM job_status WHERE id = :id;
+-- one of several is too large: none is completed
+SELECT job_submit('other', queue => 'robust2') AS other \gset
+SELECT token AS other_token FROM job_claim('robust2') \gset
+\set VERBOSITY sqlstate
+SELECT * FROM job_complete_many(ARRAY[:other, :id], ARRAY[:other_token, :token], ARRAY['1', to_jsonb(repeat('x', 2000000))]);
+SELECT * FROM job_complete_many(ARRAY[:other, :id], ARRAY[:other_token, :token], ARRAY['1', to_jsonb(repeat(E'\x01', 200000))]);
+\set VERBOSITY terse
+SELECT job_heartbeat(:id, :token, progress => (SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 2100)));
+\set VERBOSITY default
+SELECT state FROM job_status WHERE id IN (:other, :id);
+SELECT * FROM job_complete_many(ARRAY[:other], ARRAY[:other_token], ARRAY[to_jsonb(repeat(E'\x01', 100000))]) ORDER BY 1 \gset c_
+\echo :c_accepted
 SET jobq.max_result_size = '1GB';
 SELECT job_complete(:id, :token, (SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 500)));
 RESET jobq.max_result_size;
