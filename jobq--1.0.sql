@@ -76,12 +76,24 @@ CREATE TABLE @extschema@.job_waiting (
     lost          int NOT NULL,
     priority      smallint NOT NULL,
     rule          smallint NOT NULL,
+    stripes       smallint NOT NULL,
     open          boolean NOT NULL,
     held          boolean NOT NULL,
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE @extschema@.job_waiting IS
-    'Jobs that wait for dependencies (open) or for job_unhold (held), with how far their dependencies are';
+    'Jobs that wait for dependencies (open) or for job_unhold (held), with how far their dependencies are, less what the stripes say';
+
+-- A low fillfactor, so that taking from a stripe stays within its page also while an old snapshot is held.
+CREATE TABLE @extschema@.job_stripe (
+    job_id        bigint NOT NULL,
+    stripe        smallint NOT NULL,
+    size          int NOT NULL,
+    remaining     int NOT NULL,
+    PRIMARY KEY (job_id, stripe)
+) WITH (fillfactor = 10);
+COMMENT ON TABLE @extschema@.job_stripe IS
+    'Shares of the undecided parents of jobs that wait for many: of size, remaining are still undecided';
 
 CREATE TABLE @extschema@.job_scheduled (
     run_at        timestamptz NOT NULL,
@@ -187,14 +199,15 @@ CREATE TABLE @extschema@.job_home (
 COMMENT ON TABLE @extschema@.job_home IS
     'The database whose background worker may act: written by the first use, not dumped, so that a restored or copied database stays still';
 
-REVOKE ALL ON @extschema@.job_id_seq, @extschema@.job, @extschema@.job_dependency, @extschema@.job_waiting, @extschema@.job_scheduled,
-    @extschema@.job_ready, @extschema@.job_lease, @extschema@.job_expiry, @extschema@.job_attempt, @extschema@.job_queue,
+REVOKE ALL ON @extschema@.job_id_seq, @extschema@.job, @extschema@.job_dependency, @extschema@.job_waiting, @extschema@.job_stripe,
+    @extschema@.job_scheduled, @extschema@.job_ready, @extschema@.job_lease, @extschema@.job_expiry, @extschema@.job_attempt, @extschema@.job_queue,
     @extschema@.job_privilege, @extschema@.job_home FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_dependency', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_waiting', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_stripe', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_scheduled', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_ready', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_lease', '');

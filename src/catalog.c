@@ -27,6 +27,7 @@ static const char *const table_names[JOBQ_NTABLES] = {
 	[JOBQ_JOB] = "job",
 	[JOBQ_DEPENDENCY] = "job_dependency",
 	[JOBQ_WAITING] = "job_waiting",
+	[JOBQ_STRIPE] = "job_stripe",
 	[JOBQ_SCHEDULED] = "job_scheduled",
 	[JOBQ_READY] = "job_ready",
 	[JOBQ_LEASE] = "job_lease",

@@ -153,6 +153,16 @@ look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table, TupleTabl
 	}
 }
 
+/*
+ * Before a waiting job is taken from where it stands, its stripes go.  True:
+ * it had some, look again.
+ */
+static bool
+unstripe(JobqCall *call, JobqTable table, TupleTableSlot *state)
+{
+	return table == JOBQ_WAITING && jobq_unstripe(call, state);
+}
+
 /* Decide a job as cancelled without a deciding attempt. */
 static void
 decide_cancelled(JobqWork *work, const JobqCarry *carry, const char *error)
@@ -213,7 +223,7 @@ jobq_job_cancel(PG_FUNCTION_ARGS)
 			done = true;
 		else if (table == JOBQ_LEASE)
 			done = changed = request_cancel(&call, state, PG_GETARG_DATUM(1), !PG_ARGISNULL(1));
-		else if (jobq_displace(&call, table, state, true))
+		else if (!unstripe(&call, table, state) && jobq_displace(&call, table, state, true))
 		{
 			JobqWork   *work = jobq_work_create(&call);
 			JobqCarry	carry;
@@ -315,7 +325,7 @@ retry(JobqCall *call, TupleTableSlot *job, int outcome)
 		jobq_place(call, &carry, 0);
 	}
 	else
-		jobq_place_waiting(call, &carry, &counters, rule, quorum, true, false);
+		jobq_place_waiting(call, &carry, &counters, rule, quorum, 0, true, false);
 	jobq_advance();				/* its children must see it undecided */
 	work = jobq_work_create(call);
 	jobq_work_reopened(work, id, outcome);
@@ -380,7 +390,7 @@ hold(JobqCall *call, TupleTableSlot *job, JobqTable table, TupleTableSlot *state
 		return false;
 	jobq_carry_from_slot(table, state, &carry);
 	jobq_place_waiting(call, &carry, &none, jobq_attr_int16(job, JOB_RULE),
-					   jobq_attr_int32(job, JOB_QUORUM), false, true);
+					   jobq_attr_int32(job, JOB_QUORUM), 0, false, true);
 	return true;
 }
 
@@ -510,6 +520,16 @@ forget_expiry(JobqCall *call, TupleTableSlot *job)
 	jobq_slot_free(slot);
 }
 
+/* Is a job past its expires_at, and not begun?  *carry is what it carries. */
+static bool
+has_expired(JobqCall *call, JobqTable table, TupleTableSlot *state, JobqCarry *carry)
+{
+	if (state == NULL || table == JOBQ_LEASE)
+		return false;
+	jobq_carry_from_slot(table, state, carry);
+	return carry->attempt == 0 && carry->expires_at != 0 && carry->expires_at <= call->now;
+}
+
 /*
  * For the background worker: a job's expires_at has come.  Cancel it unless it
  * has been started.  False: somebody has it locked, try again later.
@@ -518,32 +538,34 @@ bool
 jobq_expire_job(JobqCall *call, int64 job_id)
 {
 	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, job_id);
-	TupleTableSlot *state = NULL;
+	TupleTableSlot *state;
 	JobqTable	table;
 	JobqCarry	carry;
+	bool		expired;
+	bool		ok = true;
 
 	if (job == NULL)
 		return true;
 	table = jobq_find_state(call, job_id, &state);
-	if (state != NULL)
-		jobq_carry_from_slot(table, state, &carry);
-	if (state != NULL && table != JOBQ_LEASE && carry.attempt == 0 &&
-		carry.expires_at != 0 && carry.expires_at <= call->now)
+	expired = has_expired(call, table, state, &carry);
+	if (expired && unstripe(call, table, state))
 	{
-		JobqWork   *work;
+		jobq_slot_free(state);
+		table = jobq_find_state(call, job_id, &state);
+		expired = has_expired(call, table, state, &carry);
+	}
+	if (expired)
+		ok = jobq_displace(call, table, state, false);
+	if (expired && ok)
+	{
+		JobqWork   *work = jobq_work_create(call);
 
-		if (!jobq_displace(call, table, state, false))
-		{
-			jobq_slot_free(state);
-			jobq_slot_free(job);
-			return false;
-		}
-		work = jobq_work_create(call);
 		decide_expired(work, &carry);
 		jobq_work_run(work, NULL, NULL);
 	}
-	forget_expiry(call, job);
+	if (ok)
+		forget_expiry(call, job);
 	jobq_slot_free(state);
 	jobq_slot_free(job);
-	return true;
+	return ok;
 }

@@ -213,14 +213,14 @@ jobq_work_reopened(JobqWork *work, int64 id, int outcome)
 }
 
 /* The counters of a row of job_waiting. */
-static void
-read_counters(TupleTableSlot *slot, JobqCounters *c)
+void
+jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c)
 {
-	c->undecided = jobq_attr_int32(slot, WAITING_UNDECIDED);
-	c->pending = jobq_attr_int32(slot, WAITING_PENDING);
-	c->hits = jobq_attr_int32(slot, WAITING_HITS);
-	c->violated = jobq_attr_int32(slot, WAITING_VIOLATED);
-	c->hurt = jobq_attr_int32(slot, WAITING_HURT);
+	c->undecided = jobq_attr_int32(waiting, WAITING_UNDECIDED);
+	c->pending = jobq_attr_int32(waiting, WAITING_PENDING);
+	c->hits = jobq_attr_int32(waiting, WAITING_HITS);
+	c->violated = jobq_attr_int32(waiting, WAITING_VIOLATED);
+	c->hurt = jobq_attr_int32(waiting, WAITING_HURT);
 }
 
 /* Apply a delta to a waiting child; false: its row changed, look again. */
@@ -234,7 +234,7 @@ apply_delta(JobqWork *work, TupleTableSlot *slot, const JobqCounters *delta)
 	JobqCarry	carry;
 	JobqVerdict verdict;
 
-	read_counters(slot, &c);
+	jobq_read_counters(slot, &c);
 	c.undecided += delta->undecided;
 	c.pending += delta->pending;
 	c.hits += delta->hits;
@@ -250,6 +250,8 @@ apply_delta(JobqWork *work, TupleTableSlot *slot, const JobqCounters *delta)
 		jobq_values(slot, values, nulls);
 		jobq_set_counters(values, nulls, &c);
 		jobq_set(values, nulls, WAITING_OPEN, BoolGetDatum(verdict == VERDICT_WAIT));
+		if (verdict == VERDICT_READY)
+			jobq_set(values, nulls, WAITING_STRIPES, Int16GetDatum(0)); /* all used up */
 		return jobq_update(call, JOBQ_WAITING, slot, values, nulls);
 	}
 
@@ -345,7 +347,7 @@ reopen_child(JobqWork *work, TupleTableSlot *job)
 	if (verdict == VERDICT_READY)
 		jobq_place(call, &carry, 0);
 	else
-		jobq_place_waiting(call, &carry, &c, rule, quorum, true, false);
+		jobq_place_waiting(call, &carry, &c, rule, quorum, 0, true, false);
 	jobq_advance();				/* its children must see it undecided */
 	jobq_work_reopened(work, carry.job_id, outcome);
 	return true;
@@ -359,6 +361,9 @@ reopen_child(JobqWork *work, TupleTableSlot *job)
 static void
 handle_child(JobqWork *work, WorkItem *item)
 {
+	JobqCounters delta = item->delta;
+	bool		plain = !item->reopened && delta.violated == 0;
+	bool		credited = false;
 	bool		undecided = false;
 	bool		done = false;
 
@@ -366,8 +371,15 @@ handle_child(JobqWork *work, WorkItem *item)
 	{
 		TupleTableSlot *slot = jobq_find_id(work->call, JOBQ_WAITING, item->id);
 
-		if (slot != NULL)
-			done = !jobq_attr_bool(slot, WAITING_OPEN) || apply_delta(work, slot, &item->delta);
+		if (slot != NULL && !jobq_attr_bool(slot, WAITING_OPEN))
+			done = true;
+		else if (slot != NULL && !credited && plain && jobq_attr_int16(slot, WAITING_STRIPES) > 0)
+		{
+			credited = jobq_stripe_use(work->call, slot, &delta);
+			done = credited && delta.undecided == 0 && delta.hurt == 0;
+		}
+		else if (slot != NULL)
+			done = (credited || !jobq_unstripe(work->call, slot)) && apply_delta(work, slot, &delta);
 		else if (item->reopened && !undecided)
 		{
 			slot = jobq_find_id(work->call, JOBQ_JOB, item->id);

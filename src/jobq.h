@@ -59,6 +59,7 @@ typedef enum JobqTable
 	JOBQ_JOB,
 	JOBQ_DEPENDENCY,
 	JOBQ_WAITING,
+	JOBQ_STRIPE,
 	JOBQ_SCHEDULED,
 	JOBQ_READY,
 	JOBQ_LEASE,
@@ -133,9 +134,19 @@ enum
 	WAITING_LOST,
 	WAITING_PRIORITY,
 	WAITING_RULE,
+	WAITING_STRIPES,
 	WAITING_OPEN,
 	WAITING_HELD,
 	WAITING_NATTS = WAITING_HELD
+};
+
+enum
+{
+	STRIPE_JOB_ID = 1,
+	STRIPE_NO,
+	STRIPE_SIZE,
+	STRIPE_REMAINING,
+	STRIPE_NATTS = STRIPE_REMAINING
 };
 
 enum
@@ -395,6 +406,8 @@ extern TupleTableSlot *jobq_find_id(JobqCall *call, JobqTable table, int64 id);
 extern void jobq_slot_free(TupleTableSlot *slot);
 extern bool jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot,
 						Datum *values, bool *nulls);
+extern bool jobq_try_update(JobqCall *call, JobqTable table, TupleTableSlot *slot,
+							Datum *values, bool *nulls);
 extern bool jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot);
 extern bool jobq_try_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot);
 extern bool jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot,
@@ -591,11 +604,20 @@ extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
 extern const char *jobq_place(JobqCall *call, const JobqCarry *carry, int64 position);
 extern void jobq_place_ready(JobqCall *call, const JobqCarry *carry, int64 position);
 extern void jobq_place_waiting(JobqCall *call, const JobqCarry *carry, const JobqCounters *counters,
-							   JobqRule rule, int quorum, bool open, bool held);
+							   JobqRule rule, int quorum, int stripes, bool open, bool held);
 extern void jobq_set_counters(Datum *values, bool *nulls, const JobqCounters *c);
 extern void jobq_carry_from_slot(JobqTable table, TupleTableSlot *slot, JobqCarry *carry);
 extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **state);
 extern bool jobq_displace(JobqCall *call, JobqTable table, TupleTableSlot *state, bool wait);
+
+/* ----------------
+ *		stripe.c: the counters of a job with many parents
+ * ----------------
+ */
+extern int	jobq_stripes_wanted(JobqRule rule, const JobqCounters *c);
+extern void jobq_stripes_make(JobqCall *call, int64 job_id, int nstripes, int size);
+extern bool jobq_stripe_use(JobqCall *call, TupleTableSlot *waiting, JobqCounters *delta);
+extern bool jobq_unstripe(JobqCall *call, TupleTableSlot *waiting);
 
 /* ----------------
  *		depend.c
@@ -607,6 +629,7 @@ typedef void (*JobqArgumentHandler) (JobqWork *work, int64 id, int argument, voi
 
 extern JobqVerdict jobq_verdict(JobqRule rule, int quorum, const JobqCounters *c);
 extern int	jobq_verdict_outcome(JobqVerdict verdict);
+extern void jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c);
 extern void jobq_count_edge(JobqCounters *c, int16 require, int16 suffice, int outcome, int n);
 extern void jobq_count_undecided(JobqCounters *c, int16 require);
 extern void jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c);

@@ -106,10 +106,13 @@ jobq_set_counters(Datum *values, bool *nulls, const JobqCounters *c)
 	jobq_set(values, nulls, WAITING_HURT, Int32GetDatum(c->hurt));
 }
 
-/* Make a job wait for its dependencies (open), for job_unhold (held), or both. */
+/*
+ * Make a job wait for its dependencies (open), for job_unhold (held), or both.
+ * Its undecided parents are counted in that many stripes, 0: in its own row.
+ */
 void
 jobq_place_waiting(JobqCall *call, const JobqCarry *carry, const JobqCounters *counters,
-				   JobqRule rule, int quorum, bool open, bool held)
+				   JobqRule rule, int quorum, int stripes, bool open, bool held)
 {
 	Datum		values[WAITING_NATTS] = {0};
 	bool		nulls[WAITING_NATTS];
@@ -126,9 +129,12 @@ jobq_place_waiting(JobqCall *call, const JobqCarry *carry, const JobqCounters *c
 	jobq_set(values, nulls, WAITING_LOST, Int32GetDatum(carry->lost));
 	jobq_set(values, nulls, WAITING_PRIORITY, Int16GetDatum(carry->priority));
 	jobq_set(values, nulls, WAITING_RULE, Int16GetDatum(rule));
+	jobq_set(values, nulls, WAITING_STRIPES, Int16GetDatum(stripes));
 	jobq_set(values, nulls, WAITING_OPEN, BoolGetDatum(open));
 	jobq_set(values, nulls, WAITING_HELD, BoolGetDatum(held));
 	jobq_insert(call, JOBQ_WAITING, values, nulls);
+	if (stripes > 0)
+		jobq_stripes_make(call, carry->job_id, stripes, counters->undecided);
 }
 
 /* What a row of one of the four tables carries. */

@@ -76,6 +76,7 @@ static const IndexColumns index_columns[JOBQ_NTABLES][2] = {
 	[JOBQ_DEPENDENCY] = {{2, {DEP_PARENT, DEP_CHILD}, {F_INT8EQ, F_INT8EQ}},
 	{2, {DEP_CHILD, DEP_PARENT}, {F_INT8EQ, F_INT8EQ}}},
 	[JOBQ_WAITING] = {{1, {WAITING_JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_STRIPE] = {{2, {STRIPE_JOB_ID, STRIPE_NO}, {F_INT8EQ, F_INT2EQ}}},
 	[JOBQ_SCHEDULED] = {{1, {SCHEDULED_JOB_ID}, {F_INT8EQ}},
 	{1, {SCHEDULED_RUN_AT}, {F_TIMESTAMPTZ_EQ}}},
 	[JOBQ_READY] = {{3, {READY_LANE, READY_PRIORITY, READY_POSITION}, {F_INT8EQ, F_INT2EQ, F_INT8EQ}},
@@ -130,6 +131,7 @@ static const int column_counts[JOBQ_NTABLES] = {
 	[JOBQ_JOB] = JOB_NATTS,
 	[JOBQ_DEPENDENCY] = DEP_NATTS,
 	[JOBQ_WAITING] = WAITING_NATTS,
+	[JOBQ_STRIPE] = STRIPE_NATTS,
 	[JOBQ_SCHEDULED] = SCHEDULED_NATTS,
 	[JOBQ_READY] = READY_NATTS,
 	[JOBQ_LEASE] = LEASE_NATTS,
@@ -560,6 +562,13 @@ jobq_slot_free(TupleTableSlot *slot)
 		ExecDropSingleTupleTableSlot(slot);
 }
 
+/* Was the row changed meanwhile, and is such a row to be passed over? */
+static bool
+passed_over(TM_Result result, bool skip)
+{
+	return skip && (result == TM_Updated || result == TM_Deleted);
+}
+
 /* Did the write succeed?  False: the row was changed meanwhile, look again. */
 static bool
 written(JobqRel *r, TM_Result result)
@@ -586,9 +595,10 @@ written(JobqRel *r, TM_Result result)
 		 (int) result, RelationGetRelationName(r->rel));
 }
 
-/* Replace a row by the given values, waiting for whoever has it locked. */
-bool
-jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values, bool *nulls)
+/* Replace a row by the given values. */
+static bool
+update_row(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values, bool *nulls,
+		   bool wait, bool skip)
 {
 	JobqRel    *r = open_rel(call, table);
 	TupleTableSlot *newslot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
@@ -597,17 +607,33 @@ jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values
 	TM_FailureData tmfd;
 	LockTupleMode lockmode;
 	JobqUpdateIndexes update_indexes;
+	TM_Result	result;
 	bool		ok;
 
 	ExecStoreHeapTuple(tuple, newslot, true);
-	ok = written(r, table_tuple_update(r->rel, &slot->tts_tid, newslot,
-									   GetCurrentCommandId(true), snapshot, InvalidSnapshot,
-									   true, &tmfd, &lockmode, &update_indexes));
+	result = table_tuple_update(r->rel, &slot->tts_tid, newslot, GetCurrentCommandId(true),
+								snapshot, InvalidSnapshot, wait, &tmfd, &lockmode,
+								&update_indexes);
+	ok = !passed_over(result, skip) && written(r, result);
 	if (ok)
 		insert_index_entries(r, newslot, update_indexes);
 	UnregisterSnapshot(snapshot);
 	ExecDropSingleTupleTableSlot(newslot);
 	return ok;
+}
+
+/* Replace a row by the given values, waiting for whoever has it locked. */
+bool
+jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values, bool *nulls)
+{
+	return update_row(call, table, slot, values, nulls, true, false);
+}
+
+/* Replace a row unless somebody else has it locked, changed or deleted; never waits, never fails. */
+bool
+jobq_try_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values, bool *nulls)
+{
+	return update_row(call, table, slot, values, nulls, false, true);
 }
 
 /* Delete a row. */
@@ -622,9 +648,9 @@ delete_row(JobqCall *call, JobqTable table, TupleTableSlot *slot, bool wait, boo
 	result = table_tuple_delete(r->rel, &slot->tts_tid, GetCurrentCommandId(true),
 								snapshot, InvalidSnapshot, wait, &tmfd, false);
 	UnregisterSnapshot(snapshot);
-	if (skip && (result == TM_Updated || result == TM_Deleted || result == TM_SelfModified))
+	if (skip && result == TM_SelfModified)
 		return false;
-	return written(r, result);
+	return !passed_over(result, skip) && written(r, result);
 }
 
 /* Delete a row, waiting for whoever has it locked. */

@@ -273,7 +273,8 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 		if (verdict == VERDICT_READY)
 			jobq_place(call, &carry, s->id);
 		else
-			jobq_place_waiting(call, &carry, &counters, s->rule, s->quorum, true, false);
+			jobq_place_waiting(call, &carry, &counters, s->rule, s->quorum,
+							   jobq_stripes_wanted(s->rule, &counters), true, false);
 	}
 
 	if (parents != NULL)

@@ -22,7 +22,7 @@ our @EXPORT = qw(jobq_node poll_until within start_clients finish_clients run_cl
 our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_success one_done
   none_failed none_skipped none_failed_min_one_success always quorum);
 
-our @TABLES = qw(job job_dependency job_waiting job_scheduled job_ready job_lease job_expiry
+our @TABLES = qw(job job_dependency job_waiting job_stripe job_scheduled job_ready job_lease job_expiry
   job_attempt job_queue job_privilege);
 
 # A running server with the extension in database postgres.
