@@ -244,9 +244,19 @@ FROM job j FULL JOIN (SELECT job_id, array_agg(state) AS states FROM $states x G
 WHERE j.id IS NULL OR coalesce(cardinality(s.states), 0) <> (j.outcome IS NULL)::int
 EOQ
 	'counters of waiting jobs equal a recount' => <<EOQ,
-SELECT w.*, n.* FROM job_waiting w LEFT JOIN $recount n ON n.id = w.job_id
-WHERE w.open AND ROW (w.undecided, w.pending, w.hits, w.violated, w.hurt)::text
+SELECT w.*, n.*, s.used FROM job_waiting w LEFT JOIN $recount n ON n.id = w.job_id
+    CROSS JOIN LATERAL (SELECT coalesce(sum(size - remaining), 0) AS used FROM job_stripe WHERE job_id = w.job_id) s
+WHERE w.open AND ROW (w.undecided - s.used, w.pending - s.used, w.hits, w.violated, w.hurt)::text
     IS DISTINCT FROM ROW (n.undecided, n.pending, n.hits, n.violated, n.hurt)::text
+EOQ
+	'stripes are the undecided parents of a striped job' => <<'EOQ',
+SELECT w.*, s.*
+FROM (SELECT job_id AS id, sum(size) AS size, min(stripe) AS first, max(stripe) AS last, bool_and(remaining BETWEEN 1 AND size) AS ok
+      FROM job_stripe GROUP BY job_id) s FULL JOIN job_waiting w ON w.job_id = s.id
+WHERE CASE WHEN w.stripes > 0
+      THEN (w.open AND s.ok AND s.first >= 0 AND s.last < w.stripes AND s.size = w.undecided AND s.size = w.pending
+            AND w.violated = 0 AND w.hits = 0) IS NOT TRUE
+      ELSE s.id IS NOT NULL END
 EOQ
 	'a waiting job has something to wait for' => <<EOQ,
 SELECT w.*, n.* FROM job_waiting w JOIN job j ON j.id = w.job_id LEFT JOIN $recount n ON n.id = w.job_id

@@ -420,6 +420,40 @@ foreach my $round (1 .. 4)
 invariants_hold($node, 'after graphs submitted while they run');
 tables_are_sound($node, 'after all');
 
+# Wide joins: every rule over all of 500 parents and over some of them, where
+# none fail, one fails, and some end in every way; all children wait striped
+# or not.
+sub wide_graph
+{
+	my ($name, $failures, $n) = @_;
+	my %bad = map { $_ => 1 } (shuffle(0 .. $n - 1))[ 0 .. $failures - 1 ];
+	my @jobs = map { { name => "p$_", parents => [], rule => 'all_success',
+			act => $bad{$_} ? (qw(fail fail_for_good cancel fail_once release))[ $_ % ($failures > 1 ? 5 : 3) ] : 'succeed' } } 0 .. $n - 1;
+	foreach my $rule (@RULES)
+	{
+		foreach my $part (64, 65 + int(rand($n - 65)), $n)
+		{
+			my @parents = (shuffle(0 .. $n - 1))[ 0 .. $part - 1 ];
+			push @jobs, {
+				name => "$rule$part", rule => $rule, quorum => $rule eq 'quorum' ? $part - 1 : undef,
+				parents => [ map { "p$_" } @parents ], act => 'succeed' };
+		}
+	}
+	push @jobs, {
+		name => 'last', rule => 'all_done', act => 'succeed',
+		parents => [ map { $_->{name} } @jobs ] };
+	return { name => $name, jobs => \@jobs };
+}
+
+foreach my $round (1 .. 3)
+{
+	run_graphs("wide joins, round $round, $_ parents fail", wide_graph("wide $seed $round.$_", $_, 500)) foreach 0, 1, 40;
+	run_graphs("wide joins in small graphs, round $round",
+		map { wide_graph("wide $seed $round.small.$_", $_ % 3, 90) } 1 .. 4);
+}
+invariants_hold($node, 'after wide joins');
+is($control->value('SELECT count(*) FROM job_stripe'), 0, 'no stripe is left');
+
 # every rule with every pair and triple of outcomes, in every order of the ends
 {
 	my @outcomes = qw(succeeded failed skipped cancelled upstream_failed);
