@@ -14,8 +14,9 @@
  * not on their order.
  *
  * Invariants
- *	D1	The counters of an open row of job_waiting equal what its edges and
- *		their parents' rows say, in every committed state.
+ *	D1	The counters of an open row of job_waiting, less what was used of its
+ *		stripes, equal what its edges and their parents' rows say, in every
+ *		committed state.
  *	D2	A child's row and its edges are inserted while the rows in job of all
  *		its parents that have not succeeded are locked FOR SHARE; who decides or
  *		reopens a parent updates that row first and reads the edges after, with
@@ -26,9 +27,10 @@
  * Lock order.  One call handles its arguments and everything that follows from
  * them as one list of ids, always taking the lowest: parents have lower ids
  * than their children, so the list only moves up, each id is handled once, and
- * two calls meet in the same order.  For one id: the state row, then the row in
- * job.  Only reopening a child takes other rows (its undecided parents, FOR
- * SHARE) out of order; it can meet a deadlock, which PostgreSQL ends (40P01).
+ * two calls meet in the same order.  For one id: its stripes (stripe.c), the
+ * state row, then the row in job.  Only reopening a child takes other rows (its
+ * undecided parents, FOR SHARE) out of order; it can meet a deadlock, which
+ * PostgreSQL ends (40P01).
  *
  * The list is iterative and takes memory in proportion to its width, so chains
  * and fans of any size work.  A crash leaves nothing: all is one transaction.

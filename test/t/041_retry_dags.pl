@@ -49,6 +49,23 @@ sub random_jobs
 	return @jobs;
 }
 
+# The same with wide joins, which wait striped.
+sub wide_jobs
+{
+	my ($queue) = @_;
+	my %common = (kind => 'task', queue => $queue, backoff => '1 ms', max_attempts => 2);
+	my $n = 70 + int(rand(40));
+	my @jobs = map { { %common, name => "p$_" } } 1 .. $n;
+	foreach my $rule (qw(all_success all_done all_skipped none_failed none_skipped one_success))
+	{
+		my @parents = shuffle(map { "p$_" } 1 .. $n);
+		$#parents = 63 + int(rand($n - 64));
+		push @jobs, { %common, name => $rule, trigger_rule => $rule, depends_on => \@parents };
+		push @jobs, { %common, name => "after $rule", depends_on => [$rule] };
+	}
+	return @jobs;
+}
+
 # Fail two attempts of five, by the dice of job and attempt.
 sub fails
 {
@@ -143,7 +160,7 @@ foreach my $round (1 .. 6)
 	my @ids;
 	foreach (1 .. 12)
 	{
-		my @mine = random_jobs("$round.$_", $queue);
+		my @mine = $_ % 6 ? random_jobs("$round.$_", $queue) : wide_jobs($queue);
 		push @ids, map { $_->[0] } $control->rows('SELECT job_submit_many(' . JobqClient::quote(encode_json(\@mine)) . ')');
 	}
 	my @workers = start_clients(8, sub { work($queue, $stop) });
