@@ -192,6 +192,14 @@ sub do_submit_many
 			@parents && rand() < 0.4 ? (trigger_rule => (qw(all_done one_success one_failed none_failed))[ rand 4 ]) : ()
 		}
 	} 1 .. $n;
+	# now and then a join that is wide enough for stripes
+	if (rand() < 0.02)
+	{
+		@jobs = map { { kind => 'load', name => "n$_", queue => queue(), lease => "$LEASE s", backoff => '20 ms' } } 1 .. 72;
+		@{ $jobs[70] }{qw(depends_on trigger_rule)} = ([ map { "n$_" } 1 .. 70 ], 'all_success');
+		@{ $jobs[71] }{qw(depends_on trigger_rule)} = ([ map { "n$_" } 1 .. 71 ], 'all_done');
+		$n = @jobs;
+	}
 	my $r = $self->query('SELECT job_submit_many(' . JobqClient::quote(encode_json([ shuffle(@jobs) ])) . ')', $self->gone);
 	$self->{log}{doubtful} += $n if $r->{lost};
 	$self->submitted(map { $_->[0] } @{ $r->{rows} }) if good($r);

@@ -50,6 +50,8 @@ SELECT job_submit('child ' || r, queue => 'b', depends_on => ARRAY[p, f], trigge
 FROM (SELECT max(id) FILTER (WHERE kind = 'parent') AS p, max(id) FILTER (WHERE kind = 'fails') AS f FROM job) j,
     unnest('{all_success,all_done,one_failed,all_failed,one_success,always}'::text[]) r;
 SELECT job_submit('grandchild', queue => 'b', depends_on => ARRAY(SELECT id FROM job WHERE kind ~ '^child'), trigger_rule => 'quorum', quorum => 3);
+SELECT job_submit('join', queue => 'b', depends_on => ARRAY(SELECT job_submit('wide', queue => 'w') FROM generate_series(1, 70)));
+SELECT job_complete(job_id, token) FROM job_claim('w', max_jobs => 10);
 EOQ
 	return;
 }
@@ -132,6 +134,8 @@ my $next = $restored->value("SELECT job_submit('next', queue => 'new')");
 cmp_ok($next, '>', $restored->value("SELECT max(id) FROM job WHERE kind <> 'next'"), 'ids go on');
 $restored->rows("SELECT job_complete(job_id, token) FROM job_claim('b', max_jobs => 5)");
 invariants_hold($node, 'in the restored database, used', dbname => 'restored');
+$restored->rows("SELECT job_complete(job_id, token) FROM job_claim('w', max_jobs => 100)");
+is($restored->value("SELECT state FROM job_status WHERE kind = 'join'"), 'ready', 'a job with many parents goes on counting');
 my $running = $restored->value("SELECT l.token FROM job_lease l JOIN job j ON j.id = l.job_id WHERE kind = 'running'");
 is($restored->query("SELECT job_complete(job_id, $running) FROM job_lease WHERE token = $running")->{sqlstate},
 	undef, 'a token from before the dump still fits');
