@@ -28,7 +28,7 @@ WORKER_MAN = $(wildcard worker/jobq-worker.1)
 PG_CONFIG = pg_config
 
 .DEFAULT_GOAL = all
-.PHONY: demo test indent
+.PHONY: demo test bench soak indent
 
 # These work in a private copy of the server; see tools/prepare.
 # KIND=regress|isolation|tap and ONLY="name ..." select tests, FLOW=file.json
@@ -39,11 +39,19 @@ demo:
 test:
 	@PG_CONFIG='$(PG_CONFIG)' KIND='$(KIND)' ONLY='$(ONLY)' tools/prepare test/run
 
+# QUICK=1 takes less time and says less; ONLY="name ..." selects files of
+# bench/figures; soak is what takes its time.
+bench:
+	@PG_CONFIG='$(PG_CONFIG)' QUICK='$(QUICK)' ONLY='$(ONLY)' tools/prepare bench/run
+
+soak:
+	@PG_CONFIG='$(PG_CONFIG)' QUICK='$(QUICK)' ONLY='soak*' tools/prepare bench/run
+
 indent:
 	@PG_CONFIG='$(PG_CONFIG)' tools/indent
 
 # They must also work before the server's makefiles are there.
-ifneq (,$(or $(filter-out demo test indent,$(MAKECMDGOALS)),$(if $(MAKECMDGOALS),,all)))
+ifneq (,$(or $(filter-out demo test bench soak indent,$(MAKECMDGOALS)),$(if $(MAKECMDGOALS),,all)))
 
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifeq (,$(wildcard $(PGXS)))

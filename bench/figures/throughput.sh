@@ -1,0 +1,25 @@
+# shellcheck shell=bash
+# Claim + complete, against plain SQL and against the bound that two bare
+# updates set.
+
+for clients in 8 32; do
+	fresh
+	# more than can be claimed
+	jobq_fill bench $((rounds * seconds * 35000))
+	plain_fill $((rounds * seconds * 20000))
+	for ((round = 1; round <= rounds; round++)); do
+		settle
+		sample "jobq $clients" "$(bench "$clients" jobq_one -T "$seconds")"
+		sample "plain $clients" "$(bench "$clients" plain_one -T "$seconds")"
+		[ "$clients" -eq 32 ] || continue
+		sync=$(bench 32 hot -T "$seconds")
+		async=$(PGOPTIONS='-c synchronous_commit=off' bench 32 hot -T "$seconds")
+		sample 'bare update, synchronous' "$sync"
+		sample 'bare update, asynchronous' "$async"
+		sample 'bound' "$(awk "BEGIN { print 1 / (1 / $async + 1 / $sync) }")"
+	done
+	figure "claim + complete, one each, $clients clients" jobs/s - "jobq $clients"
+done
+figure 'claim + complete, one each, 8 clients, / plain SQL' ratio '>=2.2' 'jobq 8' 'plain 8'
+figure 'claim + complete, one each, 32 clients, / plain SQL' ratio '>=3.8' 'jobq 32' 'plain 32'
+figure 'claim + complete, one each, 32 clients, / bound of bare updates' ratio '>=0.75' 'jobq 32' bound

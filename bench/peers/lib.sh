@@ -1,0 +1,21 @@
+# shellcheck shell=bash
+# Sourced by bench/run: the peers that come from npm.
+
+peers=$WORK/npm
+
+# peers_install: into the work folder, where they stay; sets no_peers to the
+# reason if they are not there
+no_peers=
+peers_install() {
+	mkdir -p "$peers"
+	if ! cmp -s bench/peers/package.json "$peers/installed.json"; then
+		cp bench/peers/package.json "$peers/"
+		if ! npm --prefix "$peers" install --no-package-lock --no-audit --no-fund \
+			>"$WORK/npm.log" 2>&1 9<&-; then
+			no_peers="npm install failed: $(tail -n 1 "$WORK/npm.log")"
+			return
+		fi
+		cp "$peers/package.json" "$peers/installed.json"
+	fi
+	export NODE_PATH=$peers/node_modules
+}

@@ -1,0 +1,3 @@
+-- a bare HOT update by key
+\set id random(1, 100000)
+UPDATE bench_hot SET n = n + 1 WHERE id = :id;

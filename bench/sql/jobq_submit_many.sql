@@ -1,0 +1,2 @@
+-- from text, as a client sends it
+SELECT count(*) FROM job_submit_many((SELECT jobs::jsonb FROM bench_jobs));

@@ -1,0 +1,1 @@
+INSERT INTO plain_job (queue, payload) VALUES (1, :args);

@@ -1,0 +1,1 @@
+INSERT INTO plain_job (queue, payload) SELECT 1, payload FROM bench_payload;

@@ -1,0 +1,28 @@
+-- what the scripts of pgbench find in their database
+
+-- 100 bytes
+CREATE FUNCTION bench_args() RETURNS jsonb LANGUAGE sql IMMUTABLE
+    RETURN jsonb_build_object('payload', repeat('x', 86));
+
+CREATE PROCEDURE bench_fill_jobq(queue text, jobs bigint) LANGUAGE plpgsql AS $$
+BEGIN
+    WHILE jobs > 0 LOOP
+        PERFORM count(job_submit('noop', bench_args(), queue)) FROM generate_series(1, least(jobs, 50000));
+        COMMIT;
+        jobs := jobs - 50000;
+    END LOOP;
+END $$;
+
+CREATE PROCEDURE bench_fill_plain(jobs bigint) LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO plain_job (queue, payload) SELECT 1, bench_args() FROM generate_series(1, jobs);
+END $$;
+
+-- two versions of each row in its page
+CREATE TABLE bench_hot (id int PRIMARY KEY, n int NOT NULL) WITH (fillfactor = 50);
+INSERT INTO bench_hot SELECT i, 0 FROM generate_series(1, 100000) i;
+
+-- a thousand jobs, as an array and as rows
+CREATE TABLE bench_payload AS SELECT bench_args() AS payload FROM generate_series(1, 1000);
+CREATE TABLE bench_jobs AS
+    SELECT jsonb_agg(jsonb_build_object('kind', 'noop', 'queue', 'bench', 'args', payload))::text AS jobs FROM bench_payload;
