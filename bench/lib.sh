@@ -9,6 +9,7 @@
 
 # sample NAME VALUE
 sample() {
+	[[ ${2:-} =~ ^-?[0-9] ]] || die "No measurement of $1."
 	printf '%s\t%s\n' "$1" "$2" >>"$out/samples.tsv"
 }
 
@@ -34,6 +35,11 @@ figure() {
 		--args "${@:4}" <"$out/samples.tsv")
 	printf '%s\n' "$line" >>"$out/figures.jsonl"
 	show "$line"
+}
+
+# value NAME: of a figure
+value() {
+	jq -r --arg name "$1" 'select(.name == $name) | .value' "$out/figures.jsonl"
 }
 
 # missing NAME UNIT TARGET REASON: a figure that cannot be measured here

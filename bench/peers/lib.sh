@@ -19,3 +19,9 @@ peers_install() {
 	fi
 	export NODE_PATH=$peers/node_modules
 }
+
+# peer NAME MODE COUNT: runs one of them; see its file
+peer() {
+	ARGS=$args DATABASE_URL="postgres://$PGUSER@/$PGDATABASE?host=$PGHOST&port=$PGPORT" \
+		timeout 120 node "bench/peers/$1.js" "${@:2}" 9<&-
+}

@@ -26,3 +26,12 @@ INSERT INTO bench_hot SELECT i, 0 FROM generate_series(1, 100000) i;
 CREATE TABLE bench_payload AS SELECT bench_args() AS payload FROM generate_series(1, 1000);
 CREATE TABLE bench_jobs AS
     SELECT jsonb_agg(jsonb_build_object('kind', 'noop', 'queue', 'bench', 'args', payload))::text AS jobs FROM bench_payload;
+
+CREATE PROCEDURE bench_chain(jobs int) LANGUAGE plpgsql AS $$
+DECLARE
+    previous bigint := job_submit('noop', bench_args(), 'bench');
+BEGIN
+    FOR i IN 2 .. jobs LOOP
+        previous := job_submit('noop', bench_args(), 'bench', depends_on => ARRAY[previous]);
+    END LOOP;
+END $$;

@@ -1,0 +1,93 @@
+# shellcheck shell=bash
+# Dependencies: what they add to the completions of parents and to submitting.
+
+parents=10000
+chain=$((quick ? 2000 : 10000))
+children=100000
+
+# join: a job that waits for all that are ready; then claims and completes them
+join() {
+	sql -c "SELECT job_submit('join', queue => 'join',
+		depends_on => (SELECT array_agg(id) FROM job_status WHERE queue = 'bench' AND state = 'ready'))" >/dev/null
+}
+
+# joined: that it has become ready; takes it away
+joined() {
+	local n
+	n=$(sql -c "SELECT count(job_complete(job_id, token)) FROM job_claim('join')")
+	[ "$n" -eq 1 ] || die 'The job that joins has not become ready.'
+}
+
+fresh
+for ((round = 1; round <= rounds; round++)); do
+	jobq_fill bench $parents
+	settle
+	sample 'independent' "$(bench 8 jobq_one -t $((parents / 8)))"
+
+	jobq_fill bench $parents
+	join
+	sample 'fan-in' "$(bench 8 jobq_one -t $((parents / 8)))"
+	joined
+
+	jobq_fill bench $parents
+	join
+	hold
+	sample 'fan-in, held' "$(bench 8 jobq_one -t $((parents / 8)))"
+	release
+	joined
+
+	# 4 clients, as many divide the batches
+	jobq_fill bench $parents
+	sample 'independent batches' "$(bench 4 jobq_batch -t $((parents / 400)))"
+	jobq_fill bench $parents
+	join
+	sample 'fan-in batches' "$(bench 4 jobq_batch -t $((parents / 400)))"
+	joined
+done
+figure 'fan-in 10,000 -> 1, 8 clients one by one, / independent' ratio '>=0.7' fan-in independent
+figure 'fan-in 10,000 -> 1, batches of 100, / independent' ratio '>=0.9' 'fan-in batches' 'independent batches'
+figure 'fan-in 10,000 -> 1, 8 clients, snapshot held, / independent' ratio '>=0.6' 'fan-in, held' independent
+
+for ((round = 1; round <= rounds; round++)); do
+	fresh
+	sql >/dev/null <<-END
+		SET synchronous_commit = off;
+		SELECT job_submit('source', queue => 'source') AS source \gset
+		SELECT count(job_submit('noop', bench_args(), 'bench', depends_on => ARRAY[:source]))
+			FROM generate_series(1, $children);
+		CREATE TABLE two_columns (a bigint, b bigint);
+		CREATE INDEX ON two_columns (a);
+	END
+	settle
+	sample 'fan-out' "$(timed "SELECT job_id, token FROM job_claim('source') \\gset
+		SELECT job_complete(:job_id, :token);")"
+	sample 'insert' "$(timed "INSERT INTO two_columns SELECT i, i FROM generate_series(1, $children) i;")"
+done
+figure 'fan-out 1 -> 100,000, the completing call' ms - fan-out
+figure 'fan-out 1 -> 100,000, the completing call, / INSERT ... SELECT' ratio '<=3' fan-out insert
+
+fresh
+for ((round = 1; round <= rounds; round++)); do
+	jobq_fill bench $chain
+	sample 'one worker' "$(bench 1 jobq_one -t $chain)"
+	sql -c 'SET synchronous_commit = off' -c "CALL bench_chain($chain)"
+	sample 'chain' "$(bench 1 jobq_one -t $chain)"
+done
+figure "chain of $chain, one worker, / independent" ratio '>=0.7' chain 'one worker'
+
+# multixacts: the next one
+multixacts() {
+	sql -c CHECKPOINT -c 'SELECT next_multixact_id FROM pg_control_checkpoint()'
+}
+
+fresh
+parent=$(sql -c "SELECT job_submit('source', queue => 'source')")
+for ((round = 1; round <= rounds; round++)); do
+	sample 'no parent' "$(bench 64 jobq_submit -T "$seconds")"
+	before=$(multixacts)
+	rate=$(bench 64 jobq_child -T "$seconds" -D "parent=$parent")
+	sample 'one parent' "$rate"
+	sample 'multixacts' "$(awk "BEGIN { print ($(multixacts) - $before) / ($rate * $seconds) }")"
+done
+figure 'submit, 64 clients, all children of one job, / independent' ratio '>=0.5' 'one parent' 'no parent'
+figure 'submit, 64 clients, all children of one job: multixacts' 1/job - multixacts

@@ -1,0 +1,21 @@
+# shellcheck shell=bash
+# Heartbeats, 8 clients, against SELECT 1, and the WAL they write.
+
+fresh
+jobq_fill bench 8
+sql -c 'CREATE EXTENSION pg_walinspect' -c "CREATE TABLE bench_lease AS
+	SELECT row_number() OVER () - 1 AS client, job_id, token FROM job_claim('bench', NULL, 8, '1 h')"
+for ((round = 1; round <= rounds; round++)); do
+	settle
+	from=$(sql -c 'SELECT pg_current_wal_lsn()')
+	sample heartbeat "$(bench 8 jobq_heartbeat -T "$seconds" -D claimed=0)"
+	# with a record at the end, as there may be none
+	sample 'heartbeat WAL' "$(sql -c "SELECT FROM pg_create_restore_point('end')" -c "SELECT coalesce(sum(record_size), 0)
+		FROM pg_get_wal_stats('$from', pg_current_wal_flush_lsn(), true)
+		WHERE \"resource_manager/record_type\" ~ '^(Heap|Btree|Transaction)'
+			AND \"resource_manager/record_type\" <> 'Heap2/PRUNE'")"
+	sample 'SELECT 1' "$(bench 8 select -T "$seconds")"
+done
+figure 'heartbeats, 8 clients' calls/s - heartbeat
+figure 'heartbeats, 8 clients, / SELECT 1' ratio '>=0.5' heartbeat 'SELECT 1'
+figure 'heartbeats: WAL but of pruning' bytes '<=0' 'heartbeat WAL'

@@ -1,0 +1,52 @@
+# shellcheck shell=bash
+# An old snapshot held for a minute under full load: the last ten seconds
+# against the first ten.  Every peer starts with a new snapshot.
+
+length=$((quick ? 8 : 60))
+part=$((quick ? 2 : 10))
+clients=8
+
+# decay NAME: from its timeline
+decay() {
+	sample "$1: first" "$(window "$out/$1.tsv" 0 $part)"
+	sample "$1: last" "$(window "$out/$1.tsv" -$part 0)"
+}
+
+fresh
+jobq_fill bench $((length * 25000))
+settle
+hold
+timeline held-jobq $clients jobq_one $length
+release
+decay held-jobq
+
+fresh
+plain_fill $((length * 8000))
+settle
+hold
+timeline held-plain $clients plain_one $length
+release
+decay held-plain
+
+figure "snapshot held for $length s: claim + complete, last $part s / first" ratio '>=0.9' \
+	'held-jobq: last' 'held-jobq: first'
+figure "snapshot held for $length s: plain SQL, last $part s / first" ratio - \
+	'held-plain: last' 'held-plain: first'
+
+# For the plot.  The others also have to fill their queues meanwhile, so a
+# third of the time will do.
+length=$((quick ? 4 : 20))
+if [ -z "$no_peers" ]; then
+	fresh
+	peer graphile fill $((length * 15000))
+	settle
+	hold
+	peer graphile timeline $length >"$out/held-graphile.tsv"
+	release
+	fresh
+	peer pgboss fill $((length * 25000))
+	settle
+	hold
+	PGBOSS_WORKERS=4 PGBOSS_BATCH=1000 peer pgboss timeline $length >"$out/held-pgboss.tsv"
+	release
+fi

@@ -1,0 +1,25 @@
+# shellcheck shell=bash
+# From a commit to whoever waits for it; see latency.c.
+
+count=$((quick ? 200 : 1000))
+latency=$WORK/out/latency
+"${CC:-gcc}" -O2 -Wall -Wextra -Werror -I"$("$PG_CONFIG" --includedir)" bench/latency.c \
+	-L"$("$PG_CONFIG" --libdir)" -lpq -o "$latency"
+
+fresh
+for ((round = 1; round <= rounds; round++)); do
+	for mode in claim wait listen-claim listen-wait; do
+		read -r p50 p99 < <("$latency" $mode $count 9<&-)
+		sample "$mode p50" "${p50:-}"
+		sample "$mode p99" "$p99"
+	done
+done
+while IFS=: read -r mode name p50 p99; do
+	figure "$name, p50 over a round trip" ms "$p50" "$mode p50"
+	figure "$name, p99 over a round trip" ms "$p99" "$mode p99"
+done <<-END
+	claim:ready to claimed in job_claim_wait:<=0.3:<=2
+	wait:decided to job_wait returning:<=0.3:<=2
+	listen-claim:ready to notified by LISTEN:<=3:<=15
+	listen-wait:decided to notified by LISTEN:<=3:<=15
+END

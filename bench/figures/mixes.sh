@@ -1,0 +1,33 @@
+# shellcheck shell=bash
+# Other loads under a held snapshot: the last part against the first.
+
+length=$((quick ? 6 : 24))
+part=$((quick ? 2 : 6))
+
+# mix NAME SCRIPTS JOBS
+mix() {
+	settle
+	hold
+	timeline "mix-$1" 8 "$2" $length
+	release
+	sample "$1: first" "$(window "$out/mix-$1.tsv" 0 $part)"
+	sample "$1: last" "$(window "$out/mix-$1.tsv" -$part 0)"
+	figure "snapshot held for $length s: $1, last $part s / first" ratio '>=0.85' "$1: last" "$1: first"
+}
+
+fresh
+sql -c 'SET synchronous_commit = off' -c "SELECT count(job_submit('noop', bench_args(), 'bench', priority => i % 3))
+	FROM generate_series(1, $((length * 25000))) i" >/dev/null
+mix 'three priorities' jobq_one
+
+fresh
+jobq_fill bench $((length * 25000))
+mix '10 % retried' 'jobq_one@9 jobq_retry@1'
+
+fresh
+jobq_fill bench 20000
+mix '10 % delayed' 'jobq_cycle@9 jobq_cycle_delayed@1'
+
+fresh
+jobq_fill bench $((length * 25000))
+mix '10 % rolled back' 'jobq_one@9 jobq_rollback@1'

@@ -1,0 +1,67 @@
+# shellcheck shell=bash
+# The whole run of a worker whose handler does nothing: jobq-worker, 16 jobs at
+# a time, against graphile-worker and pg-boss.  Of ours the time includes the
+# start of the process, of theirs it does not.
+
+jobs=$((quick ? 10000 : 50000))
+
+# jobq_worker JOBS: seconds
+jobq_worker() {
+	local start=$EPOCHREALTIME
+	jobq-worker --queue bench --concurrency 16 --kind 'noop=:noop' --max-jobs "$1" \
+		>"$out/worker.log" 2>&1 </dev/null 9<&-
+	awk "BEGIN { print $EPOCHREALTIME - $start }"
+}
+
+# whether jobq-worker knows the kind that does nothing, or takes it for a command
+fresh
+sql -c "SELECT job_submit('noop', queue => 'bench', max_attempts => 1)" >/dev/null
+jobq_worker 1 >/dev/null || true
+noop=$(sql -c "SELECT count(*) FROM job_status WHERE state = 'succeeded'")
+
+# rate SAMPLE COMMAND ...: of a run that prints its seconds
+rate() {
+	local took
+	took=$("${@:2}")
+	sample "$1" "$(awk "BEGIN { print $jobs / $took }")"
+}
+
+for ((round = 1; round <= rounds; round++)); do
+	fresh
+	jobq_fill bench $jobs
+	if [ -z "$no_peers" ]; then
+		peer graphile fill $jobs
+		peer pgboss fill $jobs
+	fi
+	settle
+	[ "$noop" -eq 0 ] || rate 'jobq-worker' jobq_worker $jobs
+	[ -z "$no_peers" ] || continue
+	rate 'graphile-worker' peer graphile run $jobs
+	PGBOSS_WORKERS=4 PGBOSS_BATCH=1000 rate 'pg-boss, batches' peer pgboss run $jobs
+	# the same again, for jobs that can fail one by one
+	sql -c "TRUNCATE pgboss.job"
+	peer pgboss fill $((jobs / 10))
+	settle
+	PGBOSS_WORKERS=16 PGBOSS_BATCH=1 jobs=$((jobs / 10)) rate 'pg-boss, one each' peer pgboss run $((jobs / 10))
+done
+
+name="worker that does nothing"
+[ "$noop" -eq 0 ] || figure "$name, 16 at a time" jobs/s - jobq-worker
+if [ -z "$no_peers" ]; then
+	figure "$name: graphile-worker" jobs/s - graphile-worker
+	figure "$name: pg-boss, 4 in batches of 1,000" jobs/s - 'pg-boss, batches'
+	figure "$name: pg-boss, 16 one by one" jobs/s - 'pg-boss, one each'
+fi
+while IFS=: read -r peer target of; do
+	if [ "$noop" -eq 0 ]; then
+		missing "$name, / $peer" ratio "$target" 'jobq-worker has no kind that does nothing.'
+	elif [ -n "$no_peers" ]; then
+		missing "$name, / $peer" ratio "$target" "$no_peers"
+	else
+		figure "$name, / $peer" ratio "$target" jobq-worker "$of"
+	fi
+done <<-END
+	graphile-worker:>=3:graphile-worker
+	pg-boss, batches of 1,000:>=10:pg-boss, batches
+	pg-boss, one by one:>=10:pg-boss, one each
+END

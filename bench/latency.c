@@ -1,0 +1,227 @@
+/*
+ * latency: from a commit to the session that waits for it.
+ *
+ * Usage: latency MODE COUNT
+ *
+ * Two sessions.  One waits: in job_claim_wait(), in job_wait(), or with LISTEN
+ * for a queue or for a job.  The other prepares a transaction that makes a job
+ * ready, or decides one, and when the first has had the time to fall asleep
+ * sends its COMMIT.  What is measured goes from there to the moment when the
+ * answer or the notification is here.  That includes one way of a round trip
+ * in each direction, so the median of a bare one, SELECT 1, is subtracted.
+ *
+ * The second session commits asynchronously: a flush of the disk is neither the
+ * waiter's nor the wake-up's.
+ *
+ * Prints the 50th and the 99th percentile in milliseconds.
+ */
+#include <poll.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "libpq-fe.h"
+
+#define QUEUE "latency"
+/* long enough for the waiter to sleep */
+#define PAUSE_US 2000
+
+static PGconn *waiter;
+static PGconn *other;
+
+static void
+die(const char *what, const char *why)
+{
+	fprintf(stderr, "latency: %s: %s\n", what, why);
+	exit(1);
+}
+
+static double
+now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1e3 + ts.tv_nsec / 1e6;
+}
+
+static PGconn *
+connection(void)
+{
+	PGconn	   *conn = PQconnectdb("");
+
+	if (PQstatus(conn) != CONNECTION_OK)
+		die("connection", PQerrorMessage(conn));
+	return conn;
+}
+
+static void
+check(PGconn *conn, PGresult *res, const char *sql)
+{
+	ExecStatusType status = PQresultStatus(res);
+
+	if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK)
+		die(sql, PQerrorMessage(conn));
+}
+
+static void
+run(PGconn *conn, const char *sql)
+{
+	PGresult   *res = PQexec(conn, sql);
+
+	check(conn, res, sql);
+	PQclear(res);
+}
+
+static void
+send_query(PGconn *conn, const char *sql)
+{
+	if (!PQsendQuery(conn, sql))
+		die(sql, PQerrorMessage(conn));
+}
+
+/* Wait for the answer to send_query(); its first value must not be NULL. */
+static void
+receive(PGconn *conn, const char *sql, bool value)
+{
+	PGresult   *res;
+
+	while ((res = PQgetResult(conn)) != NULL)
+	{
+		check(conn, res, sql);
+		if (value && (PQntuples(res) != 1 || PQgetisnull(res, 0, 0)))
+			die(sql, "nothing came");
+		PQclear(res);
+	}
+}
+
+static void
+receive_notification(PGconn *conn)
+{
+	PGnotify   *notify;
+
+	while ((notify = PQnotifies(conn)) == NULL)
+	{
+		struct pollfd fd = {.fd = PQsocket(conn), .events = POLLIN};
+
+		if (poll(&fd, 1, 10000) != 1 || !PQconsumeInput(conn))
+			die("LISTEN", "nothing came");
+	}
+	PQfreemem(notify);
+}
+
+static int
+compare(const void *a, const void *b)
+{
+	double		x = *(const double *) a,
+				y = *(const double *) b;
+
+	return (x > y) - (x < y);
+}
+
+static double
+round_trip(int count)
+{
+	double	   *ms = malloc(count * sizeof(double));
+	double		median;
+
+	for (int i = 0; i < count; i++)
+	{
+		double		start = now_ms();
+
+		run(waiter, "SELECT 1");
+		ms[i] = now_ms() - start;
+	}
+	qsort(ms, count, sizeof(double), compare);
+	median = ms[count / 2];
+	free(ms);
+	return median;
+}
+
+int
+main(int argc, char **argv)
+{
+	const char *mode = argc == 3 ? argv[1] : "";
+	int			count = argc == 3 ? atoi(argv[2]) : 0;
+	bool		listen = strncmp(mode, "listen-", 7) == 0;
+	bool		decide = strcmp(mode, "wait") == 0 || strcmp(mode, "listen-wait") == 0;
+	double	   *ms,
+				bare;
+
+	if (count < 1 || (!decide && strcmp(mode, "claim") != 0 && strcmp(mode, "listen-claim") != 0))
+		die("usage", "latency claim|wait|listen-claim|listen-wait COUNT");
+	waiter = connection();
+	other = connection();
+	run(other, "SET synchronous_commit = off");
+	if (listen && !decide)
+		run(waiter, "LISTEN \"job_queue_" QUEUE "\"");
+	ms = malloc(count * sizeof(double));
+	bare = round_trip(count);
+
+	for (int i = 0; i < count; i++)
+	{
+		char		sql[200];
+		double		start;
+
+		if (decide)
+		{
+			PGresult   *res;
+			const char *submit = "SELECT job_submit('noop', queue => '" QUEUE "', notify => true)";
+			char		id[32],
+						token[32];
+
+			res = PQexec(other, submit);
+			check(other, res, submit);
+			snprintf(id, sizeof(id), "%s", PQgetvalue(res, 0, 0));
+			PQclear(res);
+			res = PQexec(other, "SELECT token FROM job_claim('" QUEUE "')");
+			check(other, res, "job_claim");
+			if (PQntuples(res) != 1)
+				die("job_claim", "no job");
+			snprintf(token, sizeof(token), "%s", PQgetvalue(res, 0, 0));
+			PQclear(res);
+
+			if (listen)
+			{
+				snprintf(sql, sizeof(sql), "LISTEN job_%s", id);
+				run(waiter, sql);
+			}
+			else
+			{
+				snprintf(sql, sizeof(sql), "CALL job_wait(%s, '10 s')", id);
+				send_query(waiter, sql);
+			}
+			run(other, "BEGIN");
+			snprintf(sql, sizeof(sql), "SELECT job_complete(%s, %s)", id, token);
+			run(other, sql);
+		}
+		else
+		{
+			if (!listen)
+				send_query(waiter, "CALL job_claim_wait('" QUEUE "', 'waiter', '10 s')");
+			run(other, "BEGIN");
+			run(other, "SELECT job_submit('noop', queue => '" QUEUE "')");
+		}
+		usleep(PAUSE_US);
+
+		start = now_ms();
+		send_query(other, "COMMIT");
+		if (listen)
+			receive_notification(waiter);
+		else
+			receive(waiter, mode, true);
+		ms[i] = now_ms() - start - bare;
+		receive(other, "COMMIT", false);
+		if (listen && decide)
+			run(waiter, "UNLISTEN *");
+	}
+
+	qsort(ms, count, sizeof(double), compare);
+	printf("%.4f %.4f\n", ms[count / 2], ms[count * 99 / 100]);
+	PQfinish(waiter);
+	PQfinish(other);
+	return 0;
+}

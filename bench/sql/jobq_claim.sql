@@ -1,0 +1,1 @@
+SELECT job_id, token FROM job_claim('bench') \gset
