@@ -28,6 +28,8 @@
 #define QUEUE "latency"
 /* long enough for the waiter to sleep */
 #define PAUSE_US 2000
+/* long enough for what was announced twice to arrive before it is not meant */
+#define LISTEN_PAUSE_US 10000
 
 static PGconn *waiter;
 static PGconn *other;
@@ -111,6 +113,18 @@ receive_notification(PGconn *conn)
 			die("LISTEN", "nothing came");
 	}
 	PQfreemem(notify);
+}
+
+/* Forget what the round before may have left. */
+static void
+drain(PGconn *conn)
+{
+	PGnotify   *notify;
+
+	if (!PQconsumeInput(conn))
+		die("LISTEN", PQerrorMessage(conn));
+	while ((notify = PQnotifies(conn)) != NULL)
+		PQfreemem(notify);
 }
 
 static int
@@ -205,7 +219,8 @@ main(int argc, char **argv)
 			run(other, "BEGIN");
 			run(other, "SELECT job_submit('noop', queue => '" QUEUE "')");
 		}
-		usleep(PAUSE_US);
+		usleep(listen ? LISTEN_PAUSE_US : PAUSE_US);
+		drain(waiter);
 
 		start = now_ms();
 		send_query(other, "COMMIT");
@@ -215,8 +230,8 @@ main(int argc, char **argv)
 			receive(waiter, mode, true);
 		ms[i] = now_ms() - start - bare;
 		receive(other, "COMMIT", false);
-		if (listen && decide)
-			run(waiter, "UNLISTEN *");
+		if (listen)
+			run(waiter, decide ? "UNLISTEN *" : "SELECT FROM job_claim('" QUEUE "')");
 	}
 
 	qsort(ms, count, sizeof(double), compare);

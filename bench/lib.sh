@@ -1,5 +1,5 @@
-# shellcheck shell=bash
-# Sourced by bench/run: what the files of bench/figures are written in.
+# shellcheck shell=bash disable=SC2154,SC2034  # sourced by bench/run
+# What the files of bench/figures are written in.
 
 # --- samples and figures ---------------------------------------------------
 #
@@ -10,7 +10,7 @@
 # sample NAME VALUE
 sample() {
 	[[ ${2:-} =~ ^-?[0-9] ]] || die "No measurement of $1."
-	printf '%s\t%s\n' "$1" "$2" >>"$out/samples.tsv"
+	printf '%s\t%s\n' "$1" "$2" >>"$out/$group.samples.tsv"
 }
 
 # figure NAME UNIT TARGET SAMPLE [SAMPLE]: of the first sample, or of its
@@ -32,7 +32,7 @@ figure() {
 				else $value <= ($target[2:] | tonumber) end),
 			rounds: $rounds}
 			+ if ($sides | length) > 1 then {of: $sides | from_entries} else {} end' \
-		--args "${@:4}" <"$out/samples.tsv")
+		--args "${@:4}" <"$out/$group.samples.tsv")
 	printf '%s\n' "$line" >>"$out/figures.jsonl"
 	show "$line"
 }

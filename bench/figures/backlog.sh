@@ -1,10 +1,10 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # What a claim takes with so many jobs ready, for jobq and for plain SQL, each
 # size in a database of its own.  The queues are filled in the order of size,
 # measured in rounds over all sizes.
 
-sizes=(10000 100000 1000000)
-[ $quick -eq 1 ] || sizes+=(10000000)
+sizes=(10000 100000)
+[ "$quick" -eq 1 ] || sizes+=(1000000 10000000)
 count=$((quick ? 500 : 1000))
 
 for size in "${sizes[@]}"; do

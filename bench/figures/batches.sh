@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # Claim + complete of 100 at a time, 8 clients.
 
 batches=$((quick ? 60 : 250))  # for each client and round

@@ -1,9 +1,9 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # Dependencies: what they add to the completions of parents and to submitting.
 
-parents=10000
-chain=$((quick ? 2000 : 10000))
-children=100000
+parents=$((quick ? 2000 : 10000))
+chain=$((quick ? 1000 : 10000))
+children=$((quick ? 20000 : 100000))
 
 # join: a job that waits for all that are ready; then claims and completes them
 join() {
@@ -44,9 +44,9 @@ for ((round = 1; round <= rounds; round++)); do
 	sample 'fan-in batches' "$(bench 4 jobq_batch -t $((parents / 400)))"
 	joined
 done
-figure 'fan-in 10,000 -> 1, 8 clients one by one, / independent' ratio '>=0.7' fan-in independent
-figure 'fan-in 10,000 -> 1, batches of 100, / independent' ratio '>=0.9' 'fan-in batches' 'independent batches'
-figure 'fan-in 10,000 -> 1, 8 clients, snapshot held, / independent' ratio '>=0.6' 'fan-in, held' independent
+figure "fan-in $parents -> 1, 8 clients one by one, / independent" ratio '>=0.7' fan-in independent
+figure "fan-in $parents -> 1, batches of 100, / independent" ratio '>=0.9' 'fan-in batches' 'independent batches'
+figure "fan-in $parents -> 1, 8 clients, snapshot held, / independent" ratio '>=0.6' 'fan-in, held' independent
 
 for ((round = 1; round <= rounds; round++)); do
 	fresh
@@ -61,10 +61,10 @@ for ((round = 1; round <= rounds; round++)); do
 	settle
 	sample 'fan-out' "$(timed "SELECT job_id, token FROM job_claim('source') \\gset
 		SELECT job_complete(:job_id, :token);")"
-	sample 'insert' "$(timed "INSERT INTO two_columns SELECT i, i FROM generate_series(1, $children) i;")"
+	sample 'insert two' "$(timed "INSERT INTO two_columns SELECT i, i FROM generate_series(1, $children) i;")"
 done
-figure 'fan-out 1 -> 100,000, the completing call' ms - fan-out
-figure 'fan-out 1 -> 100,000, the completing call, / INSERT ... SELECT' ratio '<=3' fan-out insert
+figure "fan-out 1 -> $children, the completing call" ms - fan-out
+figure "fan-out 1 -> $children, the completing call, / INSERT ... SELECT" ratio '<=3' fan-out 'insert two'
 
 fresh
 for ((round = 1; round <= rounds; round++)); do

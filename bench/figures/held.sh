@@ -1,8 +1,8 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # An old snapshot held for a minute under full load: the last ten seconds
 # against the first ten.  Every peer starts with a new snapshot.
 
-length=$((quick ? 8 : 60))
+length=$((quick ? 6 : 60))
 part=$((quick ? 2 : 10))
 clients=8
 
@@ -33,12 +33,12 @@ figure "snapshot held for $length s: claim + complete, last $part s / first" rat
 figure "snapshot held for $length s: plain SQL, last $part s / first" ratio - \
 	'held-plain: last' 'held-plain: first'
 
-# For the plot.  The others also have to fill their queues meanwhile, so a
-# third of the time will do.
-length=$((quick ? 4 : 20))
-if [ -z "$no_peers" ]; then
+# Only for the plot, which a quick run does not draw.  Their queues take long
+# to fill, so they run for less than a minute.
+length=20
+if [ "$quick" -eq 0 ] && [ -z "$no_peers" ]; then
 	fresh
-	peer graphile fill $((length * 15000))
+	peer graphile fill $((length * 20000))
 	settle
 	hold
 	peer graphile timeline $length >"$out/held-graphile.tsv"

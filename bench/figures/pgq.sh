@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # PgQ, an event log and not a job queue: events consumed per second in batches
 # of 500, its default (ticker_max_count).  Shown for comparison.
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # 16 clients that claim from a queue each, against 16 at one queue.
 
 fresh

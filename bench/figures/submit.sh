@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # Submitting, one at a time and by the thousand, against plain INSERTs.
 
 fresh

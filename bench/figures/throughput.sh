@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # Claim + complete, against plain SQL and against the bound that two bare
 # updates set.
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # WAL of a job, from job_submit to succeeded, without full-page images.
 
 jobs=$((quick ? 4000 : 20000))

@@ -1,9 +1,9 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # The whole run of a worker whose handler does nothing: jobq-worker, 16 jobs at
 # a time, against graphile-worker and pg-boss.  Of ours the time includes the
 # start of the process, of theirs it does not.
 
-jobs=$((quick ? 10000 : 50000))
+jobs=$((quick ? 5000 : 50000))
 
 # jobq_worker JOBS: seconds
 jobq_worker() {

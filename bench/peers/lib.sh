@@ -1,5 +1,5 @@
-# shellcheck shell=bash
-# Sourced by bench/run: the peers that come from npm.
+# shellcheck shell=bash disable=SC2154,SC2034  # sourced by bench/run
+# The peers that come from npm.
 
 peers=$WORK/npm
 
