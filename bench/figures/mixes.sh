@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # Other loads under a held snapshot: the last part against the first.
 
-length=$((quick ? 3 : 24))
-part=$((quick ? 1 : 6))
+length=$((quick ? 3 : 15))
+part=$((quick ? 1 : 4))
 
 # mix NAME SCRIPTS JOBS
 mix() {
