@@ -107,8 +107,10 @@ receive_notification(PGconn *conn)
 
 	while ((notify = PQnotifies(conn)) == NULL)
 	{
-		struct pollfd fd = {.fd = PQsocket(conn), .events = POLLIN};
+		struct pollfd fd;
 
+		fd.fd = PQsocket(conn);
+		fd.events = POLLIN;
 		if (poll(&fd, 1, 10000) != 1 || !PQconsumeInput(conn))
 			die("LISTEN", "nothing came");
 	}

@@ -4,12 +4,13 @@
 # start of the process, of theirs it does not.
 
 jobs=$((quick ? 5000 : 50000))
+few=$((jobs / 25))  # for the one that would take minutes
 
 # jobq_worker JOBS: seconds
 jobq_worker() {
 	local start=$EPOCHREALTIME
 	jobq-worker --queue bench --concurrency 16 --kind 'noop=:noop' --max-jobs "$1" \
-		>"$out/worker.log" 2>&1 </dev/null 9<&-
+		>"$out/worker.log" 2>&1 </dev/null 9<&- || return
 	awk "BEGIN { print $EPOCHREALTIME - $start }"
 }
 
@@ -19,11 +20,16 @@ sql -c "SELECT job_submit('noop', queue => 'bench', max_attempts => 1)" >/dev/nu
 jobq_worker 1 >/dev/null || true
 noop=$(sql -c "SELECT count(*) FROM job_status WHERE state = 'succeeded'")
 
-# rate SAMPLE COMMAND ...: of a run that prints its seconds
+# none SQL: that it counts nothing
+none() {
+	[ "$(sql -c "$1")" -eq 0 ] || die "Not 0: $1"
+}
+
+# rate SAMPLE COMMAND ... JOBS: of a run that prints its seconds
 rate() {
 	local took
 	took=$("${@:2}")
-	sample "$1" "$(awk "BEGIN { print $jobs / $took }")"
+	sample "$1" "$(awk "BEGIN { print ${*: -1} / $took }")"
 }
 
 for ((round = 1; round <= rounds; round++)); do
@@ -34,15 +40,19 @@ for ((round = 1; round <= rounds; round++)); do
 		peer pgboss fill $jobs
 	fi
 	settle
-	[ "$noop" -eq 0 ] || rate 'jobq-worker' jobq_worker $jobs
+	if [ "$noop" -eq 1 ]; then
+		rate 'jobq-worker' jobq_worker $jobs
+		none "SELECT count(*) FROM job_status WHERE state <> 'succeeded'"
+	fi
 	[ -z "$no_peers" ] || continue
 	rate 'graphile-worker' peer graphile run $jobs
+	none 'SELECT count(*) FROM graphile_worker.jobs'
 	PGBOSS_WORKERS=4 PGBOSS_BATCH=1000 rate 'pg-boss, batches' peer pgboss run $jobs
 	# the same again, for jobs that can fail one by one
-	sql -c "TRUNCATE pgboss.job"
-	peer pgboss fill $((jobs / 10))
+	sql -c 'TRUNCATE pgboss.job'
+	peer pgboss fill $few
 	settle
-	PGBOSS_WORKERS=16 PGBOSS_BATCH=1 jobs=$((jobs / 10)) rate 'pg-boss, one each' peer pgboss run $((jobs / 10))
+	PGBOSS_WORKERS=16 PGBOSS_BATCH=1 rate 'pg-boss, one each' peer pgboss run $few
 done
 
 name="worker that does nothing"
