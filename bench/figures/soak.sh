@@ -44,7 +44,7 @@ minutes() {
 
 # verdicts NAME TEXT P99
 verdicts() {
-	figure "$2: jobs per second, last minute / third" ratio '>=0.95' "$1: rate, last" "$1: rate, third"
+	figure "$2: jobs/s, last minute / third" ratio '>=0.95' "$1: rate, last" "$1: rate, third"
 	figure "$2: p99, last minute / third" ratio "$3" "$1: p99, last" "$1: p99, third"
 }
 
@@ -62,4 +62,4 @@ settle
 hold
 steady soak-held 0.5 30
 release
-verdicts soak-held 'soak, snapshot held, 50 % load, 30 min' '<=1.5'
+verdicts soak-held 'soak, snapshot held, half load, 30 min' '<=1.5'

@@ -5,8 +5,8 @@ peers=$WORK/npm
 
 # peers_install: into the work folder, where they stay; sets no_peers to the
 # reason if they are not there
-no_peers=
 peers_install() {
+	no_peers=
 	mkdir -p "$peers"
 	if ! cmp -s bench/peers/package.json "$peers/installed.json"; then
 		cp bench/peers/package.json "$peers/"
