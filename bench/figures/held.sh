@@ -34,8 +34,8 @@ figure "snapshot held for $length s: plain SQL, last $part s / first" ratio - \
 	'held-plain: last' 'held-plain: first'
 
 # Only for the plot, which a quick run does not draw.  Their queues take long
-# to fill, so these run for a quarter of a minute.
-length=15
+# to fill, so these run for ten seconds.
+length=10
 if [ "$quick" -eq 0 ] && [ -z "$no_peers" ]; then
 	fresh
 	peer graphile fill $((length * 20000))
