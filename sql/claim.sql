@@ -169,6 +169,7 @@ SELECT kind, state FROM job_status WHERE queue = 'claim_cursor' AND kind = 'own'
 SELECT job_submit('expired', queue => 'claim_expired', expires_at => '2000-01-01', priority => 1) AS expired \gset
 SELECT job_submit('fine', queue => 'claim_expired', expires_at => '2999-01-01') AS fine \gset
 SELECT kind FROM job_claim('claim_expired');
+CALL job_wait(:expired, '30 s');
 SELECT kind, state FROM job_status WHERE queue = 'claim_expired' ORDER BY id;
 
 SELECT count(job_cancel(id)) > 0 AS ok FROM job_status WHERE queue LIKE 'claim%' AND finished_at IS NULL;

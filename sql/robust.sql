@@ -37,7 +37,7 @@ SELECT count(job_complete(job_id, token, (repeat('[', 3000) || repeat(']', 3000)
 SELECT kind, inputs FROM job_claim('robust');
 -- results of every type come through as they are
 SELECT job_submit('p' || i, queue => 'robust') FROM generate_series(1, 6) i \g /dev/null
-SELECT job_submit('all', queue => 'robust', depends_on => ARRAY(SELECT id FROM job WHERE kind ~ '^p[1-6]$')) AS child \gset
+SELECT job_submit('all', queue => 'robust', depends_on => ARRAY(SELECT id FROM job WHERE queue = 'robust' AND kind ~ '^p[1-6]$')) AS child \gset
 SELECT count(job_complete(job_id, token, ('[null, "x", 1.50, [1, [2, {}]], {"a": {"b": []}}]'::jsonb) -> (substr(kind, 2)::int - 1)))
 FROM job_claim('robust', max_jobs => 6);
 SELECT v FROM job_claim('robust'), jsonb_each(inputs) e(k, v) ORDER BY k::bigint;

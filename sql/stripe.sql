@@ -84,7 +84,7 @@ SELECT count(*) FROM job_stripe;
 -- parents in the same call
 SELECT count(*) FROM job_submit_many((SELECT jsonb_agg(jsonb_build_object('kind', 'p', 'queue', 'stripe', 'name', 'p' || i)) ||
     jsonb_build_array(jsonb_build_object('kind', 'c', 'queue', 'stripe_idle', 'depends_on', jsonb_agg('p' || i))) FROM generate_series(1, 96) i));
-SELECT stripes, undecided, pg_temp.wrong() FROM job_waiting;
+SELECT stripes, undecided, pg_temp.wrong() FROM job_waiting WHERE stripes > 0;
 SELECT count(*) FROM (SELECT job_complete(job_id, token) FROM job_claim('stripe', max_jobs => 95)) x;
 SELECT state FROM job_status WHERE queue = 'stripe_idle' AND finished_at IS NULL;
 SELECT count(*) FROM (SELECT job_complete(job_id, token) FROM job_claim('stripe', max_jobs => 95)) x;
