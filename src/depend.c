@@ -43,6 +43,8 @@
 
 #include "jobq.h"
 
+#define BULK_CHILDREN	64		/* from so many on */
+
 const JobqRuleInfo jobq_rules[] = {
 	[RULE_ALL_SUCCESS] = {"all_success", OUTCOME_SUCCEEDED, 0, 0, true},
 	[RULE_ALL_FAILED] = {"all_failed", OUTCOME_FAILED | OUTCOME_UPSTREAM_FAILED, 0, 0, false},
@@ -394,10 +396,15 @@ handle_child(JobqWork *work, WorkItem *item)
 	}
 }
 
-/* Handle the list to its end. */
+/*
+ * Handle the list to its end.  Where there are many children their new rows are
+ * inserted many at once, which none of this reads again.
+ */
 void
 jobq_work_run(JobqWork *work, JobqArgumentHandler handler, void *arg)
 {
+	int			children = 0;
+
 	while (!pairingheap_is_empty(work->heap))
 	{
 		pairingheap_node *node = pairingheap_remove_first(work->heap);
@@ -405,9 +412,14 @@ jobq_work_run(JobqWork *work, JobqArgumentHandler handler, void *arg)
 
 		CHECK_FOR_INTERRUPTS();
 		if (item->delta.undecided != 0)
+		{
+			if (++children == BULK_CHILDREN)
+				jobq_bulk_begin(work->call);
 			handle_child(work, item);
+		}
 		if (item->argument >= 0)
 			handler(work, item->id, item->argument, arg);
 		hash_search(work->items, &item->id, HASH_REMOVE, NULL);
 	}
+	jobq_bulk_end(work->call);
 }
