@@ -156,6 +156,31 @@ $other->rows('COMMIT');
 ok(within(5, sub { $client->value("SELECT sum(lost) FROM job_status WHERE id = ANY ('{$ids[0], $ids[1]}')") == 2 }),
 	'... which come when they are free');
 
+# Many expired jobs that an open transaction holds must not delay other work.
+$client->rows(q{SELECT job_submit('x', queue => 'held', expires_at => now() + interval '1 s') FROM generate_series(1, 300)});
+my ($parents) = $client->value(q{SELECT array_agg(id) FROM job WHERE queue = 'held'});
+$other->rows('BEGIN');
+$child = $other->value("SELECT job_submit('x', queue => 'held', depends_on => '$parents')");
+# they are tried, and cannot be had
+ok(poll_until(sub { $client->value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'jobq worker' AND wait_event_type = 'Lock'") }),
+	'the worker meets expired jobs that are locked');
+foreach my $round (1 .. 5)
+{
+	my $queue = "beside$round";
+	my $lost = $client->value("SELECT job_submit('x', queue => '$queue', backoff => '1 h')");
+	claim($queue, '0.3 s');
+	my $due = $client->value("SELECT job_submit('x', queue => '$queue', run_at => clock_timestamp() + interval '0.3 s')");
+	my $expired = $client->value("SELECT job_submit('x', queue => '$queue', expires_at => clock_timestamp() + interval '0.3 s')");
+	my %left = ($lost => 'scheduled', $due => 'ready', $expired => 'cancelled');
+	ok(within(2.3, sub { $left{$_} eq state_of($_) && delete $left{$_} foreach keys %left; !%left }),
+		'... and does what is due beside them within two seconds')
+	  or diag(join ' ', map { "$_ is not $left{$_}" } keys %left);
+}
+is($client->value("SELECT count(*) FROM job_status WHERE queue = 'held' AND state = 'ready'"), 300, '... they are still held');
+$other->rows('COMMIT');
+becomes($child, 'upstream_failed', '... and expire when they are free', 30);
+ok(within(90, sub { $client->value("SELECT count(*) FROM job_status WHERE queue = 'held' AND state = 'cancelled'") == 300 }), '... all of them');
+
 # A row that always fails: its attempt is on record already.
 my $bad = $client->value(q{SELECT job_submit('x', queue => 'h')});
 my $good = $client->value(q{SELECT job_submit('x', queue => 'h')});

@@ -115,6 +115,23 @@ $client->rows("COMMIT PREPARED 'p'");
 is($r->{rows}[0][0], 'cancelled', 'COMMIT PREPARED wakes');
 cmp_ok($took, '<', 1, '... at once');
 
+foreach my $act ('cancel', 'hold')
+{
+	$id = $client->value("SELECT job_submit('x', queue => 'back$act')");
+	$client->rows("BEGIN; SELECT job_$act($id); PREPARE TRANSACTION 'p'");
+	send_and_sleep($w, "CALL job_claim_wait('back$act', 'w', '30 s')");
+	$client->rows("ROLLBACK PREPARED 'p'");
+	($r, $took) = answer($w);
+	is($r->{rows}[0][0], $id, "ROLLBACK PREPARED of job_$act wakes who waits for the job");
+	cmp_ok($took, '<', 2, '... soon');
+}
+$client->rows("BEGIN; SELECT job_submit('x', queue => 'commit'); PREPARE TRANSACTION 'p'");
+send_and_sleep($w, "CALL job_claim_wait('commit', 'w', '30 s')");
+$client->rows("COMMIT PREPARED 'p'");
+($r, $took) = answer($w);
+is($r->{rows}[0][3], 'x', 'COMMIT PREPARED of job_submit does, too');
+cmp_ok($took, '<', 2, '... soon');
+
 #
 # Where it cannot wait
 #
