@@ -16,6 +16,7 @@
 #include "catalog/pg_extension.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -166,10 +167,12 @@ jobq_table_oid(JobqTable table)
 	return need_catalog()->tables[table];
 }
 
-/* The next id or position. */
+/* The next id or position.  Often the first that a call locks. */
 int64
 jobq_nextval(void)
 {
+	/* if it is dropped while we wait, we hear of it then */
+	LockRelationOid(need_catalog()->sequence, RowExclusiveLock);
 	return nextval_internal(need_catalog()->sequence, false);
 }
 
