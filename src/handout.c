@@ -77,7 +77,8 @@ typedef struct Lane
 	JobqKey		arrived;		/* first row offered since then, after end */
 	ConditionVariable refilled;
 
-	bool		more;			/* the last refill stopped because it had enough */
+	bool		more;			/* the last refill stopped because it had
+								 * enough */
 	JobqKey		end;
 	uint32		first;			/* index of the first candidate */
 	uint32		n;				/* how many there are */

@@ -32,7 +32,7 @@
 
 #define JOBQ_MAX_QUEUE_NAME		50
 #define JOBQ_MAX_NAME			128
-#define JOBQ_MAX_ARGS_SIZE		(256 * 1024 * 1024)	/* as text */
+#define JOBQ_MAX_ARGS_SIZE		(256 * 1024 * 1024) /* as text */
 #define JOBQ_WAIT_LANES			8	/* lanes a waiter can name */
 
 #define JOBQ_DEFAULT_MAX_ATTEMPTS	5
