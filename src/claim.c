@@ -55,19 +55,26 @@ typedef struct Claim
 	int64		lease;			/* microseconds, -1: the job's or queue's */
 } Claim;
 
-/* A token: 63 bits that nobody can guess, never 0. */
+/* A token: 63 bits that nobody can guess, never 0.  Random bits are drawn for many. */
 static int64
 new_token(void)
 {
+	static uint64 bits[32];
+	static int	left = 0;
 	uint64		token = 0;
 
 	do
 	{
-		if (!pg_strong_random(&token, sizeof(token)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INTERNAL_ERROR),
-					 errmsg("could not generate a random token")));
-		token &= PG_INT64_MAX;
+		if (left == 0)
+		{
+			if (!pg_strong_random(bits, sizeof(bits)))
+				ereport(ERROR,
+						(errcode(ERRCODE_INTERNAL_ERROR),
+						 errmsg("could not generate a random token")));
+			left = lengthof(bits);
+		}
+		token = bits[--left] & PG_INT64_MAX;
+		bits[left] = 0;
 	} while (token == 0);
 	return (int64) token;
 }

@@ -49,7 +49,8 @@ struct JobqRel
 	Relation	rel;
 	int			nindexes;
 	Relation	indexes[MAX_INDEXES];
-	IndexInfo  *infos[MAX_INDEXES];
+	IndexInfo  *infos[MAX_INDEXES]; /* NULL for a btree, which needs none */
+	bool		partial[MAX_INDEXES];	/* is job_ready_job_id */
 	int			nbuffered;		/* rows held back, see jobq_bulk_begin() */
 	TupleTableSlot **buffered;
 };
@@ -163,18 +164,49 @@ check_columns(Relation rel, JobqTable table)
 static bool
 is_our_partial(JobqTable table, Relation index)
 {
+	static Oid	known = InvalidOid;
 	List	   *predicate;
 	OpExpr	   *op;
 
+	if (RelationGetRelid(index) == known)
+		return true;
 	if (table != JOBQ_READY || index->rd_index->indnatts != 1 ||
 		index->rd_index->indkey.values[0] != READY_JOB_ID)
 		return false;
 	predicate = RelationGetIndexPredicate(index);
 	op = list_length(predicate) == 1 ? linitial(predicate) : NULL;
-	return op != NULL && IsA(op, OpExpr) && op->opfuncid == F_INT8NE &&
-		IsA(linitial(op->args), Var) && IsA(lsecond(op->args), Var) &&
-		linitial_node(Var, op->args)->varattno == READY_POSITION &&
-		lsecond_node(Var, op->args)->varattno == READY_JOB_ID;
+	if (op == NULL || !IsA(op, OpExpr) || op->opfuncid != F_INT8NE ||
+		!IsA(linitial(op->args), Var) || !IsA(lsecond(op->args), Var) ||
+		linitial_node(Var, op->args)->varattno != READY_POSITION ||
+		lsecond_node(Var, op->args)->varattno != READY_JOB_ID)
+		return false;
+	known = RelationGetRelid(index);
+	return true;
+}
+
+/* Note an index of a table that was opened, if it can be written. */
+static void
+add_index(JobqRel *r, Relation index)
+{
+	bool		partial = !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+
+	if (r->nindexes >= MAX_INDEXES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("table \"%s\" of extension jobq has more than %d indexes",
+						RelationGetRelationName(r->rel), MAX_INDEXES),
+				 errhint("Drop the indexes that were added to it.")));
+	if (!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
+		(partial && !is_our_partial(r->table, index)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("index \"%s\" on a table of extension jobq is partial or on an expression",
+						RelationGetRelationName(index)),
+				 errhint("Drop the index; only plain indexes on columns can be added.")));
+	r->indexes[r->nindexes] = index;
+	r->infos[r->nindexes] = index->rd_rel->relam == BTREE_AM_OID ? NULL : BuildIndexInfo(index);
+	r->partial[r->nindexes] = partial;
+	r->nindexes++;
 }
 
 /* Open a table with its indexes for the rest of the call. */
@@ -214,22 +246,7 @@ open_rel(JobqCall *call, JobqTable table)
 			index_close(index, NoLock);
 			continue;
 		}
-		if (r->nindexes >= MAX_INDEXES)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("table \"%s\" of extension jobq has more than %d indexes",
-							RelationGetRelationName(r->rel), MAX_INDEXES),
-					 errhint("Drop the indexes that were added to it.")));
-		r->indexes[r->nindexes] = index;
-		r->infos[r->nindexes] = BuildIndexInfo(index);
-		if (r->infos[r->nindexes]->ii_Expressions != NIL ||
-			(r->infos[r->nindexes]->ii_Predicate != NIL && !is_our_partial(table, index)))
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("index \"%s\" on a table of extension jobq is partial or on an expression",
-							RelationGetRelationName(index)),
-					 errhint("Drop the index; only plain indexes on columns can be added.")));
-		r->nindexes++;
+		add_index(r, index);
 	}
 	list_free(oids);
 	call->rels[table] = r;
@@ -273,22 +290,26 @@ insert_index_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which)
 {
 	for (int i = 0; i < r->nindexes; i++)
 	{
+		Relation	index = r->indexes[i];
 		Datum		values[INDEX_MAX_KEYS];
 		bool		isnull[INDEX_MAX_KEYS];
 
-		if (!jobq_needs_entry(which, r->indexes[i]))
+		if (!jobq_needs_entry(which, index))
 			continue;
-		/* the only partial index: job_ready_job_id, where position <> job_id */
-		if (r->infos[i]->ii_Predicate != NIL &&
+		if (r->partial[i] &&
 			jobq_attr_int64(slot, READY_POSITION) == jobq_attr_int64(slot, READY_JOB_ID))
 			continue;
-		FormIndexDatum(r->infos[i], slot, NULL, values, isnull);
-		index_insert(r->indexes[i], values, isnull, &slot->tts_tid, r->rel,
-					 r->indexes[i]->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
+		for (int c = 0; c < index->rd_index->indnatts; c++)
+			values[c] = slot_getattr(slot, index->rd_index->indkey.values[c], &isnull[c]);
+		index_insert(index, values, isnull, &slot->tts_tid, r->rel,
+					 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
 					 false, r->infos[i]);
 	}
 	for (int i = 0; i < r->nindexes; i++)
-		jobq_index_insert_cleanup(r->indexes[i], r->infos[i]);
+	{
+		if (r->infos[i] != NULL)
+			jobq_index_insert_cleanup(r->indexes[i], r->infos[i]);
+	}
 }
 
 /* Insert the rows held back of a table. */
