@@ -1,7 +1,8 @@
 # A server whose shared memory has room for next to nothing: one queue with one
 # candidate and one priority, one heartbeat, one database.  All that is a hint
 # is wrong or missing most of the time; order and completeness must not depend
-# on it.
+# on it.  Then with room for a little more, and without the sweep, which would
+# find what has been forgotten.
 use strict;
 use warnings;
 
@@ -130,12 +131,9 @@ $other->disconnect;
 # Many clients
 #
 
-$c->rows("SELECT job_cancel(id) FROM job_status WHERE finished_at IS NULL");
 my $submitters = 3;
 my $workers = 5;
-my $dir = PostgreSQL::Test::Utils::tempdir;
-my $done = "$dir/done";
-my $until = time + 10;
+my ($done, $until);
 
 # Submits in transactions of all kinds.  Returns the ids that were committed.
 sub submit
@@ -237,20 +235,44 @@ sub work
 	return \@claims;
 }
 
-my @workers = start_clients($workers, \&work);
-my @submitters = start_clients($submitters, \&submit);
-my @ids = map { @$_ } finish_clients(60, @submitters);
-append_to_file($done, '');
-my @claims = map { @$_ } finish_clients(120, @workers);
-my $succeeded = grep { $_->{ended} eq 'succeeded' } @claims;
-note(scalar(@ids) . ' jobs, ' . scalar(@claims) . ' claims');
-is($c->value('SELECT count(*) FROM job_ready'), 0, 'nothing stays unclaimed');
-is($succeeded, scalar(@ids), 'every job was completed once');
-my @twice = JobqLoad::overlaps(\@claims);
-ok(!@twice, 'no job was held twice at once') or diag(join("\n", @twice[ 0 .. ($#twice > 9 ? 9 : $#twice) ]));
-fill(300);
-in_order('in the end, too, all come in order', 4, @queues);
-invariants_hold($node, 'at the end');
+# Five tests: all that was submitted is claimed, once.
+sub all_is_claimed
+{
+	my ($with) = @_;
+	$done = PostgreSQL::Test::Utils::tempdir . '/done';
+	$until = time + 6;
+	$c->rows("SELECT job_cancel(id) FROM job_status WHERE finished_at IS NULL");
+	my @workers = start_clients($workers, \&work);
+	my @submitters = start_clients($submitters, \&submit);
+	my @ids = map { @$_ } finish_clients(60, @submitters);
+	append_to_file($done, '');
+	my @claims = map { @$_ } finish_clients(120, @workers);
+	my $succeeded = grep { $_->{ended} eq 'succeeded' } @claims;
+	note(scalar(@ids) . ' jobs, ' . scalar(@claims) . ' claims');
+	is($c->value('SELECT count(*) FROM job_ready'), 0, "nothing stays unclaimed: $with");
+	is($succeeded, scalar(@ids), 'every job was completed once');
+	my @twice = JobqLoad::overlaps(\@claims);
+	ok(!@twice, 'no job was held twice at once') or diag(join("\n", @twice[ 0 .. ($#twice > 9 ? 9 : $#twice) ]));
+	fill(300);
+	in_order('in the end, too, all come in order', 4, @queues);
+	invariants_hold($node, $with);
+	return;
+}
+all_is_claimed('with next to nothing');
+foreach my $size ([ 100, 1, 1 ], [ 100, 3, 2 ], [ 3, 8, 4 ])
+{
+	my ($lanes, $candidates, $priorities) = @$size;
+	$c->disconnect;
+	$node->append_conf('postgresql.conf', <<"EOC");
+jobq.max_lanes = $lanes
+jobq.lane_candidates = $candidates
+jobq.lane_priorities = $priorities
+jobq.sweep_interval = 1h
+EOC
+	$node->restart;
+	$c->connect;
+	all_is_claimed("with $lanes queues, $candidates candidates, $priorities priorities");
+}
 tables_are_sound($node, 'at the end');
 
 # The load that does everything, for a few seconds
@@ -261,7 +283,7 @@ ok($rest, 'every job is decided in the end');
 push @logs, $rest if $rest;
 my @errors = map { @{ $_->{errors} } } @logs;
 ok(!@errors, 'nothing unexpected was answered') or diag(join("\n", @errors[ 0 .. ($#errors > 9 ? 9 : $#errors) ]));
-@twice = JobqLoad::overlaps([ map { @{ $_->{claims} } } @logs ]);
+my @twice = JobqLoad::overlaps([ map { @{ $_->{claims} } } @logs ]);
 ok(!@twice, 'no job was held twice at once by the load') or diag(join("\n", @twice[ 0 .. ($#twice > 9 ? 9 : $#twice) ]));
 invariants_hold($node, 'after the load');
 done_testing();
