@@ -209,6 +209,7 @@ is(states(@jobs), 'succeeded 1, succeeded 1, succeeded 1, succeeded 1', 'all hav
 $from = -s $node->logfile;
 @jobs = map { submit($node, q{'held'}) } 1 .. 4;
 $worker = ended_together(@jobs);
+submit($node, q{'other', queue => 'other'});    # its commit also flushes the claims
 $node->stop('immediate');
 $worker->signal('CONT');
 ok($worker->wait_for_log(qr/(?:event=job_ended.*){4}/s), 'four jobs end while the server is down');
