@@ -321,8 +321,11 @@ sub do_finish
 sub do_finish_many
 {
 	my ($self) = @_;
-	my @mine = grep { !$_->{doubt} } @{ $self->{held} } or return;
-	my @others = grep { $_->{doubt} } @{ $self->{held} };
+	# a job that was lost and claimed again stands there twice, and may be named once
+	my %seen;
+	my %take = map { $_->{token} => 1 } grep { !$_->{doubt} && !$seen{ $_->{id} }++ } reverse @{ $self->{held} };
+	my @mine = grep { $take{ $_->{token} } } @{ $self->{held} } or return;
+	my @others = grep { !$take{ $_->{token} } } @{ $self->{held} };
 	my $ids = join ',', map { $_->{id} } @mine;
 	my $tokens = join ',', map { $_->{token} } @mine;
 	my $fail = rand() < 0.3;
