@@ -53,6 +53,7 @@ typedef struct Claim
 	JobqCall   *call;
 	text	   *worker;
 	int64		lease;			/* microseconds, -1: the job's or queue's */
+	Jsonb	   *no_inputs;		/* an empty object */
 } Claim;
 
 /* A token: 63 bits that nobody can guess, never 0.  Random bits are drawn for many. */
@@ -207,7 +208,7 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTab
 	a->kind = DatumGetTextPCopy(jobq_attr(job, JOB_KIND, &isnull));
 	a->args = DatumGetJsonbPCopy(jobq_attr(job, JOB_ARGS, &isnull));
 	a->inputs = jobq_attr_int32(job, JOB_DEPENDENCIES) > 0 ? read_inputs(call, carry->job_id) :
-		DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+		claim->no_inputs;
 	a->key = job_key(job);
 	a->lease_until = call->now + period;
 	deadline = jobq_lease_deadline(a->lease_until, timeout_at);
@@ -375,6 +376,16 @@ take(Claim *claim, Source *source, JobqKey limit, int max, JobqAssignment *a)
 	return n;
 }
 
+/* {} */
+static Jsonb *
+empty_object(void)
+{
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
 /* The source whose next row comes first, and where another's comes; NULL: there is none. */
 static Source *
 best_source(Claim *claim, Source *sources, int n, JobqKey *limit)
@@ -412,7 +423,7 @@ int
 jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_jobs,
 		   int64 lease, JobqAssignment **out)
 {
-	Claim		claim = {.call = call,.worker = worker,.lease = lease};
+	Claim		claim = {.call = call,.worker = worker,.lease = lease,.no_inputs = empty_object()};
 	Source	   *sources = palloc0(Max(nqueues, 1) * sizeof(Source));
 	JobqKey		limit;
 	Source	   *s;
@@ -441,6 +452,9 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 		nsources++;
 	}
 
+	/* of all that is inserted here, the leases, nothing is read again */
+	if (max_jobs > 1)
+		jobq_bulk_begin(call);
 	while (n < max_jobs && nsources > 0 &&
 		   (s = best_source(&claim, sources, nsources, &limit)) != NULL)
 	{
@@ -457,6 +471,7 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 		n += Max(taken, 0);
 	}
 
+	jobq_bulk_end(call);
 	for (int i = 0; i < nsources; i++)
 	{
 		if (sources[i].scan != NULL)

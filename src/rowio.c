@@ -51,6 +51,8 @@ struct JobqRel
 	Relation	indexes[MAX_INDEXES];
 	IndexInfo  *infos[MAX_INDEXES]; /* NULL for a btree, which needs none */
 	bool		partial[MAX_INDEXES];	/* is job_ready_job_id */
+	MemoryContext mcxt;			/* of the call */
+	JobqScan   *spare[2];		/* ended scans, by JobqIndex, to be used again */
 	int			nbuffered;		/* rows held back, see jobq_bulk_begin() */
 	TupleTableSlot **buffered;
 };
@@ -58,9 +60,10 @@ struct JobqRel
 struct JobqScan
 {
 	JobqRel    *rel;
+	JobqIndex	which;
 	IndexScanDesc desc;
 	TupleTableSlot *slot;
-	Snapshot	snapshot;		/* registered here, or NULL */
+	Snapshot	snapshot;		/* registered here */
 };
 
 /* The columns that tell a table's indexes apart, first one first. */
@@ -102,6 +105,15 @@ jobq_open_call(JobqCall *call)
 	CommandCounterIncrement();
 }
 
+/* Free a scan. */
+static void
+free_scan(JobqScan *scan)
+{
+	index_endscan(scan->desc);
+	ExecDropSingleTupleTableSlot(scan->slot);
+	pfree(scan);
+}
+
 /* End a call: close what it opened (locks stay), let others see what it wrote. */
 void
 jobq_close_call(JobqCall *call)
@@ -112,6 +124,11 @@ jobq_close_call(JobqCall *call)
 
 		if (r == NULL)
 			continue;
+		for (int i = 0; i < lengthof(r->spare); i++)
+		{
+			if (r->spare[i] != NULL)
+				free_scan(r->spare[i]);
+		}
 		for (int i = 0; i < r->nindexes; i++)
 			index_close(r->indexes[i], NoLock);
 		table_close(r->rel, NoLock);
@@ -228,6 +245,7 @@ open_rel(JobqCall *call, JobqTable table)
 	old = MemoryContextSwitchTo(call->mcxt);
 	r = palloc0(sizeof(JobqRel));
 	r->table = table;
+	r->mcxt = call->mcxt;
 	r->rel = try_table_open(jobq_table_oid(table), lockmode);
 	if (r->rel == NULL)
 	{
@@ -393,14 +411,27 @@ static JobqScan *
 begin_scan(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, ScanKey keys,
 		   Snapshot snapshot)
 {
-	JobqScan   *scan = palloc0(sizeof(JobqScan));
-	Relation	index;
+	JobqRel    *r = open_rel(call, table);
+	JobqScan   *scan = r->spare[which];
 
-	scan->rel = open_rel(call, table);
-	index = choose_index(scan->rel, which);
-	scan->snapshot = RegisterSnapshot(snapshot ? snapshot : GetLatestSnapshot());
-	scan->slot = table_slot_create(scan->rel->rel, NULL);
-	scan->desc = jobq_index_beginscan(scan->rel->rel, index, scan->snapshot, nkeys);
+	snapshot = RegisterSnapshot(snapshot ? snapshot : GetLatestSnapshot());
+	if (scan != NULL && scan->desc->numberOfKeys == nkeys)
+	{
+		r->spare[which] = NULL;
+		scan->desc->xs_snapshot = snapshot;
+	}
+	else
+	{
+		MemoryContext old = MemoryContextSwitchTo(r->mcxt);
+
+		scan = palloc(sizeof(JobqScan));
+		scan->rel = r;
+		scan->which = which;
+		scan->slot = table_slot_create(r->rel, NULL);
+		scan->desc = jobq_index_beginscan(r->rel, choose_index(r, which), snapshot, nkeys);
+		MemoryContextSwitchTo(old);
+	}
+	scan->snapshot = snapshot;
 	index_rescan(scan->desc, keys, nkeys, NULL, 0);
 	return scan;
 }
@@ -474,14 +505,21 @@ jobq_scan_next(JobqScan *scan)
 	return scan->slot;
 }
 
-/* End a scan. */
+/* End a scan; it is kept for the next on the same index, without any pin. */
 void
 jobq_scan_end(JobqScan *scan)
 {
-	index_endscan(scan->desc);
-	ExecDropSingleTupleTableSlot(scan->slot);
+	JobqRel    *r = scan->rel;
+
 	UnregisterSnapshot(scan->snapshot);
-	pfree(scan);
+	if (r->spare[scan->which] != NULL)
+	{
+		free_scan(scan);
+		return;
+	}
+	ExecClearTuple(scan->slot);
+	table_index_fetch_reset(scan->desc->xs_heapfetch);
+	r->spare[scan->which] = scan;
 }
 
 /* The one row with the given key under a snapshot, or NULL; free it with jobq_slot_free(). */
@@ -494,9 +532,9 @@ jobq_find_in(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const 
 
 	if (jobq_scan_next(scan))
 	{
-		slot = scan->slot;
-		ExecMaterializeSlot(slot);
-		scan->slot = table_slot_create(scan->rel->rel, NULL);
+		slot = table_slot_create(scan->rel->rel, NULL);
+		ExecCopySlot(slot, scan->slot);
+		ExecMaterializeSlot(slot);	/* without a pin */
 	}
 	jobq_scan_end(scan);
 	return slot;
