@@ -245,7 +245,7 @@ assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, JobqAssignment
 	TupleTableSlot *job;
 
 	jobq_carry_from_slot(JOBQ_READY, row, &carry);
-	job = jobq_find_id(claim->call, JOBQ_JOB, carry.job_id);
+	job = jobq_walk_id(claim->call, JOBQ_JOB, carry.job_id);
 	if (job == NULL)
 	{
 		ereport(WARNING,

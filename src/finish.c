@@ -103,10 +103,12 @@ jobq_decide(JobqWork *work, const JobqCarry *carry, const JobqDecision *d)
 	JobqCall   *call = jobq_work_call(work);
 	bool		notify = false;
 	bool		done = false;
+	bool		walk = d->cause == CAUSE_SUCCEEDED;
 
 	while (!done)
 	{
-		TupleTableSlot *slot = jobq_find_id(call, JOBQ_JOB, carry->job_id);
+		TupleTableSlot *slot = walk ? jobq_walk_id(call, JOBQ_JOB, carry->job_id) :
+		jobq_find_id(call, JOBQ_JOB, carry->job_id);
 		Datum		values[JOB_NATTS];
 		bool		nulls[JOB_NATTS];
 
@@ -134,6 +136,7 @@ jobq_decide(JobqWork *work, const JobqCarry *carry, const JobqDecision *d)
 			jobq_set(values, nulls, JOB_RESULT, d->result);
 		done = jobq_update(call, JOBQ_JOB, slot, values, nulls);
 		jobq_slot_free(slot);
+		walk = false;
 	}
 	jobq_notify_decided(carry->job_id, notify, d->outcome);
 	jobq_work_decided(work, carry->job_id, d->outcome);
@@ -279,11 +282,10 @@ finish_one(JobqWork *work, int64 id, int argument, void *arg)
 	JobqCall   *call = jobq_work_call(work);
 	FinishRequest *request = arg;
 	Argument   *a = &request->arguments[argument];
+	TupleTableSlot *lease = jobq_walk_id(call, JOBQ_LEASE, id);
 
-	for (;;)
+	for (;; lease = jobq_find_id(call, JOBQ_LEASE, id))
 	{
-		TupleTableSlot *lease = jobq_find_id(call, JOBQ_LEASE, id);
-
 		if (lease == NULL || jobq_attr_int64(lease, LEASE_TOKEN) != a->token)
 		{
 			jobq_slot_free(lease);

@@ -403,6 +403,7 @@ extern TupleTableSlot *jobq_find_in(JobqCall *call, JobqTable table, JobqIndex w
 extern TupleTableSlot *jobq_find(JobqCall *call, JobqTable table, JobqIndex which,
 								 int nkeys, const Datum *keys);
 extern TupleTableSlot *jobq_find_id(JobqCall *call, JobqTable table, int64 id);
+extern TupleTableSlot *jobq_walk_id(JobqCall *call, JobqTable table, int64 id);
 extern void jobq_slot_free(TupleTableSlot *slot);
 extern bool jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot,
 						Datum *values, bool *nulls);

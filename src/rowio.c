@@ -42,6 +42,7 @@
 
 #define MAX_INDEXES		8
 #define BULK_ROWS		256		/* of a table, inserted together */
+#define WALK_STEPS		8		/* ids this close are worth walking */
 
 struct JobqRel
 {
@@ -53,6 +54,8 @@ struct JobqRel
 	bool		partial[MAX_INDEXES];	/* is job_ready_job_id */
 	MemoryContext mcxt;			/* of the call */
 	JobqScan   *spare[2];		/* ended scans, by JobqIndex, to be used again */
+	JobqScan   *walk;			/* of jobq_walk_id(), or NULL */
+	int64		walked;			/* the last id it was asked for */
 	int			nbuffered;		/* rows held back, see jobq_bulk_begin() */
 	TupleTableSlot **buffered;
 };
@@ -114,6 +117,17 @@ free_scan(JobqScan *scan)
 	pfree(scan);
 }
 
+/* End a walk over ids. */
+static void
+end_walk(JobqRel *r)
+{
+	if (r->walk == NULL)
+		return;
+	UnregisterSnapshot(r->walk->snapshot);
+	free_scan(r->walk);
+	r->walk = NULL;
+}
+
 /* End a call: close what it opened (locks stay), let others see what it wrote. */
 void
 jobq_close_call(JobqCall *call)
@@ -124,6 +138,7 @@ jobq_close_call(JobqCall *call)
 
 		if (r == NULL)
 			continue;
+		end_walk(r);
 		for (int i = 0; i < lengthof(r->spare); i++)
 		{
 			if (r->spare[i] != NULL)
@@ -554,6 +569,42 @@ jobq_find_id(JobqCall *call, JobqTable table, int64 id)
 	Datum		key = Int64GetDatum(id);
 
 	return jobq_find(call, table, INDEX_KEY, 1, &key);
+}
+
+/*
+ * The row of a job id, for callers that go up the ids: where these are close
+ * together, a step in the index instead of a descent.  It is as old as the walk,
+ * so who finds that it was changed looks again with jobq_find_id().
+ */
+TupleTableSlot *
+jobq_walk_id(JobqCall *call, JobqTable table, int64 id)
+{
+	JobqRel    *r = open_rel(call, table);
+	bool		near = r->walked != 0 && id > r->walked && id - r->walked <= WALK_STEPS;
+	TupleTableSlot *slot;
+
+	r->walked = id;
+	if (!near || IsolationUsesXactSnapshot())
+	{
+		end_walk(r);
+		return jobq_find_id(call, table, id);
+	}
+	if (r->walk == NULL)
+	{
+		ScanKeyData key;
+
+		ScanKeyInit(&key, 1, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(id));
+		r->walk = begin_scan(call, table, INDEX_KEY, 1, &key, NULL);
+		(void) jobq_scan_next(r->walk);
+	}
+	while (!TTS_EMPTY(r->walk->slot) && jobq_attr_int64(r->walk->slot, 1) < id)
+		(void) jobq_scan_next(r->walk);
+	if (TTS_EMPTY(r->walk->slot) || jobq_attr_int64(r->walk->slot, 1) != id)
+		return jobq_find_id(call, table, id);
+	slot = table_slot_create(r->rel, NULL);
+	ExecCopySlot(slot, r->walk->slot);
+	ExecMaterializeSlot(slot);	/* without a pin */
+	return slot;
 }
 
 /* Which table and file hold job_ready now. */
