@@ -370,11 +370,14 @@ handle_child(JobqWork *work, WorkItem *item)
 	bool		credited = false;
 	bool		undecided = false;
 	bool		done = false;
+	bool		walk = true;
 
 	while (!done)
 	{
-		TupleTableSlot *slot = jobq_find_id(work->call, JOBQ_WAITING, item->id);
+		TupleTableSlot *slot = walk ? jobq_walk_id(work->call, JOBQ_WAITING, item->id) :
+		jobq_find_id(work->call, JOBQ_WAITING, item->id);
 
+		walk = false;
 		if (slot != NULL && !jobq_attr_bool(slot, WAITING_OPEN))
 			done = true;
 		else if (slot != NULL && !credited && plain && jobq_attr_int16(slot, WAITING_STRIPES) > 0)

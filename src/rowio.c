@@ -55,6 +55,7 @@ struct JobqRel
 	MemoryContext mcxt;			/* of the call */
 	JobqScan   *spare[2];		/* ended scans, by JobqIndex, to be used again */
 	JobqScan   *walk;			/* of jobq_walk_id(), or NULL */
+	bool		at_end;			/* there is no more in the walk */
 	int64		walked;			/* the last id it was asked for */
 	int			nbuffered;		/* rows held back, see jobq_bulk_begin() */
 	TupleTableSlot **buffered;
@@ -595,11 +596,11 @@ jobq_walk_id(JobqCall *call, JobqTable table, int64 id)
 
 		ScanKeyInit(&key, 1, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(id));
 		r->walk = begin_scan(call, table, INDEX_KEY, 1, &key, NULL);
-		(void) jobq_scan_next(r->walk);
+		r->at_end = jobq_scan_next(r->walk) == NULL;
 	}
-	while (!TTS_EMPTY(r->walk->slot) && jobq_attr_int64(r->walk->slot, 1) < id)
-		(void) jobq_scan_next(r->walk);
-	if (TTS_EMPTY(r->walk->slot) || jobq_attr_int64(r->walk->slot, 1) != id)
+	while (!r->at_end && jobq_attr_int64(r->walk->slot, 1) < id)
+		r->at_end = jobq_scan_next(r->walk) == NULL;
+	if (r->at_end || jobq_attr_int64(r->walk->slot, 1) != id)
 		return jobq_find_id(call, table, id);
 	slot = table_slot_create(r->rel, NULL);
 	ExecCopySlot(slot, r->walk->slot);
