@@ -101,13 +101,13 @@ define_settings(void)
 								&jobq_max_heartbeats, JOBQ_DEFAULT_MAX_HEARTBEATS, 1, 10000000,
 								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 		DefineCustomIntVariable("jobq.max_databases",
-								"Databases that can use jobq.",
+								"Databases that can have a background worker.",
 								NULL,
 								&jobq_max_databases, JOBQ_DEFAULT_MAX_DATABASES, 1, 1000,
 								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 		DefineCustomIntVariable("jobq.max_lanes",
 								"Queues whose next jobs are kept in shared memory.",
-								"More queues work, but each use of one begins with a scan.",
+								"With more queues some claims begin with a scan.",
 								&jobq_max_lanes, JOBQ_DEFAULT_MAX_LANES, 1, 10000,
 								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 		DefineCustomIntVariable("jobq.lane_candidates",

@@ -193,7 +193,15 @@ find_ready(JobqCall *call, int64 job_id, int64 lane, int16 priority, Snapshot sn
 	Datum		keys[3] = {Int64GetDatum(lane), Int16GetDatum(priority), Int64GetDatum(job_id)};
 	TupleTableSlot *slot = jobq_find_in(call, JOBQ_READY, INDEX_KEY, 3, keys, snapshot);
 
-	/* positions and ids come from one sequence, so this can be no other job's */
+	/*
+	 * ids and positions come from one sequence, but somebody may have set it
+	 * back
+	 */
+	if (slot != NULL && jobq_attr_int64(slot, READY_JOB_ID) != job_id)
+	{
+		jobq_slot_free(slot);
+		slot = NULL;
+	}
 	if (slot == NULL)
 		slot = jobq_find_in(call, JOBQ_READY, INDEX_SECOND, 1, &keys[2], snapshot);
 	return slot;

@@ -75,7 +75,9 @@ jobq_check_submission(JobqSubmission *s, int ndependencies)
 		jobq_error_null("kind");
 	jobq_check_name(s->kind, "kind");
 	jobq_check_queue_name(s->queue);
-	if (s->args == NULL || !JB_ROOT_IS_OBJECT(s->args))
+	if (s->args == NULL)
+		jobq_error_null("args");
+	if (!JB_ROOT_IS_OBJECT(s->args))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"args\" must be a JSON object")));
@@ -255,7 +257,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("sequence \"job_id_seq\" is behind the ids of existing jobs"),
-				 errhint("Set it to the largest id of a job with setval.")));
+				 errhint("Set it, with setval, to the largest of all ids in job and all positions in job_ready.")));
 	insert_job(call, s, outcome);
 	insert_edges(call, s->id, s->nparents, s->parents, rule);
 
