@@ -903,6 +903,7 @@ jobq_worker_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			sweep_at = Min(sweep_at, GetCurrentTimestamp() + jobq_sweep_interval_ms * INT64CONST(1000));
 		}
 		take_announcements();
 		if (!do_round())

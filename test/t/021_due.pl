@@ -251,9 +251,6 @@ $client->rows("ROLLBACK PREPARED 'p'");
 # The sweep finds what was written behind our back.
 $node->append_conf('postgresql.conf', 'jobq.sweep_interval = 200ms');
 $node->reload;
-# the new setting counts from the next sweep on, which COMMIT PREPARED brings
-$client->rows("BEGIN; SELECT job_submit('x', queue => 'p'); PREPARE TRANSACTION 'p'");
-$client->rows("COMMIT PREPARED 'p'");
 $id = $client->value(q{SELECT job_submit('x', run_at => now() + interval '1 h')});
 $client->rows("UPDATE job_scheduled SET run_at = now() - interval '1 s' WHERE job_id = $id");
 becomes($id, 'ready', 'the sweep finds what was changed by hand');
