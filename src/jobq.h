@@ -354,9 +354,9 @@ typedef enum JobqIndex
 } JobqIndex;
 
 /*
- * One call of an entry point: the relations it has open.  jobq_begin() makes
- * what the calling statement wrote before visible, jobq_end() makes what was
- * written here visible to what follows.
+ * One call of an entry point: the relations it has open.  jobq_open_call()
+ * makes what the calling statement wrote before visible, jobq_close_call() makes
+ * what was written here visible to what follows.
  */
 typedef struct JobqCall
 {

@@ -7,7 +7,9 @@
  *
  * - A row is written into every index of its table that is ready for inserts,
  *   taken from the relcache at each use (REINDEX CONCURRENTLY swaps OIDs).
- * - Rows are found under a registered MVCC snapshot, never by a bare tid.
+ * - Rows are found under a registered MVCC snapshot.  The one tid that comes
+ *   from elsewhere, the hand-out's, is checked against the table's size, and
+ *   the row that is there compared, in jobq_fetch_ready().
  * - Every TM_Result is handled by name.  A row that a concurrent transaction
  *   changed while we waited for it makes the write functions return false:
  *   the caller looks again with a new snapshot.  In REPEATABLE READ and
@@ -15,7 +17,7 @@
  *
  * Except for claims, what these functions read is the latest committed state
  * (plus our own changes) at every isolation level: jobq_find() takes a new
- * snapshot each time.  Privileges, read-only and parallel mode are checked
+ * snapshot each time, jobq_walk_id() one for neighbouring ids of a call.  Privileges, read-only and parallel mode are checked
  * once per call, in jobq_enter().
  *
  * jobq_open_call() and jobq_close_call() advance the command counter, so that
