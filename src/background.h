@@ -107,10 +107,10 @@ extern int	jobq_beat_count(void);
 extern void jobq_beat_shmem_init(void *area, bool found, LWLockPadded *locks);
 extern int	jobq_beat_stale(int partition, TimestampTz before, JobqBeatRef *refs, int max);
 
-/* handout.c */
-extern Size jobq_handout_size(void);
-extern int	jobq_handout_count(void);
-extern void jobq_handout_shmem_init(void *area, bool found, LWLockPadded *locks);
+/* lane.c */
+extern Size jobq_lanes_size(void);
+extern int	jobq_lanes_count(void);
+extern void jobq_lanes_shmem_init(void *area, bool found, LWLockPadded *locks);
 
 /* waiter.c */
 extern Size jobq_waiter_size(void);
@@ -126,6 +126,28 @@ extern void jobq_announce_extension(void);
 
 /* hooks.c */
 extern void jobq_hooks_end_transaction(void);
+
+/* worker.c */
+typedef struct JobqFailures		/* how often something failed in a row */
+{
+	int			count;
+	TimestampTz logged_at;		/* 0: never */
+} JobqFailures;
+
+typedef void (*JobqTransaction) (JobqCall *call, void *arg);
+
+extern ErrorData *jobq_worker_run(JobqTransaction work, void *arg, bool async);
+extern void jobq_worker_failed(JobqFailures *f, ErrorData *error, const char *what, int64 job_id);
+extern int64 jobq_retry_delay(int failures);
+extern bool jobq_worker_must_leave(void);
+
+/* due.c */
+extern void jobq_due_init(void);
+extern void jobq_due_restart(void);
+extern void jobq_due_lower(JobqDeadline kind, TimestampTz at);
+extern bool jobq_due_seen(TimestampTz now);
+extern TimestampTz jobq_due_next(void);
+extern bool jobq_due_round(TimestampTz now);
 
 /* worker.c, launcher.c: entry points */
 extern PGDLLEXPORT void jobq_launcher_main(Datum arg);

@@ -37,13 +37,11 @@
 #define MAX_INPUT_DEPTH	1000	/* of arrays and objects in one result */
 #define MAX_POPPED		256		/* candidates taken at once */
 
-static const JobqKey no_key = {PG_INT16_MIN, PG_INT64_MAX};
-
 /* A lane that a claim takes from */
 typedef struct Source
 {
 	JobqQueue	queue;
-	JobqKey		next;			/* of the next row; no_key: there is none */
+	JobqKey		next;			/* of the next row; jobq_key_last: none */
 	JobqLaneScan *scan;			/* NULL: the hand-out knows */
 	TupleTableSlot *slot;		/* the next row of the scan */
 } Source;
@@ -305,7 +303,7 @@ static void
 next_scanned(Source *source)
 {
 	source->slot = jobq_lane_scan_next(source->scan);
-	source->next = no_key;
+	source->next = jobq_key_last;
 	if (source->slot != NULL)
 	{
 		source->next.priority = jobq_attr_int16(source->slot, READY_PRIORITY);
@@ -364,9 +362,9 @@ take(Claim *claim, Source *source, JobqKey limit, int max, JobqAssignment *a)
 
 	if (source->scan == NULL)
 		begin_scan(claim, source);
-	if (jobq_compare_keys(source->next, no_key) == 0)
+	if (jobq_compare_keys(source->next, jobq_key_last) == 0)
 		return -1;
-	while (n < max && jobq_compare_keys(source->next, no_key) < 0 &&
+	while (n < max && jobq_compare_keys(source->next, jobq_key_last) < 0 &&
 		   jobq_compare_keys(source->next, limit) <= 0)
 	{
 		if (take_scanned(claim, source, &a[n]))
@@ -392,7 +390,7 @@ best_source(Claim *claim, Source *sources, int n, JobqKey *limit)
 {
 	Source	   *best = NULL;
 
-	*limit = no_key;
+	*limit = jobq_key_last;
 	if (n == 1)
 		return &sources[0];
 	for (int i = 0; i < n; i++)
@@ -400,7 +398,7 @@ best_source(Claim *claim, Source *sources, int n, JobqKey *limit)
 		Source	   *s = &sources[i];
 
 		look(claim, s);
-		if (jobq_compare_keys(s->next, no_key) == 0)
+		if (jobq_compare_keys(s->next, jobq_key_last) == 0)
 			continue;
 		if (best == NULL)
 			best = s;

@@ -162,7 +162,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	{
 		JobqDatabase *db = jobq_my_database(false);
 
-		jobq_handout_forget_database();
+		jobq_lanes_forget_database();
 		if (db != NULL)
 			jobq_database_poke(db, POKE_LOOK | POKE_SWEEP);
 		jobq_wake_all();

@@ -698,7 +698,7 @@ extern bool jobq_move_due_job(JobqCall *call, int64 job_id);	/* place.c */
 extern bool jobq_expire_job(JobqCall *call, int64 job_id);	/* control.c */
 
 /* ----------------
- *		handout.c
+ *		lane.c
  * ----------------
  */
 
@@ -732,6 +732,21 @@ typedef struct JobqFloors
 	JobqFloor	floors[FLEXIBLE_ARRAY_MEMBER];
 } JobqFloors;
 
+/* before and after all keys */
+extern const JobqKey jobq_key_first;
+extern const JobqKey jobq_key_last;
+
+extern int	jobq_compare_keys(JobqKey a, JobqKey b);
+extern void jobq_floors_init(JobqFloors *f);
+extern void jobq_floors_lower(JobqFloors *f, JobqKey key, bool refilling);
+extern void jobq_lane_offer(const JobqReady *ready);
+extern void jobq_lanes_forget_database(void);
+
+/* ----------------
+ *		handout.c
+ * ----------------
+ */
+
 /* How far a sweep is */
 typedef struct JobqSweep
 {
@@ -742,9 +757,6 @@ typedef struct JobqSweep
 
 typedef struct JobqLaneScan JobqLaneScan;
 
-extern int	jobq_compare_keys(JobqKey a, JobqKey b);
-extern void jobq_floors_init(JobqFloors *f);
-extern void jobq_floors_lower(JobqFloors *f, JobqKey key, bool refilling);
 extern JobqFloors *jobq_handout_floors(JobqCall *call, int64 lane);
 extern JobqLaneScan *jobq_lane_scan_begin(JobqCall *call, int64 lane, const JobqFloors *floors,
 										  Snapshot snapshot);
@@ -752,8 +764,6 @@ extern TupleTableSlot *jobq_lane_scan_next(JobqLaneScan *s);
 extern void jobq_lane_scan_end(JobqLaneScan *s);
 extern bool jobq_handout_peek(JobqCall *call, int64 lane, JobqKey *key);
 extern int	jobq_handout_pop(JobqCall *call, int64 lane, JobqKey limit, int max, JobqCandidate *out);
-extern void jobq_handout_offer(const JobqReady *ready);
-extern void jobq_handout_forget_database(void);
 extern void jobq_handout_at_abort(void);
 extern void jobq_handout_sweep_begin(JobqSweep *sweep);
 extern bool jobq_handout_sweep(JobqCall *call, JobqSweep *sweep);

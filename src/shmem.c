@@ -83,7 +83,7 @@ shmem_request(void)
 	RequestAddinShmemSpace(MAXALIGN(jobq_database_size()));
 	RequestAddinShmemSpace(MAXALIGN(jobq_beat_size()));
 	RequestAddinShmemSpace(MAXALIGN(jobq_waiter_size()));
-	RequestAddinShmemSpace(MAXALIGN(jobq_handout_size()));
+	RequestAddinShmemSpace(MAXALIGN(jobq_lanes_size()));
 	RequestNamedLWLockTranche("jobq", NLOCKS);
 }
 
@@ -153,8 +153,8 @@ shmem_startup(void)
 	jobq_waiter_shmem_init(area, found, &locks[LOCK_WAITERS].lock);
 	area = ShmemInitStruct("jobq heartbeats", jobq_beat_size(), &found);
 	jobq_beat_shmem_init(area, found, &locks[LOCK_BEATS]);
-	area = ShmemInitStruct("jobq lanes", jobq_handout_size(), &found);
-	jobq_handout_shmem_init(area, found, &locks[LOCK_LANES]);
+	area = ShmemInitStruct("jobq lanes", jobq_lanes_size(), &found);
+	jobq_lanes_shmem_init(area, found, &locks[LOCK_LANES]);
 	shared = ShmemInitStruct("jobq databases", jobq_database_size(), &found);
 	if (!found)
 		init_shared();

@@ -40,7 +40,7 @@ jobq_job_shared_memory(PG_FUNCTION_ARGS)
 		databases += OidIsValid(jobq_database_at(i)->database);
 	put_part(rsinfo, "databases", jobq_database_size(), jobq_database_count(), databases);
 	put_part(rsinfo, "heartbeats", jobq_beat_size(), jobq_max_heartbeats, jobq_beat_count());
-	put_part(rsinfo, "lanes", jobq_handout_size(), jobq_max_lanes, jobq_handout_count());
+	put_part(rsinfo, "lanes", jobq_lanes_size(), jobq_max_lanes, jobq_lanes_count());
 	put_part(rsinfo, "waiters", jobq_waiter_size(), MaxBackends, jobq_waiter_count());
 	return (Datum) 0;
 }

@@ -6,28 +6,18 @@
  * jobs, makes scheduled jobs ready, sends the coalesced notifications, and
  * sweeps.  It acts only where job_home names its database (home.c).
  *
- * For each of the three tables with a time there is a floor: all rows before
- * it have been seen.  A pass scans the index from the floor on, takes what is
- * due and learns from the first row that is not when to wake next.  Rows that
- * are due but cannot be dealt with now (a lease that heartbeats in memory keep
- * alive, a locked row, an error) are remembered here with a time to try
- * again, so the floor passes them and no row is scanned again and again.
- *
- * 1. A transaction that wrote a row before the floor announces it when it
+ * 1. A transaction that wrote a row before a floor (due.c) announces it when it
  *	  commits (announced_low).  The worker takes the announcements before its
  *	  snapshot, so a row is either seen by the scan or announced after it.
  * 2. It publishes when it wakes, then looks at the announcements once more,
  *	  then sleeps (shmem.c).
  * 3. It waits for no row longer than a short lock_timeout, and once it has
- *	  waited for one, for the others of the same round hardly at all.  Each lease and each expiry
- *	  is a transaction of its own, and where a batch fails, each of its rows is
- *	  tried alone: one bad row never stops the rest.
+ *	  waited for one, for the others of the same round hardly at all.
  * 4. While it sleeps it holds neither locks nor a snapshot.
  *
  * What was announced by nobody (a callback found no slot) is found by the
  * sweep, which moves the floors back to the beginning, and has the hand-out
- * look at its lanes again.  A sweep that takes
- * long comes less often.
+ * look at its lanes again.  A sweep that takes long comes less often.
  *
  * A crash leaves nothing but rows that are still due; the next worker begins
  * with floors at the beginning.
@@ -36,7 +26,6 @@
 
 #include "access/xact.h"
 #include "commands/async.h"
-#include "lib/pairingheap.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -51,7 +40,7 @@
 
 #include "background.h"
 
-#define BATCH			100		/* rows that one pass takes */
+#define BEATS			100		/* heartbeats that one step of a sweep takes */
 #define LOCK_TIMEOUT_MS	200		/* for the first row of a round that is locked */
 #define RETRY_FIRST		(100 * INT64CONST(1000))	/* delays of what failed */
 #define RETRY_MAX		(60 * USECS_PER_SEC)
@@ -61,81 +50,12 @@
 #define SWEEP_SHARE		20		/* a sweep may take 1/20 of the time */
 #define STALE_BEAT		(60 * USECS_PER_SEC)
 
-/* How often something failed in a row */
-typedef struct Failures
-{
-	int			count;
-	TimestampTz logged_at;		/* 0: never */
-} Failures;
-
-/* A row that is due but could not be dealt with */
-typedef struct PendingKey
-{
-	int64		job_id;
-	int64		kind;			/* JobqDeadline */
-} PendingKey;
-
-typedef struct Pending
-{
-	PendingKey	key;			/* must be first */
-	pairingheap_node node;
-	TimestampTz deadline;		/* as in the row that was seen */
-	TimestampTz at;				/* try again then */
-	Failures	failures;
-} Pending;
-
-/* What is known of one table */
-typedef struct Clock
-{
-	TimestampTz floor;			/* rows before it were seen */
-	TimestampTz next;			/* nothing there is due before */
-	Failures	failures;		/* of the scan */
-} Clock;
-
-typedef struct DueRow
-{
-	int64		job_id;
-	TimestampTz deadline;
-	bool		done;
-	TimestampTz retry_at;
-} DueRow;
-
-/* What to do with a row; false: try again at *retry_at, or soon if that is 0. */
-typedef bool (*RowAct) (JobqCall *call, int64 job_id, TimestampTz *retry_at);
-
-typedef struct Kind
-{
-	JobqTable	table;
-	JobqIndex	index;
-	int			id_column;
-	int			deadline_column;
-	RowAct		act;
-	int			batch;			/* rows in one transaction */
-	bool		async;			/* commit without waiting for the disk */
-	const char *what;
-} Kind;
-
-static bool move_job(JobqCall *call, int64 job_id, TimestampTz *retry_at);
-static bool expire_job(JobqCall *call, int64 job_id, TimestampTz *retry_at);
-
-static const Kind kinds[DEADLINE_KINDS] = {
-	[DEADLINE_LEASE] = {JOBQ_LEASE, INDEX_SECOND, LEASE_JOB_ID, LEASE_DEADLINE,
-	jobq_end_due_lease, 1, false, "end the lease of"},
-	[DEADLINE_SCHEDULED] = {JOBQ_SCHEDULED, INDEX_SECOND, SCHEDULED_JOB_ID, SCHEDULED_RUN_AT,
-	move_job, BATCH, true, "make ready"},
-	[DEADLINE_EXPIRY] = {JOBQ_EXPIRY, INDEX_KEY, EXPIRY_JOB_ID, EXPIRY_EXPIRES_AT,
-	expire_job, 1, false, "expire"},
-};
-
 static JobqDatabase *database;
-static Clock clocks[DEADLINE_KINDS];
-static HTAB *pending;
-static pairingheap *pending_heap;
 static bool at_home = false;
 static TimestampTz look_at = DT_NOBEGIN;	/* look whether we are */
-static Failures look_failures;
+static JobqFailures look_failures;
 static TimestampTz notify_at = 0;	/* no notification before */
-static Failures notify_failures;
+static JobqFailures notify_failures;
 static TimestampTz sweep_at = 0;
 static TimestampTz sweep_began = 0; /* 0: none is under way */
 static int	sweep_partition = JOBQ_BEAT_PARTITIONS; /* next to look at */
@@ -149,15 +69,12 @@ static MemoryContext round_context; /* emptied in each round of the loop */
  * ----------------
  */
 
-/* What a transaction does. */
-typedef void (*Work) (JobqCall *call, void *arg);
-
 /*
  * Do something in a transaction of its own, as the owner of the extension.
  * Returns NULL or, after it was aborted, the error.
  */
-static ErrorData *
-run(Work work, void *arg, bool async)
+ErrorData *
+jobq_worker_run(JobqTransaction work, void *arg, bool async)
 {
 	int			save_commit = synchronous_commit;
 	ErrorData  *volatile error = NULL;
@@ -200,6 +117,23 @@ run(Work work, void *arg, bool async)
 	return error;
 }
 
+/* Is it an error that goes away when others are done? */
+static bool
+is_conflict(ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+		error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
+		error->sqlerrcode == ERRCODE_QUERY_CANCELED;
+}
+
+/* The delay after a number of failures. */
+int64
+jobq_retry_delay(int failures)
+{
+	return Min(RETRY_FIRST << Min(failures, 20), RETRY_MAX);
+}
+
 /* Log an error as what it is here, a warning. */
 static void
 report_error(ErrorData *error, const char *what, int64 job_id)
@@ -224,283 +158,29 @@ report_error(ErrorData *error, const char *what, int64 job_id)
 			 error->context ? errcontext("%s", error->context) : 0));
 }
 
-/* Is it an error that goes away when others are done? */
-static bool
-is_conflict(ErrorData *error)
-{
-	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-		error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-		error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
-		error->sqlerrcode == ERRCODE_QUERY_CANCELED;
-}
-
-/* The delay after a number of failures. */
-static int64
-retry_delay(int failures)
-{
-	return Min(RETRY_FIRST << Min(failures, 20), RETRY_MAX);
-}
-
 /*
- * Count a failure.  Returns whether to log it: not too often, and only if it
- * lasts, for the first may come of an extension that is just being dropped.
+ * Count a failure, and log it: not too often, and only if it lasts, for the
+ * first may come of an extension that is just being dropped.
  */
-static bool
-failed(Failures *f, ErrorData *error)
+void
+jobq_worker_failed(JobqFailures *f, ErrorData *error, const char *what, int64 job_id)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
 	f->count++;
 	if (f->count < (is_conflict(error) ? LOG_CONFLICT : LOG_ERROR))
-		return false;
-	if (f->logged_at != 0 && now < f->logged_at + LOG_INTERVAL)
-		return false;
-	f->logged_at = now;
-	return true;
-}
-
-/* ----------------
- *		Rows to try again
- * ----------------
- */
-
-/* Order the heap by time, earliest first. */
-static int
-compare_pending(const pairingheap_node *a, const pairingheap_node *b, void *arg)
-{
-	TimestampTz x = pairingheap_const_container(Pending, node, a)->at;
-	TimestampTz y = pairingheap_const_container(Pending, node, b)->at;
-
-	return x < y ? 1 : (x > y ? -1 : 0);
-}
-
-/* The entry of a row, or NULL. */
-static Pending *
-find_pending(JobqDeadline kind, int64 job_id)
-{
-	PendingKey	key = {job_id, kind};
-
-	return hash_search(pending, &key, HASH_FIND, NULL);
-}
-
-/* Forget a row. */
-static void
-drop_pending(JobqDeadline kind, int64 job_id)
-{
-	PendingKey	key = {job_id, kind};
-	Pending    *p = find_pending(kind, job_id);
-
-	if (p == NULL)
 		return;
-	pairingheap_remove(pending_heap, &p->node);
-	hash_search(pending, &key, HASH_REMOVE, NULL);
-}
-
-/* Remember to try a row again; at 0: after a delay that grows. */
-static Pending *
-add_pending(JobqDeadline kind, const DueRow *row, TimestampTz at)
-{
-	PendingKey	key = {row->job_id, kind};
-	TimestampTz now = GetCurrentTimestamp();
-	bool		found;
-	Pending    *p = hash_search(pending, &key, HASH_ENTER, &found);
-
-	if (found)
-		pairingheap_remove(pending_heap, &p->node);
-	else
-		memset(&p->failures, 0, sizeof(Failures));
-	p->deadline = row->deadline;
-	p->at = at != 0 ? Max(at, now + 1000) : now + retry_delay(p->failures.count);
-	pairingheap_add(pending_heap, &p->node);
-	return p;
-}
-
-/* ----------------
- *		What is due
- * ----------------
- */
-
-/* Make a scheduled job ready. */
-static bool
-move_job(JobqCall *call, int64 job_id, TimestampTz *retry_at)
-{
-	*retry_at = 0;
-	return jobq_move_due_job(call, job_id);
-}
-
-/* Cancel a job that was not started in time. */
-static bool
-expire_job(JobqCall *call, int64 job_id, TimestampTz *retry_at)
-{
-	*retry_at = 0;
-	return jobq_expire_job(call, job_id);
+	if (f->logged_at != 0 && now < f->logged_at + LOG_INTERVAL)
+		return;
+	f->logged_at = now;
+	report_error(error, what, job_id);
 }
 
 /* Is the worker to end or to make room? */
-static bool
-must_leave(void)
+bool
+jobq_worker_must_leave(void)
 {
 	return ProcDiePending || database->suspended > 0 || pg_atomic_read_u32(&database->yield) != 0;
-}
-
-/* Some rows of one kind */
-typedef struct Batch
-{
-	JobqDeadline kind;
-	TimestampTz now;
-	int			n;
-	DueRow	   *rows;
-	TimestampTz floor;			/* of the scan after this batch */
-	TimestampTz next;
-} Batch;
-
-/* Deal with rows. */
-static void
-act_work(JobqCall *call, void *arg)
-{
-	Batch	   *batch = arg;
-
-	for (int i = 0; i < batch->n; i++)
-	{
-		DueRow	   *row = &batch->rows[i];
-
-		row->done = kinds[batch->kind].act(call, row->job_id, &row->retry_at);
-		jobq_advance();
-	}
-}
-
-/* Deal with rows in one transaction; false: an error, nothing was done. */
-static bool
-act_on_rows(JobqDeadline kind, DueRow *rows, int n)
-{
-	Batch		batch = {kind, 0, n, rows};
-	ErrorData  *error = run(act_work, &batch, kinds[kind].async);
-
-	if (error != NULL && n == 1)
-	{
-		Pending    *p = add_pending(kind, rows, 0);
-
-		if (failed(&p->failures, error))
-			report_error(error, kinds[kind].what, rows->job_id);
-	}
-	for (int i = 0; i < n && error == NULL; i++)
-	{
-		if (rows[i].done)
-			drop_pending(kind, rows[i].job_id);
-		else
-		{
-			Pending    *p = add_pending(kind, &rows[i], rows[i].retry_at);
-
-			p->failures.count = rows[i].retry_at != 0 ? 0 : p->failures.count + 1;
-		}
-	}
-	return error == NULL;
-}
-
-/* Deal with rows in as many transactions as it takes. */
-static void
-act(JobqDeadline kind, DueRow *rows, int n)
-{
-	for (int i = 0; i < n; i += kinds[kind].batch)
-	{
-		int			m = Min(kinds[kind].batch, n - i);
-
-		if (must_leave())
-			return;
-		if (!act_on_rows(kind, rows + i, m) && m > 1)
-		{
-			for (int k = i; k < i + m && !must_leave(); k++)
-				(void) act_on_rows(kind, rows + k, 1);
-		}
-	}
-}
-
-/* Find rows that are due, from the floor on. */
-static void
-scan_work(JobqCall *call, void *arg)
-{
-	Batch	   *batch = arg;
-	const Kind *k = &kinds[batch->kind];
-	JobqScan   *scan = jobq_scan_range(call, k->table, k->index, clocks[batch->kind].floor,
-									   DT_NOEND, GetActiveSnapshot());
-	TupleTableSlot *slot;
-
-	batch->n = 0;
-	batch->floor = batch->now;
-	batch->next = DT_NOEND;
-	while ((slot = jobq_scan_next(scan)) != NULL)
-	{
-		int64		job_id = jobq_attr_int64(slot, k->id_column);
-		TimestampTz deadline = jobq_attr_int64(slot, k->deadline_column);
-		Pending    *p;
-
-		CHECK_FOR_INTERRUPTS();
-		if (deadline > batch->now)
-		{
-			batch->next = deadline;
-			break;
-		}
-		p = find_pending(batch->kind, job_id);
-		if (p != NULL && p->deadline == deadline)
-			continue;
-		if (batch->n == BATCH)
-		{
-			batch->floor = batch->next = deadline;
-			break;
-		}
-		batch->rows[batch->n].job_id = job_id;
-		batch->rows[batch->n].deadline = deadline;
-		batch->n++;
-	}
-	jobq_scan_end(scan);
-}
-
-/* Deal with what is due in one table; true if it did something. */
-static bool
-do_due(JobqDeadline kind, TimestampTz now)
-{
-	Clock	   *clock = &clocks[kind];
-	DueRow		rows[BATCH];
-	Batch		batch = {kind, now, 0, rows};
-	ErrorData  *error;
-
-	if (clock->next > now)
-		return false;
-	error = run(scan_work, &batch, true);
-	if (error != NULL)
-	{
-		clock->next = GetCurrentTimestamp() + retry_delay(clock->failures.count);
-		if (failed(&clock->failures, error))
-			report_error(error, "find jobs", 0);
-		return false;
-	}
-	clock->failures.count = 0;
-	clock->floor = batch.floor;
-	clock->next = batch.next;
-	if (batch.n == 0)
-		return false;
-	pgstat_report_activity(STATE_RUNNING, kinds[kind].what);
-	act(kind, rows, batch.n);
-	return true;
-}
-
-/* Try rows again whose time has come; true if there were any. */
-static bool
-do_pending(TimestampTz now)
-{
-	int			n = 0;
-
-	while (n < BATCH && !pairingheap_is_empty(pending_heap) && !must_leave())
-	{
-		Pending    *p = pairingheap_container(Pending, node, pairingheap_first(pending_heap));
-		DueRow		row = {p->key.job_id, p->deadline};
-
-		if (p->at > now)
-			break;
-		(void) act_on_rows(p->key.kind, &row, 1);
-		n++;
-	}
-	return n > 0;
 }
 
 /* ----------------
@@ -568,16 +248,15 @@ send_notifications(void)
 		return;
 
 	pgstat_report_activity(STATE_RUNNING, "notify");
-	error = run(notify_work, &lanes, true);
+	error = jobq_worker_run(notify_work, &lanes, true);
 	notify_at = GetCurrentTimestamp() + jobq_notify_interval_ms * INT64CONST(1000);
 	if (error == NULL)
 		notify_failures.count = 0;
 	else
 	{
 		/* perhaps the notification queue is full: all of them, later */
-		notify_at += retry_delay(notify_failures.count);
-		if (failed(&notify_failures, error))
-			report_error(error, "notify of new jobs", 0);
+		notify_at += jobq_retry_delay(notify_failures.count);
+		jobq_worker_failed(&notify_failures, error, "notify of new jobs", 0);
 		pg_atomic_write_u32(&database->dirty_overflow, 1);
 		pg_atomic_write_u32(&database->dirty, 1);
 	}
@@ -592,8 +271,7 @@ send_notifications(void)
 static void
 begin_sweep(TimestampTz now)
 {
-	for (int k = 0; k < DEADLINE_KINDS; k++)
-		clocks[k].floor = clocks[k].next = DT_NOBEGIN;
+	jobq_due_restart();
 	sweep_partition = 0;
 	jobq_handout_sweep_begin(&sweep_lanes);
 	sweep_lanes_done = false;
@@ -604,7 +282,7 @@ typedef struct StaleBeats
 {
 	int			n;
 	int			kept;			/* belong to a lease */
-	JobqBeatRef refs[BATCH];
+	JobqBeatRef refs[BEATS];
 } StaleBeats;
 
 /* Remove those heartbeats that belong to no lease. */
@@ -632,12 +310,12 @@ sweep_beats(TimestampTz now)
 {
 	StaleBeats	stale = {0};
 
-	stale.n = jobq_beat_stale(sweep_partition, now - STALE_BEAT, stale.refs, BATCH);
-	if (stale.n > 0 && run(beats_work, &stale, true) != NULL)
+	stale.n = jobq_beat_stale(sweep_partition, now - STALE_BEAT, stale.refs, BEATS);
+	if (stale.n > 0 && jobq_worker_run(beats_work, &stale, true) != NULL)
 		stale.kept = stale.n;	/* the next sweep will see */
 
 	/* stay with this one if there are more, and something to gain */
-	if (stale.n < BATCH || stale.kept > 0)
+	if (stale.n < BEATS || stale.kept > 0)
 		sweep_partition++;
 }
 
@@ -666,15 +344,12 @@ do_sweep(TimestampTz now)
 	}
 	if (!sweep_lanes_done)
 	{
-		if (run(lanes_work, NULL, true) != NULL)
+		if (jobq_worker_run(lanes_work, NULL, true) != NULL)
 			sweep_lanes_done = true;	/* the next sweep will see */
 		return true;
 	}
-	for (int k = 0; k < DEADLINE_KINDS; k++)
-	{
-		if (clocks[k].next <= now)
-			return true;
-	}
+	if (!jobq_due_seen(now))
+		return true;
 	sweep_at = now + Max(jobq_sweep_interval_ms * INT64CONST(1000),
 						 (now - sweep_began) * SWEEP_SHARE);
 	sweep_began = 0;
@@ -716,15 +391,15 @@ look_around(void)
 	database->state = DATABASE_ACTIVE;
 	SpinLockRelease(&database->mutex);
 
-	error = run(home_work, NULL, true);
+	error = jobq_worker_run(home_work, NULL, true);
 	if (error == NULL)
 		look_failures.count = 0;
 
 	/* elsewhere than at home only a poke wakes us; one could be missed */
 	look_at = at_home && error == NULL ? DT_NOEND : GetCurrentTimestamp() +
-		(error ? retry_delay(look_failures.count) : jobq_sweep_interval_ms * INT64CONST(1000));
-	if (error != NULL && failed(&look_failures, error))
-		report_error(error, "read where it may act", 0);
+		(error ? jobq_retry_delay(look_failures.count) : jobq_sweep_interval_ms * INT64CONST(1000));
+	if (error != NULL)
+		jobq_worker_failed(&look_failures, error, "read where it may act", 0);
 }
 
 /* Take what was announced. */
@@ -744,8 +419,7 @@ take_announcements(void)
 		if (jobq_read_time(&database->announced_low[k]) == DT_NOEND)
 			continue;
 		low = (TimestampTz) pg_atomic_exchange_u64(&database->announced_low[k], (uint64) DT_NOEND);
-		clocks[k].floor = Min(clocks[k].floor, low);
-		clocks[k].next = Min(clocks[k].next, low);
+		jobq_due_lower(k, low);
 	}
 }
 
@@ -761,9 +435,7 @@ do_round(void)
 	waited = false;
 	if (pg_atomic_read_u32(&database->dirty) != 0 && now >= notify_at)
 		send_notifications();
-	for (int k = 0; k < DEADLINE_KINDS && !must_leave(); k++)
-		more |= do_due(k, now);
-	more |= do_pending(now);
+	more |= jobq_due_round(now);
 	more |= do_sweep(now);
 	return more;
 }
@@ -776,10 +448,7 @@ next_wake(void)
 
 	if (!at_home)
 		return at;
-	for (int k = 0; k < DEADLINE_KINDS; k++)
-		at = Min(at, clocks[k].next);
-	if (!pairingheap_is_empty(pending_heap))
-		at = Min(at, pairingheap_container(Pending, node, pairingheap_first(pending_heap))->at);
+	at = Min(at, jobq_due_next());
 	if (sweep_began == 0)
 		at = Min(at, sweep_at);
 	if (pg_atomic_read_u32(&database->dirty) != 0)
@@ -791,7 +460,7 @@ next_wake(void)
 static bool
 announced_before(TimestampTz at)
 {
-	if (pg_atomic_read_u32(&database->poke) != 0 || must_leave())
+	if (pg_atomic_read_u32(&database->poke) != 0 || jobq_worker_must_leave())
 		return true;
 	if (!at_home)
 		return false;
@@ -868,7 +537,6 @@ jobq_worker_main(Datum arg)
 {
 	Oid			oid = DatumGetObjectId(arg);
 	uint32		wait_event;
-	HASHCTL		ctl;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -881,13 +549,7 @@ jobq_worker_main(Datum arg)
 	fix_settings();
 	wait_event = jobq_wait_event("JobqWorker");
 
-	ctl.keysize = sizeof(PendingKey);
-	ctl.entrysize = sizeof(Pending);
-	pending = hash_create("jobq rows to try again", 64, &ctl, HASH_ELEM | HASH_BLOBS);
-	MemoryContextSwitchTo(TopMemoryContext);
-	pending_heap = pairingheap_allocate(compare_pending, NULL);
-	for (int k = 0; k < DEADLINE_KINDS; k++)
-		clocks[k].floor = clocks[k].next = DT_NOBEGIN;
+	jobq_due_init();
 	sweep_at = GetCurrentTimestamp() + jobq_sweep_interval_ms * INT64CONST(1000);
 	round_context = AllocSetContextCreate(TopMemoryContext, "jobq worker",
 										  ALLOCSET_DEFAULT_SIZES);

@@ -382,7 +382,7 @@ static void
 tell_ready(const JobqReady *r)
 {
 	if (OidIsValid(r->table))
-		jobq_handout_offer(r);
+		jobq_lane_offer(r);
 	if (r->count > 0)
 	{
 		jobq_wake_lane(r->lane, Min(r->count, INT_MAX));
