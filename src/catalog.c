@@ -176,6 +176,17 @@ jobq_nextval(void)
 	return nextval_internal(need_catalog()->sequence, false);
 }
 
+/* Refuse to work without shared memory. */
+void
+jobq_require_loaded(void)
+{
+	if (!jobq_shmem_ready())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("jobq must be loaded via \"shared_preload_libraries\""),
+				 errhint("Add jobq to shared_preload_libraries in postgresql.conf and restart the server.")));
+}
+
 /*
  * What every entry point does first: refuse where it cannot work, then begin
  * the call.
@@ -183,11 +194,7 @@ jobq_nextval(void)
 void
 jobq_enter(JobqCall *call, const char *function, bool writes)
 {
-	if (!jobq_shmem_ready())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("jobq must be loaded via \"shared_preload_libraries\""),
-				 errhint("Add jobq to shared_preload_libraries in postgresql.conf and restart the server.")));
+	jobq_require_loaded();
 	if (writes)
 	{
 		PreventCommandDuringRecovery(function);

@@ -235,15 +235,19 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTab
 	jobq_announce_deadline(DEADLINE_LEASE, deadline);
 }
 
-/* Turn a row of job_ready that was deleted into a lease; false: there is no such job. */
+/*
+ * Turn a row of job_ready that was deleted into a lease; false: there is no such
+ * job.  Its row in table job is that of the snapshot in which the row is.
+ */
 static bool
-assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, JobqAssignment *a)
+assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, Snapshot snapshot,
+	   JobqAssignment *a)
 {
 	JobqCarry	carry;
 	TupleTableSlot *job;
 
 	jobq_carry_from_slot(JOBQ_READY, row, &carry);
-	job = jobq_walk_id(claim->call, JOBQ_JOB, carry.job_id);
+	job = jobq_walk_id(claim->call, JOBQ_JOB, carry.job_id, snapshot);
 	if (job == NULL)
 	{
 		ereport(WARNING,
@@ -271,7 +275,7 @@ take_scanned(Claim *claim, Source *source, JobqAssignment *a)
 {
 	return !expired(claim->call, source->slot) &&
 		jobq_displace(claim->call, JOBQ_READY, source->slot, false) &&
-		assign(claim, &source->queue, source->slot, a);
+		assign(claim, &source->queue, source->slot, jobq_lane_scan_snapshot(source->scan), a);
 }
 
 /* The same for a candidate, which was announced as taken when it was popped. */
@@ -288,7 +292,7 @@ take_candidate(Claim *claim, Source *source, const JobqCandidate *c, Snapshot sn
 	if (row == NULL || expired(call, row))
 		ok = false;
 	else if (jobq_try_delete(call, JOBQ_READY, row))
-		ok = assign(claim, &source->queue, row, a);
+		ok = assign(claim, &source->queue, row, snapshot, a);
 	else if (!jobq_being_deleted(call, JOBQ_READY, row))
 	{
 		jobq_ready_origin(call, &ready);

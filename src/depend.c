@@ -374,12 +374,11 @@ handle_child(JobqWork *work, WorkItem *item)
 
 	while (!done)
 	{
-		TupleTableSlot *slot = walk ? jobq_walk_id(work->call, JOBQ_WAITING, item->id) :
+		TupleTableSlot *slot = walk ? jobq_walk_id(work->call, JOBQ_WAITING, item->id, NULL) :
 		jobq_find_id(work->call, JOBQ_WAITING, item->id);
 
-		walk = false;
 		if (slot != NULL && !jobq_attr_bool(slot, WAITING_OPEN))
-			done = true;
+			done = !walk;		/* a walk may be older than the lock on its parent */
 		else if (slot != NULL && !credited && plain && jobq_attr_int16(slot, WAITING_STRIPES) > 0)
 		{
 			credited = jobq_stripe_use(work->call, slot, &delta);
@@ -395,6 +394,7 @@ handle_child(JobqWork *work, WorkItem *item)
 		}
 		else
 			done = true;
+		walk = false;
 		jobq_slot_free(slot);
 	}
 }

@@ -107,7 +107,7 @@ jobq_decide(JobqWork *work, const JobqCarry *carry, const JobqDecision *d)
 
 	while (!done)
 	{
-		TupleTableSlot *slot = walk ? jobq_walk_id(call, JOBQ_JOB, carry->job_id) :
+		TupleTableSlot *slot = walk ? jobq_walk_id(call, JOBQ_JOB, carry->job_id, NULL) :
 		jobq_find_id(call, JOBQ_JOB, carry->job_id);
 		Datum		values[JOB_NATTS];
 		bool		nulls[JOB_NATTS];
@@ -282,7 +282,7 @@ finish_one(JobqWork *work, int64 id, int argument, void *arg)
 	JobqCall   *call = jobq_work_call(work);
 	FinishRequest *request = arg;
 	Argument   *a = &request->arguments[argument];
-	TupleTableSlot *lease = jobq_walk_id(call, JOBQ_LEASE, id);
+	TupleTableSlot *lease = jobq_walk_id(call, JOBQ_LEASE, id, NULL);
 
 	for (;; lease = jobq_find_id(call, JOBQ_LEASE, id))
 	{

@@ -27,6 +27,7 @@
 
 #define REFILL_WAIT_MS	100		/* for somebody else's refill, then scan */
 #define SWEEP_POSITIONS	200000	/* that one step of a sweep looks at */
+#define SWEEP_STEPS		1000	/* or so, if they are more by then */
 
 /* The refill that this backend is doing */
 static JobqLane *refilling = NULL;
@@ -97,6 +98,13 @@ jobq_lane_scan_next(JobqLaneScan *s)
 		jobq_scan_end(s->scan);
 		s->scan = NULL;
 	}
+}
+
+/* What such a scan sees. */
+Snapshot
+jobq_lane_scan_snapshot(JobqLaneScan *s)
+{
+	return s->snapshot;
 }
 
 /* End such a scan. */
@@ -470,7 +478,8 @@ jobq_handout_sweep(JobqCall *call, JobqSweep *sweep)
 	}
 	else
 	{
-		int64		upto = Min(sweep->position + SWEEP_POSITIONS, floor->position) - 1;
+		int64		step = Max(SWEEP_POSITIONS, floor->position / SWEEP_STEPS);
+		int64		upto = sweep->position + Min(step, floor->position - sweep->position) - 1;
 
 		offer_found(call, lane, jobq_scan_ready(call, lane, sweep->priority, sweep->priority,
 												sweep->position, upto, snapshot));

@@ -403,7 +403,7 @@ extern TupleTableSlot *jobq_find_in(JobqCall *call, JobqTable table, JobqIndex w
 extern TupleTableSlot *jobq_find(JobqCall *call, JobqTable table, JobqIndex which,
 								 int nkeys, const Datum *keys);
 extern TupleTableSlot *jobq_find_id(JobqCall *call, JobqTable table, int64 id);
-extern TupleTableSlot *jobq_walk_id(JobqCall *call, JobqTable table, int64 id);
+extern TupleTableSlot *jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot);
 extern void jobq_slot_free(TupleTableSlot *slot);
 extern bool jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot,
 						Datum *values, bool *nulls);
@@ -491,6 +491,7 @@ extern Oid	jobq_owner(void);
 extern Oid	jobq_table_oid(JobqTable table);
 extern int64 jobq_nextval(void);
 extern void jobq_catalog_init(void);
+extern void jobq_require_loaded(void);
 extern void jobq_enter(JobqCall *call, const char *function, bool writes);
 
 /* ----------------
@@ -761,6 +762,7 @@ extern JobqFloors *jobq_handout_floors(JobqCall *call, int64 lane);
 extern JobqLaneScan *jobq_lane_scan_begin(JobqCall *call, int64 lane, const JobqFloors *floors,
 										  Snapshot snapshot);
 extern TupleTableSlot *jobq_lane_scan_next(JobqLaneScan *s);
+extern Snapshot jobq_lane_scan_snapshot(JobqLaneScan *s);
 extern void jobq_lane_scan_end(JobqLaneScan *s);
 extern bool jobq_handout_peek(JobqCall *call, int64 lane, JobqKey *key);
 extern int	jobq_handout_pop(JobqCall *call, int64 lane, JobqKey limit, int max, JobqCandidate *out);

@@ -362,7 +362,7 @@ start_workers(void)
 		bool		probe = jobq_database_at(i)->state == DATABASE_UNKNOWN;
 
 		if (probe && probes >= MAX_PROBES)
-			break;				/* one of them ending wakes us */
+			break;				/* one of them having looked wakes us */
 		if (!start_worker(i))
 		{
 			if (probes == 0)

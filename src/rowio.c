@@ -17,8 +17,9 @@
  *
  * Except for claims, what these functions read is the latest committed state
  * (plus our own changes) at every isolation level: jobq_find() takes a new
- * snapshot each time, jobq_walk_id() one for neighbouring ids of a call.  Privileges, read-only and parallel mode are checked
- * once per call, in jobq_enter().
+ * snapshot each time, jobq_walk_id() one for neighbouring ids of a call.
+ * Privileges, read-only and parallel mode are checked once per call, in
+ * jobq_enter().
  *
  * jobq_open_call() and jobq_close_call() advance the command counter, so that
  * a call sees what its own statement wrote before (a claim inside a
@@ -576,34 +577,39 @@ jobq_find_id(JobqCall *call, JobqTable table, int64 id)
 
 /*
  * The row of a job id, for callers that go up the ids: where these are close
- * together, a step in the index instead of a descent.  It is as old as the walk,
- * so who finds that it was changed looks again with jobq_find_id().
+ * together, a step in the index instead of a descent.  The row is that of a
+ * registered snapshot or, without one, as old as the walk: who then finds that
+ * it was changed, or relies on it without writing it, looks again with
+ * jobq_find_id().
  */
 TupleTableSlot *
-jobq_walk_id(JobqCall *call, JobqTable table, int64 id)
+jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot)
 {
 	JobqRel    *r = open_rel(call, table);
 	bool		near = r->walked != 0 && id > r->walked && id - r->walked <= WALK_STEPS;
 	TupleTableSlot *slot;
+	Datum		id_key = Int64GetDatum(id);
 
 	r->walked = id;
 	if (!near || IsolationUsesXactSnapshot())
 	{
 		end_walk(r);
-		return jobq_find_id(call, table, id);
+		return jobq_find_in(call, table, INDEX_KEY, 1, &id_key, snapshot);
 	}
+	if (r->walk != NULL && snapshot != NULL && r->walk->snapshot != snapshot)
+		end_walk(r);
 	if (r->walk == NULL)
 	{
 		ScanKeyData key;
 
-		ScanKeyInit(&key, 1, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(id));
-		r->walk = begin_scan(call, table, INDEX_KEY, 1, &key, NULL);
+		ScanKeyInit(&key, 1, BTGreaterEqualStrategyNumber, F_INT8GE, id_key);
+		r->walk = begin_scan(call, table, INDEX_KEY, 1, &key, snapshot);
 		r->at_end = jobq_scan_next(r->walk) == NULL;
 	}
 	while (!r->at_end && jobq_attr_int64(r->walk->slot, 1) < id)
 		r->at_end = jobq_scan_next(r->walk) == NULL;
 	if (r->at_end || jobq_attr_int64(r->walk->slot, 1) != id)
-		return jobq_find_id(call, table, id);
+		return jobq_find_in(call, table, INDEX_KEY, 1, &id_key, snapshot);
 	slot = table_slot_create(r->rel, NULL);
 	ExecCopySlot(slot, r->walk->slot);
 	ExecMaterializeSlot(slot);	/* without a pin */

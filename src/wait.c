@@ -71,6 +71,7 @@ begin_wait(Wait *wait, FunctionCallInfo fcinfo, const char *name, int timeout_ar
 	CallContext *context = (CallContext *) fcinfo->context;
 	int64		timeout = jobq_check_interval(fcinfo, timeout_arg, "timeout", true);
 
+	jobq_require_loaded();		/* before the first look we register */
 	if (context == NULL || !IsA(context, CallContext) || context->atomic || IsSubTransaction())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),

@@ -374,6 +374,7 @@ look_around(void)
 {
 	ErrorData  *error;
 	bool		exists;
+	bool		probe;
 
 	StartTransactionCommand();
 	exists = jobq_extension_exists();
@@ -388,8 +389,11 @@ look_around(void)
 		return;					/* poked meanwhile, so look again */
 	}
 	SpinLockAcquire(&database->mutex);
+	probe = database->state == DATABASE_UNKNOWN;
 	database->state = DATABASE_ACTIVE;
 	SpinLockRelease(&database->mutex);
+	if (probe)
+		jobq_launcher_wake();	/* it may start the next */
 
 	error = jobq_worker_run(home_work, NULL, true);
 	if (error == NULL)
