@@ -504,6 +504,7 @@ conn_cancel(Conn *conn)
 	conn->cancel_pid = fork_child();
 	if (conn->cancel_pid == 0)
 	{
+		guard_leave();
 		alarm(30);
 		_exit(PQcancel(cancel, errbuf, sizeof(errbuf)) ? 0 : 1);
 	}

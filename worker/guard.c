@@ -116,6 +116,13 @@ guard_remove(pid_t pgid)
 	guard_write(-pgid);
 }
 
+/* Called by a process that is no command: the pipe must not wait for its end. */
+void
+guard_leave(void)
+{
+	close(guard_fd);
+}
+
 void
 guard_end(void)
 {

@@ -252,6 +252,7 @@ extern void child_free(Child *child);
 extern void guard_start(void);
 extern void guard_add(pid_t pgid);
 extern void guard_remove(pid_t pgid);
+extern void guard_leave(void);
 extern void guard_end(void);
 
 /* job.c */

@@ -7,6 +7,7 @@ use lib $FindBin::RealBin;
 use JobqWorker;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $node = new_node('worker', <<'EOC');
 max_prepared_transactions = 1
@@ -59,6 +60,14 @@ ok(poll_until(sub { !process_lives($pid) }), '... and its command dead');
 is( $node->safe_psql('postgres', "SELECT outcome FROM job_attempts WHERE job_id = $later"),
 	'released', '... and the attempt says so');
 
+# So does SIGQUIT, at once.
+unlink("$dir/pid.$later");
+$worker = start_worker($node, @held);
+started($later);
+$worker->signal('QUIT');
+$worker->ends_with(0, 'SIGQUIT ends the worker');
+is(job_field($node, $later, 'state'), 'ready', 'its job is released');
+
 # So does the end of --drain-timeout.
 unlink("$dir/pid.$later");
 $worker = start_worker($node, @held, '--drain-timeout', '100ms');
@@ -67,6 +76,27 @@ $worker->signal('INT');
 $worker->ends_with(0, '--drain-timeout ends the worker');
 is(job_field($node, $later, 'state'), 'ready', 'its job is released');
 let_go($later);
+
+# A third one kills, also while the server does not answer the request to
+# cancel the CALL that waits for more jobs.
+$job = submit($node, q{'deaf', queue => 'third'});
+$worker = start_worker($node, '--queue', 'third', '--concurrency', '2', '--kill-after', '1h', '--kind',
+	"deaf=trap '' TERM; echo \$\$ >$dir/pid.\$JOBQ_JOB_ID; while :; do sleep 600; done");
+$pid = started($job);
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
+	WHERE query ~ '^CALL' AND wait_event_type = 'Extension'}), 'a CALL waits');
+kill('STOP', $node->{_pid});
+$worker->signal('TERM');
+ok($worker->wait_for_log(qr/event=draining/), 'SIGTERM drains');
+$worker->signal('TERM');
+ok($worker->wait_for_log(qr/event=releasing/), 'a second one releases');
+my $begin = time;
+$worker->signal('TERM');
+$worker->ends_with(1, 'a third one ends the worker');
+cmp_ok(time - $begin, '<', 15, '... at once');
+like(slurp_file($worker->{log}), qr/event=jobs_left jobs=1/, '... which tells what it leaves');
+ok(poll_until(sub { !process_lives($pid) }), '... and its command dead');
+kill('CONT', $node->{_pid});
 
 # A restart in the middle of a job.
 $job = submit($node, q{'held'});
