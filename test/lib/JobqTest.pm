@@ -17,7 +17,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(jobq_node poll_until within start_clients finish_clients run_clients
   invariants_hold tables_are_sound backend_pids outcome_by_rule @RULES table_digest
-  @TABLES server_pid process_lives);
+  @TABLES process_lives);
 
 our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_success one_done
   none_failed none_skipped none_failed_min_one_success always quorum);
@@ -143,13 +143,6 @@ sub backend_pids
 		"SELECT pid FROM pg_stat_activity WHERE backend_type ~ '$type'"
 		  . ($where ? " AND $where" : ''));
 	return split /\n/, $pids;
-}
-
-sub server_pid
-{
-	my ($node) = @_;
-	my $file = $node->data_dir . '/postmaster.pid';
-	return -e $file ? (split /\n/, slurp_file($file))[0] : undef;
 }
 
 sub process_lives

@@ -4,12 +4,13 @@ use strict;
 use warnings;
 
 use FindBin;
-use lib $FindBin::RealBin;
+use lib "$FindBin::RealBin/../lib";
+use JobqTest;
 use JobqWorker;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('worker', <<'EOC');
+my $node = jobq_node('worker', conf => <<'EOC');
 jobq.max_result_size = '1MB'
 jobq.max_inputs_size = '64kB'
 EOC

@@ -2,14 +2,11 @@
 use strict;
 use warnings;
 
-use FindBin;
 use IPC::Run;
-use lib $FindBin::RealBin;
-use JobqWorker;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $program = worker_program();
+my $program = 'jobq-worker';
 
 command_checks_all([ $program, '--help' ],
 	0, [qr/^Usage:/m, qr/--kind=NAME/, qr/:noop/, qr/--drain-timeout/, qr/--once/], [qr/^$/], '--help');

@@ -3,13 +3,15 @@ use strict;
 use warnings;
 
 use FindBin;
-use lib $FindBin::RealBin;
+use lib "$FindBin::RealBin/../lib";
+use JobqTest;
 use JobqWorker;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $node = new_node('worker', <<'EOC');
+my $node = jobq_node('worker', conf => <<'EOC');
+log_statement = all
 max_prepared_transactions = 1
 max_wal_senders = 1
 wal_level = replica

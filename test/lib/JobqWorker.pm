@@ -1,52 +1,19 @@
-# What the tests of jobq-worker share: a server with the extension, and
-# workers that are started, signalled and waited for.
+# What the tests of jobq-worker share: workers that are started, signalled and
+# waited for, and the jobs that they are given.
 package JobqWorker;
 
 use strict;
 use warnings;
 
 use Exporter 'import';
+use JobqTest;
 use POSIX ':sys_wait_h';
-use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(worker_program new_node start_worker poll_until
-  submit state_is job_field process_lives slurp_pid);
+our @EXPORT = qw(start_worker submit state_is job_field slurp_pid);
 
 my @workers;
-
-# The program to test: JOBQ_WORKER, or else what PATH has.
-sub worker_program
-{
-	return $ENV{JOBQ_WORKER} || 'jobq-worker';
-}
-
-# Poll for a condition.  Returns whether it came true within the limit.
-sub poll_until
-{
-	my ($condition) = @_;
-	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
-	while (!$condition->())
-	{
-		return 0 if time > $end;
-		usleep(20_000);
-	}
-	return 1;
-}
-
-sub new_node
-{
-	my ($name, $conf) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
-	$node->init;
-	$node->append_conf('postgresql.conf',
-		"shared_preload_libraries = 'jobq'\n" . ($conf // ''));
-	$node->start;
-	$node->safe_psql('postgres', 'CREATE EXTENSION jobq');
-	return $node;
-}
 
 # Submit a job; the argument is what stands in the parentheses.
 sub submit
@@ -76,17 +43,6 @@ sub state_is
 	return is($found, $state, $name);
 }
 
-# Does this process run?
-sub process_lives
-{
-	my ($pid) = @_;
-	return 0 unless kill(0, $pid);
-
-	# A zombie that init has not reaped yet is dead all the same.
-	open(my $stat, '<', "/proc/$pid/stat") or return kill(0, $pid);
-	return (<$stat> // ') Z ') !~ /\) Z /;
-}
-
 # The number that a command has written to a file, once it is there.
 sub slurp_pid
 {
@@ -104,7 +60,7 @@ sub start_worker
 	my $self = bless { log => sprintf('%s/worker_%03d.log', $PostgreSQL::Test::Utils::log_path,
 			scalar(@workers)) }, 'JobqWorker';
 	my @command = (
-		worker_program(), '--dbname', $node->connstr('postgres'),
+		'jobq-worker', '--dbname', $node->connstr('postgres'),
 		'--verbose', @args);
 
 	note('running: ' . join(' ', @command));
