@@ -147,6 +147,24 @@ state_is($node, $job, 'failed', 'a kind without a command fails');
 is(job_field($node, $job, 'error'), 'this worker has no command for kind "nobody knows"',
 	'... with the reason');
 
+# A worker that cannot start its commands.
+$job = submit($node, q{'m', queue => 'nowhere', max_attempts => 1});
+{
+	local $ENV{TMPDIR} = "$dir/nowhere";
+	start_worker($node, '--queue', 'nowhere', '--max-jobs', '1', '--kind', 'm=true')->ends_with(0, 'a worker without TMPDIR');
+}
+is(job_field($node, $job, 'error'), 'could not start the command: no inputs file: No such file or directory',
+	'... fails its jobs with the reason');
+
+# A database whose encoding lacks a character of stderr.
+$node->safe_psql('postgres', q{CREATE DATABASE latin1 ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0});
+$node->safe_psql('latin1', 'CREATE EXTENSION jobq');
+$job = $node->safe_psql('latin1', q{SELECT job_submit('euro')});
+start_worker($node, '--dbname', $node->connstr('latin1'), '--max-jobs', '1', '--kind',
+	q{euro=printf 'a\\342\\202\\254' >&2; exit 65})->ends_with(0, 'a database in LATIN1');
+is($node->safe_psql('latin1', "SELECT error FROM job_status WHERE id = $job"),
+	"command exited with status 65\na???", '... gets the error in ASCII');
+
 # Processes.
 $job = submit($node, q{'stray'});
 state_is($node, $job, 'succeeded', 'a command that leaves a process behind');

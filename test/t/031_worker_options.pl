@@ -17,6 +17,9 @@ command_checks_all([ $program, '--version' ],
 my ($help) = run_command([ $program, '--help' ]);
 is(join("\n", grep { length > 80 } split /\n/, $help), '', '--help fits into 80 columns');
 
+command_checks_all([ 'sh', '-c', 'ulimit -n 64; exec jobq-worker --kind k=true --concurrency 100' ],
+	2, [qr/^$/], [qr/--concurrency 100 needs 335 open files, more than the limit \(ulimit -n\)/], 'too few open files');
+
 # The options, and the error they make.
 my @kind = ('--kind', 'k=true');
 my @cases = (
