@@ -58,6 +58,23 @@ trimmed(const char *msg)
 	return copy;
 }
 
+/* Close the connection and forget all that belonged to it. */
+static void
+conn_forget(Conn *conn)
+{
+	PQclear(conn->result);
+	PQfinish(conn->pg);
+	free(conn->schema);
+	conn->result = NULL;
+	conn->pg = NULL;
+	conn->schema = NULL;
+	conn->reply = NULL;
+	conn->preparing = NULL;
+	conn->nprepared = 0;
+	conn->pollslot = -1;
+	conn->state = CONN_DOWN;
+}
+
 /* Forget the connection, tell who waits for a reply, and try again later. */
 static void
 conn_lost(Conn *conn, const char *event, const char *msg)
@@ -80,17 +97,7 @@ conn_lost(Conn *conn, const char *event, const char *msg)
 			  "failures", num(conn->failures), "retry_ms", num(delay / USEC_PER_MSEC), (char *) NULL);
 	free(text);
 
-	PQclear(conn->result);
-	PQfinish(conn->pg);
-	free(conn->schema);
-	conn->result = NULL;
-	conn->pg = NULL;
-	conn->schema = NULL;
-	conn->reply = NULL;
-	conn->preparing = NULL;
-	conn->nprepared = 0;
-	conn->pollslot = -1;
-	conn->state = CONN_DOWN;
+	conn_forget(conn);
 	conn->retry_at = now + delay;
 	if (reply)
 		reply(conn, NULL, arg);
@@ -527,15 +534,7 @@ conn_close(Conn *conn)
 {
 	ReplyFn		reply = conn->reply;
 
-	PQclear(conn->result);
-	PQfinish(conn->pg);
-	free(conn->schema);
-	conn->result = NULL;
-	conn->pg = NULL;
-	conn->schema = NULL;
-	conn->reply = NULL;
-	conn->state = CONN_DOWN;
-	conn->retry_at = USEC_NEVER;
+	conn_forget(conn);
 	if (reply)
 		reply(conn, NULL, conn->arg);
 }
