@@ -259,13 +259,13 @@ call_reply(Conn *conn, PGresult *res, void *arg)
 }
 
 /* Wait on the waiting connection, if that is what is to be done. */
-bool
+void
 claim_send_wait(Usec now)
 {
 	const char *values[4];
 
 	if (!calls || opt.once || work_likely || wait_conn->state != CONN_IDLE || !may_claim(now))
-		return false;
+		return;
 	values[0] = queues.data;
 	values[1] = opt.worker;
 	values[2] = timeout.data;
@@ -274,7 +274,6 @@ claim_send_wait(Usec now)
 	call_sent = now;
 	cancel_at = now;
 	conn_call(wait_conn, call_reply, NULL, 4, values, "CALL @.job_claim_wait($1, $2, $3, $4)");
-	return true;
 }
 
 /*

@@ -50,7 +50,7 @@ conn_up(const Conn *conn)
 static char *
 trimmed(const char *msg)
 {
-	char	   *copy = xstrdup(msg ? msg : "");
+	char	   *copy = xstrdup(msg);
 	size_t		len = strlen(copy);
 
 	while (len > 0 && copy[len - 1] == '\n')

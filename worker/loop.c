@@ -7,9 +7,10 @@
  * releases: the commands are stopped and their jobs given back.  The third
  * kills the commands and leaves the jobs to the end of their leases.
  *
- * Heartbeats go before reports, and the first report before claims.  Where the pool
- * has more than one connection up, the last free one is kept for heartbeats,
- * so that reports that take long cannot cost the other jobs their leases.
+ * Heartbeats go before reports, and the first report before claims.  Where the
+ * pool has more than one connection up, the last free one is kept for
+ * heartbeats, so that reports that take long cannot cost the other jobs their
+ * leases.
  */
 #include "worker.h"
 
@@ -52,7 +53,6 @@ handle_signal(int signum)
 	/* If the pipe is full, the loop has enough to wake up for. */
 	if (write(signal_pipe[1], &c, 1) < 0)
 		errno = save_errno;
-	errno = save_errno;
 }
 
 static bool
@@ -143,7 +143,7 @@ begin_release(const char *reason)
 static void
 leave(const char *reason, bool at_once)
 {
-	if (releasing && draining)
+	if (releasing)
 		give_up = true;
 	else if (draining || at_once)
 		begin_release(reason);

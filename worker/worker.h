@@ -25,9 +25,7 @@
 #include <libpq-fe.h>
 
 #define PROGNAME "jobq-worker"
-#ifndef JOBQ_VERSION
 #define JOBQ_VERSION "1.0"
-#endif
 
 #define EXIT_USAGE 2
 
@@ -334,7 +332,7 @@ extern bool reports_in_flight(void);
 /* claim.c */
 
 extern void claim_init(Conn *conn, Usec now);
-extern bool claim_send_wait(Usec now);
+extern void claim_send_wait(Usec now);
 extern bool claim_send(Conn *conn, Usec now);
 extern void claim_cancel(Usec now);
 extern bool claim_in_flight(void);
