@@ -4,8 +4,9 @@
  *
  * jobq-worker is one process with one thread.  Its event loop (loop.c) waits
  * with poll() for the server's sockets, the commands' pipes and a pipe that
- * the signal handlers write to.  Nothing else in it ever blocks, but for name
- * resolution, which libpq does while a connection is begun.
+ * the signal handlers write to.  Nothing else in it ever blocks, but for files,
+ * which are those of JOBQ_INPUTS and the log, and for name resolution, which
+ * libpq does while a connection is begun.
  *
  * A job is *held* from the moment its claim is read until the server has
  * accepted its outcome, refused it, or the lease is known to be lost.  A job
