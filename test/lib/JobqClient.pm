@@ -21,7 +21,6 @@ sub new
 		dbname => $param{dbname} // 'postgres',
 		user => $param{user} // $ENV{PGUSER} // scalar getpwuid($>),
 		name => $param{name} // 'client',
-		notices => [],
 		notifications => []
 	}, $class;
 	return $self->connect ? $self : undef;
@@ -41,7 +40,6 @@ sub connect
 	my $r = $self->receive;
 	if ($r->{lost} || $r->{sqlstate})
 	{
-		$self->{refused} = $r->{sqlstate} // '';
 		$self->disconnect;
 		return 0;
 	}
@@ -163,21 +161,14 @@ sub receive
 			my $n = unpack('n', $body);
 			$r->{names} = [ unpack('x2 ' . 'Z* x18 ' x $n, $body) ];
 		}
-		elsif ($type eq 'E' || $type eq 'N')
+		elsif ($type eq 'E')
 		{
 			my %field = map { substr($_, 0, 1) => substr($_, 1) } grep { length } split /\0/, $body;
-			if ($type eq 'N')
+			@$r{qw(sqlstate message hint)} = @field{qw(C M H)};
+			if ($field{S} eq 'FATAL' || $field{S} eq 'PANIC')
 			{
-				push @{ $self->{notices} }, "$field{S}: $field{M}";
-			}
-			else
-			{
-				@$r{qw(sqlstate message detail hint)} = @field{qw(C M D H)};
-				if ($field{S} eq 'FATAL' || $field{S} eq 'PANIC')
-				{
-					$self->disconnect;
-					return { %$r, lost => 1 };
-				}
+				$self->disconnect;
+				return { %$r, lost => 1 };
 			}
 		}
 		elsif ($type eq 'A') { push @{ $self->{notifications} }, [ unpack('x4 Z* Z*', $body) ]; }

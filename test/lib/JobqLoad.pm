@@ -20,10 +20,9 @@ our @QUEUES = qw(red green blue);
 my %expected = map { $_ => 1 } qw(40P01 40001);
 
 # JobqLoad::run($node, $i, until => time or file => stop when it is there, ...)
-#	dbname, user
+#	dbname
 #	weights => {op => n}, otherwise those below
 #	vanishing => 1: jobs may vanish (TRUNCATE), so JQ001 and JQ002 are no errors
-#	submit => 0: submits nothing
 sub run
 {
 	my ($node, $i, %p) = @_;
@@ -69,7 +68,7 @@ sub connected
 	while (time < $end)
 	{
 		$self->{client} =
-		  JobqClient->new($self->{node}, name => $self->{name}, dbname => $self->{p}{dbname}, user => $self->{p}{user});
+		  JobqClient->new($self->{node}, name => $self->{name}, dbname => $self->{p}{dbname});
 		$self->{log}{connections}++, return 1 if $self->{client};
 		return 0 if defined $self->{p}{file} && -e $self->{p}{file};
 		usleep(30_000);

@@ -290,7 +290,6 @@ $id = $client->value(q{SELECT job_submit('x', queue => 'z')});
 $client->rows('SET jobq.async_claim = off');
 ($job, $token) = claim('z', '3 s');
 $client->rows("SELECT job_heartbeat($job, $token)");
-my $begin = time;
 kill('KILL', $worker);
 ok(within(30, sub { !process_lives($worker) && ($client = JobqClient->new($node))
 			&& eval { $client->value('SELECT 1') } }), 'the server comes back after kill -9');
@@ -298,7 +297,6 @@ is($client->value("SELECT job_heartbeat($job, $token)"), 't', '... and takes hea
 $id = $client->value(q{SELECT job_submit('x', queue => 'z2')});
 $client->rows('SET jobq.async_claim = off');
 ($job, $token) = claim('z2', '2 s');
-$begin = time;
 $client->disconnect;
 $node->stop('immediate');
 usleep(2_500_000);

@@ -91,7 +91,7 @@ sub submit
 		}
 		elsif ($dice < 0.8)
 		{
-			my $id = $client->value("SELECT job_submit('child', queue => '$queue', depends_on => ARRAY[job_submit('now', queue => '$queue')])");
+			$client->value("SELECT job_submit('child', queue => '$queue', depends_on => ARRAY[job_submit('now', queue => '$queue')])");
 			$n += 2;
 		}
 		elsif ($dice < 0.9)

@@ -51,7 +51,6 @@ is($c->value("SELECT job_cancel($id)"), 't', 'it can still be found');
 my $due = 0;
 foreach (1 .. 20)
 {
-	my $queue = "due$_";
 	my $id = $c->value("SELECT job_submit('due', queue => 'due', run_at => clock_timestamp() + interval '20 ms')");
 	$due++ if within(10, sub { $c->value("SELECT count(*) FROM job_ready WHERE job_id = $id") });
 	$c->rows("SELECT job_complete(job_id, token) FROM job_claim('due')");

@@ -44,8 +44,7 @@ foreach my $how ('COMMIT', 'a savepoint and COMMIT', 'COMMIT PREPARED', 'COMMIT 
 {
 	my $begin = $how =~ /savepoint/ ? 'BEGIN; SAVEPOINT s' : 'BEGIN';
 	my $commit =
-	    $how =~ /elsewhere/ ? "PREPARE TRANSACTION 'p'"
-	  : $how =~ /PREPARED/ ? "PREPARE TRANSACTION 'p'"
+	    $how =~ /PREPARED/ ? "PREPARE TRANSACTION 'p'"
 	  : $how =~ /savepoint/ ? 'RELEASE s; COMMIT'
 	  : 'COMMIT';
 	my $finish = sub {
