@@ -39,7 +39,7 @@ sub client
 	return JobqClient->new($node, dbname => $dbname, %param) // die "no connection to $dbname";
 }
 
-# A job that waits for the clock for half a second becomes ready.
+# Does a scheduled job of this database become ready?
 sub works
 {
 	my ($dbname) = @_;

@@ -157,7 +157,6 @@ sub goes_on
 {
 	my ($name, $type, $signal) = @_;
 	my $queue = 'single' . ++$n;
-	my $pid = pid_of($type) // die "no $type";
 	my $due = ask("SELECT job_submit('due', queue => '$queue', run_at => clock_timestamp() + interval '500 ms')");
 	my $leased = ask("SELECT job_submit('leased', queue => '$queue', lease => '500 ms', backoff => '10 ms')");
 	ask("SELECT * FROM job_claim('$queue')");
@@ -165,10 +164,7 @@ sub goes_on
 	my $victim = JobqClient->new($node, name => 'victim');
 	$victim->rows('BEGIN');
 	$victim->rows("SELECT * FROM job_claim('$queue.held')");
-	if ($type eq 'client backend')
-	{
-		$pid = $victim->pid;
-	}
+	my $pid = $type eq 'client backend' ? $victim->pid : pid_of($type);
 	kill($signal, $pid) == 1 or die "$pid: $!";
 	ok(poll_until(sub { !process_lives($pid) }), "$name is gone");
 	poll_until(sub { $victim->query('SELECT 1')->{lost} }) if $signal eq 'KILL';
