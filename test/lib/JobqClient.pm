@@ -132,7 +132,7 @@ sub answered
 	return scalar IO::Select->new($self->{socket})->can_read($wait // 0);
 }
 
-# Receive the answer: {rows, names, sqlstate, message} of the last statement
+# Receive the answer: {rows, sqlstate, message, hint} of the last statement
 # that returned rows, or {lost => 1}.
 sub receive
 {
@@ -155,12 +155,7 @@ sub receive
 			}
 			push @{ $r->{rows} }, \@row;
 		}
-		elsif ($type eq 'T')
-		{
-			$r->{rows} = [];
-			my $n = unpack('n', $body);
-			$r->{names} = [ unpack('x2 ' . 'Z* x18 ' x $n, $body) ];
-		}
+		elsif ($type eq 'T') { $r->{rows} = []; }
 		elsif ($type eq 'E')
 		{
 			my %field = map { substr($_, 0, 1) => substr($_, 1) } grep { length } split /\0/, $body;
