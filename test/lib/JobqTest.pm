@@ -17,7 +17,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(jobq_node poll_until within start_clients finish_clients run_clients
   invariants_hold tables_are_sound backend_pids outcome_by_rule @RULES table_digest
-  @TABLES process_lives);
+  @TABLES start_again process_lives);
 
 our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_success one_done
   none_failed none_skipped none_failed_min_one_success always quorum);
@@ -143,6 +143,19 @@ sub backend_pids
 		"SELECT pid FROM pg_stat_activity WHERE backend_type ~ '$type'"
 		  . ($where ? " AND $where" : ''));
 	return split /\n/, $pids;
+}
+
+# Start a server that was killed, once the processes that the kill left alone
+# have noticed.
+sub start_again
+{
+	my ($node) = @_;
+	my $started = within(60, sub {
+		$node->{_pid} = undef;           # the one in a file left behind
+		return $node->start(fail_ok => 1);
+	});
+	die 'the server does not start' unless $started;
+	return;
 }
 
 sub process_lives

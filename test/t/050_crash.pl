@@ -20,17 +20,6 @@ srand($seed);
 
 my $node = jobq_node('crash', conf => "restart_after_crash = on\ncheckpoint_timeout = 30s\n");
 
-# Start it again, once those that the kill left alone have noticed.
-sub start_again
-{
-	my $started = within(60, sub {
-		$node->{_pid} = undef;           # the one in a file left behind
-		return $node->start(fail_ok => 1);
-	});
-	die 'the server does not start' unless $started;
-	return;
-}
-
 #
 # The whole server, four times, under the load of ten clients
 #
@@ -59,7 +48,7 @@ foreach my $how (qw(kill immediate kill immediate))
 	my $from = time;
 	if ($how eq 'kill') { $node->kill9; }
 	else { $node->stop('immediate'); }
-	start_again();
+	start_again($node);
 	push @crashes, [ $from, time ];
 }
 ok(some_work(1500), 'the clients work again');
@@ -111,7 +100,7 @@ $control->value("SELECT job_submit('last')");
 $node->kill9;
 # the leases run out while nobody is there
 poll_until(sub { time > $until + 0.2 });
-start_again();
+start_again($node);
 $control->connect;
 my $started = $control->value('SELECT extract(epoch FROM pg_postmaster_start_time())');
 is($control->query("SELECT job_complete($job{completed}[0], $job{completed}[1], '{\"done\": 1}')")->{sqlstate},

@@ -162,19 +162,6 @@ is($n, 40, 'the next transaction is flushed');
 # The server dies
 #
 
-# Start it again, once those that the kill left alone have noticed.
-sub start_again
-{
-	$c->disconnect;
-	my $started = within(60, sub {
-		$node->{_pid} = undef;           # the one in a file left behind
-		return $node->start(fail_ok => 1);
-	});
-	die 'the server does not start' unless $started;
-	$c = JobqClient->new($node);
-	return;
-}
-
 my $lost = 0;
 # Claims of which some are on disk and some are not; and completions, which are.
 sub crash
@@ -209,7 +196,8 @@ sub crash
 		return %lost;
 	});
 	kill('KILL', $node->{_pid}, @pids);
-	start_again();
+	start_again($node);
+	$c->connect;
 	my $list = sub { return join ',', 0, @_ };
 	# a claim may have reached the disk after all
 	my ($n) = $c->rows('SELECT count(*) FILTER (WHERE state = $$ready$$ AND attempt = 0), count(*) FILTER (WHERE state = $$running$$ AND attempt = 1) '
@@ -254,7 +242,8 @@ $c->rows("SELECT job_submit('x', queue => 'a') FROM generate_series(1, 10)");
 $c->rows('SET jobq.async_claim = off');
 my @rows = map { $c->rows($claim) } 1 .. 10;
 $node->kill9;
-start_again();
+start_again($node);
+$c->connect;
 is(scalar(grep { ($c->query("SELECT job_complete($_->[0], $_->[1])")->{sqlstate} // '') eq '' } @rows), 10,
 	'claims of sessions that ask for it are durable');
 invariants_hold($node, 'at the end');
