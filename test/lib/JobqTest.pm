@@ -205,9 +205,9 @@ sub outcome_by_rule
 # The tables
 #
 
-# Rules as job.rule stores them, and what their edges and counters mean; for
-# the check of the invariants only.
-my @STORED_RULES = (
+# Rules as job.rule stores them, and what their edges and counters mean; not
+# for outcome_by_rule.
+our @STORED_RULES = (
 	[ 'all_success', 1, 0, 1 ], [ 'all_failed', 18, 0, 0 ], [ 'all_done', 31, 0, 0 ],
 	[ 'all_skipped', 4, 0, 0 ], [ 'one_failed', 0, 18, 0 ], [ 'quorum', 0, 1, 1 ],
 	[ 'none_failed', 5, 0, 1 ], [ 'none_skipped', 19, 0, 0 ],

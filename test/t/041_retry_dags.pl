@@ -22,10 +22,6 @@ srand($seed);
 my $node = jobq_node('retry');
 my $control = JobqClient->new($node);
 
-# by their number in job.rule
-my @stored_rules = qw(all_success all_failed all_done all_skipped one_failed quorum none_failed none_skipped
-  none_failed_min_one_success one_success one_done always);
-
 # Jobs as job_submit_many takes them
 sub random_jobs
 {
@@ -174,7 +170,7 @@ foreach my $round (1 .. 6)
 	invariants_hold($node, "in round $round, at the end");
 
 	my @wrong = JobqLoad::overlaps(\@claims);
-	my %job = map { $_->[0] => { state => $_->[1], attempts => $_->[2], rule => $stored_rules[ $_->[5] ], quorum => $_->[3], generation => $_->[4] } }
+	my %job = map { $_->[0] => { state => $_->[1], attempts => $_->[2], rule => $JobqTest::STORED_RULES[ $_->[5] ][0], quorum => $_->[3], generation => $_->[4] } }
 	  $control->rows(<<EOQ);
 SELECT id, job_outcome_name(outcome), attempt, quorum, generation, rule FROM job WHERE queue = '$queue'
 EOQ
