@@ -17,7 +17,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(jobq_node poll_until within start_clients finish_clients run_clients
   invariants_hold tables_are_sound backend_pids outcome_by_rule @RULES table_digest
-  @TABLES start_again process_lives);
+  @TABLES start_again process_lives asleep);
 
 our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_success one_done
   none_failed none_skipped none_failed_min_one_success always quorum);
@@ -164,6 +164,19 @@ sub process_lives
 	return 0 unless kill(0, $pid);
 	my $stat = eval { slurp_file("/proc/$pid/stat") } // '';
 	return $stat !~ /\) Z /;
+}
+
+# Wait until these clients sleep in a procedure, as another one sees it.
+sub asleep
+{
+	my ($control, @clients) = @_;
+	foreach my $pid (map { $_->pid } @clients)
+	{
+		poll_until(sub {
+			$control->value("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND wait_event_type = 'Extension'") == 1;
+		}) or die 'client does not sleep';
+	}
+	return;
 }
 
 #

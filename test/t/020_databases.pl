@@ -104,7 +104,8 @@ ok(works('one') && works('two'), '... which work');
 # Jobs of one database are none of the other's business: the same ids, waiters.
 my $waiter = client('one');
 my $id = $waiter->value(q{SELECT job_submit('x', queue => 'q')});
-$waiter->send(qq{CALL job_wait($id, '0.7 s')});
+$waiter->send(qq{CALL job_wait($id, '2 s')});
+asleep($client, $waiter);
 my $two = client('two');
 my $other = $two->value(q{SELECT job_submit('x', queue => 'q')});
 $two->rows(q{SELECT job_complete(job_id, token) FROM job_claim('q')}) foreach 1 .. 3;

@@ -19,26 +19,12 @@ my $client = JobqClient->new($node);
 
 sub client { return JobqClient->new($node, @_) // die 'no connection'; }
 
-# Wait until a client sleeps in a procedure.
-sub asleep
-{
-	my (@clients) = @_;
-	foreach my $c (@clients)
-	{
-		my $pid = $c->pid;
-		poll_until(sub {
-				$client->value("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND wait_event_type = 'Extension'") == 1;
-			}) || die "client does not sleep";
-	}
-	return;
-}
-
 # Send a statement that waits, and wait until it does.
 sub send_and_sleep
 {
 	my ($c, $sql) = @_;
 	$c->send($sql);
-	asleep($c);
+	asleep($client, $c);
 	return;
 }
 
@@ -275,7 +261,7 @@ foreach my $call ("job_wait($child, NULL)", "job_claim_wait('nothing', 'w', NULL
 	$w1->rows('RESET statement_timeout');
 
 	$w1->send("CALL $call");
-	asleep($w1);
+	asleep($client, $w1);
 	$pid = $w1->pid;
 	$w1->disconnect;
 	ok(within(3, sub { $client->value("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") == 0 }),

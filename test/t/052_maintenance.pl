@@ -134,6 +134,7 @@ is($node->safe_psql('postgres', q(SELECT count(DISTINCT datname) FROM pg_stat_ac
 
 	# waiting in one is not ended by what happens in the other
 	$one->send("CALL job_claim_wait('same', 'w', '1500 ms')");
+	asleep($two, $one);
 	$two->rows("SELECT job_submit('same', queue => 'same')");
 	my $r = $one->receive;
 	is($r->{rows}[0][0], undef, 'job_claim_wait gets nothing from the other database');

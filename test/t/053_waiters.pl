@@ -142,20 +142,14 @@ cmp_ok($disturbed, '>', 100, 'waiters were cancelled and terminated');
 # finds its own end and the wake-up at once.  Then the second must be woken.
 foreach my $how ('cancelled', 'terminated', 'left by its client', 'out of time', 'over statement_timeout')
 {
-	my $sleeps = sub {
-		my ($pid) = @_;
-		return poll_until(sub {
-			$control->value("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND wait_event_type = 'Extension'") == 1;
-		});
-	};
 	my ($first, $second) = map { JobqClient->new($node, name => $_) } 'first', 'second';
 	my ($pid, $timeout) = ($first->pid, $how =~ /out of time/ ? '1 s' : '1 min');
 	$first->rows("SET statement_timeout = '1 s'") if $how =~ /statement_timeout/;
 	my $began = time;
 	$first->send("CALL job_claim_wait('pair', 'first', '$timeout')");
-	$sleeps->($pid);
+	asleep($control, $first);
 	$second->send("CALL job_claim_wait('pair', 'second', '1 min')");
-	$sleeps->($second->pid);
+	asleep($control, $second);
 	kill('STOP', $pid);
 	my $id = $control->value("SELECT job_submit('job', queue => 'pair')");
 	$control->rows("SELECT pg_cancel_backend($pid)") if $how =~ /cancelled/;
