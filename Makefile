@@ -23,7 +23,6 @@ endif
 EXTRA_CLEAN = $(WORKER)
 WORKER = worker/jobq-worker
 WORKER_SRC = $(sort $(wildcard worker/*.c))
-WORKER_MAN = $(wildcard worker/jobq-worker.1)
 
 PG_CONFIG = pg_config
 
@@ -62,11 +61,9 @@ include $(PGXS)
 
 $(OBJS): Makefile $(wildcard src/*.h)
 
-ifneq (,$(WORKER_SRC))
 all: $(WORKER)
 install: install-worker
 uninstall: uninstall-worker
-endif
 
 $(WORKER): $(WORKER_SRC) $(wildcard worker/*.h) Makefile
 	$(CC) $(CPPFLAGS) -I$(includedir) $(CFLAGS) $(WORKER_SRC) $(LDFLAGS) $(LDFLAGS_EX) -L$(libdir) -lpq -o $@
@@ -75,7 +72,7 @@ $(WORKER): $(WORKER_SRC) $(wildcard worker/*.h) Makefile
 install-worker: $(WORKER)
 	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(mandir)/man1'
 	$(INSTALL_PROGRAM) $(WORKER) '$(DESTDIR)$(bindir)/'
-	$(if $(WORKER_MAN),$(INSTALL_DATA) $(WORKER_MAN) '$(DESTDIR)$(mandir)/man1/')
+	$(INSTALL_DATA) worker/jobq-worker.1 '$(DESTDIR)$(mandir)/man1/'
 
 uninstall-worker:
 	rm -f '$(DESTDIR)$(bindir)/jobq-worker' '$(DESTDIR)$(mandir)/man1/jobq-worker.1'

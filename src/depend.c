@@ -378,7 +378,8 @@ handle_child(JobqWork *work, WorkItem *item)
 		jobq_find_id(work->call, JOBQ_WAITING, item->id);
 
 		if (slot != NULL && !jobq_attr_bool(slot, WAITING_OPEN))
-			done = !walk;		/* a walk may be older than the lock on its parent */
+			done = !walk;		/* a walk may be older than the lock on its
+								 * parent */
 		else if (slot != NULL && !credited && plain && jobq_attr_int16(slot, WAITING_STRIPES) > 0)
 		{
 			credited = jobq_stripe_use(work->call, slot, &delta);

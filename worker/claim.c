@@ -26,7 +26,9 @@
 /* By name: a type that gets another column would void the prepared statement. */
 #define CLAIM_COLUMNS \
 	"SELECT job_id, token, attempt, kind, args, inputs, key," \
-	" extract(epoch FROM lease_until - pg_catalog.clock_timestamp()) AS lease FROM "
+	" pg_catalog.date_part('epoch', lease_until - pg_catalog.clock_timestamp()) AS lease FROM "
+
+#define SHORT_LEASE USEC_PER_SEC
 
 static Conn *wait_conn;
 static bool calls;				/* waits by CALL, not by LISTEN */
@@ -43,6 +45,7 @@ static Usec call_sent;
 static Usec poll_at;
 static Usec retry_at;			/* after an error */
 static int	failures;
+static bool unable;				/* by an error that trying again does not mend */
 static Usec cancel_at;
 static Usec idle_since;
 
@@ -101,11 +104,12 @@ seconds(const char *value)
 static int
 capacity(void)
 {
-	int			n = opt.concurrency - nrunning;
+	int			most = opt.concurrency + opt.prefetch;
+	int			n = most - nrunning - nqueued;
 
 	/* Reports that the server is slow to take must not pile up. */
-	if (n > 2 * opt.concurrency - njobs)
-		n = 2 * opt.concurrency - njobs;
+	if (n > 2 * most - njobs)
+		n = 2 * most - njobs;
 	if (opt.max_jobs > 0 && n > opt.max_jobs - claimed)
 		n = opt.max_jobs - claimed;
 	return n;
@@ -141,13 +145,23 @@ claim_idle_since(Usec now)
 }
 
 /*
- * Claims are made neither while leaving, nor without room for a job, nor too
- * soon after one that failed.
+ * Claims are made neither while leaving, nor without room for a job or before
+ * half of those that were prefetched have begun, nor too soon after a claim
+ * that failed.
  */
 static bool
 may_claim(Usec now)
 {
-	return !draining && !call_running && !claim_running && now >= retry_at && capacity() > 0;
+	return !draining && !call_running && !claim_running && now >= retry_at &&
+		capacity() > 0 && nqueued <= opt.prefetch / 2;
+}
+
+/* Is it an error that goes away? */
+static bool
+state_is_transient(const char *state)
+{
+	return state_in_class(state, "08") || state_in_class(state, "40") || state_in_class(state, "53") ||
+		state_in_class(state, "57") || strcmp(state, "55P03") == 0;
 }
 
 static void
@@ -160,6 +174,14 @@ claim_failed(const PGresult *res)
 			  "retry_ms", num(delay / USEC_PER_MSEC), (char *) NULL);
 	free(msg);
 	retry_at = now_usec() + delay;
+	unable = !state_is_transient(result_state(res));
+}
+
+/* With --once: was the last claim an error that stays? */
+bool
+claim_unable(void)
+{
+	return unable;
 }
 
 /*
@@ -218,6 +240,8 @@ lease_reply(Conn *conn, PGresult *res, void *arg)
 	job->lease_asked = false;
 	if (res && result_ok(res) && PQntuples(res) == 1)
 		job_set_lease(job, seconds(PQgetvalue(res, 0, 0)));
+	else
+		job_set_lease(job, SHORT_LEASE);	/* not known: it may be as short */
 }
 
 static void
@@ -255,7 +279,7 @@ call_reply(Conn *conn, PGresult *res, void *arg)
 	lease_until = PQgetvalue(res, 0, PQfnumber(res, "lease_until"));
 	job->lease_asked = true;
 	conn_send(conn, lease_reply, job, 1, &lease_until,
-			  "SELECT extract(epoch FROM $1::timestamptz - pg_catalog.clock_timestamp())");
+			  "SELECT pg_catalog.date_part('epoch', $1::timestamptz - pg_catalog.clock_timestamp())");
 }
 
 /* Wait on the waiting connection, if that is what is to be done. */

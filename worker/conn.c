@@ -561,6 +561,7 @@ result_message(const PGresult *res)
 {
 	const char *primary = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
 	const char *detail = PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL);
+	const char *hint = PQresultErrorField(res, PG_DIAG_MESSAGE_HINT);
 	Buf			msg = {0};
 
 	if (primary == NULL)
@@ -568,6 +569,8 @@ result_message(const PGresult *res)
 	buf_puts(&msg, primary);
 	if (detail)
 		buf_printf(&msg, " (%s)", detail);
+	if (hint)
+		buf_printf(&msg, " [%s]", hint);
 	return msg.data;
 }
 

@@ -2,8 +2,9 @@
  * job.c
  *		The jobs held: running their commands and keeping their leases.
  *
- * RUNNING -> REPORTING -> DONE.  A job leaves RUNNING when nothing of its
- * command runs any more, and REPORTING by its report (report.c).
+ * QUEUED -> RUNNING -> REPORTING -> DONE.  A job leaves QUEUED when there is
+ * room to run it, RUNNING when nothing of its command runs any more, and
+ * REPORTING by its report (report.c).  The list is in the order of the claims.
  */
 #include "worker.h"
 
@@ -13,7 +14,10 @@
 
 Job		   *jobs = NULL;
 int			njobs = 0;
+int			nqueued = 0;
 int			nrunning = 0;
+
+static Job **jobs_end = &jobs;	/* where the next is put */
 
 static const Kind *
 find_kind(const char *name)
@@ -30,12 +34,11 @@ find_kind(const char *name)
 	return fallback;
 }
 
-/* Nothing of its command runs any more. */
 static void
-job_leave_running(Job *job, JobPhase phase)
+set_phase(Job *job, JobPhase phase)
 {
-	if (job->phase == JOB_RUNNING)
-		nrunning--;
+	nqueued += (phase == JOB_QUEUED) - (job->phase == JOB_QUEUED);
+	nrunning += (phase == JOB_RUNNING) - (job->phase == JOB_RUNNING);
 	job->phase = phase;
 }
 
@@ -43,7 +46,7 @@ job_leave_running(Job *job, JobPhase phase)
 void
 job_report(Job *job, Report report)
 {
-	job_leave_running(job, JOB_REPORTING);
+	set_phase(job, JOB_REPORTING);
 	job->report = report;
 	job->report_at = 0;
 	while (job->error.len > 0 && job->error.data[job->error.len - 1] == '\n')
@@ -122,70 +125,73 @@ start_command(Job *job, const char *args, const char *inputs)
 				  "attempt", job->attempt, "pid", num(job->child.pid), (char *) NULL);
 }
 
+/* There is room for it: start its command. */
+static void
+job_begin(Job *job, const char *args, const char *inputs)
+{
+	set_phase(job, JOB_RUNNING);
+	job->started = now_usec();
+	job->deadline = opt.timeout > 0 ? job->started + opt.timeout : USEC_NEVER;
+	start_command(job, args, inputs);
+}
+
 /*
- * Take a job that was claimed and start its command; or, where the worker is
- * leaving, give it back.
+ * Take a job that was claimed, and start its command if there is room; or,
+ * where the worker is leaving, give it back.
  */
 Job *
 job_start(const PGresult *res, int row, Usec lease, bool release)
 {
 	Job		   *job = xmalloc(sizeof(*job));
 	const char *args = field(res, row, "args");
+	const char *inputs = field(res, row, "inputs");
 	Usec		now = now_usec();
 
+	if (args == NULL)
+		args = "{}";
 	job->id = field_copy(res, row, "job_id");
 	job->token = field_copy(res, row, "token");
 	job->attempt = field_copy(res, row, "attempt");
 	job->kind = field_copy(res, row, "kind");
 	job->key = field_copy(res, row, "key");
 	job->started = job->heartbeat_sent = now;
-	job->deadline = opt.timeout > 0 ? now + opt.timeout : USEC_NEVER;
 	job->heartbeat_at = now + heartbeat_interval(job);
 	if (lease > 0)
 		job_set_lease(job, lease);
 	child_init(&job->child);
-	job->next = jobs;
-	jobs = job;
+	*jobs_end = job;
+	jobs_end = &job->next;
 	njobs++;
-	nrunning++;
+	job->phase = JOB_QUEUED;
+	nqueued++;
 	if (release)
 		job_report(job, REPORT_RELEASE);
+	else if (nqueued == 1 && nrunning < opt.concurrency)
+		job_begin(job, args, inputs);
 	else
-		start_command(job, args ? args : "{}", field(res, row, "inputs"));
+	{
+		job->args = xstrdup(args);
+		job->inputs = inputs ? xstrdup(inputs) : NULL;
+	}
 	return job;
 }
 
-/* Begin to end a command before its time. */
+/* Begin with those that have waited longest, as far as there is room. */
 static void
-job_stop(Job *job, StopReason reason)
+begin_queued(void)
 {
-	static const char *const names[] = {
-		"none", "too much output", "timeout", "cancelled", "worker is leaving", "lease lost"
-	};
-
-	if (job->phase != JOB_RUNNING || job->stop >= reason)
-		return;
-
-	/*
-	 * What is stopped for a reason of its own keeps it when the worker
-	 * leaves.
-	 */
-	if (job->stop != STOP_NONE && reason == STOP_RELEASE)
-		return;
-	job->stop = reason;
-	log_event(LOG_INFO, "job_stopping", "job", job->id, "kind", job->kind,
-			  "reason", names[reason], (char *) NULL);
-	child_stop(&job->child, now_usec());
+	for (Job *job = jobs; job && nqueued > 0 && nrunning < opt.concurrency; job = job->next)
+	{
+		if (job->phase != JOB_QUEUED)
+			continue;
+		job_begin(job, job->args, job->inputs);
+		free(job->args);
+		free(job->inputs);
+		job->args = job->inputs = NULL;
+	}
 }
 
-void
-jobs_stop_all(StopReason reason)
-{
-	for (Job *job = jobs; job; job = job->next)
-		job_stop(job, reason);
-}
-
-/* Derive the outcome of a command that has ended. */
+/* Derive the outcome of a command that has ended, or is not begun with. */
 static void
 job_finish(Job *job)
 {
@@ -196,7 +202,7 @@ job_finish(Job *job)
 	switch (job->stop)
 	{
 		case STOP_LOST:
-			job_leave_running(job, JOB_DONE);
+			set_phase(job, JOB_DONE);
 			return;
 		case STOP_RELEASE:
 			job_report(job, REPORT_RELEASE);
@@ -243,6 +249,50 @@ job_finish(Job *job)
 		job_report(job, REPORT_FAIL);
 }
 
+/* Begin to end a command before its time, or do not begin with it. */
+static void
+job_stop(Job *job, StopReason reason)
+{
+	static const char *const names[] = {
+		"none", "too much output", "timeout", "cancelled", "worker is leaving", "lease lost"
+	};
+
+	if (job->phase > JOB_RUNNING || job->stop >= reason)
+		return;
+
+	/*
+	 * What is stopped for a reason of its own keeps it when meanwhile its
+	 * time is out or the worker leaves.
+	 */
+	if (job->stop != STOP_NONE && (reason == STOP_TIMEOUT || reason == STOP_RELEASE))
+		return;
+	job->stop = reason;
+	log_event(LOG_INFO, "job_stopping", "job", job->id, "kind", job->kind,
+			  "reason", names[reason], (char *) NULL);
+	if (job->phase == JOB_QUEUED)
+		job_finish(job);
+	else
+		child_stop(&job->child, now_usec());
+}
+
+/* Give back what was not begun with. */
+void
+jobs_release_queued(void)
+{
+	for (Job *job = jobs; job; job = job->next)
+	{
+		if (job->phase == JOB_QUEUED)
+			job_stop(job, STOP_RELEASE);
+	}
+}
+
+void
+jobs_stop_all(StopReason reason)
+{
+	for (Job *job = jobs; job; job = job->next)
+		job_stop(job, reason);
+}
+
 /*
  * heartbeats
  */
@@ -275,7 +325,7 @@ heartbeat_reply(Conn *conn, PGresult *res, void *arg)
 		char	   *msg = result_message(res);
 
 		job->heartbeat_at = now + heartbeat_interval(job) / 2;
-		if (job->phase == JOB_RUNNING)
+		if (job->phase <= JOB_RUNNING)
 			log_event(LOG_WARNING, state_is_refusal(result_state(res)) ? "lease_lost" : "heartbeat_failed",
 					  "job", job->id, "sqlstate", result_state(res), "error", msg, (char *) NULL);
 		if (state_is_refusal(result_state(res)))
@@ -320,7 +370,7 @@ jobs_heartbeat_now(Usec now)
 {
 	for (Job *job = jobs; job; job = job->next)
 	{
-		if (job->phase == JOB_RUNNING)
+		if (job->phase <= JOB_RUNNING)
 			note_time(&job->heartbeat_at, now);
 	}
 }
@@ -342,7 +392,7 @@ jobs_io(void)
 	}
 }
 
-/* Do what is due, and notice commands that have ended. */
+/* Do what is due, notice commands that have ended, and begin with others. */
 void
 jobs_tick(Usec now)
 {
@@ -357,6 +407,7 @@ jobs_tick(Usec now)
 			job_finish(job);
 	}
 	child_event = false;
+	begin_queued();
 }
 
 /*
@@ -372,7 +423,7 @@ jobs_timer(Usec now, bool sendable)
 	{
 		if (job->phase == JOB_RUNNING)
 		{
-			if (job->stop < STOP_TIMEOUT)
+			if (job->stop == STOP_NONE)
 				note_time(&timer, job->deadline);
 			note_time(&timer, child_timer(&job->child));
 		}
@@ -396,6 +447,8 @@ job_free(Job *job)
 	free(job->attempt);
 	free(job->kind);
 	free(job->key);
+	free(job->args);
+	free(job->inputs);
 	free(job);
 }
 
@@ -412,6 +465,8 @@ jobs_sweep(void)
 		if (job->phase == JOB_DONE && !job->heartbeat_busy && !job->report_busy && !job->lease_asked)
 		{
 			*link = job->next;
+			if (jobs_end == &job->next)
+				jobs_end = link;
 			njobs--;
 			job_free(job);
 		}
@@ -430,5 +485,6 @@ jobs_free_all(void)
 		jobs = job->next;
 		job_free(job);
 	}
-	njobs = nrunning = 0;
+	jobs_end = &jobs;
+	njobs = nqueued = nrunning = 0;
 }

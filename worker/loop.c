@@ -3,7 +3,7 @@
  *		The event loop: signals, polling, and who may use which connection.
  *
  * The first SIGTERM, SIGINT or SIGHUP drains: no more claims, the commands
- * that run may end.  The second, or SIGQUIT, or the end of --drain-timeout,
+ * that run may end, jobs not begun with are given back.  The second, or SIGQUIT, or the end of --drain-timeout,
  * releases: the commands are stopped and their jobs given back.  The third
  * kills the commands and leaves the jobs to the end of their leases.
  *
@@ -31,6 +31,7 @@ static const int caught_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGCHLD};
 static int	signal_pipe[2] = {-1, -1};
 static bool releasing;
 static bool give_up;
+static int	status = EXIT_SUCCESS;
 static Usec release_at;			/* the end of --drain-timeout */
 static Usec give_up_at;			/* the end of our patience with the server */
 static Conn wait_conn;
@@ -148,7 +149,10 @@ leave(const char *reason, bool at_once)
 	else if (draining || at_once)
 		begin_release(reason);
 	else
+	{
 		begin_drain(reason);
+		jobs_release_queued();
+	}
 }
 
 static void
@@ -329,6 +333,11 @@ tick(Usec now)
 	claim_tick(now);
 	if (claim_limit_reached())
 		begin_drain("max-jobs");
+	if (opt.once && claim_unable())
+	{
+		status = EXIT_FAILURE;
+		begin_drain("error");
+	}
 	if (opt.once && claim_found_nothing())
 		begin_drain("once");
 	if (opt.exit_when_idle != USEC_NEVER && now - claim_idle_since(now) >= opt.exit_when_idle)
@@ -421,7 +430,6 @@ int
 worker_run(void)
 {
 	bool		ever_up = false;
-	int			status = EXIT_SUCCESS;
 
 	guard_start();
 	if (!signals_init())
@@ -442,8 +450,11 @@ worker_run(void)
 			break;
 		if (!ever_up)
 		{
-			/* A wrong database is an error at the start, and only then. */
-			if (conn_extension_missing)
+			/*
+			 * A wrong database is an error at the start, and only then; with
+			 * --once one that cannot be reached is, too.
+			 */
+			if (conn_extension_missing || (opt.once && pool[0].failures > 0))
 			{
 				status = EXIT_FAILURE;
 				break;

@@ -29,6 +29,8 @@ PROGNAME " runs a command for each job of a jobq queue.\n"
 "                             the NAME * stands for all other kinds; COMMAND\n"
 "                             :noop succeeds without running anything\n"
 "  -c, --concurrency=N        run up to N jobs at a time (default: 1)\n"
+"      --prefetch=N           take up to N more, to begin with as soon as others\n"
+"                             have ended (default: 0)\n"
 "  -t, --timeout=TIME         stop commands that take longer (default: no limit)\n"
 "      --kill-after=TIME      SIGKILL this long after SIGTERM (default: 5s)\n"
 "      --lease=TIME           ask for leases of this length (default: the job's)\n"
@@ -229,6 +231,7 @@ enum
 {
 	OPT_KILL_AFTER = 256,
 	OPT_LEASE,
+	OPT_PREFETCH,
 	OPT_HEARTBEAT,
 	OPT_LISTEN,
 	OPT_POLL_INTERVAL,
@@ -246,6 +249,7 @@ static const struct option long_options[] = {
 	{"queue", required_argument, NULL, 'q'},
 	{"kind", required_argument, NULL, 'k'},
 	{"concurrency", required_argument, NULL, 'c'},
+	{"prefetch", required_argument, NULL, OPT_PREFETCH},
 	{"timeout", required_argument, NULL, 't'},
 	{"kill-after", required_argument, NULL, OPT_KILL_AFTER},
 	{"lease", required_argument, NULL, OPT_LEASE},
@@ -292,6 +296,9 @@ parse_options(int argc, char **argv)
 				break;
 			case 'c':
 				opt.concurrency = parse_int("concurrency", optarg, 1, MAX_CONCURRENCY);
+				break;
+			case OPT_PREFETCH:
+				opt.prefetch = parse_int("prefetch", optarg, 0, MAX_PREFETCH);
 				break;
 			case 't':
 				opt.timeout = parse_time("timeout", optarg, USEC_PER_MSEC);

@@ -89,12 +89,11 @@ report_unacceptable(Job *job, const char *msg)
 		buf_free(&job->child.out);
 		job_report(job, REPORT_FAIL_FINALLY);
 	}
-	else if (job->error_tries++ == 0 && job->error.data)
-		make_ascii(job->error.data);
 	else
 	{
-		buf_free(&job->error);
-		buf_puts(&job->error, "the server refused the text of the error");
+		job->error_ascii = true;
+		if (job->error.data)
+			make_ascii(job->error.data);
 	}
 }
 
@@ -113,7 +112,7 @@ report_answered(Job *job, const PGresult *res, Usec now)
 	msg = result_message(res);
 	if (state_is_refusal(state))
 		report_refused(job, state, msg);
-	else if ((state_in_class(state, "22") || state_in_class(state, "54")) && job->error_tries < 3)
+	else if ((state_in_class(state, "22") || state_in_class(state, "54")) && !job->error_ascii)
 		report_unacceptable(job, msg);
 	else
 	{
@@ -194,7 +193,7 @@ most_overdue(Usec now)
 
 	for (Job *job = jobs; job; job = job->next)
 	{
-		if (is_due(job, now) && (due == NULL || job->report_at <= due->report_at))
+		if (is_due(job, now) && (due == NULL || job->report_at < due->report_at))
 			due = job;
 	}
 	return due;

@@ -43,6 +43,7 @@ typedef int64_t Usec;
 
 #define DEFAULT_CONCURRENCY 1
 #define MAX_CONCURRENCY 1000
+#define MAX_PREFETCH 10000
 #define DEFAULT_POOL 3
 #define MAX_POOL 32
 #define DEFAULT_HEARTBEAT (10 * USEC_PER_SEC)
@@ -86,6 +87,7 @@ typedef struct Options
 	int			nkinds;
 	int			concurrency;
 	int			pool;
+	int			prefetch;
 	int			max_jobs;		/* 0: no limit */
 	bool		listen;
 	bool		verbose;
@@ -258,6 +260,7 @@ extern void guard_end(void);
 
 typedef enum JobPhase
 {
+	JOB_QUEUED,					/* its command is to be started */
 	JOB_RUNNING,				/* its command runs */
 	JOB_REPORTING,				/* the outcome is to be sent */
 	JOB_DONE
@@ -289,6 +292,8 @@ typedef struct Job
 	char	   *attempt;
 	char	   *kind;
 	char	   *key;
+	char	   *args;			/* this and the next while it is queued */
+	char	   *inputs;			/* or NULL */
 	JobPhase	phase;
 	StopReason	stop;
 	Child		child;
@@ -301,7 +306,7 @@ typedef struct Job
 	Report		report;
 	Buf			error;
 	const char *retry_in;
-	int			error_tries;	/* how often its text was refused */
+	bool		error_ascii;	/* its text was refused before */
 	int			report_failures;
 	Usec		report_at;
 	bool		report_busy;
@@ -311,6 +316,7 @@ typedef struct Job
 
 extern Job *jobs;
 extern int	njobs;
+extern int	nqueued;
 extern int	nrunning;
 
 extern Job *job_start(const PGresult *res, int row, Usec lease, bool release);
@@ -320,6 +326,7 @@ extern void job_report(Job *job, Report report);
 extern void jobs_heartbeat_now(Usec now);
 extern void jobs_io(void);
 extern void jobs_tick(Usec now);
+extern void jobs_release_queued(void);
 extern void jobs_stop_all(StopReason reason);
 extern Usec jobs_timer(Usec now, bool sendable);
 extern void jobs_sweep(void);
@@ -340,6 +347,7 @@ extern bool claim_in_flight(void);
 extern bool claim_limit_reached(void);
 extern void claim_again(void);
 extern bool claim_found_nothing(void);
+extern bool claim_unable(void);
 extern Usec claim_idle_since(Usec now);
 extern void claim_tick(Usec now);
 extern Usec claim_timer(Usec now);

@@ -238,6 +238,37 @@ unlike(slurp_file($worker->{log}), qr/conn=wait/, '... and has not waited');
 $worker = start_worker($node, '--queue', 'empty', '--once', '--kind', 'm=true');
 $worker->ends_with(0, '--once with nothing to do');
 
+$worker = start_worker($node, '--queue', 'once', '--once', '--schema', 'nowhere', '--kind', 'm=true');
+$worker->ends_with(1, '--once with an error that stays');
+like(slurp_file($worker->{log}), qr/event=draining reason=error/, '... and it says why');
+$worker = start_worker($node, '--queue', 'once', '--once', '--dbname', 'nowhere', '--kind', 'm=true');
+$worker->ends_with(1, '--once without a database');
+
+# --prefetch: more are taken than run, begun with in the order of their claims,
+# kept by heartbeats, and given back.
+my @early = map { submit($node, q{'wait', queue => 'early'}) } 1 .. 6;
+$worker = start_worker($node, '--queue', 'early', '--concurrency', '2', '--prefetch', '3', '--lease', '1s',
+	'--kind', "wait=echo \$JOBQ_JOB_ID >>$dir/early; until test -e $dir/early.\$JOBQ_JOB_ID; do sleep 0.02; done");
+ok(poll_until(sub { -e "$dir/early" && (() = slurp_file("$dir/early") =~ /\n/g) == 2 }), 'two run');
+state_is($node, $early[$_], 'running', "... job $_ is taken") foreach 0 .. 4;
+is(job_field($node, $early[5], 'state'), 'ready', '... and one is not');
+$node->poll_query_until('postgres', "SELECT clock_timestamp() > min(started_at) + '2 s' FROM job_lease");
+is($node->safe_psql('postgres',
+		"SELECT count(*) FROM job_status WHERE queue = 'early' AND state = 'running' AND attempt = 1"),
+	'5', 'their leases are kept');
+$node->safe_psql('postgres', "SELECT job_cancel($early[3])");
+state_is($node, $early[3], 'cancelled', 'one that is cancelled before it begins');
+append_to_file("$dir/early.$early[0]", '');
+state_is($node, $early[0], 'succeeded', 'one ends');
+ok(poll_until(sub { (() = slurp_file("$dir/early") =~ /\n/g) == 3 }), '... and the next begins');
+is(slurp_file("$dir/early"), join('', map { "$_\n" } sort { $a <=> $b } @early[0 .. 2]),
+	'... in order');
+$worker->signal('TERM');
+state_is($node, $_, 'ready', 'what was not begun with is given back') foreach @early[4, 5];
+append_to_file("$dir/early.$_", '') foreach @early[1, 2];
+$worker->ends_with(0, 'leaves');
+state_is($node, $_, 'succeeded', 'what ran has ended') foreach @early[1, 2];
+
 # Several queues: by LISTEN.
 $worker = start_worker($node, '--queue', 'a', '--queue', 'b', '--concurrency', '2',
 	'--poll-interval', '1h', '--kind', 'echo=cat');
