@@ -69,6 +69,37 @@ SELECT kind FROM job_claim('prep');
 ROLLBACK TO s;
 PREPARE TRANSACTION 'jobq_7';
 ROLLBACK PREPARED 'jobq_7';
+-- what they took or made is found by the hand-out when they end, although they announce nothing
+SELECT count(job_submit('k' || i, queue => 'prep8')) FROM generate_series(1, 6) i;
+SELECT id AS a FROM job WHERE queue = 'prep8' AND kind = 'k1' \gset
+SELECT id AS b FROM job WHERE queue = 'prep8' AND kind = 'k2' \gset
+SELECT kind, job_release(job_id, token) FROM job_claim('prep8', max_jobs => 6);
+BEGIN;
+SELECT job_cancel(:a), job_hold(:b), job_submit('new', queue => 'prep8', priority => 1) > 0;
+PREPARE TRANSACTION 'jobq_h1';
+SELECT kind FROM job_claim('prep8');
+ROLLBACK PREPARED 'jobq_h1';
+SELECT string_agg(kind, ' ' ORDER BY n) FROM job_claim('prep8', max_jobs => 9) WITH ORDINALITY x (a, b, c, kind, e, f, g, h, n);
+SELECT count(job_release(l.job_id, l.token)) FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.queue = 'prep8';
+BEGIN;
+SELECT job_cancel(:a), job_hold(:b), job_submit('new', queue => 'prep8', priority => 1) > 0;
+PREPARE TRANSACTION 'jobq_h2';
+SELECT kind FROM job_claim('prep8', max_jobs => 2);
+COMMIT PREPARED 'jobq_h2';
+SELECT kind FROM job_claim('prep8');
+SELECT job_unhold(:b);
+SELECT string_agg(kind, ' ' ORDER BY n) FROM job_claim('prep8', max_jobs => 9) WITH ORDINALITY x (a, b, c, kind, e, f, g, h, n);
+SELECT kind, state FROM job_status WHERE queue = 'prep8' ORDER BY id;
+-- all that there is in one
+SELECT count(job_submit('one', queue => 'prep9')) FROM generate_series(1, 3);
+BEGIN;
+SELECT count(job_cancel(id)) FROM job WHERE queue = 'prep9';
+PREPARE TRANSACTION 'jobq_h3';
+SELECT count(*) FROM job_claim('prep9');
+ROLLBACK PREPARED 'jobq_h3';
+SELECT string_agg(kind, ' ' ORDER BY n) FROM job_claim('prep9', max_jobs => 9) WITH ORDINALITY x (a, b, c, kind, e, f, g, h, n);
+
 SELECT count(*) FROM pg_prepared_xacts WHERE gid LIKE 'jobq%';
 
 SELECT count(job_cancel(id)) > 0 AS ok FROM job_status WHERE queue LIKE 'prep%' AND finished_at IS NULL;
+SELECT count(job_fail(l.job_id, l.token, retry => false)) > 0 AS ok FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.queue LIKE 'prep%';

@@ -193,7 +193,7 @@ check_columns(Relation rel, JobqTable table)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("columns of table \"%s\" of extension jobq were added or dropped",
 						RelationGetRelationName(rel)),
-				 errhint("Dump the jobs, drop the extension and create it again; keep other data in tables of your own.")));
+				 errhint("Drop what was added, dump the database and restore it into a new one; keep other data in tables of your own.")));
 }
 
 /* Is this the partial index of job_ready on job_id, WHERE position <> job_id? */
