@@ -238,8 +238,14 @@ $node->start;
 $client = JobqClient->new($node);
 databases_are('postgres uno', 'after a restart the workers are there', 5);
 
-# DROP DATABASE right after the start, while databases are looked into
+# More databases than are looked into at a time.  Nothing but what was found there wakes the launcher.
 $client->rows("CREATE DATABASE d$_ TEMPLATE uno") foreach 1 .. 4;
+$client->disconnect;
+$node->restart;
+$client = JobqClient->new($node);
+databases_are('d1 d2 d3 d4 postgres uno', '... all of them', 10);
+
+# DROP DATABASE right after the start, while databases are looked into
 $client->disconnect;
 $node->restart;
 $client = JobqClient->new($node);
