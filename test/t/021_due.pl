@@ -258,6 +258,27 @@ becomes($id, 'ready', 'the sweep finds what was changed by hand');
 $node->append_conf('postgresql.conf', 'jobq.sweep_interval = 1h');
 $node->reload;
 
+# It comes to an end, and begins again, where positions are far on.
+$client->rows('CREATE DATABASE far');
+my $far_away = JobqClient->new($node, dbname => 'far');
+$far_away->rows('CREATE EXTENSION jobq');
+$far_away->rows('ALTER SEQUENCE job_id_seq RESTART 9000000000000000000');
+$far_away->rows("SELECT job_submit('x', priority => $_)") foreach 1, 2;
+$far_away->rows('SELECT job_claim()');
+$node->append_conf('postgresql.conf', 'jobq.sweep_interval = 200ms');
+$node->reload;
+foreach my $ago ('1 s', '1 h')    # the second is earlier than what the first sweep had come to
+{
+	$id = $far_away->value(q{SELECT job_submit('x', run_at => now() + interval '1 h')});
+	$far_away->rows("UPDATE job_scheduled SET run_at = now() - interval '$ago' WHERE job_id = $id");
+	ok(within(30, sub { $far_away->value("SELECT state FROM job_status WHERE id = $id") eq 'ready' }),
+		"a sweep of positions that are far on, $ago");
+}
+$node->append_conf('postgresql.conf', 'jobq.sweep_interval = 1h');
+$node->reload;
+$far_away->disconnect;
+$client->rows('DROP DATABASE far');
+
 # Where it is not at home it does nothing, until somebody uses jobq.
 $id = $client->value(q{SELECT job_submit('x', queue => 'home', run_at => now() + interval '0.5 s')});
 my ($homeless) = backend_pids($node, '^jobq worker$');
