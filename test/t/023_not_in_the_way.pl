@@ -1,6 +1,6 @@
 # Sessions that must not wait for one another: readers and new sessions for
 # grants, grants for readers.  And one that does wait, for DROP EXTENSION, and
-# then says what has happened.
+# then says what has happened, as it does in a server that has not loaded jobq.
 use strict;
 use warnings;
 
@@ -143,6 +143,22 @@ foreach my $known (0, 1)
 	$s1->rows('DROP EXTENSION jobq');
 	$s1->disconnect;
 }
+
+#
+# A server that has not loaded jobq
+#
+
+$c->disconnect;
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->restart;
+$c = client();
+foreach my $call (@calls)
+{
+	my $r = $c->query($call);
+	is("$r->{sqlstate} $r->{hint}", '55000 Add jobq to shared_preload_libraries in postgresql.conf and restart the server.', "not loaded: $call")
+	  or diag($r->{message});
+}
+
 unlike(slurp_file($node->logfile), qr/XX000|could not open relation|cache lookup failed|PANIC:|TRAP:/, 'nothing bad in the log');
 $c->disconnect;
 $node->stop;
