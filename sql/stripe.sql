@@ -3,44 +3,10 @@
 \set VERBOSITY terse
 SET jit = off;
 
-CREATE TEMP TABLE rule (rule text, require text[], suffice text[], quorum int, wants_success boolean);
-INSERT INTO rule VALUES
-    ('all_success', '{succeeded}', '{}', 0, true),
-    ('all_failed', '{failed,upstream_failed}', '{}', 0, false),
-    ('all_done', '{succeeded,failed,skipped,cancelled,upstream_failed}', '{}', 0, false),
-    ('all_skipped', '{skipped}', '{}', 0, false),
-    ('one_failed', NULL, '{failed,upstream_failed}', 1, false),
-    ('quorum', NULL, '{succeeded}', 1, true),
-    ('quorum', NULL, '{succeeded}', 60, true),
-    ('none_failed', '{succeeded,skipped}', '{}', 0, true),
-    ('none_skipped', '{succeeded,failed,upstream_failed}', '{}', 0, false),
-    ('none_failed_min_one_success', '{succeeded,skipped}', '{succeeded}', 1, true),
-    ('one_success', NULL, '{succeeded}', 1, true),
-    ('one_done', NULL, '{succeeded,failed}', 1, false),
-    ('always', NULL, '{}', 0, false);
-
-CREATE FUNCTION pg_temp.state(id bigint) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    RETURN (SELECT s.state FROM job_status s WHERE s.id = state.id);
-END $$;
-
--- The state of a job under a rule, given the outcomes of its parents, NULL where undecided
-CREATE FUNCTION pg_temp.expected(r rule, outcomes text[]) RETURNS text LANGUAGE sql AS $$
-    SELECT CASE
-        WHEN NOT hopeless AND unmet = 0 AND hits >= (r).quorum THEN 'ready'
-        WHEN NOT hopeless THEN 'waiting'
-        WHEN NOT (r).wants_success THEN 'skipped'
-        WHEN hurt > 0 THEN 'upstream_failed'
-        WHEN undecided > 0 THEN 'waiting'
-        ELSE 'skipped' END
-    FROM (SELECT *, outside > 0 OR hits + undecided < (r).quorum AS hopeless
-          FROM (SELECT count(*) FILTER (WHERE o IS NULL) AS undecided,
-                    count(*) FILTER (WHERE o IS NULL AND (r).require IS NOT NULL) AS unmet,
-                    count(*) FILTER (WHERE o = ANY ((r).suffice)) AS hits,
-                    count(*) FILTER (WHERE o <> ALL ((r).require)) AS outside,
-                    count(*) FILTER (WHERE o IN ('failed', 'upstream_failed', 'cancelled')) AS hurt
-                FROM unnest(outcomes) o) counts) x
-$$;
+\getenv dir PG_ABS_SRCDIR
+\set file :dir '/sql/rules.inc'
+\i :file
+INSERT INTO rule VALUES ('quorum', NULL, '{succeeded}', 60, true);
 
 -- How many rows are wrong: counters that differ from a recount; stripes whose sizes are not the undecided parents of an open row
 CREATE FUNCTION pg_temp.wrong() RETURNS bigint LANGUAGE sql SET enable_seqscan = off SET enable_hashjoin = off AS $$
