@@ -243,6 +243,10 @@ CREATE FUNCTION priv_submit(kind text) RETURNS bigint LANGUAGE sql SECURITY DEFI
 SELECT pg_temp.as_role('jobq_nobody', ARRAY['SELECT priv_submit(''by way of the owner'')']);
 DROP FUNCTION priv_submit;
 
+-- granting is for the owner, even if somebody else may call it
+GRANT EXECUTE ON FUNCTION job_grant(regrole, text, text), job_revoke(regrole, text, text) TO jobq_nobody;
+SELECT pg_temp.as_role('jobq_nobody', ARRAY['SELECT job_grant(''jobq_nobody'', ''priv_a'', ''work'')', 'SELECT job_revoke(''jobq_reader'', ''priv_a'', ''read'')']);
+
 SELECT count(job_cancel(id)) > 0 AS ok FROM job_status WHERE queue LIKE 'priv%' AND finished_at IS NULL;
 DELETE FROM job_privilege WHERE queue LIKE 'priv%' OR queue = '*';
 DROP OWNED BY jobq_nobody, jobq_submitter, jobq_worker1, jobq_worker2, jobq_operator, jobq_reader, jobq_group, jobq_member, jobq_stranger;

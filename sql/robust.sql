@@ -79,3 +79,30 @@ BEGIN;
 CREATE INDEX ON job_ready (job_id) WHERE position = job_id;
 SELECT job_submit('x', queue => 'robust');
 ROLLBACK;
+-- more indexes than a call can write
+SELECT job_submit('x', queue => 'robust-rows') AS id \gset
+BEGIN;
+CREATE INDEX ON job_attempt (cause);
+CREATE INDEX ON job_attempt (cause);
+CREATE INDEX ON job_attempt (cause);
+CREATE INDEX ON job_attempt (cause);
+CREATE INDEX ON job_attempt (cause);
+CREATE INDEX ON job_attempt (cause);
+CREATE INDEX ON job_attempt (cause);
+SAVEPOINT s;
+SELECT count(job_release(job_id, token)) FROM job_claim('robust-rows');
+ROLLBACK TO s;
+CREATE INDEX ON job_attempt (cause);
+SELECT count(job_release(job_id, token)) FROM job_claim('robust-rows');
+ROLLBACK;
+-- half of a job that was removed
+\set VERBOSITY sqlstate
+DELETE FROM job WHERE id = :id;
+SELECT count(*) FROM job_claim('robust-rows');
+SELECT count(*) FROM job_ready WHERE job_id = :id;
+SELECT job_submit('x', queue => 'robust-rows') AS id \gset
+DELETE FROM job_ready WHERE job_id = :id;
+SELECT job_cancel(:id);
+SELECT count(*) FROM job_claim('robust-rows');
+DELETE FROM job WHERE id = :id;
+\set VERBOSITY default
