@@ -252,6 +252,7 @@ SELECT set_config(CASE WHEN current_setting('server_version_num')::int < 160000 
 DROP FUNCTION bad_parallel;
 
 -- PREPARE TRANSACTION after a claim
+\set VERBOSITY default
 BEGIN;
 SELECT kind FROM job_claim('bad');
 PREPARE TRANSACTION 'claimed';
@@ -259,7 +260,6 @@ PREPARE TRANSACTION 'claimed';
 SELECT count(*) FROM pg_prepared_xacts WHERE gid = 'claimed';
 
 -- a procedure that waits, in a transaction block, from a function, with bad arguments
-\set VERBOSITY default
 BEGIN;
 CALL job_wait(:succeeded, '1 s');
 \echo :LAST_ERROR_SQLSTATE
