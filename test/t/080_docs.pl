@@ -236,6 +236,8 @@ my ($help) = run_command([ 'jobq-worker', '--help' ]);
 my @options = $help =~ /^\s+(?:-\w, |    )(--[\w-]+)/mg;
 @missing = grep { $text{'worker.md'} !~ /`(?:-\w, )?\Q$_\E/ } @options;
 is("@missing", '', 'worker.md: all options');
+my @described = (slurp_file("$root/worker/jobq-worker.1") =~ s/\\-/-/gr) =~ /^\.TP\n\.BR? (?:-\w ", " )?(--[\w-]+)/mg;
+is("@described", "@options", 'jobq-worker.1: all options, and no others');
 cmp_ok(scalar(@options), '>', 10, 'jobq-worker --help lists options');
 
 $node->stop;
