@@ -17,7 +17,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(jobq_node poll_until within start_clients finish_clients run_clients
   invariants_hold tables_are_sound backend_pids outcome_by_rule @RULES table_digest
-  @TABLES start_again process_lives asleep);
+  @TABLES start_again process_lives asleep clock_passes);
 
 our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_success one_done
   none_failed none_skipped none_failed_min_one_success always quorum);
@@ -175,6 +175,23 @@ sub asleep
 		poll_until(sub {
 			$control->value("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND wait_event_type = 'Extension'") == 1;
 		}) or die 'client does not sleep';
+	}
+	return;
+}
+
+# Keep the clock of the worker beyond the times that matter: it deals with jobs
+# that fall due meanwhile, one of them after the deadline in question.
+sub clock_passes
+{
+	my ($c) = @_;
+	foreach my $i (1 .. 3)
+	{
+		my $id = $c->value("SELECT job_submit('tick', queue => 'tick', run_at => clock_timestamp() + interval '150 ms')");
+		my $lease = $c->value("SELECT job_submit('tick', queue => 'ticklease', lease => '100 ms', max_lost => 1)");
+		my $expiry = $c->value("SELECT job_submit('tick', queue => 'tick', run_at => now() + interval '1 h', expires_at => clock_timestamp() + interval '100 ms')");
+		$c->rows("SELECT * FROM job_claim('ticklease')");
+		poll_until(sub { $c->value("SELECT count(*) FROM job_status WHERE id = $id AND state = 'ready' OR id = $lease AND state = 'failed' OR id = $expiry AND state = 'cancelled'") == 3 })
+		  or die 'the worker does not work';
 	}
 	return;
 }

@@ -24,22 +24,6 @@ sub state_within
 	return is($found, $state, $name);
 }
 
-# Keep the worker's clock beyond the times that matter: it deals with jobs that
-# fall due meanwhile, one of them after the deadline in question.
-sub clock_passes
-{
-	foreach my $i (1 .. 3)
-	{
-		my $id = $c->value("SELECT job_submit('tick', queue => 'tick', run_at => clock_timestamp() + interval '150 ms')");
-		my $lease = $c->value("SELECT job_submit('tick', queue => 'ticklease', lease => '100 ms', max_lost => 1)");
-		my $expiry = $c->value("SELECT job_submit('tick', queue => 'tick', run_at => now() + interval '1 h', expires_at => clock_timestamp() + interval '100 ms')");
-		$c->rows("SELECT * FROM job_claim('ticklease')");
-		poll_until(sub { $c->value("SELECT count(*) FROM job_status WHERE id = $id AND state = 'ready' OR id = $lease AND state = 'failed' OR id = $expiry AND state = 'cancelled'") == 3 })
-		  or die 'the worker does not work';
-	}
-	return;
-}
-
 foreach my $how ('COMMIT', 'a savepoint and COMMIT', 'COMMIT PREPARED', 'COMMIT PREPARED elsewhere')
 {
 	my $begin = $how =~ /savepoint/ ? 'BEGIN; SAVEPOINT s' : 'BEGIN';
@@ -48,7 +32,7 @@ foreach my $how ('COMMIT', 'a savepoint and COMMIT', 'COMMIT PREPARED', 'COMMIT 
 	  : $how =~ /savepoint/ ? 'RELEASE s; COMMIT'
 	  : 'COMMIT';
 	my $finish = sub {
-		clock_passes();
+		clock_passes($c);
 		$open->rows($commit);
 		return if $how !~ /PREPARED/;
 		my $who = $how =~ /elsewhere/ ? JobqClient->new($node) : $open;
@@ -93,7 +77,7 @@ $open->rows("SELECT * FROM job_scheduled WHERE job_id = $held FOR UPDATE");
 # the cascade of the lost lease would have to wait for this
 $open->rows("SELECT * FROM job_waiting WHERE job_id = $child FOR UPDATE");
 $c->rows("SELECT * FROM job_claim('y')");
-clock_passes();
+clock_passes($c);
 is($c->value("SELECT state FROM job_status WHERE id = $held"), 'scheduled', 'a row that is locked is left alone');
 is($c->value("SELECT state FROM job_status WHERE id = $lease"), 'running', 'and so is one whose cascade would wait');
 $open->rows('COMMIT');
@@ -106,10 +90,10 @@ my $beat = $c->value("SELECT job_submit('beat', queue => 'beat', lease => '300 m
 my ($claim) = $c->rows("SELECT job_id, token FROM job_claim('beat')");
 $open->rows('BEGIN');
 is($open->value("SELECT job_heartbeat($beat, $claim->[1], '1 h', '{\"p\": 1}')"), 't', 'a long heartbeat in a transaction');
-clock_passes();
+clock_passes($c);
 is($c->value("SELECT state FROM job_status WHERE id = $beat"), 'running', 'holds the lease');
 $open->rows('COMMIT');
-clock_passes();
+clock_passes($c);
 is($c->value("SELECT state || (lease_until > now() + interval '50 min')::text FROM job_status WHERE id = $beat"), 'runningtrue', 'and prolongs it');
 $c->rows("SELECT job_complete($beat, $claim->[1])");
 # the same rolled back: the lease has run out long since
@@ -117,7 +101,7 @@ $beat = $c->value("SELECT job_submit('beat', queue => 'beat', lease => '300 ms',
 ($claim) = $c->rows("SELECT job_id, token FROM job_claim('beat')");
 $open->rows('BEGIN');
 $open->value("SELECT job_heartbeat($beat, $claim->[1], '1 h')");
-clock_passes();
+clock_passes($c);
 $open->rows('ROLLBACK');
 state_within($beat, 'failed', 'unless it is rolled back');
 
