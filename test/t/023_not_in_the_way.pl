@@ -149,6 +149,7 @@ foreach my $known (0, 1)
 # A server that has not loaded jobq
 #
 
+$c->rows("SELECT job_submit('x', queue => 'q'), job_claim('q')");
 $c->disconnect;
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $node->restart;
@@ -160,6 +161,13 @@ foreach my $call (@calls)
 		'55000 Add jobq to shared_preload_libraries in postgresql.conf and restart the server.', "not loaded: $call")
 	  or diag($r->{message} // 'no error');
 }
+my $reader = client(user => 'reader');
+foreach my $view (qw(job_status job_queue_status job_attempts job_worker_status))
+{
+	cmp_ok($c->value("SELECT count(v) FROM $view v"), '>', 0, "not loaded: the owner reads $view");
+	cmp_ok($reader->value("SELECT count(v) FROM $view v"), '>', 0, '... and so does a reader');
+}
+$reader->disconnect;
 
 unlike(slurp_file($node->logfile), qr/XX000|could not open relation|cache lookup failed|PANIC:|TRAP:/, 'nothing bad in the log');
 $c->disconnect;
