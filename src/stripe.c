@@ -192,7 +192,8 @@ dissolve_stripe(JobqCall *call, int64 job_id, int no)
 
 /*
  * See that a waiting job has no stripes, and all its counters in its own row.
- * True: it had some when it was looked at, look again.
+ * True: it had some when it was looked at, look again.  How many does not change:
+ * only submission makes them.
  */
 bool
 jobq_unstripe(JobqCall *call, TupleTableSlot *waiting)
