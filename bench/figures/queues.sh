@@ -1,14 +1,15 @@
 # shellcheck shell=bash disable=SC2154  # sourced by bench/run
-# 16 clients that claim from a queue each, against 16 at one queue.
+# 16 clients that claim from a queue each, against 16 at one queue, by the same
+# statements.
 
 fresh
 jobs=$((rounds * seconds * 30000))
-jobq_fill bench $jobs
+jobq_fill bench0 $jobs
 sql -c 'SET synchronous_commit = off' -c "SELECT count(job_submit('noop', bench_args(), 'bench' || i % 16))
 	FROM generate_series(1, $jobs) i" >/dev/null
 for ((round = 1; round <= rounds; round++)); do
 	settle
-	sample '16 queues' "$(bench 16 jobq_queues -T "$seconds")"
-	sample '1 queue' "$(bench 16 jobq_one -T "$seconds")"
+	sample '16 queues' "$(bench 16 jobq_queues -T "$seconds" -D queues=16)"
+	sample '1 queue' "$(bench 16 jobq_queues -T "$seconds" -D queues=1)"
 done
 figure 'claim + complete, 16 clients, 16 queues / 1 queue' ratio '>=1.0' '16 queues' '1 queue'
