@@ -237,7 +237,9 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTab
 
 /*
  * Turn a row of job_ready that was deleted into a lease; false: there is no such
- * job.  Its row in table job is that of the snapshot in which the row is.
+ * job.  From then on nobody changes its row in table job, so the latest is right,
+ * and so is that of a snapshot, taken when the row was committed, in which the
+ * row was found; where there is one, ids can be walked.
  */
 static bool
 assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, Snapshot snapshot,
@@ -247,7 +249,8 @@ assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, Snapshot snaps
 	TupleTableSlot *job;
 
 	jobq_carry_from_slot(JOBQ_READY, row, &carry);
-	job = jobq_walk_id(claim->call, JOBQ_JOB, carry.job_id, snapshot);
+	job = snapshot ? jobq_walk_id(claim->call, JOBQ_JOB, carry.job_id, snapshot) :
+		jobq_find_id(claim->call, JOBQ_JOB, carry.job_id);
 	if (job == NULL)
 	{
 		ereport(WARNING,
@@ -275,7 +278,7 @@ take_scanned(Claim *claim, Source *source, JobqAssignment *a)
 {
 	return !expired(claim->call, source->slot) &&
 		jobq_displace(claim->call, JOBQ_READY, source->slot, false) &&
-		assign(claim, &source->queue, source->slot, jobq_lane_scan_snapshot(source->scan), a);
+		assign(claim, &source->queue, source->slot, NULL, a);
 }
 
 /* The same for a candidate, which was announced as taken when it was popped. */

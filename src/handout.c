@@ -100,13 +100,6 @@ jobq_lane_scan_next(JobqLaneScan *s)
 	}
 }
 
-/* What such a scan sees. */
-Snapshot
-jobq_lane_scan_snapshot(JobqLaneScan *s)
-{
-	return s->snapshot;
-}
-
 /* End such a scan. */
 void
 jobq_lane_scan_end(JobqLaneScan *s)

@@ -762,7 +762,6 @@ extern JobqFloors *jobq_handout_floors(JobqCall *call, int64 lane);
 extern JobqLaneScan *jobq_lane_scan_begin(JobqCall *call, int64 lane, const JobqFloors *floors,
 										  Snapshot snapshot);
 extern TupleTableSlot *jobq_lane_scan_next(JobqLaneScan *s);
-extern Snapshot jobq_lane_scan_snapshot(JobqLaneScan *s);
 extern void jobq_lane_scan_end(JobqLaneScan *s);
 extern bool jobq_handout_peek(JobqCall *call, int64 lane, JobqKey *key);
 extern int	jobq_handout_pop(JobqCall *call, int64 lane, JobqKey limit, int max, JobqCandidate *out);

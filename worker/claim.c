@@ -28,8 +28,6 @@
 	"SELECT job_id, token, attempt, kind, args, inputs, key," \
 	" pg_catalog.date_part('epoch', lease_until - pg_catalog.clock_timestamp()) AS lease FROM "
 
-#define SHORT_LEASE USEC_PER_SEC
-
 static Conn *wait_conn;
 static bool calls;				/* waits by CALL, not by LISTEN */
 static Buf	queues;				/* the queue, or an array of them */
@@ -240,8 +238,6 @@ lease_reply(Conn *conn, PGresult *res, void *arg)
 	job->lease_asked = false;
 	if (res && result_ok(res) && PQntuples(res) == 1)
 		job_set_lease(job, seconds(PQgetvalue(res, 0, 0)));
-	else
-		job_set_lease(job, SHORT_LEASE);	/* not known: it may be as short */
 }
 
 static void

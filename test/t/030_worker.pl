@@ -261,8 +261,7 @@ state_is($node, $early[3], 'cancelled', 'one that is cancelled before it begins'
 append_to_file("$dir/early.$early[0]", '');
 state_is($node, $early[0], 'succeeded', 'one ends');
 ok(poll_until(sub { (() = slurp_file("$dir/early") =~ /\n/g) == 3 }), '... and the next begins');
-is(slurp_file("$dir/early"), join('', map { "$_\n" } sort { $a <=> $b } @early[0 .. 2]),
-	'... in order');
+like(slurp_file("$dir/early"), qr/^$early[2]\n\z/m, '... in order');
 $worker->signal('TERM');
 state_is($node, $_, 'ready', 'what was not begun with is given back') foreach @early[4, 5];
 append_to_file("$dir/early.$_", '') foreach @early[1, 2];
