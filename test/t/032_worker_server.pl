@@ -185,7 +185,7 @@ sub sent_together
 	return scalar(grep {
 		my $ids = $_;
 		@jobs == grep { $ids =~ /\b$_\b/ } @jobs
-	} $log =~ /\Q$function\E\(.*\n.*DETAIL:  parameters: \$1 = '\{([^}]*)\}'/g);
+	} $log =~ /\Q$function\E\(.*\n.*DETAIL:  [Pp]arameters: \$1 = '\{([^}]*)\}'/g);
 }
 
 my $from = -s $node->logfile;
