@@ -3,9 +3,10 @@
  *		The event loop: signals, polling, and who may use which connection.
  *
  * The first SIGTERM, SIGINT or SIGHUP drains: no more claims, the commands
- * that run may end, jobs not begun with are given back.  The second, or SIGQUIT, or the end of --drain-timeout,
- * releases: the commands are stopped and their jobs given back.  The third
- * kills the commands and leaves the jobs to the end of their leases.
+ * that run may end, jobs not begun with are given back.  The second, or
+ * SIGQUIT, or the end of --drain-timeout, releases: the commands are stopped
+ * and their jobs given back.  The third kills the commands and leaves the jobs
+ * to the end of their leases.
  *
  * Heartbeats go before reports, and the first report before claims.  Where the
  * pool has more than one connection up, the last free one is kept for

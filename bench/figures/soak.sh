@@ -11,6 +11,7 @@ tables="'job_waiting', 'job_scheduled', 'job_ready', 'job_lease'"
 steady() {
 	local peak start pid
 	peak=$(bench 8 jobq_cycle -T $((minute / 3)))
+	sql -c CHECKPOINT
 	start=$EPOCHSECONDS
 	rm -f "$out/steady".*
 	bench 8 jobq_cycle -T $(($3 * minute)) -R "$(awk "BEGIN { print $peak * $2 }")" \
@@ -49,7 +50,8 @@ verdicts() {
 	figure "$2: p99, last minute / third" ratio "$3" "$1: p99, last" "$1: p99, third"
 }
 
-# every five minutes, so that one begins in neither of the minutes compared
+# every five minutes, counted from the one before each load, so that none begins
+# in the minutes compared
 sql -c 'ALTER SYSTEM SET checkpoint_timeout = 300' -c 'SELECT pg_reload_conf()' >/dev/null
 
 fresh
