@@ -17,9 +17,11 @@ steady() {
 	bench 8 jobq_cycle -T $(($3 * minute)) -R "$(awk "BEGIN { print $peak * $2 }")" \
 		-l --log-prefix="$out/steady" --sampling-rate=0.2 >"$out/steady-rate" &
 	pid=$!
-	sleep $((3 * minute))
+	sleep $((2 * minute))
+	sample "$1: stolen, third" "$(stolen $minute)"
 	sizes "$1: size, third"
-	sleep $((($3 - 3) * minute - 2))
+	sleep $((($3 - 4) * minute))
+	sample "$1: stolen, last" "$(stolen $((minute - 2)))"
 	sizes "$1: size, last"
 	wait "$pid"
 	minutes "$1" 3 third $start
@@ -32,6 +34,19 @@ steady() {
 # sizes SAMPLE
 sizes() {
 	sample "$1" "$(sql -c "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relname IN ($tables)")"
+}
+
+# stolen SECONDS: percent of the processors' time that the host of this machine
+# gave to others
+stolen() {
+	local before
+	before=$(ticks)
+	sleep "$1"
+	echo "$before $(ticks)" | awk '{ print 100 * ($3 - $1) / ($4 - $2) }'
+}
+
+ticks() {
+	awk '/^cpu / { print $9, $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /proc/stat
 }
 
 # minutes NAME N SAMPLE START: rate and 99th percentile of the Nth minute
@@ -48,6 +63,8 @@ minutes() {
 verdicts() {
 	figure "$2: jobs/s, last minute / third" ratio '>=0.95' "$1: rate, last" "$1: rate, third"
 	figure "$2: p99, last minute / third" ratio "$3" "$1: p99, last" "$1: p99, third"
+	figure "$2: processor given to others, third minute" % - "$1: stolen, third"
+	figure "$2: processor given to others, last minute" % - "$1: stolen, last"
 }
 
 # every five minutes, counted from the one before each load, so that none begins

@@ -11,15 +11,14 @@ for clients in 8 32; do
 		settle
 		sample "jobq $clients" "$(bench "$clients" jobq_one -T "$seconds")"
 		sample "plain $clients" "$(bench "$clients" plain_one -T "$seconds")"
-		[ "$clients" -eq 32 ] || continue
-		sync=$(bench 32 hot -T "$seconds")
-		async=$(PGOPTIONS='-c synchronous_commit=off' bench 32 hot -T "$seconds")
-		sample 'bare update, synchronous' "$sync"
-		sample 'bare update, asynchronous' "$async"
-		sample 'bound' "$(awk "BEGIN { print 1 / (1 / $async + 1 / $sync) }")"
+		sync=$(bench "$clients" hot -T "$seconds")
+		async=$(PGOPTIONS='-c synchronous_commit=off' bench "$clients" hot -T "$seconds")
+		sample "bound $clients" "$(awk "BEGIN { print 1 / (1 / $async + 1 / $sync) }")"
 	done
 	figure "claim + complete, one each, $clients clients" jobs/s - "jobq $clients"
 done
 figure 'claim + complete, one each, 8 clients, / plain SQL' ratio '>=2.2' 'jobq 8' 'plain 8'
 figure 'claim + complete, one each, 32 clients, / plain SQL' ratio '>=3.8' 'jobq 32' 'plain 32'
-figure 'claim + complete, one each, 32 clients, / bound of bare updates' ratio '>=0.75' 'jobq 32' bound
+figure 'claim + complete, one each, 32 clients, / bound of bare updates' ratio '>=0.75' 'jobq 32' 'bound 32'
+figure 'bound of bare updates, 8 clients, / plain SQL' ratio - 'bound 8' 'plain 8'
+figure 'bound of bare updates, 32 clients, / plain SQL' ratio - 'bound 32' 'plain 32'
