@@ -48,6 +48,7 @@ SELECT parent = :waits AS waits, parent = :past AS past, parent = :none AS none 
 SELECT job_submit('expired', queue => 'submit_expired', expires_at => '2000-01-01') AS expired \gset
 SELECT job_submit('child of expired', queue => 'submit_expired', depends_on => ARRAY[:expired]) AS expired2 \gset
 SELECT count(*) FROM job_claim('submit_expired');
+CALL job_wait(:expired2, '1 min');
 SELECT kind, state, attempt, error FROM job_status WHERE queue = 'submit_expired' ORDER BY id;
 
 -- names as long as they can be, and odd ones
