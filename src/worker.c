@@ -551,6 +551,7 @@ jobq_worker_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(oid, InvalidOid, 0);
 	fix_settings();
+	ConfigReloadPending = true; /* a reload before our handler was there is lost */
 	wait_event = jobq_wait_event("JobqWorker");
 
 	jobq_due_init();

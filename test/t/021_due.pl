@@ -265,6 +265,16 @@ becomes($id, 'ready', 'the sweep finds what was changed by hand');
 $node->append_conf('postgresql.conf', 'jobq.sweep_interval = 1h');
 $node->reload;
 
+# A worker that starts while the configuration is reloaded gets no signal.
+$node->append_conf('postgresql.conf', 'jobq.sweep_interval = 300ms');
+$client->rows("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE backend_type = 'jobq worker'");
+poll_until(sub { backend_pids($node, '^jobq worker$', "state = 'idle'") });
+$id = $client->value(q{SELECT job_submit('x', run_at => now() + interval '1 h')});
+$client->rows("UPDATE job_scheduled SET run_at = now() - interval '1 s' WHERE job_id = $id");
+becomes($id, 'ready', 'a worker begins with the configuration as it is');
+$node->append_conf('postgresql.conf', 'jobq.sweep_interval = 1h');
+$node->reload;
+
 # It comes to an end, and begins again, where positions are far on.
 $client->rows('CREATE DATABASE far');
 my $far_away = JobqClient->new($node, dbname => 'far');
