@@ -573,6 +573,15 @@ sub load
 	return;
 }
 
+# Until when a claim whose end was not acknowledged was in force for certain: what
+# was sent may have arrived, and an attempt with a timeout ends by itself.
+sub certain_end
+{
+	my ($claim) = @_;
+	return 0 if $claim->{timeout};
+	return min($claim->{end} // $claim->{until}, $claim->{until});
+}
+
 # Claims {id, token, attempt, from, end or until} of which two were in force at
 # the same time, or were the same attempt.  crashes: as above.
 sub overlaps
@@ -591,7 +600,7 @@ sub overlaps
 			# the attempt was lost with its claim, and is made again
 			next if $before->{attempt} == $after->{attempt} && may_be_lost($before, $p{crashes});
 			push @found, "$what have the wrong order" if $before->{attempt} >= $after->{attempt};
-			my $until = $before->{end} // ($before->{timeout} ? 0 : $before->{until});
+			my $until = $before->{ended} ? $before->{end} : certain_end($before);
 			push @found, sprintf('%s overlap by %.3f s', $what, $until - $after->{from}) if $after->{from} < $until;
 		}
 	}

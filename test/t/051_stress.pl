@@ -115,11 +115,14 @@ push @logs, run_clients(60, scalar(@JobqLoad::QUEUES), sub {
 	my ($i) = @_;
 	my $client = JobqClient->new($node, name => "taker $i");
 	my @claims;
-	while (my @rows = $client->retry_rows("SELECT job_id, token, attempt, extract(epoch FROM lease_until) "
+	while (my @rows = $client->retry_rows("SELECT job_id, token, attempt, extract(epoch FROM lease_until), args ? 'timeout' "
 			  . "FROM job_claim('$JobqLoad::QUEUES[$i]', 'taker $i', " . (1 + int(rand(20))) . ", '1 h')"))
 	{
 		push @claims, map {
-			+{ id => $_->[0], token => $_->[1], attempt => $_->[2], until => $_->[3], from => time, name => "taker $i" }
+			+{
+				id => $_->[0], token => $_->[1], attempt => $_->[2], until => $_->[3], timeout => $_->[4] eq 't',
+				from => time, name => "taker $i"
+			}
 		} @rows;
 	}
 	foreach my $claim (@claims)
