@@ -72,7 +72,7 @@ extern Size jobq_database_size(void);
 extern int	jobq_database_count(void);
 extern JobqDatabase *jobq_database_at(int i);
 extern JobqDatabase *jobq_database_find(Oid database, bool create);
-extern bool jobq_database_evict(JobqDatabase *db, bool gone);
+extern bool jobq_database_evict(JobqDatabase *db, bool barred);
 extern JobqDatabase *jobq_my_database(bool create);
 extern void jobq_database_poke(JobqDatabase *db, uint32 flags);
 extern TimestampTz jobq_database_low(JobqDatabase *db);

@@ -12,7 +12,7 @@
  * A refill takes its snapshot after it has announced itself under the lane's
  * lock; rows that are offered between that and its publication limit what it
  * publishes: a floor that was lowered stays, and the end stays before the first
- * row that was offered.
+ * row that was offered, or evicted, and is not in the ring.
  *
  * What is missing is late, not lost: the background worker's sweep scans what
  * lies below the floors and makes the ring look again.
@@ -239,7 +239,7 @@ refill(JobqCall *call, JobqLane *l)
 	int64		lane = l->lane;
 
 	l->refiller = MyProcPid;
-	l->arrived = jobq_key_last;
+	l->left_out = jobq_key_last;
 	l->floors->dropped = false;
 	for (int i = 0; i < l->floors->n; i++)
 		l->floors->floors[i].offered = PG_INT64_MAX;
@@ -261,9 +261,9 @@ refill(JobqCall *call, JobqLane *l)
 
 		publish_floors(l, &found, enough ? end.priority : PG_INT16_MIN - 1);
 		l->more = enough;
-		if (jobq_compare_keys(l->arrived, end) <= 0 &&
-			jobq_compare_keys(l->arrived, jobq_key_last) < 0)
-			end = jobq_key_before(l->arrived);
+		if (jobq_compare_keys(l->left_out, end) <= 0 &&
+			jobq_compare_keys(l->left_out, jobq_key_last) < 0)
+			end = jobq_key_before(l->left_out);
 		if (jobq_compare_keys(end, l->end) > 0)
 			l->end = end;
 		for (uint32 i = 0; i < found.n; i++)

@@ -99,9 +99,10 @@ wanted_database(Node *stmt)
 	if (name == NULL)
 		return InvalidOid;
 	database = get_database_oid(name, true);
-	if (!OidIsValid(database) || database == MyDatabaseId)
+	if (!OidIsValid(database))
 		return InvalidOid;
-	if (IsA(stmt, CreatedbStmt) ? !may_copy(database) : !jobq_owns_database(database))
+	if (IsA(stmt, CreatedbStmt) ? !may_copy(database) :
+		database == MyDatabaseId || !jobq_owns_database(database))
 		return InvalidOid;
 	return database;
 }

@@ -353,6 +353,15 @@ jobq_lane_open(int64 lane, const JobqReady *origin)
  * ----------------
  */
 
+/* The ring ends before this row, which a refill under way may not have seen. */
+static void
+end_before(JobqLane *l, JobqKey key)
+{
+	l->end = jobq_key_before(key);
+	if (jobq_compare_keys(key, l->left_out) < 0)
+		l->left_out = key;
+}
+
 /* Remove the candidates after the end. */
 static void
 cut_ring(JobqLane *l)
@@ -387,11 +396,11 @@ jobq_lane_insert(JobqLane *l, const JobqCandidate *c)
 	{
 		if (low == l->n)
 		{
-			l->end = jobq_key_before(key);
+			end_before(l, key);
 			return;
 		}
 		l->n--;
-		l->end = jobq_key_before(jobq_candidate_key(jobq_candidate(l, l->n)));
+		end_before(l, jobq_candidate_key(jobq_candidate(l, l->n)));
 	}
 	if (low < l->n / 2)
 	{
@@ -426,14 +435,13 @@ jobq_lane_offer(const JobqReady *r)
 	jobq_floors_lower(l->floors, key, l->refiller != 0);
 	if (jobq_compare_keys(key, l->end) > 0)
 	{
-		if (jobq_compare_keys(key, l->arrived) < 0)
-			l->arrived = key;
+		if (jobq_compare_keys(key, l->left_out) < 0)
+			l->left_out = key;
 	}
 	else if (r->many)
 	{
-		l->end = jobq_key_before(key);
+		end_before(l, key);
 		cut_ring(l);
-		l->arrived = key;
 	}
 	else
 		jobq_lane_insert(l, &c);

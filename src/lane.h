@@ -21,7 +21,8 @@ typedef struct JobqLane
 	TimestampTz used_at;
 
 	int			refiller;		/* pid, 0: none */
-	JobqKey		arrived;		/* first row offered since then, after end */
+	JobqKey		left_out;		/* since then, the first row that was offered
+								 * or evicted and is not in the ring */
 	ConditionVariable refilled;
 
 	bool		more;			/* the last refill stopped because it had

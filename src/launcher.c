@@ -197,9 +197,8 @@ review_slots(void)
 			memset(m, 0, sizeof(Managed));
 			m->database = database;
 		}
-		if (list_member_oid(all_databases, database))
-			jobq_database_evict(db, false);
-		else if (jobq_database_evict(db, true))
+		if (jobq_database_evict(db, !list_member_oid(eligible, database)) &&
+			!list_member_oid(all_databases, database))
 			jobq_beats_forget_database(database);
 	}
 	for (int i = 0; i < jobq_database_count(); i++)

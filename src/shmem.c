@@ -250,16 +250,16 @@ jobq_database_find(Oid database, bool create)
 	return db;
 }
 
-/* For the launcher: free a slot that nobody needs; gone: the database is not there. */
+/* For the launcher: free a slot that nobody needs; barred: the database can have no worker. */
 bool
-jobq_database_evict(JobqDatabase *db, bool gone)
+jobq_database_evict(JobqDatabase *db, bool barred)
 {
 	bool		free;
 
 	LWLockAcquire(databases_lock, LW_EXCLUSIVE);
 	SpinLockAcquire(&db->mutex);
 	free = db->worker_pid == 0 && db->suspended == 0 &&
-		(gone || (db->state == DATABASE_NONE && pg_atomic_read_u32(&db->poke) == 0));
+		(barred || (db->state == DATABASE_NONE && pg_atomic_read_u32(&db->poke) == 0));
 	SpinLockRelease(&db->mutex);
 	if (free)
 	{

@@ -41,7 +41,7 @@
 #include "background.h"
 
 #define BEATS			100		/* heartbeats that one step of a sweep takes */
-#define LOCK_TIMEOUT_MS	200		/* for the first row of a round that is locked */
+#define LOCK_TIMEOUT_MS	200		/* at most, for the first row of a round that is locked */
 #define RETRY_FIRST		(100 * INT64CONST(1000))	/* delays of what failed */
 #define RETRY_MAX		(60 * USECS_PER_SEC)
 #define LOG_INTERVAL	(60 * USECS_PER_SEC)	/* between messages on one row */
@@ -85,7 +85,8 @@ jobq_worker_run(JobqTransaction work, void *arg, bool async)
 		Oid			user;
 		int			context;
 
-		LockTimeout = waited ? 1 : LOCK_TIMEOUT_MS;
+		/* in a deadlock it is this worker that gives up */
+		LockTimeout = waited ? 1 : Max(Min(LOCK_TIMEOUT_MS, DeadlockTimeout / 2), 1);
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());

@@ -24,8 +24,9 @@
  *	  lost with it: it drew the transaction id and no WAL was written but its own
  *	  (jobq.async_claim).  A crash that loses it leaves the job ready and the
  *	  token void.
- * 4. PREPARE TRANSACTION forgets the announcements; COMMIT PREPARED, in
- *	  whatever session, makes the worker sweep and the waiters look (hooks.c).
+ * 4. PREPARE TRANSACTION gives back what was taken (who gets a row that it deletes
+ *	  passes over it) and forgets the rest; COMMIT PREPARED, in whatever session,
+ *	  makes the worker sweep and the waiters look (hooks.c).
  */
 #include "postgres.h"
 
@@ -471,11 +472,8 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 			committed = false;
 			restore_commit();
-			if (event == XACT_EVENT_ABORT)
-			{
-				jobq_handout_at_abort();
-				give_back(0);
-			}
+			jobq_handout_at_abort();
+			give_back(0);
 			if (anything)
 				forget();
 			jobq_waiter_at_abort();

@@ -148,6 +148,7 @@ $client->rows('CREATE DATABASE copy TEMPLATE uno');
 databases_are('copy postgres uno', 'CREATE DATABASE TEMPLATE', 2);
 $client->rows('CREATE DATABASE copy_by_file TEMPLATE = uno STRATEGY = file_copy');
 $uno = client('uno');
+is($uno->query('CREATE DATABASE copy_of_own TEMPLATE uno')->{sqlstate}, undef, 'a copy of the database that one is in');
 ok(within(5, sub { $uno->value("SELECT state FROM job_status WHERE id = $due") eq 'ready' }),
 	'the worker of the template works on');
 my $copy = client('copy');
@@ -160,7 +161,7 @@ ok(within(5, sub { $copy->value("SELECT state FROM job_status WHERE id = $due") 
 	'... until it is used');
 $copy->disconnect;
 $uno->disconnect;
-$client->rows("DROP DATABASE $_") foreach qw(copy copy_by_file);
+$client->rows("DROP DATABASE $_") foreach qw(copy copy_by_file copy_of_own);
 databases_are('postgres uno', 'the copies are dropped', 2);
 
 # A template has no worker, and one that was released has again.
@@ -296,6 +297,10 @@ foreach my $db (grep { $_ ne 'postgres' } @all)
 	$client->rows("DROP DATABASE $db") unless $db eq 't4';
 }
 ok(within(10, sub { databases() eq 'postgres t4' }), 'a free slot is given away') || diag(databases());
+$client->rows('DROP DATABASE t4');
+$client->rows('CREATE DATABASE t5');
+client('t5')->rows('CREATE EXTENSION jobq');
+databases_are('postgres t5', '... and not kept by the template of a new database', 10);
 $client->disconnect;
 $node->stop;
 

@@ -256,6 +256,16 @@ $client->rows("ROLLBACK TO s; SELECT job_submit('x', queue => 'p2')");
 is($client->query("PREPARE TRANSACTION 'p'")->{sqlstate}, undef, '... unless it was rolled back');
 $client->rows("ROLLBACK PREPARED 'p'");
 
+# A claim that met a locked job and got nothing can be; the job is there for others.
+$client->rows(q{SELECT job_submit('x', queue => 'p3')});
+$other->rows('BEGIN; SELECT FROM job_ready FOR UPDATE');
+$client->rows('BEGIN');
+is($client->value("SELECT count(*) FROM job_claim('p3')"), 0, 'a locked job is not claimed');
+$client->rows("CREATE TABLE prepared (); PREPARE TRANSACTION 'p'");
+$other->rows('ROLLBACK');
+is($other->value("SELECT count(*) FROM job_claim('p3')"), 1, '... but by others, once it can be');
+$client->rows("ROLLBACK PREPARED 'p'");
+
 # The sweep finds what was written behind our back.
 $node->append_conf('postgresql.conf', 'jobq.sweep_interval = 200ms');
 $node->reload;

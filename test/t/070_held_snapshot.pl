@@ -17,7 +17,11 @@ srand($seed);
 
 # The serializable holder makes the server keep what every serializable
 # transaction since has read; the default is too little for that.
-my $node = jobq_node('snapshot', conf => "autovacuum_naptime = 1s\nmax_pred_locks_per_transaction = 2048");
+my $node = jobq_node('snapshot', conf => <<'EOC');
+autovacuum_naptime = 1s
+max_pred_locks_per_transaction = 2048
+jobq.sweep_interval = 1h
+EOC
 my $c = JobqClient->new($node);
 
 # Something old before all begins: a reader, and one that has an xid.
@@ -38,6 +42,23 @@ while (my ($row) = $c->rows("SELECT job_id, job_complete(job_id, token) FROM job
 	push @got, $row->[0];
 }
 is("@got", "@order", 'jobs come in order');
+
+# A refill that takes long, over what a claim past the hand-out has left dead,
+# while more jobs come than there is room for: none may be forgotten.
+$c->rows("SELECT job_submit('dead', queue => 'refill') FROM generate_series(1, 100000)");
+$c->rows("SELECT count(job_complete(job_id, token)) FROM job_claim('refill', max_jobs => 600)");
+$c->rows('BEGIN ISOLATION LEVEL REPEATABLE READ');
+$c->rows("SELECT count(job_complete(job_id, token)) FROM job_claim('refill', max_jobs => 100000)");
+$c->rows('COMMIT');
+my $claimer = JobqClient->new($node);
+$claimer->rows("SELECT job_claim('empty')");
+$claimer->send("SELECT job_complete(job_id, token) FROM job_claim('refill')");
+$c->rows("SELECT job_submit('late', queue => 'refill', priority => $_) FROM generate_series(1, 300)") foreach 1, 2;
+my $there = 600 - @{ $claimer->receive->{rows} };
+is($c->value("SELECT count(job_complete(job_id, token)) FROM job_claim('refill', max_jobs => 1000)"),
+	$there, 'what came during a refill is there');
+$claimer->disconnect;
+
 my $cycles = 0;
 my $id = $c->value("SELECT job_submit('again and again', queue => 'cycle')");
 foreach (1 .. 1000)
