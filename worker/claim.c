@@ -26,7 +26,7 @@
 /* By name: a type that gets another column would void the prepared statement. */
 #define CLAIM_COLUMNS \
 	"SELECT job_id, token, attempt, kind, args, inputs, key," \
-	" pg_catalog.date_part('epoch', lease_until - pg_catalog.clock_timestamp()) AS lease FROM "
+	" pg_catalog.date_part('epoch', lease_until - pg_catalog.statement_timestamp()) AS lease FROM "
 
 static Conn *wait_conn;
 static bool calls;				/* waits by CALL, not by LISTEN */
@@ -37,9 +37,11 @@ static Buf	timeout;
 static bool call_running;		/* on the waiting connection */
 static bool claim_running;		/* on the pool */
 static int	asked;				/* how many jobs claim_running may bring */
+static Usec asked_at;
 static int	claimed;			/* since the start */
 static bool work_likely;		/* claim at once */
 static Usec call_sent;
+static Usec lease_asked_at;
 static Usec poll_at;
 static Usec retry_at;			/* after an error */
 static int	failures;
@@ -237,7 +239,7 @@ lease_reply(Conn *conn, PGresult *res, void *arg)
 	(void) conn;
 	job->lease_asked = false;
 	if (res && result_ok(res) && PQntuples(res) == 1)
-		job_set_lease(job, seconds(PQgetvalue(res, 0, 0)));
+		job_set_lease(job, lease_asked_at, seconds(PQgetvalue(res, 0, 0)));
 }
 
 static void
@@ -269,11 +271,12 @@ call_reply(Conn *conn, PGresult *res, void *arg)
 	}
 	claimed++;
 	work_likely = true;
-	job = job_start(res, 0, 0, draining);
+	job = job_start(res, 0, now, 0, draining);
 
 	/* Only the server's clock tells how long the lease is. */
 	lease_until = PQgetvalue(res, 0, PQfnumber(res, "lease_until"));
 	job->lease_asked = true;
+	lease_asked_at = now;
 	conn_send(conn, lease_reply, job, 1, &lease_until,
 			  "SELECT pg_catalog.date_part('epoch', $1::timestamptz - pg_catalog.clock_timestamp())");
 }
@@ -340,7 +343,7 @@ claim_reply(Conn *conn, PGresult *res, void *arg)
 	if (n >= asked)
 		work_likely = true;
 	for (int row = 0; row < n; row++)
-		job_start(res, row, seconds(PQgetvalue(res, row, PQfnumber(res, "lease"))), draining);
+		job_start(res, row, asked_at, seconds(PQgetvalue(res, row, PQfnumber(res, "lease"))), draining);
 }
 
 /* Claim on a connection of the pool, if that is what is to be done. */
@@ -352,6 +355,7 @@ claim_send(Conn *conn, Usec now)
 	if (!work_likely || !may_claim(now))
 		return false;
 	asked = capacity();
+	asked_at = now;
 	values[0] = queues.data;
 	values[1] = opt.worker;
 	values[2] = num(asked);

@@ -64,11 +64,13 @@ heartbeat_interval(const Job *job)
 	return interval < MIN_HEARTBEAT ? MIN_HEARTBEAT : interval;
 }
 
+/* The lease is this long, counted from a time at which it had begun at most. */
 void
-job_set_lease(Job *job, Usec lease)
+job_set_lease(Job *job, Usec from, Usec lease)
 {
 	job->lease = lease > 0 ? lease : 1;
-	job->heartbeat_at = job->heartbeat_sent + heartbeat_interval(job);
+	job->kept_until = from + job->lease;
+	job->heartbeat_at = from + heartbeat_interval(job);
 }
 
 static char *
@@ -136,16 +138,15 @@ job_begin(Job *job, const char *args, const char *inputs)
 }
 
 /*
- * Take a job that was claimed, and start its command if there is room; or,
- * where the worker is leaving, give it back.
+ * Take a job that was claimed by a statement sent then, and start its command
+ * if there is room; or, where the worker is leaving, give it back.
  */
 Job *
-job_start(const PGresult *res, int row, Usec lease, bool release)
+job_start(const PGresult *res, int row, Usec sent, Usec lease, bool release)
 {
 	Job		   *job = xmalloc(sizeof(*job));
 	const char *args = field(res, row, "args");
 	const char *inputs = field(res, row, "inputs");
-	Usec		now = now_usec();
 
 	if (args == NULL)
 		args = "{}";
@@ -154,10 +155,11 @@ job_start(const PGresult *res, int row, Usec lease, bool release)
 	job->attempt = field_copy(res, row, "attempt");
 	job->kind = field_copy(res, row, "kind");
 	job->key = field_copy(res, row, "key");
-	job->started = job->heartbeat_sent = now;
-	job->heartbeat_at = now + heartbeat_interval(job);
+	job->started = now_usec();
+	job->heartbeat_sent = sent;
+	job->heartbeat_at = sent + heartbeat_interval(job);
 	if (lease > 0)
-		job_set_lease(job, lease);
+		job_set_lease(job, sent, lease);
 	child_init(&job->child);
 	*jobs_end = job;
 	jobs_end = &job->next;
@@ -166,7 +168,7 @@ job_start(const PGresult *res, int row, Usec lease, bool release)
 	nqueued++;
 	if (release)
 		job_report(job, REPORT_RELEASE);
-	else if (nqueued == 1 && nrunning < opt.concurrency)
+	else if (nqueued == 1 && nrunning < opt.concurrency && (lease == 0 || job->started < job->kept_until))
 		job_begin(job, args, inputs);
 	else
 	{
@@ -176,13 +178,17 @@ job_start(const PGresult *res, int row, Usec lease, bool release)
 	return job;
 }
 
-/* Begin with those that have waited longest, as far as there is room. */
+/*
+ * Begin with those that have waited longest, as far as there is room.  One
+ * whose lease may have run out, as when the worker was cut off from the server,
+ * may run elsewhere by now: it waits for a heartbeat to be accepted.
+ */
 static void
 begin_queued(void)
 {
 	for (Job *job = jobs; job && nqueued > 0 && nrunning < opt.concurrency; job = job->next)
 	{
-		if (job->phase != JOB_QUEUED)
+		if (job->phase != JOB_QUEUED || now_usec() >= job->kept_until)
 			continue;
 		job_begin(job, job->args, job->inputs);
 		free(job->args);
@@ -317,6 +323,7 @@ heartbeat_reply(Conn *conn, PGresult *res, void *arg)
 	if (result_ok(res))
 	{
 		job->heartbeat_at = job->heartbeat_sent + heartbeat_interval(job);
+		job->kept_until = job->heartbeat_sent + (job->lease > 0 ? job->lease : opt.heartbeat);
 		if (PQntuples(res) == 1 && strcmp(PQgetvalue(res, 0, 0), "f") == 0)
 			job_stop(job, STOP_CANCELLED);
 	}

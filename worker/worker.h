@@ -300,6 +300,7 @@ typedef struct Job
 	Usec		started;
 	Usec		deadline;		/* by --timeout */
 	Usec		lease;			/* its length, 0 while not known */
+	Usec		kept_until;		/* no other worker has it before, by our clock */
 	Usec		heartbeat_at;
 	Usec		heartbeat_sent;
 	bool		heartbeat_busy;
@@ -319,8 +320,8 @@ extern int	njobs;
 extern int	nqueued;
 extern int	nrunning;
 
-extern Job *job_start(const PGresult *res, int row, Usec lease, bool release);
-extern void job_set_lease(Job *job, Usec lease);
+extern Job *job_start(const PGresult *res, int row, Usec sent, Usec lease, bool release);
+extern void job_set_lease(Job *job, Usec from, Usec lease);
 extern bool job_send_heartbeat(Conn *conn, Usec now);
 extern void job_report(Job *job, Report report);
 extern void jobs_heartbeat_now(Usec now);

@@ -297,6 +297,44 @@ ok(poll_until(sub { !process_lives($pid) }), '... and kills the command');
 $worker->signal('TERM');
 $worker->ends_with(0, 'leaves');
 
+# Jobs that have not begun when their leases may have run out: after a time
+# without the server they wait for their heartbeats.
+my @prefetch = (@held, '--prefetch', '5', '--lease', '1s', '--max-jobs', '4');
+@jobs = map { submit($node, q{'held'}) } 1 .. 4;
+$worker = start_worker($node, @prefetch);
+started($jobs[0]);
+ok($worker->wait_for_log(qr/event=draining reason=max-jobs/), 'one runs, three wait');
+$node->stop('fast');
+my $stopped = time;
+poll_until(sub { time > $stopped + 1 });
+let_go($_) foreach @jobs;
+ok($worker->wait_for_log(qr/event=job_ended job=$jobs[0]\b/), 'it ends after their leases');
+ok($worker->wait_for_log(qr/job_ended.*connection_failed/s), 'the server is still away');
+$node->start;
+$worker->ends_with(0, 'the server is back');
+is(states(@jobs), 'succeeded 1, succeeded 1, succeeded 1, succeeded 1', 'all have succeeded');
+$log = slurp_file($worker->{log});
+like($log, qr/job_ended job=$jobs[0]\b.*event=connected conn=pool.*event=job_started job=$jobs[1]\b/s,
+	'... and the next began only then');
+
+# ... and if another worker may have them they never begin.
+@jobs = map { submit($node, q{'held', backoff => '1 h'}) } 1 .. 4;
+$worker = start_worker($node, @prefetch);
+$pid = started($jobs[0]);
+ok($worker->wait_for_log(qr/event=draining reason=max-jobs/), 'one runs, three wait');
+$worker->signal('STOP');
+let_go($_) foreach @jobs;
+ok(poll_until(sub { !process_lives($pid) }), 'it ends while the worker is stopped');
+ok($node->poll_query_until('postgres', sprintf(
+			q{SELECT count(*) = 4 FROM job_attempts WHERE outcome = 'lost' AND job_id IN (%s)}, join(',', @jobs))),
+	'all leases run out');
+$worker->signal('CONT');
+$worker->ends_with(0, 'the worker goes on');
+$log = slurp_file($worker->{log});
+is_deeply([ $log =~ /event=job_started job=(\d+)/g ], [ $jobs[0] ], '... and does not begin with them');
+is(scalar(() = $log =~ /event=lease_lost/g), 3, '... which it is told are lost');
+$node->safe_psql('postgres', "SELECT job_cancel($_)") foreach @jobs;
+
 # SIGKILL of the worker.
 $job = submit($node, q{'held', lease => '1 s', backoff => '10 ms'});
 $worker = start_worker($node, @held);
