@@ -28,6 +28,9 @@
 	"SELECT job_id, token, attempt, kind, args, inputs, key," \
 	" pg_catalog.date_part('epoch', lease_until - pg_catalog.statement_timestamp()) AS lease FROM "
 
+#define CLAIM_MAX 1000			/* at once, so that it takes no part of a
+								 * lease */
+
 static Conn *wait_conn;
 static bool calls;				/* waits by CALL, not by LISTEN */
 static Buf	queues;				/* the queue, or an array of them */
@@ -105,7 +108,7 @@ static int
 capacity(void)
 {
 	int			most = opt.concurrency + opt.prefetch;
-	int			n = most - nrunning - nqueued;
+	int			n = most - jobs[JOB_RUNNING].n - jobs[JOB_QUEUED].n;
 
 	/* Reports that the server is slow to take must not pile up. */
 	if (n > 2 * most - njobs)
@@ -144,16 +147,23 @@ claim_idle_since(Usec now)
 	return idle_since;
 }
 
+/* Have half of those that were prefetched begun, or is there much to get? */
+static bool
+worth_it(int room)
+{
+	return room > 0 && (room >= CLAIM_MAX || jobs[JOB_QUEUED].n <= opt.prefetch / 2);
+}
+
 /*
- * Claims are made neither while leaving, nor without room for a job or before
- * half of those that were prefetched have begun, nor too soon after a claim
- * that failed.
+ * Claims are made neither while leaving, nor without room for enough jobs, nor
+ * too soon after a claim that failed, nor while those that are held take all
+ * there is to keep them.
  */
 static bool
 may_claim(Usec now)
 {
 	return !draining && !call_running && !claim_running && now >= retry_at &&
-		capacity() > 0 && nqueued <= opt.prefetch / 2;
+		worth_it(capacity()) && !beats_late(now);
 }
 
 /* Is it an error that goes away? */
@@ -239,7 +249,7 @@ lease_reply(Conn *conn, PGresult *res, void *arg)
 	(void) conn;
 	job->lease_asked = false;
 	if (res && result_ok(res) && PQntuples(res) == 1)
-		job_set_lease(job, lease_asked_at, seconds(PQgetvalue(res, 0, 0)));
+		beat_set_lease(job, lease_asked_at, seconds(PQgetvalue(res, 0, 0)));
 }
 
 static void
@@ -354,7 +364,7 @@ claim_send(Conn *conn, Usec now)
 
 	if (!work_likely || !may_claim(now))
 		return false;
-	asked = capacity();
+	asked = capacity() < CLAIM_MAX ? capacity() : CLAIM_MAX;
 	asked_at = now;
 	values[0] = queues.data;
 	values[1] = opt.worker;

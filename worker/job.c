@@ -1,10 +1,11 @@
 /*
  * job.c
- *		The jobs held: running their commands and keeping their leases.
+ *		The jobs held: from the claim to the outcome.
  *
  * QUEUED -> RUNNING -> REPORTING -> DONE.  A job leaves QUEUED when there is
  * room to run it, RUNNING when nothing of its command runs any more, and
- * REPORTING by its report (report.c).  The list is in the order of the claims.
+ * REPORTING by its report (report.c).  A list for each, in the order in which
+ * they came there, so that jobs that wait are in nobody's way.
  */
 #include "worker.h"
 
@@ -12,12 +13,8 @@
 #include <string.h>
 #include <sys/wait.h>
 
-Job		   *jobs = NULL;
+JobList		jobs[JOB_PHASES];
 int			njobs = 0;
-int			nqueued = 0;
-int			nrunning = 0;
-
-static Job **jobs_end = &jobs;	/* where the next is put */
 
 static const Kind *
 find_kind(const char *name)
@@ -35,11 +32,37 @@ find_kind(const char *name)
 }
 
 static void
+list_append(JobList *list, Job *job)
+{
+	job->prev = list->last;
+	job->next = NULL;
+	*(list->last ? &list->last->next : &list->first) = job;
+	list->last = job;
+	list->n++;
+}
+
+static void
+list_remove(JobList *list, Job *job)
+{
+	*(job->prev ? &job->prev->next : &list->first) = job->next;
+	*(job->next ? &job->next->prev : &list->last) = job->prev;
+	list->n--;
+}
+
+static void
 set_phase(Job *job, JobPhase phase)
 {
-	nqueued += (phase == JOB_QUEUED) - (job->phase == JOB_QUEUED);
-	nrunning += (phase == JOB_RUNNING) - (job->phase == JOB_RUNNING);
+	list_remove(&jobs[job->phase], job);
 	job->phase = phase;
+	list_append(&jobs[phase], job);
+}
+
+/* The job is over, or not ours any more. */
+void
+job_done(Job *job)
+{
+	set_phase(job, JOB_DONE);
+	beat_pause(job);
 }
 
 /* The outcome is known: report it as soon as a connection is free. */
@@ -51,26 +74,6 @@ job_report(Job *job, Report report)
 	job->report_at = 0;
 	while (job->error.len > 0 && job->error.data[job->error.len - 1] == '\n')
 		job->error.data[--job->error.len] = '\0';
-}
-
-/* Half a heartbeat late must not cost the lease, nor must one that is lost. */
-static Usec
-heartbeat_interval(const Job *job)
-{
-	Usec		interval = opt.heartbeat;
-
-	if (job->lease > 0 && job->lease / 3 < interval)
-		interval = job->lease / 3;
-	return interval < MIN_HEARTBEAT ? MIN_HEARTBEAT : interval;
-}
-
-/* The lease is this long, counted from a time at which it had begun at most. */
-void
-job_set_lease(Job *job, Usec from, Usec lease)
-{
-	job->lease = lease > 0 ? lease : 1;
-	job->kept_until = from + job->lease;
-	job->heartbeat_at = from + heartbeat_interval(job);
 }
 
 static char *
@@ -156,19 +159,16 @@ job_start(const PGresult *res, int row, Usec sent, Usec lease, bool release)
 	job->kind = field_copy(res, row, "kind");
 	job->key = field_copy(res, row, "key");
 	job->started = now_usec();
-	job->heartbeat_sent = sent;
-	job->heartbeat_at = sent + heartbeat_interval(job);
+	beat_start(job, sent);
 	if (lease > 0)
-		job_set_lease(job, sent, lease);
+		beat_set_lease(job, sent, lease);
 	child_init(&job->child);
-	*jobs_end = job;
-	jobs_end = &job->next;
+	list_append(&jobs[JOB_QUEUED], job);
 	njobs++;
-	job->phase = JOB_QUEUED;
-	nqueued++;
 	if (release)
 		job_report(job, REPORT_RELEASE);
-	else if (nqueued == 1 && nrunning < opt.concurrency && (lease == 0 || job->started < job->kept_until))
+	else if (jobs[JOB_QUEUED].n == 1 && jobs[JOB_RUNNING].n < opt.concurrency &&
+			 (lease == 0 || job->started < job->kept_until))
 		job_begin(job, args, inputs);
 	else
 	{
@@ -186,9 +186,12 @@ job_start(const PGresult *res, int row, Usec sent, Usec lease, bool release)
 static void
 begin_queued(void)
 {
-	for (Job *job = jobs; job && nqueued > 0 && nrunning < opt.concurrency; job = job->next)
+	Job		   *next;
+
+	for (Job *job = jobs[JOB_QUEUED].first; job && jobs[JOB_RUNNING].n < opt.concurrency; job = next)
 	{
-		if (job->phase != JOB_QUEUED || now_usec() >= job->kept_until)
+		next = job->next;
+		if (now_usec() >= job->kept_until)
 			continue;
 		job_begin(job, job->args, job->inputs);
 		free(job->args);
@@ -208,7 +211,7 @@ job_finish(Job *job)
 	switch (job->stop)
 	{
 		case STOP_LOST:
-			set_phase(job, JOB_DONE);
+			job_done(job);
 			return;
 		case STOP_RELEASE:
 			job_report(job, REPORT_RELEASE);
@@ -256,7 +259,7 @@ job_finish(Job *job)
 }
 
 /* Begin to end a command before its time, or do not begin with it. */
-static void
+void
 job_stop(Job *job, StopReason reason)
 {
 	static const char *const names[] = {
@@ -281,105 +284,53 @@ job_stop(Job *job, StopReason reason)
 		child_stop(&job->child, now_usec());
 }
 
+static void
+stop_list(const JobList *list, StopReason reason)
+{
+	Job		   *next;
+
+	for (Job *job = list->first; job; job = next)
+	{
+		next = job->next;
+		job_stop(job, reason);
+	}
+}
+
 /* Give back what was not begun with. */
 void
 jobs_release_queued(void)
 {
-	for (Job *job = jobs; job; job = job->next)
-	{
-		if (job->phase == JOB_QUEUED)
-			job_stop(job, STOP_RELEASE);
-	}
+	stop_list(&jobs[JOB_QUEUED], STOP_RELEASE);
 }
 
 void
 jobs_stop_all(StopReason reason)
 {
-	for (Job *job = jobs; job; job = job->next)
-		job_stop(job, reason);
+	stop_list(&jobs[JOB_QUEUED], reason);
+	stop_list(&jobs[JOB_RUNNING], reason);
 }
 
 /*
- * heartbeats
+ * several jobs in one statement
  */
 
-/*
- * A job whose command has ended keeps its lease too, as long as its report
- * is not accepted; but what becomes of it is then the report's to find out.
- */
-static void
-heartbeat_reply(Conn *conn, PGresult *res, void *arg)
+Batch *
+batch_create(int size)
 {
-	Job		   *job = arg;
-	Usec		now = now_usec();
-
-	(void) conn;
-	job->heartbeat_busy = false;
-	if (res == NULL)
-	{
-		job->heartbeat_at = now;
-		return;
-	}
-	if (result_ok(res))
-	{
-		job->heartbeat_at = job->heartbeat_sent + heartbeat_interval(job);
-		job->kept_until = job->heartbeat_sent + (job->lease > 0 ? job->lease : opt.heartbeat);
-		if (PQntuples(res) == 1 && strcmp(PQgetvalue(res, 0, 0), "f") == 0)
-			job_stop(job, STOP_CANCELLED);
-	}
-	else
-	{
-		char	   *msg = result_message(res);
-
-		job->heartbeat_at = now + heartbeat_interval(job) / 2;
-		if (job->phase <= JOB_RUNNING)
-			log_event(LOG_WARNING, state_is_refusal(result_state(res)) ? "lease_lost" : "heartbeat_failed",
-					  "job", job->id, "sqlstate", result_state(res), "error", msg, (char *) NULL);
-		if (state_is_refusal(result_state(res)))
-			job_stop(job, STOP_LOST);
-		free(msg);
-	}
+	return xmalloc(offsetof(Batch, jobs) + (size_t) size * sizeof(Job *));
 }
 
-static bool
-heartbeat_wanted(const Job *job)
-{
-	return job->phase != JOB_DONE && job->stop != STOP_LOST &&
-		!job->heartbeat_busy && !job->report_busy;
-}
-
-/* Send the heartbeat that is most overdue. */
-bool
-job_send_heartbeat(Conn *conn, Usec now)
-{
-	Job		   *due = NULL;
-	const char *values[2];
-
-	for (Job *job = jobs; job; job = job->next)
-	{
-		if (heartbeat_wanted(job) && job->heartbeat_at <= now &&
-			(due == NULL || job->heartbeat_at < due->heartbeat_at))
-			due = job;
-	}
-	if (due == NULL)
-		return false;
-	due->heartbeat_busy = true;
-	due->heartbeat_sent = now;
-	values[0] = due->id;
-	values[1] = due->token;
-	conn_call(conn, heartbeat_reply, due, 2, values, "SELECT @.job_heartbeat($1, $2)");
-	return true;
-}
-
-/* The server is back: do not leave it in doubt about what runs. */
+/* Their ids and tokens, as arrays. */
 void
-jobs_heartbeat_now(Usec now)
+batch_arrays(const Batch *batch, Buf *ids, Buf *tokens)
 {
-	for (Job *job = jobs; job; job = job->next)
+	for (int i = 0; i < batch->njobs; i++)
 	{
-		if (job->phase <= JOB_RUNNING)
-			note_time(&job->heartbeat_at, now);
+		buf_element(ids, batch->jobs[i]->id);
+		buf_element(tokens, batch->jobs[i]->token);
 	}
+	buf_puts(ids, "}");
+	buf_puts(tokens, "}");
 }
 
 /*
@@ -389,10 +340,8 @@ jobs_heartbeat_now(Usec now)
 void
 jobs_io(void)
 {
-	for (Job *job = jobs; job; job = job->next)
+	for (Job *job = jobs[JOB_RUNNING].first; job; job = job->next)
 	{
-		if (job->phase != JOB_RUNNING)
-			continue;
 		child_io(&job->child);
 		if (job->child.out.len > STDOUT_MAX)
 			job_stop(job, STOP_OUTPUT);
@@ -403,10 +352,11 @@ jobs_io(void)
 void
 jobs_tick(Usec now)
 {
-	for (Job *job = jobs; job; job = job->next)
+	Job		   *next;
+
+	for (Job *job = jobs[JOB_RUNNING].first; job; job = next)
 	{
-		if (job->phase != JOB_RUNNING)
-			continue;
+		next = job->next;
 		if (now >= job->deadline)
 			job_stop(job, STOP_TIMEOUT);
 		child_tick(&job->child, now);
@@ -424,21 +374,17 @@ jobs_tick(Usec now)
 Usec
 jobs_timer(Usec now, bool sendable)
 {
-	Usec		timer = USEC_NEVER;
+	Usec		timer = sendable ? beats_timer(now) : USEC_NEVER;
 
-	for (Job *job = jobs; job; job = job->next)
+	for (Job *job = jobs[JOB_RUNNING].first; job; job = job->next)
 	{
-		if (job->phase == JOB_RUNNING)
-		{
-			if (job->stop == STOP_NONE)
-				note_time(&timer, job->deadline);
-			note_time(&timer, child_timer(&job->child));
-		}
-		if (!sendable)
-			continue;
-		if (heartbeat_wanted(job) && job->heartbeat_at > now)
-			note_time(&timer, job->heartbeat_at);
-		if (job->phase == JOB_REPORTING && !job->report_busy && job->report_at > now)
+		if (job->stop == STOP_NONE)
+			note_time(&timer, job->deadline);
+		note_time(&timer, child_timer(&job->child));
+	}
+	for (Job *job = jobs[JOB_REPORTING].first; job && sendable; job = job->next)
+	{
+		if (!job->report_busy && job->report_at > now)
 			note_time(&timer, job->report_at);
 	}
 	return timer;
@@ -447,6 +393,7 @@ jobs_timer(Usec now, bool sendable)
 static void
 job_free(Job *job)
 {
+	list_remove(&jobs[job->phase], job);
 	child_free(&job->child);
 	buf_free(&job->error);
 	free(job->id);
@@ -457,41 +404,29 @@ job_free(Job *job)
 	free(job->args);
 	free(job->inputs);
 	free(job);
+	njobs--;
 }
 
 /* Let go of jobs that are over, unless a reply still refers to them. */
 void
 jobs_sweep(void)
 {
-	Job		  **link = &jobs;
+	Job		   *next;
 
-	while (*link)
+	for (Job *job = jobs[JOB_DONE].first; job; job = next)
 	{
-		Job		   *job = *link;
-
-		if (job->phase == JOB_DONE && !job->heartbeat_busy && !job->report_busy && !job->lease_asked)
-		{
-			*link = job->next;
-			if (jobs_end == &job->next)
-				jobs_end = link;
-			njobs--;
+		next = job->next;
+		if (!job->heartbeat_busy && !job->report_busy && !job->lease_asked)
 			job_free(job);
-		}
-		else
-			link = &job->next;
 	}
 }
 
 void
 jobs_free_all(void)
 {
-	while (jobs)
+	for (int phase = 0; phase < JOB_PHASES; phase++)
 	{
-		Job		   *job = jobs;
-
-		jobs = job->next;
-		job_free(job);
+		while (jobs[phase].first)
+			job_free(jobs[phase].first);
 	}
-	jobs_end = &jobs;
-	njobs = nqueued = nrunning = 0;
 }

@@ -8,10 +8,10 @@
  * and their jobs given back.  The third kills the commands and leaves the jobs
  * to the end of their leases.
  *
- * Heartbeats go before reports, and the first report before claims.  Where the
- * pool has more than one connection up, the last free one is kept for
- * heartbeats, so that reports that take long cannot cost the other jobs their
- * leases.
+ * Heartbeats and other statements take turns, and the first report goes before
+ * claims.  Where the pool has more than one connection up, the last free one is
+ * kept for heartbeats, so that reports that take long cannot cost the other jobs
+ * their leases.
  */
 #include "worker.h"
 
@@ -229,7 +229,7 @@ watch_all(void)
 	watch_conn(&wait_conn);
 	for (int i = 0; i < opt.pool; i++)
 		watch_conn(&pool[i]);
-	for (Job *job = jobs; job; job = job->next)
+	for (Job *job = jobs[JOB_RUNNING].first; job; job = job->next)
 	{
 		Child	   *child = &job->child;
 
@@ -251,7 +251,7 @@ handle_all(void)
 {
 	if (slot_ready(0))
 		take_signals();
-	for (Job *job = jobs; job; job = job->next)
+	for (Job *job = jobs[JOB_RUNNING].first; job; job = job->next)
 	{
 		Child	   *child = &job->child;
 
@@ -286,6 +286,21 @@ send_work(Conn *conn, Usec now)
 	return report_send(conn, now) || claim_send(conn, now);
 }
 
+/* Send what is due, with heartbeats and work by turns if there are both. */
+static bool
+send_next(Conn *conn, Usec now, bool may_work)
+{
+	static bool beat_before = false;
+
+	if (beat_before && may_work && send_work(conn, now))
+	{
+		beat_before = false;
+		return true;
+	}
+	beat_before = beat_send(conn, now);
+	return beat_before || (may_work && send_work(conn, now));
+}
+
 /* Send what is due.  Is a connection of the pool left for what comes due? */
 static bool
 send_all(Usec now)
@@ -305,8 +320,7 @@ send_all(Usec now)
 
 		if (conn->state != CONN_IDLE)
 			continue;
-		if (job_send_heartbeat(conn, now) ||
-			((idle > 1 || up == 1) && send_work(conn, now)))
+		if (send_next(conn, now, idle > 1 || up == 1))
 			idle--;
 		else
 			break;
@@ -319,7 +333,7 @@ static void
 pool_ready(Conn *conn)
 {
 	(void) conn;
-	jobs_heartbeat_now(now_usec());
+	beats_now(now_usec());
 }
 
 static void
@@ -477,6 +491,7 @@ worker_run(void)
 	for (int i = 0; i < opt.pool; i++)
 		conn_close(&pool[i]);
 	jobs_free_all();
+	beats_end();
 	claim_end();
 	free(pool);
 	free(pfds);

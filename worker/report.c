@@ -24,18 +24,6 @@
 #include <string.h>
 
 #define BATCH_BYTES (1024 * 1024)	/* of results or errors together */
-#define LOCK_TIMEOUT "250ms"
-
-/* The arguments of a function are computed before it begins. */
-#define MANY_IDS \
-	"CASE WHEN pg_catalog.set_config('lock_timeout', '" LOCK_TIMEOUT "', true) <> ''" \
-	" THEN $1::pg_catalog.int8[] END"
-
-typedef struct Batch
-{
-	int			njobs;
-	Job		   *jobs[];
-} Batch;
 
 static int	in_flight = 0;		/* statements */
 
@@ -52,7 +40,7 @@ report_accepted(Job *job, const char *state)
 	bool		cancelled = strcmp(state, "cancelled") == 0;
 	char	   *first;
 
-	job->phase = JOB_DONE;
+	job_done(job);
 	if (opt.once)
 		claim_again();
 	if (job->report == REPORT_COMPLETE)
@@ -76,7 +64,7 @@ report_refused(Job *job, const char *state, const char *msg)
 {
 	log_event(LOG_WARNING, "report_refused", "job", job->id, "kind", job->kind,
 			  "sqlstate", state, "error", msg, (char *) NULL);
-	job->phase = JOB_DONE;
+	job_done(job);
 }
 
 /* The server does not take this result or this text, and never will. */
@@ -159,6 +147,7 @@ report_reply(Conn *conn, PGresult *res, void *arg)
 			report_answered(job, res, now);
 		else
 			batch_answered(job, res, i);
+		beat_resume(job);
 	}
 	free(batch);
 }
@@ -181,8 +170,7 @@ payload(const Job *job)
 static bool
 is_due(const Job *job, Usec now)
 {
-	return job->phase == JOB_REPORTING && !job->report_busy && !job->heartbeat_busy &&
-		job->report_at <= now;
+	return !job->report_busy && !job->heartbeat_busy && job->report_at <= now;
 }
 
 /* The report that has been due longest. */
@@ -191,7 +179,7 @@ most_overdue(Usec now)
 {
 	Job		   *due = NULL;
 
-	for (Job *job = jobs; job; job = job->next)
+	for (Job *job = jobs[JOB_REPORTING].first; job; job = job->next)
 	{
 		if (is_due(job, now) && (due == NULL || job->report_at < due->report_at))
 			due = job;
@@ -203,18 +191,18 @@ most_overdue(Usec now)
 static bool
 same_sort(const Job *a, const Job *b)
 {
-	return a->report == b->report && a->report != REPORT_RELEASE &&
-		!a->report_alone && !b->report_alone && a->retry_in == b->retry_in;
+	return a->report == b->report && !a->report_alone && !b->report_alone &&
+		a->retry_in == b->retry_in;
 }
 
 /* That job, and others that can go with it. */
 static Batch *
 make_batch(Job *first, Usec now)
 {
-	Batch	   *batch = xmalloc(offsetof(Batch, jobs) + (size_t) njobs * sizeof(Job *));
+	Batch	   *batch = batch_create(jobs[JOB_REPORTING].n);
 	size_t		bytes = 0;
 
-	for (Job *job = jobs; job; job = job->next)
+	for (Job *job = jobs[JOB_REPORTING].first; job; job = job->next)
 	{
 		size_t		len;
 
@@ -225,6 +213,7 @@ make_batch(Job *first, Usec now)
 			continue;
 		bytes += len;
 		job->report_busy = true;
+		beat_pause(job);
 		batch->jobs[batch->njobs++] = job;
 	}
 	return batch;
@@ -255,55 +244,37 @@ send_one(Conn *conn, Batch *batch)
 }
 
 static void
-add_element(Buf *array, const char *value)
-{
-	buf_puts(array, array->len == 0 ? "{" : ",");
-	if (value == NULL)
-	{
-		buf_puts(array, "NULL");
-		return;
-	}
-	buf_puts(array, "\"");
-	while (*value)
-	{
-		size_t		plain = strcspn(value, "\"\\");
-
-		buf_append(array, value, plain);
-		value += plain;
-		if (*value)
-			buf_printf(array, "\\%c", *value++);
-	}
-	buf_puts(array, "\"");
-}
-
-static void
 send_many(Conn *conn, Batch *batch)
 {
 	const Job  *first = batch->jobs[0];
 	Buf			arrays[3] = {{0}};
 	const char *values[5];
 
+	batch_arrays(batch, &arrays[0], &arrays[1]);
 	for (int i = 0; i < batch->njobs; i++)
-	{
-		const Job  *job = batch->jobs[i];
-
-		add_element(&arrays[0], job->id);
-		add_element(&arrays[1], job->token);
-		add_element(&arrays[2], payload(job));
-	}
+		buf_element(&arrays[2], payload(batch->jobs[i]));
+	buf_puts(&arrays[2], "}");
 	for (int i = 0; i < 3; i++)
-	{
-		buf_puts(&arrays[i], "}");
 		values[i] = arrays[i].data;
-	}
 	values[3] = first->report == REPORT_FAIL ? "true" : "false";
 	values[4] = first->retry_in;
-	if (first->report == REPORT_COMPLETE)
-		conn_call(conn, report_reply, batch, 3, values,
-				  "SELECT accepted, '' FROM @.job_complete_many(" MANY_IDS ", $2, $3)");
-	else
-		conn_call(conn, report_reply, batch, 5, values,
-				  "SELECT accepted, state FROM @.job_fail_many(" MANY_IDS ", $2, $3, $4, $5)");
+	switch (first->report)
+	{
+		case REPORT_COMPLETE:
+			conn_call(conn, report_reply, batch, 3, values,
+					  "SELECT accepted, '' FROM @.job_complete_many(" MANY_IDS ", $2, $3)");
+			break;
+		case REPORT_FAIL:
+		case REPORT_FAIL_FINALLY:
+			conn_call(conn, report_reply, batch, 5, values,
+					  "SELECT accepted, state FROM @.job_fail_many(" MANY_IDS ", $2, $3, $4, $5)");
+			break;
+		case REPORT_RELEASE:
+			conn_call(conn, report_reply, batch, 2, values,
+					  "SELECT true, '' FROM unnest(" MANY_IDS ", $2::pg_catalog.int8[]) AS b (id, token),"
+					  " @.job_release(b.id, b.token)");
+			break;
+	}
 	for (int i = 0; i < 3; i++)
 		buf_free(&arrays[i]);
 }

@@ -90,6 +90,29 @@ buf_printf(Buf *buf, const char *fmt,...)
 	free(str);
 }
 
+/* Append a value to an array, which "}" is to end. */
+void
+buf_element(Buf *array, const char *value)
+{
+	buf_puts(array, array->len == 0 ? "{" : ",");
+	if (value == NULL)
+	{
+		buf_puts(array, "NULL");
+		return;
+	}
+	buf_puts(array, "\"");
+	while (*value)
+	{
+		size_t		plain = strcspn(value, "\"\\");
+
+		buf_append(array, value, plain);
+		value += plain;
+		if (*value)
+			buf_printf(array, "\\%c", *value++);
+	}
+	buf_puts(array, "\"");
+}
+
 void
 buf_free(Buf *buf)
 {

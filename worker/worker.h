@@ -58,7 +58,7 @@ typedef int64_t Usec;
 #define RETRY_MAX (10 * USEC_PER_SEC)	/* of a statement the server refused */
 #define CANCEL_REPEAT (1 * USEC_PER_SEC)
 #define GIVE_UP_AFTER (10 * USEC_PER_SEC)	/* on the server, when leaving */
-#define MAX_PREPARED 8			/* statements of a connection */
+#define MAX_PREPARED 16			/* statements of a connection */
 #define UNKNOWN_KIND_DELAY "30 s"
 
 #define STDERR_KEEP (64 * 1024)
@@ -126,6 +126,7 @@ extern void *xrealloc(void *ptr, size_t size);
 extern char *xstrdup(const char *str);
 extern void buf_append(Buf *buf, const char *data, size_t len);
 extern void buf_puts(Buf *buf, const char *str);
+extern void buf_element(Buf *array, const char *value);
 extern void buf_printf(Buf *buf, const char *fmt,...) __attribute__((format(printf, 2, 3)));
 extern void buf_free(Buf *buf);
 extern Usec now_usec(void);
@@ -266,6 +267,8 @@ typedef enum JobPhase
 	JOB_DONE
 } JobPhase;
 
+#define JOB_PHASES (JOB_DONE + 1)
+
 typedef enum StopReason
 {
 	STOP_NONE,
@@ -286,6 +289,7 @@ typedef enum Report
 
 typedef struct Job
 {
+	struct Job *prev;			/* in the list of its phase */
 	struct Job *next;
 	char	   *id;
 	char	   *token;
@@ -301,9 +305,11 @@ typedef struct Job
 	Usec		deadline;		/* by --timeout */
 	Usec		lease;			/* its length, 0 while not known */
 	Usec		kept_until;		/* no other worker has it before, by our clock */
-	Usec		heartbeat_at;
+	Usec		heartbeat_at;	/* these five are beat.c's */
 	Usec		heartbeat_sent;
 	bool		heartbeat_busy;
+	int			beat_slot;		/* in its heap; 0: none */
+	int			beat_with;		/* how many may be in one statement with it */
 	Report		report;
 	Buf			error;
 	const char *retry_in;
@@ -315,16 +321,36 @@ typedef struct Job
 	bool		lease_asked;	/* its reply will refer to this job */
 } Job;
 
-extern Job *jobs;
+typedef struct JobList
+{
+	Job		   *first;
+	Job		   *last;
+	int			n;
+} JobList;
+
+/* Jobs of one statement. */
+typedef struct Batch
+{
+	int			njobs;
+	Job		   *jobs[];
+} Batch;
+
+#define LOCK_TIMEOUT "250ms"	/* where one locked job would hold up others */
+
+/* The arguments of a function are computed before it begins. */
+#define MANY_IDS \
+	"CASE WHEN pg_catalog.set_config('lock_timeout', '" LOCK_TIMEOUT "', true) <> ''" \
+	" THEN $1::pg_catalog.int8[] END"
+
+extern JobList jobs[JOB_PHASES];
 extern int	njobs;
-extern int	nqueued;
-extern int	nrunning;
 
 extern Job *job_start(const PGresult *res, int row, Usec sent, Usec lease, bool release);
-extern void job_set_lease(Job *job, Usec from, Usec lease);
-extern bool job_send_heartbeat(Conn *conn, Usec now);
 extern void job_report(Job *job, Report report);
-extern void jobs_heartbeat_now(Usec now);
+extern void job_done(Job *job);
+extern void job_stop(Job *job, StopReason reason);
+extern Batch *batch_create(int size);
+extern void batch_arrays(const Batch *batch, Buf *ids, Buf *tokens);
 extern void jobs_io(void);
 extern void jobs_tick(Usec now);
 extern void jobs_release_queued(void);
@@ -332,6 +358,18 @@ extern void jobs_stop_all(StopReason reason);
 extern Usec jobs_timer(Usec now, bool sendable);
 extern void jobs_sweep(void);
 extern void jobs_free_all(void);
+
+/* beat.c */
+
+extern void beat_start(Job *job, Usec sent);
+extern void beat_resume(Job *job);
+extern void beat_pause(Job *job);
+extern void beat_set_lease(Job *job, Usec from, Usec lease);
+extern bool beat_send(Conn *conn, Usec now);
+extern bool beats_late(Usec now);
+extern void beats_now(Usec now);
+extern Usec beats_timer(Usec now);
+extern void beats_end(void);
 
 /* report.c */
 

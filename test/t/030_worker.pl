@@ -268,6 +268,28 @@ append_to_file("$dir/early.$_", '') foreach @early[1, 2];
 $worker->ends_with(0, 'leaves');
 state_is($node, $_, 'succeeded', 'what ran has ended') foreach @early[1, 2];
 
+# Thousands are kept, too, also when one of them is not the worker's any more,
+# while others are run and reported; and are given back together.
+$node->safe_psql('postgres', "SELECT job_submit('m', queue => 'many') FROM generate_series(1, 8000)");
+$worker = start_worker($node, '--queue', 'many', '--concurrency', '2', '--prefetch', '7000', '--lease', '1s',
+	'--kind', 'm=sleep 0.01');
+$node->poll_query_until('postgres', q{SELECT count(*) > 5000 FROM job_status WHERE queue = 'many' AND state = 'running'});
+$job = $node->safe_psql('postgres', 'SELECT max(job_id) FROM job_lease');
+$node->safe_psql('postgres',
+	"SELECT job_fail(job_id, token, 'by hand', retry => false) FROM job_lease WHERE job_id = $job");
+ok($worker->wait_for_log(qr/event=lease_lost job=$job\b/), 'the worker learns that one of thousands is lost');
+my $until = $node->safe_psql('postgres', "SELECT clock_timestamp() + '2 s'");
+$node->poll_query_until('postgres', "SELECT clock_timestamp() > '$until'");
+is($node->safe_psql('postgres', q{SELECT count(*) FROM job_attempts WHERE outcome = 'lost'}), '0',
+	'... and keeps the others');
+cmp_ok($node->safe_psql('postgres', q{SELECT count(*) FROM job_status WHERE queue = 'many' AND state = 'succeeded'}),
+	'>', '50', '... while it runs them');
+$worker->signal('TERM');
+$worker->ends_with(0, 'leaves');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM job_status WHERE queue = 'many' AND state = 'running'}), '0',
+	'all were given back');
+$node->safe_psql('postgres', q{SELECT job_cancel(id) FROM job_status WHERE queue = 'many' AND state = 'ready'});
+
 # Several queues: by LISTEN.
 $worker = start_worker($node, '--queue', 'a', '--queue', 'b', '--concurrency', '2',
 	'--poll-interval', '1h', '--kind', 'echo=cat');
