@@ -189,7 +189,8 @@ conn_setup_done(Conn *conn, PGresult *res, void *arg)
 	{
 		Buf			msg = {0};
 
-		buf_printf(&msg, "extension \"jobq\" is not installed in database \"%s\"", PQdb(conn->pg));
+		buf_printf(&msg, "extension \"jobq\" is not installed in database \"%s\""
+				   " [CREATE EXTENSION jobq there, or name another by --dbname]", PQdb(conn->pg));
 		conn_extension_missing = true;
 		conn_lost(conn, "connection_failed", msg.data);
 		buf_free(&msg);

@@ -157,8 +157,8 @@ add_queue(const char *name)
 
 	if (len < 1 || len > MAX_QUEUE_NAME ||
 		name[strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")])
-		usage_error("--queue must be 1 to %d letters, digits, \"_\", \".\" or \"-\", not \"%s\"",
-					MAX_QUEUE_NAME, name);
+		usage_error("--queue must be 1 to %d letters, digits, \"_\", \".\" or \"-\", not \"%s\"%s",
+					MAX_QUEUE_NAME, name, strchr(name, ',') ? "; repeat --queue for several" : "");
 	for (int i = 0; i < opt.nqueues; i++)
 	{
 		if (strcmp(opt.queues[i], name) == 0)

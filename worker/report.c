@@ -69,11 +69,14 @@ report_refused(Job *job, const char *state, const char *msg)
 
 /* The server does not take this result or this text, and never will. */
 static void
-report_unacceptable(Job *job, const char *msg)
+report_unacceptable(Job *job, const char *state, const char *msg)
 {
 	if (job->report == REPORT_COMPLETE)
 	{
 		buf_printf(&job->error, "the command's output was refused as the result: %s", msg);
+		if (strcmp(state, "22P02") == 0)
+			buf_puts(&job->error, " [standard output must be one JSON text or nothing;"
+					 " write messages to standard error]");
 		buf_free(&job->child.out);
 		job_report(job, REPORT_FAIL_FINALLY);
 	}
@@ -101,7 +104,7 @@ report_answered(Job *job, const PGresult *res, Usec now)
 	if (state_is_refusal(state))
 		report_refused(job, state, msg);
 	else if ((state_in_class(state, "22") || state_in_class(state, "54")) && !job->error_ascii)
-		report_unacceptable(job, msg);
+		report_unacceptable(job, state, msg);
 	else
 	{
 		Usec		delay = backoff_delay(++job->report_failures, RETRY_MAX);

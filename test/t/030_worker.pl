@@ -128,7 +128,8 @@ is(job_field($node, $job, 'error'), "command exited with status 1\na?bc\303\244"
 $job = submit($node, q{'text'});
 state_is($node, $job, 'failed', 'output that is not JSON fails');
 like(job_field($node, $job, 'error'),
-	qr/^the command's output was refused as the result: invalid input syntax for type json/, '... with the reason');
+	qr/^the command's output was refused as the result: invalid input syntax for type json.*\[standard output must be one JSON text or nothing; write messages to standard error\]$/,
+	'... with the reason');
 is(job_field($node, $job, 'attempt'), '1', '... without retry');
 
 $job = submit($node, q{'nul'});

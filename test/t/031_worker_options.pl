@@ -37,6 +37,7 @@ my @cases = (
 	[ [ '--kind', 'k=:noop now' ], '--kind "k" names an unknown built-in handler ":noop now"' ],
 	[ [ '--kind', 'k=:' ], '--kind "k" names an unknown built-in handler ":"' ],
 	[ [ @kind, '--queue', 'a b' ], '--queue must be 1 to 50 letters, digits, "_", "." or "-", not "a b"' ],
+	[ [ @kind, '--queue', 'a,b' ], 'not "a,b"; repeat --queue for several' ],
 	[ [ @kind, '--queue', 'q' x 51 ], '--queue must be 1 to 50 letters' ],
 	[ [ @kind, '--queue', '' ], '--queue must be 1 to 50 letters' ],
 	[ [ @kind, '--queue', 'a', '--queue', 'a' ], '--queue "a" is given twice' ],

@@ -365,7 +365,7 @@ is($node->safe_psql('elsewhere', qq{SELECT state FROM "Job Queue".job_status WHE
 $worker = start_worker($node, @held, '--dbname', $node->connstr('template1'));
 $worker->ends_with(1, 'a database without the extension is an error');
 like(slurp_file($worker->{log}),
-	qr/extension \\"jobq\\" is not installed in database \\"template1\\"/, '... which is told');
+	qr/extension \\"jobq\\" is not installed in database \\"template1\\" \[CREATE EXTENSION jobq there, or name another by --dbname\]/, '... which is told');
 
 $node->stop;
 done_testing();
