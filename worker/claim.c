@@ -28,8 +28,7 @@
 	"SELECT job_id, token, attempt, kind, args, inputs, key," \
 	" pg_catalog.date_part('epoch', lease_until - pg_catalog.statement_timestamp()) AS lease FROM "
 
-#define CLAIM_MAX 1000			/* at once, so that it takes no part of a
-								 * lease */
+#define CLAIM_MAX 1000			/* so that a claim takes little of the leases */
 
 static Conn *wait_conn;
 static bool calls;				/* waits by CALL, not by LISTEN */

@@ -16,6 +16,10 @@
 JobList		jobs[JOB_PHASES];
 int			njobs = 0;
 
+#define BEGIN_MAX 20			/* commands, between which heartbeats are sent */
+
+static int	begun = 0;			/* of those */
+
 static const Kind *
 find_kind(const char *name)
 {
@@ -138,6 +142,14 @@ job_begin(Job *job, const char *args, const char *inputs)
 	job->started = now_usec();
 	job->deadline = opt.timeout > 0 ? job->started + opt.timeout : USEC_NEVER;
 	start_command(job, args, inputs);
+	begun += job->phase == JOB_RUNNING;
+}
+
+/* To start a process takes time, so a thousand are not started in one go. */
+static bool
+may_begin(void)
+{
+	return jobs[JOB_RUNNING].n < opt.concurrency && begun < BEGIN_MAX;
 }
 
 /*
@@ -167,7 +179,7 @@ job_start(const PGresult *res, int row, Usec sent, Usec lease, bool release)
 	njobs++;
 	if (release)
 		job_report(job, REPORT_RELEASE);
-	else if (jobs[JOB_QUEUED].n == 1 && jobs[JOB_RUNNING].n < opt.concurrency &&
+	else if (jobs[JOB_QUEUED].n == 1 && may_begin() &&
 			 (lease == 0 || job->started < job->kept_until))
 		job_begin(job, args, inputs);
 	else
@@ -188,7 +200,7 @@ begin_queued(void)
 {
 	Job		   *next;
 
-	for (Job *job = jobs[JOB_QUEUED].first; job && jobs[JOB_RUNNING].n < opt.concurrency; job = next)
+	for (Job *job = jobs[JOB_QUEUED].first; job && may_begin(); job = next)
 	{
 		next = job->next;
 		if (now_usec() >= job->kept_until)
@@ -364,6 +376,7 @@ jobs_tick(Usec now)
 			job_finish(job);
 	}
 	child_event = false;
+	begun = 0;
 	begin_queued();
 }
 
@@ -376,6 +389,8 @@ jobs_timer(Usec now, bool sendable)
 {
 	Usec		timer = sendable ? beats_timer(now) : USEC_NEVER;
 
+	if (begun >= BEGIN_MAX)
+		return now;
 	for (Job *job = jobs[JOB_RUNNING].first; job; job = job->next)
 	{
 		if (job->stop == STOP_NONE)
