@@ -41,7 +41,7 @@
 #include "background.h"
 
 #define BEATS			100		/* heartbeats that one step of a sweep takes */
-#define LOCK_TIMEOUT_MS	200		/* at most, for the first row of a round that is locked */
+#define LOCK_TIMEOUT_MS	200		/* at most, for a round's first locked row */
 #define RETRY_FIRST		(100 * INT64CONST(1000))	/* delays of what failed */
 #define RETRY_MAX		(60 * USECS_PER_SEC)
 #define LOG_INTERVAL	(60 * USECS_PER_SEC)	/* between messages on one row */
@@ -552,7 +552,7 @@ jobq_worker_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(oid, InvalidOid, 0);
 	fix_settings();
-	ConfigReloadPending = true; /* a reload before our handler was there is lost */
+	ConfigReloadPending = true; /* one before our handler was there is lost */
 	wait_event = jobq_wait_event("JobqWorker");
 
 	jobq_due_init();

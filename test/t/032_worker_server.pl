@@ -163,6 +163,8 @@ sub ended_together
 	my $worker = start_worker($node, @together, '--max-jobs', scalar(@jobs));
 	my @pids = map { started($_) } @jobs;
 	ok($worker->wait_for_log(qr/event=draining reason=max-jobs/), 'all run');
+	# each connection that comes up makes it send heartbeats
+	ok($worker->wait_for_log(qr/(?:event=connected.*){4}/s), '... and no more connections are to come');
 	$worker->signal('STOP');
 	let_go($_) foreach @jobs;
 	ok(poll_until(sub { !grep { process_lives($_) } @pids }), 'all commands have ended');
