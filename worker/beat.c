@@ -116,12 +116,12 @@ beat_start(Job *job, Usec sent)
 	beat_after(job, sent);
 }
 
-/* The lease is this long, counted from a time at which it had begun at most. */
+/* The lease lasts this long from then on. */
 void
 beat_set_lease(Job *job, Usec from, Usec lease)
 {
-	job->lease = lease > 0 ? lease : 1;
-	job->kept_until = from + job->lease;
+	job->kept_until = from + lease;
+	job->lease = lease > 3 * MIN_HEARTBEAT ? lease : 3 * MIN_HEARTBEAT;
 	beat_after(job, from);
 }
 

@@ -282,7 +282,10 @@ call_reply(Conn *conn, PGresult *res, void *arg)
 	work_likely = true;
 	job = job_start(res, 0, now, 0, draining);
 
-	/* Only the server's clock tells how long the lease is. */
+	/*
+	 * Only the server's clock tells how long the lease is; the job begins
+	 * then.
+	 */
 	lease_until = PQgetvalue(res, 0, PQfnumber(res, "lease_until"));
 	job->lease_asked = true;
 	lease_asked_at = now;

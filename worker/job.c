@@ -154,7 +154,8 @@ may_begin(void)
 
 /*
  * Take a job that was claimed by a statement sent then, and start its command
- * if there is room; or, where the worker is leaving, give it back.
+ * if there is room and its lease is known; or, where the worker is leaving, give
+ * it back.
  */
 Job *
 job_start(const PGresult *res, int row, Usec sent, Usec lease, bool release)
@@ -179,8 +180,7 @@ job_start(const PGresult *res, int row, Usec sent, Usec lease, bool release)
 	njobs++;
 	if (release)
 		job_report(job, REPORT_RELEASE);
-	else if (jobs[JOB_QUEUED].n == 1 && may_begin() &&
-			 (lease == 0 || job->started < job->kept_until))
+	else if (jobs[JOB_QUEUED].n == 1 && may_begin() && job->started < job->kept_until)
 		job_begin(job, args, inputs);
 	else
 	{

@@ -142,15 +142,19 @@ begin_release(const char *reason)
 	jobs_stop_all(STOP_RELEASE);
 }
 
+/* By a signal. */
 static void
 leave(const char *reason, bool at_once)
 {
+	static bool told = false;
+
 	if (releasing)
 		give_up = true;
-	else if (draining || at_once)
+	else if (told || at_once)
 		begin_release(reason);
 	else
 	{
+		told = true;
 		begin_drain(reason);
 		jobs_release_queued();
 	}
@@ -479,7 +483,8 @@ worker_run(void)
 				ever_up = ever_up || conn_up(&pool[i]);
 		}
 		sendable = send_all(now);
-		wait_for_events(next_timer(now_usec(), sendable), now_usec());
+		/* what has come due since is in the past, and ends the wait at once */
+		wait_for_events(next_timer(now, sendable), now_usec());
 	}
 
 	if (njobs > 0)

@@ -9,9 +9,9 @@
  * libpq does while a connection is begun.
  *
  * A job is *held* from the moment its claim is read until the server has
- * accepted its outcome, refused it, or the lease is known to be lost.  A job
- * that is claimed is started at once: the number of jobs that run and of jobs
- * asked for is never above --concurrency.  With those that have ended and are
+ * accepted its outcome, refused it, or the lease is known to be lost.  The
+ * number of jobs that run, wait to begin or are asked for is never above
+ * --concurrency and --prefetch together.  With those that have ended and are
  * still to be reported it is never above twice that.
  */
 #ifndef JOBQ_WORKER_H

@@ -92,8 +92,8 @@ sub _message
 			}
 		}
 		my $left = $end - time;
-		die "no answer from the server in time"
-		  if $left <= 0 || !IO::Select->new($self->{socket})->can_read($left);
+		die "no answer from the server in time" if $left <= 0;
+		IO::Select->new($self->{socket})->can_read($left) or next;    # a signal, or time is out
 		my $n = sysread($self->{socket}, $self->{buffer}, 65536, length $self->{buffer});
 		return unless $n;
 	}

@@ -216,6 +216,14 @@ $worker->ends_with(0, '--max-jobs ends the worker');
 is($node->safe_psql('postgres',
 	q{SELECT count(*) FROM job_status WHERE queue = 'max' AND state = 'succeeded'}), '3',
 	'... after that many');
+$job = submit($node, q{'held', queue => 'held'});
+$worker = start_worker($node, '--queue', 'held', '--max-jobs', '1', '--kind',
+	"held=until [ -e $dir/max ]; do sleep 0.05; done");
+ok($worker->wait_for_log(qr/event=draining reason=max-jobs/), 'a worker that takes no more');
+$worker->signal('TERM');
+append_to_file("$dir/max", '');
+$worker->ends_with(0, '... leaves by the first signal');
+is(job_field($node, $job, 'state'), 'succeeded', '... when its job has ended');
 $worker = start_worker($node, '--queue', 'max', '--exit-when-idle', '100ms', '--kind', 'm=true');
 $worker->ends_with(0, '--exit-when-idle ends the worker');
 is($node->safe_psql('postgres',

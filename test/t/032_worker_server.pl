@@ -337,6 +337,20 @@ is_deeply([ $log =~ /event=job_started job=(\d+)/g ], [ $jobs[0] ], '... and doe
 is(scalar(() = $log =~ /event=lease_lost/g), 3, '... which it is told are lost');
 $node->safe_psql('postgres', "SELECT job_cancel($_)") foreach @jobs;
 
+# The same with a job that comes while the worker waits for one.
+$worker = start_worker($node, @held, '--lease', '1s');
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
+	WHERE query ~ '^CALL' AND wait_event_type = 'Extension'}), 'a CALL waits');
+$worker->signal('STOP');
+$job = submit($node, q{'held', backoff => '1 h'});
+ok($node->poll_query_until('postgres', qq{SELECT lost = 1 FROM job_status WHERE id = $job}), 'its answer is late');
+$worker->signal('CONT');
+ok($worker->wait_for_log(qr/event=lease_lost job=$job\b/), '... and the lease lost');
+$worker->signal('TERM');
+$worker->ends_with(0, 'leaves');
+unlike(slurp_file($worker->{log}), qr/event=job_started/, '... and has not begun with it');
+$node->safe_psql('postgres', "SELECT job_cancel($job)");
+
 # SIGKILL of the worker.
 $job = submit($node, q{'held', lease => '1 s', backoff => '10 ms'});
 $worker = start_worker($node, @held);
