@@ -10,6 +10,7 @@ sql -c 'SET synchronous_commit = off' -c "SELECT count(job_submit('noop', bench_
 for ((round = 1; round <= rounds; round++)); do
 	settle
 	sample '16 queues' "$(bench 16 jobq_queues -T "$seconds" -D queues=16)"
+	settle
 	sample '1 queue' "$(bench 16 jobq_queues -T "$seconds" -D queues=1)"
 done
 figure 'claim + complete, 16 clients, 16 queues / 1 queue' ratio '>=1.0' '16 queues' '1 queue'

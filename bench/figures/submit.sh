@@ -5,8 +5,11 @@ fresh
 for ((round = 1; round <= rounds; round++)); do
 	sql -c CHECKPOINT
 	sample 'submit' "$(bench 32 jobq_submit -T "$seconds")"
+	sql -c CHECKPOINT
 	sample 'insert' "$(bench 32 plain_submit -T "$seconds")"
+	sql -c CHECKPOINT
 	sample 'submit_many' "$(bench 2 jobq_submit_many -T "$seconds")"
+	sql -c CHECKPOINT
 	sample 'insert many' "$(bench 2 plain_submit_many -T "$seconds")"
 done
 figure 'submit, one each, 32 clients' jobs/s - submit

@@ -10,7 +10,9 @@ for clients in 8 32; do
 	for ((round = 1; round <= rounds; round++)); do
 		settle
 		sample "jobq $clients" "$(bench "$clients" jobq_one -T "$seconds")"
+		sql -c CHECKPOINT
 		sample "plain $clients" "$(bench "$clients" plain_one -T "$seconds")"
+		sql -c CHECKPOINT
 		sync=$(bench "$clients" hot -T "$seconds")
 		async=$(PGOPTIONS='-c synchronous_commit=off' bench "$clients" hot -T "$seconds")
 		sample "bound $clients" "$(awk "BEGIN { print 1 / (1 / $async + 1 / $sync) }")"
