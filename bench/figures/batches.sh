@@ -8,6 +8,7 @@ plain_fill $((rounds * 8 * batches * 100))
 for ((round = 1; round <= rounds; round++)); do
 	settle
 	sample 'jobq batches' "$(bench 8 jobq_batch -t $batches)"
+	sql -c CHECKPOINT
 	sample 'plain batches' "$(bench 8 plain_batch -t $batches)"
 done
 figure 'claim + complete, batches of 100, 8 clients' batches/s - 'jobq batches'
