@@ -541,6 +541,42 @@ jobq_scan_end(JobqScan *scan)
 	r->spare[scan->which] = scan;
 }
 
+/* Would core not prune the page of a row, had the table no fillfactor?  A guess, as it is not locked. */
+static bool
+page_has_room(TupleTableSlot *slot)
+{
+	Page		page;
+
+	if (!TTS_IS_BUFFERTUPLE(slot))
+		return true;
+	page = BufferGetPage(((BufferHeapTupleTableSlot *) slot)->buffer);
+	return PageGetHeapFreeSpace(page) >= BLCKSZ / 10;
+}
+
+/*
+ * The next row of a scan, read where its index entry points to, if it stands
+ * there: unlike following the chain of its versions, that does not prune the
+ * page.  Below its fillfactor every page with a new version looks full, and
+ * each visit would prune what the one before it left; so that waits until
+ * the page fills up.
+ */
+static bool
+next_in_place(JobqScan *scan)
+{
+	ItemPointer tid;
+
+	while ((tid = index_getnext_tid(scan->desc, ForwardScanDirection)) != NULL)
+	{
+		if (table_tuple_fetch_row_version(scan->rel->rel, tid, scan->snapshot, scan->slot) &&
+			page_has_room(scan->slot))
+			return true;
+		ExecClearTuple(scan->slot); /* who prunes has the only pin */
+		if (index_fetch_heap(scan->desc, scan->slot))
+			return true;
+	}
+	return false;
+}
+
 /* The one row with the given key under a snapshot, or NULL; free it with jobq_slot_free(). */
 TupleTableSlot *
 jobq_find_in(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const Datum *keys,
@@ -549,7 +585,7 @@ jobq_find_in(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const 
 	JobqScan   *scan = jobq_scan_begin(call, table, which, nkeys, keys, snapshot);
 	TupleTableSlot *slot = NULL;
 
-	if (jobq_scan_next(scan))
+	if (table == JOBQ_JOB ? next_in_place(scan) : jobq_scan_next(scan) != NULL)
 	{
 		slot = table_slot_create(scan->rel->rel, NULL);
 		ExecCopySlot(slot, scan->slot);
