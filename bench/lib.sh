@@ -90,9 +90,9 @@ fill() {
 	wait "$pid"
 }
 
-# jobq_fill QUEUE JOBS: ready jobs with 100 bytes of arguments
+# jobq_fill QUEUES JOBS [PRIORITIES]: ready jobs with 100 bytes of arguments
 jobq_fill() {
-	fill bench_fill_jobq "'$1'," "$2"
+	fill bench_fill_jobq "'$1', ${3:-1}," "$2"
 }
 
 # plain_fill JOBS

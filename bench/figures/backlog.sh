@@ -1,43 +1,51 @@
 # shellcheck shell=bash disable=SC2154  # sourced by bench/run
-# What a claim takes with so many jobs ready, for jobq and for plain SQL, each
-# size in a database of its own.  The queues are filled in the order of size,
-# measured in rounds over all sizes.
+# What a claim takes with so many jobs ready, each size in a database of its
+# own: the queues are filled in the order of size, measured in rounds over all
+# sizes.  That of plain SQL takes as long to fill, so it stops at a million.
 
-sizes=(10000 100000)
+plain_sizes=(10000 100000)
+[ "$quick" -eq 1 ] || plain_sizes+=(1000000)
+sizes=("${plain_sizes[@]}")
 [ "$quick" -eq 1 ] || sizes+=(10000000)
-count=$((quick ? 500 : 1000))
+count=$((quick ? 500 : 3000))
 
 for size in "${sizes[@]}"; do
 	fresh "backlog_$size"
 	jobq_fill bench "$size"
-	plain_fill "$size"
+	[ "$size" -gt "${plain_sizes[-1]}" ] || plain_fill "$size"
 	sql -c 'VACUUM ANALYZE'
 done
 sql -c CHECKPOINT
 
-# claim_ms SCRIPT: mean latency
-claim_ms() {
-	awk "BEGIN { print 1000 / $(bench 1 "$1" -t $count) }"
+# claims PEER SIZE ...: a sample of each, the mean latency
+claims() {
+	local size
+	for size in "${@:2}"; do
+		export PGDATABASE=backlog_$size
+		sample "$1 claim of $size" "$(awk "BEGIN { print 1000 / $(bench 1 "$1_claim" -t $count) }")"
+	done
 }
 
 for ((round = 1; round <= rounds; round++)); do
-	for size in "${sizes[@]}"; do
-		export PGDATABASE=backlog_$size
-		sample "jobq claim of $size" "$(claim_ms jobq_claim)"
-		sample "plain claim of $size" "$(claim_ms plain_claim)"
-	done
+	claims jobq "${sizes[@]}"
+	claims plain "${plain_sizes[@]}"
 done
 
-for size in "${sizes[@]}"; do
-	figure "claim latency, $size ready" ms - "jobq claim of $size"
-	figure "claim latency, $size ready, plain SQL" ms - "plain claim of $size"
-	printf '%s\t%s\t%s\n' "$size" "$(value "claim latency, $size ready")" \
-		"$(value "claim latency, $size ready, plain SQL")" >>"$out/backlog.tsv"
-done
+# latencies PEER NAME SIZE ...: a figure and a line of the plot for each
+latencies() {
+	local size
+	for size in "${@:3}"; do
+		figure "claim latency, $size ready$2" ms - "$1 claim of $size"
+		printf '%s\t%s\n' "$size" "$(value "claim latency, $size ready$2")" >>"$out/backlog-$1.tsv"
+	done
+}
+
+latencies jobq '' "${sizes[@]}"
+latencies plain ', plain SQL' "${plain_sizes[@]}"
 figure "claim latency, ${sizes[-1]} ready / ${sizes[0]} ready" ratio '<=1.3' \
 	"jobq claim of ${sizes[-1]}" "jobq claim of ${sizes[0]}"
-figure "claim latency, plain SQL, ${sizes[-1]} ready / ${sizes[0]} ready" ratio - \
-	"plain claim of ${sizes[-1]}" "plain claim of ${sizes[0]}"
+figure "claim latency, plain SQL, ${plain_sizes[-1]} ready / ${plain_sizes[0]} ready" ratio - \
+	"plain claim of ${plain_sizes[-1]}" "plain claim of ${plain_sizes[0]}"
 export PGDATABASE=postgres
 for size in "${sizes[@]}"; do
 	sql -c "DROP DATABASE backlog_$size WITH (FORCE)"

@@ -16,8 +16,7 @@ mix() {
 }
 
 fresh
-sql -c 'SET synchronous_commit = off' -c "SELECT count(job_submit('noop', bench_args(), 'bench', priority => i % 3))
-	FROM generate_series(1, $((length * 25000))) i" >/dev/null
+jobq_fill bench $((length * 25000)) 3
 mix 'three priorities' jobq_one
 
 fresh

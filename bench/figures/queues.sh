@@ -5,8 +5,7 @@
 fresh
 jobs=$((rounds * seconds * 30000))
 jobq_fill bench0 $jobs
-sql -c 'SET synchronous_commit = off' -c "SELECT count(job_submit('noop', bench_args(), 'bench' || i % 16))
-	FROM generate_series(1, $jobs) i" >/dev/null
+jobq_fill "$(echo bench{0..15})" $jobs
 for ((round = 1; round <= rounds; round++)); do
 	settle
 	sample '16 queues' "$(bench 16 jobq_queues -T "$seconds" -D queues=16)"

@@ -10,5 +10,5 @@ set yrange [0:*]
 set grid ytics
 set key outside bottom center horizontal
 set datafile separator "\t"
-plot out.'/backlog.tsv' using 1:2 with linespoints linewidth 2 title 'jobq', \
-	'' using 1:3 with linespoints linewidth 2 title 'plain SQL'
+plot out.'/backlog-jobq.tsv' with linespoints linewidth 2 title 'jobq', \
+	out.'/backlog-plain.tsv' with linespoints linewidth 2 title 'plain SQL'

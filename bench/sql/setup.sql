@@ -4,13 +4,21 @@
 CREATE FUNCTION bench_args() RETURNS jsonb LANGUAGE sql IMMUTABLE
     RETURN jsonb_build_object('payload', repeat('x', 86));
 
-CREATE PROCEDURE bench_fill_jobq(queue text, jobs bigint) LANGUAGE plpgsql AS $$
+-- ready jobs over the queues, whose names are separated by blanks, and over the
+-- priorities from 0, up to a thousand in each call
+CREATE PROCEDURE bench_fill_jobq(queues text, priorities int, jobs bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    queue text[] := string_to_array(queues, ' ');
+    a_thousand jsonb := jsonb_agg(jsonb_build_object('kind', 'noop', 'args', bench_args(),
+        'queue', queue[i % cardinality(queue) + 1], 'priority', i % priorities)) FROM generate_series(1, 1000) i;
 BEGIN
-    WHILE jobs > 0 LOOP
-        PERFORM count(job_submit('noop', bench_args(), queue)) FROM generate_series(1, least(jobs, 50000));
+    WHILE jobs >= 1000 LOOP
+        PERFORM job_submit_many(a_thousand);
         COMMIT;
-        jobs := jobs - 50000;
+        jobs := jobs - 1000;
     END LOOP;
+    PERFORM job_submit_many(jsonb_path_query_array(a_thousand, '$[0 to $last]', jsonb_build_object('last', jobs - 1)))
+        WHERE jobs > 0;
 END $$;
 
 CREATE PROCEDURE bench_fill_plain(jobs bigint) LANGUAGE plpgsql AS $$
