@@ -550,7 +550,7 @@ page_has_room(TupleTableSlot *slot)
 	if (!TTS_IS_BUFFERTUPLE(slot))
 		return true;
 	page = BufferGetPage(((BufferHeapTupleTableSlot *) slot)->buffer);
-	return PageGetHeapFreeSpace(page) >= BLCKSZ / 10;
+	return !PageIsFull(page) && PageGetHeapFreeSpace(page) >= BLCKSZ / 10;
 }
 
 /*

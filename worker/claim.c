@@ -240,15 +240,22 @@ notified(Conn *conn)
  * CALL
  */
 
+/*
+ * Without an answer it is taken for the shortest there is, and for run out: the
+ * job begins with its first heartbeat.
+ */
 static void
 lease_reply(Conn *conn, PGresult *res, void *arg)
 {
 	Job		   *job = arg;
+	Usec		shortest = opt.lease > 0 ? opt.lease : MIN_LEASE;
 
 	(void) conn;
 	job->lease_asked = false;
 	if (res && result_ok(res) && PQntuples(res) == 1)
 		beat_set_lease(job, lease_asked_at, seconds(PQgetvalue(res, 0, 0)));
+	else
+		beat_set_lease(job, lease_asked_at - shortest, shortest);
 }
 
 static void

@@ -65,9 +65,11 @@ conn_forget(Conn *conn)
 	PQclear(conn->result);
 	PQfinish(conn->pg);
 	free(conn->schema);
+	free(conn->last_words);
 	conn->result = NULL;
 	conn->pg = NULL;
 	conn->schema = NULL;
+	conn->last_words = NULL;
 	conn->reply = NULL;
 	conn->preparing = NULL;
 	conn->nprepared = 0;
@@ -86,7 +88,8 @@ conn_lost(Conn *conn, const char *event, const char *msg)
 	bool		quiet;
 	char	   *text = trimmed(msg);
 
-	if (conn_up(conn) && now - conn->up_since > opt.reconnect_max)
+	/* An idle connection that is closed was well. */
+	if (conn->state == CONN_IDLE || (conn_up(conn) && now - conn->up_since > opt.reconnect_max))
 		conn->failures = 0;
 	conn->failures++;
 	delay = backoff_delay(conn->failures, opt.reconnect_max);
@@ -103,11 +106,31 @@ conn_lost(Conn *conn, const char *event, const char *msg)
 		reply(conn, NULL, arg);
 }
 
+/* Why the server closes a connection on which no statement runs comes as a notice. */
 static void
-ignore_notice(void *arg, const PGresult *res)
+take_notice(void *arg, const PGresult *res)
 {
-	(void) arg;
-	(void) res;
+	Conn	   *conn = arg;
+	const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
+
+	if (severity && strcmp(severity, "FATAL") == 0)
+	{
+		free(conn->last_words);
+		conn->last_words = xstrdup(PQresultErrorMessage(res));
+	}
+}
+
+/* The connection broke: for what the server said, or else what libpq says. */
+static void
+conn_broken(Conn *conn)
+{
+	const char *msg = PQerrorMessage(conn->pg);
+
+	if (conn->result && !result_ok(conn->result))
+		msg = PQresultErrorMessage(conn->result);
+	else if (conn->last_words)
+		msg = conn->last_words;
+	conn_lost(conn, "connection_lost", msg);
 }
 
 static void
@@ -134,7 +157,7 @@ conn_start(Conn *conn, Usec now)
 		conn_lost(conn, "connection_failed", PQerrorMessage(conn->pg));
 		return;
 	}
-	PQsetNoticeReceiver(conn->pg, ignore_notice, NULL);
+	PQsetNoticeReceiver(conn->pg, take_notice, conn);
 	conn->state = CONN_CONNECTING;
 	conn->polling = PGRES_POLLING_WRITING;
 	conn->connect_by = now + CONNECT_TIMEOUT;
@@ -281,10 +304,7 @@ conn_reply(Conn *conn)
 
 	if (result_means_lost(conn, res))
 	{
-		char	   *msg = xstrdup(res ? PQresultErrorMessage(res) : PQerrorMessage(conn->pg));
-
-		conn_lost(conn, "connection_lost", msg);
-		free(msg);
+		conn_broken(conn);
 		return;
 	}
 	conn->result = NULL;
@@ -358,7 +378,10 @@ conn_io(Conn *conn)
 	}
 	if (!PQconsumeInput(conn->pg))
 	{
-		conn_lost(conn, "connection_lost", PQerrorMessage(conn->pg));
+		/* what came before may say why */
+		while (!PQisBusy(conn->pg) && conn_take_result(conn))
+			;
+		conn_broken(conn);
 		return;
 	}
 	if (conn->flushing)
@@ -367,7 +390,7 @@ conn_io(Conn *conn)
 
 		if (rc < 0)
 		{
-			conn_lost(conn, "connection_lost", PQerrorMessage(conn->pg));
+			conn_broken(conn);
 			return;
 		}
 		conn->flushing = rc > 0;
@@ -411,7 +434,7 @@ conn_begun(Conn *conn, bool ok)
 
 	conn->flushing = rc > 0;
 	if (rc < 0)
-		conn_lost(conn, "connection_lost", PQerrorMessage(conn->pg));
+		conn_broken(conn);
 }
 
 /* Send a statement.  If that fails, the reply function hears of it at once. */

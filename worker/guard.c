@@ -123,11 +123,21 @@ guard_leave(void)
 	close(guard_fd);
 }
 
+/* Has the guardian ended, though we have not? */
+bool
+guard_died(void)
+{
+	if (guard_pid <= 0 || waitpid(guard_pid, NULL, WNOHANG) != guard_pid)
+		return false;
+	guard_pid = 0;
+	return true;
+}
+
 void
 guard_end(void)
 {
 	close(guard_fd);
 	guard_fd = -1;
-	while (waitpid(guard_pid, NULL, 0) < 0 && errno == EINTR)
+	while (guard_pid > 0 && waitpid(guard_pid, NULL, 0) < 0 && errno == EINTR)
 		;
 }

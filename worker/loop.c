@@ -33,7 +33,7 @@ static int	signal_pipe[2] = {-1, -1};
 static bool releasing;
 static bool give_up;
 static int	status = EXIT_SUCCESS;
-static Usec release_at;			/* the end of --drain-timeout */
+static Usec release_at;			/* the end of --drain-timeout, after a signal */
 static Usec give_up_at;			/* the end of our patience with the server */
 static Conn wait_conn;
 static Conn *pool;
@@ -126,8 +126,6 @@ begin_drain(const char *reason)
 		return;
 	log_event(LOG_INFO, "draining", "reason", reason, "jobs", num(njobs), (char *) NULL);
 	draining = true;
-	if (opt.drain_timeout != USEC_NEVER)
-		release_at = now_usec() + opt.drain_timeout;
 }
 
 static void
@@ -156,8 +154,20 @@ leave(const char *reason, bool at_once)
 	{
 		told = true;
 		begin_drain(reason);
+		if (opt.drain_timeout != USEC_NEVER)
+			release_at = now_usec() + opt.drain_timeout;
 		jobs_release_queued();
 	}
+}
+
+/* Let the commands end, but begin no more: nobody would end them if we are killed. */
+static void
+unguarded(void)
+{
+	log_event(LOG_ERROR, "guardian_lost", (char *) NULL);
+	status = EXIT_FAILURE;
+	begin_drain("guardian-lost");
+	jobs_release_queued();
 }
 
 static void
@@ -175,6 +185,8 @@ take_signals(void)
 				case SIGCHLD:
 					child_event = true;
 					conn_reap(&wait_conn);
+					if (guard_died())
+						unguarded();
 					break;
 				case SIGTERM:
 					leave("SIGTERM", false);

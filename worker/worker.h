@@ -48,6 +48,7 @@ typedef int64_t Usec;
 #define MAX_POOL 32
 #define DEFAULT_HEARTBEAT (10 * USEC_PER_SEC)
 #define MIN_HEARTBEAT (50 * USEC_PER_MSEC)
+#define MIN_LEASE USEC_PER_SEC	/* of the server */
 #define DEFAULT_KILL_AFTER (5 * USEC_PER_SEC)
 #define DEFAULT_RECONNECT_MAX (10 * USEC_PER_SEC)
 #define DEFAULT_POLL_CALL (60 * USEC_PER_SEC)
@@ -168,6 +169,8 @@ struct Conn
 	ConnState	state;
 	PostgresPollingStatusType polling;
 	char	   *schema;			/* quoted */
+	char	   *last_words;		/* of the server, before it closed the
+								 * connection */
 	Usec		retry_at;
 	Usec		connect_by;
 	Usec		up_since;
@@ -255,6 +258,7 @@ extern void guard_start(void);
 extern void guard_add(pid_t pgid);
 extern void guard_remove(pid_t pgid);
 extern void guard_leave(void);
+extern bool guard_died(void);
 extern void guard_end(void);
 
 /* job.c */

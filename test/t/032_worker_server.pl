@@ -351,6 +351,55 @@ $worker->ends_with(0, 'leaves');
 unlike(slurp_file($worker->{log}), qr/event=job_started/, '... and has not begun with it');
 $node->safe_psql('postgres', "SELECT job_cancel($job)");
 
+# A job that comes while the worker waits for one, with the end of the connection,
+# which cannot be asked for the lease any more: it is kept from then on.
+$worker = start_worker($node, @held);
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
+	WHERE query ~ '^CALL' AND wait_event_type = 'Extension'}), 'a CALL waits');
+$worker->signal('STOP');
+$job = submit($node, q{'held', lease => '3 s', max_lost => 1});
+state_is($node, $job, 'running', 'it is answered');
+$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ '^CALL'});
+$worker->signal('CONT');
+started($job);
+ok($node->poll_query_until('postgres', qq{SELECT lease_until > started_at + interval '6 s' FROM job_status WHERE id = $job}),
+	'the job is kept longer than its lease');
+let_go($job);
+state_is($node, $job, 'succeeded', '... to its end');
+
+# Idle connections that the server closes: the log says why, and each is made
+# again at once.
+foreach (1 .. 2)
+{
+	my $idle = q{FROM pg_stat_activity WHERE backend_type = 'client backend' AND state = 'idle'};
+	ok($node->poll_query_until('postgres', "SELECT count(*) = 3 $idle"), 'three are idle');
+	$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) $idle");
+}
+ok($worker->wait_for_log(qr/(connection_lost conn=pool1.*connected conn=pool1.*){2}/s), 'they are made again');
+$log = slurp_file($worker->{log});
+is(scalar(() = $log =~ /connection_lost conn=pool\d error=.*terminating connection due to administrator command.* failures=1 /g),
+	6, '... and the log says why they were lost');
+$worker->signal('TERM');
+$worker->ends_with(0, 'leaves');
+
+# --drain-timeout counts from the signal, not from the last of --max-jobs.
+$job = submit($node, q{'held'});
+$worker = start_worker($node, @held, '--max-jobs', '1', '--drain-timeout', '100ms');
+started($job);
+ok($worker->wait_for_log(qr/event=draining reason=max-jobs/), 'the only job runs');
+my $draining = time;
+poll_until(sub { time > $draining + 1 });
+let_go($job);
+$worker->ends_with(0, 'leaves after it');
+is(states($job), 'succeeded 1', '... and has not released it');
+
+# A worker whose guardian was killed takes no more jobs.
+$worker = start_worker($node, @held);
+ok($worker->wait_for_log(qr/connected conn=wait/), 'up');
+kill 'KILL', split(' ', slurp_file("/proc/$worker->{pid}/task/$worker->{pid}/children"));
+ok($worker->wait_for_log(qr/event=guardian_lost/), 'the guardian is killed');
+$worker->ends_with(1, '... and the worker leaves');
+
 # SIGKILL of the worker.
 $job = submit($node, q{'held', lease => '1 s', backoff => '10 ms'});
 $worker = start_worker($node, @held);
