@@ -353,7 +353,7 @@ $node->safe_psql('postgres', "SELECT job_cancel($job)");
 
 # A job that comes while the worker waits for one, with the end of the connection,
 # which cannot be asked for the lease any more: it is kept from then on.
-$worker = start_worker($node, @held);
+$worker = start_worker($node, @held, '--heartbeat', '10s');
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity
 	WHERE query ~ '^CALL' AND wait_event_type = 'Extension'}), 'a CALL waits');
 $worker->signal('STOP');
