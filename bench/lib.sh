@@ -102,7 +102,11 @@ plain_fill() {
 
 # settle: so that no round pays for the one before it
 settle() {
-	sql -c 'VACUUM ANALYZE' -c CHECKPOINT
+	sql <<-'END'
+		SELECT 'VACUUM ANALYZE ' || string_agg(oid::regclass::text, ', ') FROM pg_class
+			WHERE relkind = 'r' AND relnamespace <> 'pg_catalog'::regnamespace \gexec
+		CHECKPOINT;
+	END
 }
 
 # hold, release: a transaction with an old snapshot

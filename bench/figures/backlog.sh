@@ -7,7 +7,7 @@ plain_sizes=(10000 100000)
 [ "$quick" -eq 1 ] || plain_sizes+=(1000000)
 sizes=("${plain_sizes[@]}")
 [ "$quick" -eq 1 ] || sizes+=(10000000)
-count=$((quick ? 500 : 3000))
+count=$((quick ? 300 : 2000))
 
 for size in "${sizes[@]}"; do
 	fresh "backlog_$size"

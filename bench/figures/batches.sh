@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # Claim + complete of 100 at a time, 8 clients.
 
-batches=$((quick ? 60 : 250))  # for each client and round
+batches=$((quick ? 50 : 150))  # for each client and round
 fresh
 jobq_fill bench $((rounds * 8 * batches * 100))
 plain_fill $((rounds * 8 * batches * 100))

@@ -1,9 +1,10 @@
 # shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # Dependencies: what they add to the completions of parents and to submitting.
 
-parents=$((quick ? 2000 : 10000))
-chain=$((quick ? 1000 : 10000))
-children=$((quick ? 20000 : 100000))
+parents=$((quick ? 1200 : 10000))
+often=$((quick ? 1 : 4))
+chain=$((quick ? 500 : 10000))
+children=$((quick ? 10000 : 100000))
 
 # join: a job that waits for all that are ready; then claims and completes them
 join() {
@@ -36,13 +37,15 @@ for ((round = 1; round <= rounds; round++)); do
 	release
 	joined
 
-	# 4 clients, as many divide the batches
-	jobq_fill bench $parents
-	sample 'independent batches' "$(bench 4 jobq_batch -t $((parents / 400)))"
-	jobq_fill bench $parents
-	join
-	sample 'fan-in batches' "$(bench 4 jobq_batch -t $((parents / 400)))"
-	joined
+	# as these are over soon, more often; 4 clients, as many divide the batches
+	for ((i = 1; i <= often; i++)); do
+		jobq_fill bench $parents
+		sample 'independent batches' "$(bench 4 jobq_batch -t $((parents / 400)))"
+		jobq_fill bench $parents
+		join
+		sample 'fan-in batches' "$(bench 4 jobq_batch -t $((parents / 400)))"
+		joined
+	done
 done
 figure "fan-in $parents -> 1, 8 clients one by one, / independent" ratio '>=0.7' fan-in independent
 figure "fan-in $parents -> 1, batches of 100, / independent" ratio '>=0.9' 'fan-in batches' 'independent batches'

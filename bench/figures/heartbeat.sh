@@ -15,6 +15,8 @@ wal_since() {
 			AND \"resource_manager/record_type\" <> 'Heap2/PRUNE'"
 }
 
+calls=$((quick ? 3000 : 20000))  # of each client
+
 fresh
 jobq_fill bench 8
 sql -c 'CREATE EXTENSION pg_walinspect' -c "CREATE TABLE bench_lease AS
@@ -22,9 +24,9 @@ sql -c 'CREATE EXTENSION pg_walinspect' -c "CREATE TABLE bench_lease AS
 for ((round = 1; round <= rounds; round++)); do
 	settle
 	from=$(sql -c 'SELECT pg_current_wal_insert_lsn()')
-	sample heartbeat "$(bench 8 jobq_heartbeat -T "$seconds" -D claimed=0)"
+	sample heartbeat "$(bench 8 jobq_heartbeat -t $calls -D claimed=0)"
 	sample 'heartbeat WAL' "$(wal_since "$from")"
-	sample 'SELECT 1' "$(bench 8 select -T "$seconds")"
+	sample 'SELECT 1' "$(bench 8 select -t $calls)"
 done
 figure 'heartbeats, 8 clients' calls/s - heartbeat
 figure 'heartbeats, 8 clients, / SELECT 1' ratio '>=0.5' heartbeat 'SELECT 1'

@@ -2,8 +2,8 @@
 # An old snapshot held for a minute under full load: the last ten seconds
 # against the first ten.  Every peer starts with a new snapshot.
 
-length=$((quick ? 6 : 60))
-part=$((quick ? 2 : 10))
+length=$((quick ? 3 : 60))
+part=$((quick ? 1 : 10))
 clients=8
 
 # decay NAME: from its timeline

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # What the background worker takes while 100,000 jobs run and no lease expires.
 
-length=$((quick ? 3 : 10))
+length=$((quick ? 2 : 6))
 
 # cpu SAMPLE: percent of a core
 cpu() {

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # From a commit to whoever waits for it; see latency.c.
 
-count=$((quick ? 200 : 600))
+count=$((quick ? 100 : 600))
 latency=$WORK/out/latency
 "${CC:-gcc}" -O2 -Wall -Wextra -Werror -I"$("$PG_CONFIG" --includedir)" bench/latency.c \
 	-L"$("$PG_CONFIG" --libdir)" -lpq -o "$latency"

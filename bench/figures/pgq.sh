@@ -8,7 +8,7 @@ if [ ! -e "$sharedir/extension/pgq.control" ]; then
 fi
 fresh
 sql -c 'CREATE EXTENSION pgq' -c "SELECT pgq.create_queue('bench'), pgq.register_consumer('bench', 'bench')" >/dev/null
-batches=$((quick ? 100 : 400))
+batches=$((quick ? 40 : 200))
 # a tick after every 500 events, each in a transaction of its own; the first
 # goes without, being one event short
 sql -c 'SET synchronous_commit = off' -c "DO \$\$ BEGIN FOR i IN 0 .. $((rounds * batches)) LOOP

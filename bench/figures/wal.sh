@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154  # sourced by bench/run
 # WAL of a job, from job_submit to succeeded, without full-page images.
 
-jobs=$((quick ? 4000 : 20000))
+jobs=$((quick ? 1600 : 20000))
 fresh
 sql -c 'CREATE EXTENSION pg_walinspect'
 jobq_fill bench 1000

@@ -5,7 +5,7 @@
 # time includes the start of the process, of theirs it does not.
 
 jobs=$((quick ? 5000 : 50000))
-few=$((jobs / 25))  # for the one that would take minutes
+few=$((quick ? 200 : 1000))  # for the one that would take minutes
 
 # jobq_worker PREFETCH JOBS: seconds
 jobq_worker() {

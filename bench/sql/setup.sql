@@ -26,10 +26,6 @@ BEGIN
     INSERT INTO plain_job (queue, payload) SELECT 1, bench_args() FROM generate_series(1, jobs);
 END $$;
 
--- two versions of each row in its page
-CREATE TABLE bench_hot (id int PRIMARY KEY, n int NOT NULL) WITH (fillfactor = 50);
-INSERT INTO bench_hot SELECT i, 0 FROM generate_series(1, 100000) i;
-
 -- a thousand jobs, as an array and as rows
 CREATE TABLE bench_payload AS SELECT bench_args() AS payload FROM generate_series(1, 1000);
 CREATE TABLE bench_jobs AS
