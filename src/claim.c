@@ -193,8 +193,9 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTab
 	int64		period = claim->lease;
 	int64		timeout = jobq_attr_isnull(job, JOB_TIMEOUT) ? queue->timeout :
 	jobq_attr_int64(job, JOB_TIMEOUT);
-	TimestampTz timeout_at = timeout > 0 ? call->now + timeout : 0;
+	TimestampTz timeout_at;
 	TimestampTz deadline;
+	TimestampTz now;
 	bool		isnull;
 
 	if (period < 0)
@@ -208,7 +209,12 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTab
 	a->inputs = jobq_attr_int32(job, JOB_DEPENDENCIES) > 0 ? read_inputs(call, carry->job_id) :
 		claim->no_inputs;
 	a->key = job_key(job);
-	a->lease_until = call->now + period;
+
+	/* what the claim waited for is not the worker's time */
+	jobq_open_table(call, JOBQ_LEASE);
+	now = GetCurrentTimestamp();
+	timeout_at = timeout > 0 ? now + timeout : 0;
+	a->lease_until = now + period;
 	deadline = jobq_lease_deadline(a->lease_until, timeout_at);
 
 	memset(nulls, true, sizeof(nulls));
@@ -219,7 +225,7 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTab
 	jobq_set(values, nulls, LEASE_UNTIL, TimestampTzGetDatum(a->lease_until));
 	if (timeout_at != 0)
 		jobq_set(values, nulls, LEASE_TIMEOUT_AT, TimestampTzGetDatum(timeout_at));
-	jobq_set(values, nulls, LEASE_STARTED_AT, TimestampTzGetDatum(call->now));
+	jobq_set(values, nulls, LEASE_STARTED_AT, TimestampTzGetDatum(now));
 	jobq_set(values, nulls, LEASE_PERIOD, Int64GetDatum(period));
 	jobq_set(values, nulls, LEASE_HOLDER, ObjectIdGetDatum(GetUserId()));
 	jobq_set(values, nulls, LEASE_ATTEMPT, Int32GetDatum(a->attempt));

@@ -369,6 +369,7 @@ typedef struct JobqCall
 extern void jobq_open_call(JobqCall *call);
 extern void jobq_close_call(JobqCall *call);
 extern void jobq_advance(void);
+extern void jobq_open_table(JobqCall *call, JobqTable table);
 
 /* A row of job_ready, as the hand-out knows it */
 typedef struct JobqReady

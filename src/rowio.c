@@ -43,18 +43,22 @@
 
 #include "jobq.h"
 
-#define MAX_INDEXES		8
 #define BULK_ROWS		256		/* of a table, inserted together */
 #define WALK_STEPS		8		/* ids this close are worth walking */
+
+typedef struct RelIndex
+{
+	Relation	rel;
+	IndexInfo  *info;			/* NULL for a btree, which needs none */
+	bool		partial;		/* is job_ready_job_id */
+} RelIndex;
 
 struct JobqRel
 {
 	JobqTable	table;
 	Relation	rel;
 	int			nindexes;
-	Relation	indexes[MAX_INDEXES];
-	IndexInfo  *infos[MAX_INDEXES]; /* NULL for a btree, which needs none */
-	bool		partial[MAX_INDEXES];	/* is job_ready_job_id */
+	RelIndex   *indexes;
 	MemoryContext mcxt;			/* of the call */
 	JobqScan   *spare[2];		/* ended scans, by JobqIndex, to be used again */
 	JobqScan   *walk;			/* of jobq_walk_id(), or NULL */
@@ -149,8 +153,9 @@ jobq_close_call(JobqCall *call)
 				free_scan(r->spare[i]);
 		}
 		for (int i = 0; i < r->nindexes; i++)
-			index_close(r->indexes[i], NoLock);
+			index_close(r->indexes[i].rel, NoLock);
 		table_close(r->rel, NoLock);
+		pfree(r->indexes);
 		pfree(r);
 		call->rels[t] = NULL;
 	}
@@ -226,12 +231,6 @@ add_index(JobqRel *r, Relation index)
 {
 	bool		partial = !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 
-	if (r->nindexes >= MAX_INDEXES)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("table \"%s\" of extension jobq has more than %d indexes",
-						RelationGetRelationName(r->rel), MAX_INDEXES),
-				 errhint("Drop the indexes that were added to it.")));
 	if (!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
 		(partial && !is_our_partial(r->table, index)))
 		ereport(ERROR,
@@ -239,9 +238,9 @@ add_index(JobqRel *r, Relation index)
 				 errmsg("index \"%s\" on a table of extension jobq is partial or on an expression",
 						RelationGetRelationName(index)),
 				 errhint("Drop the index; only plain indexes on columns can be added.")));
-	r->indexes[r->nindexes] = index;
-	r->infos[r->nindexes] = index->rd_rel->relam == BTREE_AM_OID ? NULL : BuildIndexInfo(index);
-	r->partial[r->nindexes] = partial;
+	r->indexes[r->nindexes].rel = index;
+	r->indexes[r->nindexes].info = index->rd_rel->relam == BTREE_AM_OID ? NULL : BuildIndexInfo(index);
+	r->indexes[r->nindexes].partial = partial;
 	r->nindexes++;
 }
 
@@ -274,6 +273,7 @@ open_rel(JobqCall *call, JobqTable table)
 	}
 	check_columns(r->rel, table);
 	oids = RelationGetIndexList(r->rel);
+	r->indexes = palloc(Max(list_length(oids), 1) * sizeof(RelIndex));
 	foreach(lc, oids)
 	{
 		Relation	index = index_open(lfirst_oid(lc), lockmode);
@@ -291,6 +291,13 @@ open_rel(JobqCall *call, JobqTable table)
 	return r;
 }
 
+/* Wait for a table's lock now, if at all in this call. */
+void
+jobq_open_table(JobqCall *call, JobqTable table)
+{
+	(void) open_rel(call, table);
+}
+
 /* Find the index that begins with the given columns, in our order, and can be scanned. */
 static Relation
 choose_index(JobqRel *r, JobqIndex which)
@@ -299,7 +306,7 @@ choose_index(JobqRel *r, JobqIndex which)
 
 	for (int i = 0; i < r->nindexes; i++)
 	{
-		Relation	index = r->indexes[i];
+		Relation	index = r->indexes[i].rel;
 		Form_pg_index form = index->rd_index;
 		bool		match = form->indisvalid && form->indnkeyatts >= want->ncolumns &&
 		index->rd_rel->relam == BTREE_AM_OID;
@@ -312,7 +319,7 @@ choose_index(JobqRel *r, JobqIndex which)
 				((index->rd_indoption[c] & INDOPTION_DESC) != 0) == descending;
 		}
 		if (match)
-			return r->indexes[i];
+			return index;
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -327,25 +334,25 @@ insert_index_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which)
 {
 	for (int i = 0; i < r->nindexes; i++)
 	{
-		Relation	index = r->indexes[i];
+		Relation	index = r->indexes[i].rel;
 		Datum		values[INDEX_MAX_KEYS];
 		bool		isnull[INDEX_MAX_KEYS];
 
 		if (!jobq_needs_entry(which, index))
 			continue;
-		if (r->partial[i] &&
+		if (r->indexes[i].partial &&
 			jobq_attr_int64(slot, READY_POSITION) == jobq_attr_int64(slot, READY_JOB_ID))
 			continue;
 		for (int c = 0; c < index->rd_index->indnatts; c++)
 			values[c] = slot_getattr(slot, index->rd_index->indkey.values[c], &isnull[c]);
 		index_insert(index, values, isnull, &slot->tts_tid, r->rel,
 					 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
-					 false, r->infos[i]);
+					 false, r->indexes[i].info);
 	}
 	for (int i = 0; i < r->nindexes; i++)
 	{
-		if (r->infos[i] != NULL)
-			jobq_index_insert_cleanup(r->indexes[i], r->infos[i]);
+		if (r->indexes[i].info != NULL)
+			jobq_index_insert_cleanup(r->indexes[i].rel, r->indexes[i].info);
 	}
 }
 

@@ -235,7 +235,7 @@ read_output(Child *child, int *fd, bool is_error, int reads)
 		}
 		if (is_error)
 			keep_error(child, data, (size_t) n);
-		else if (child->out.len <= STDOUT_MAX)
+		else if (child->out.len <= max_output)
 			buf_append(&child->out, data, (size_t) n);
 	}
 }
@@ -259,6 +259,21 @@ signal_group(const Child *child, int signum)
 		kill(-child->pid, signum);
 }
 
+/* Has the command's shell ended? */
+bool
+child_exited(Child *child)
+{
+	if (!child->exited)
+	{
+		siginfo_t	info;
+
+		memset(&info, 0, sizeof(info));
+		child->exited = waitid(P_PID, (id_t) child->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+			info.si_pid != 0;
+	}
+	return child->exited;
+}
+
 /*
  * Has the command ended, so that its status is known and nothing of it runs
  * any more?
@@ -266,16 +281,8 @@ signal_group(const Child *child, int signum)
 bool
 child_ended(Child *child, Usec now)
 {
-	if (!child->exited)
-	{
-		siginfo_t	info;
-
-		memset(&info, 0, sizeof(info));
-		if (waitid(P_PID, (id_t) child->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
-			info.si_pid == 0)
-			return false;
-		child->exited = true;
-	}
+	if (!child_exited(child))
+		return false;
 	if (child->stopping && !child->killed && now < child->kill_at &&
 		(child->fd_out >= 0 || child->fd_err >= 0))
 		return false;

@@ -28,6 +28,12 @@
 /* Set when a server was reached whose database lacks the extension. */
 bool		conn_extension_missing = false;
 
+/* Set when the last answer was that this is not the place, see state_is_elsewhere(). */
+bool		conn_elsewhere = false;
+
+/* As much of a command's output is read, in bytes: what the server may take as a result. */
+size_t		max_output = MIN_MAX_OUTPUT;
+
 static void conn_setup_done(Conn *conn, PGresult *res, void *arg);
 
 void
@@ -100,6 +106,7 @@ conn_lost(Conn *conn, const char *event, const char *msg)
 			  "failures", num(conn->failures), "retry_ms", num(delay / USEC_PER_MSEC), (char *) NULL);
 	free(text);
 
+	conn->unreached = !conn_up(conn);
 	conn_forget(conn);
 	conn->retry_at = now + delay;
 	if (reply)
@@ -175,7 +182,8 @@ conn_setup(Conn *conn)
 	"SELECT pg_catalog.quote_ident(coalesce($1::text,"
 	" (SELECT n.nspname::text FROM pg_catalog.pg_extension e"
 	" JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
-	" WHERE e.extname = 'jobq')))";
+	" WHERE e.extname = 'jobq'))),"
+	" pg_catalog.pg_size_bytes(pg_catalog.current_setting('jobq.max_result_size', true))";
 	static const char *const settings =
 	", pg_catalog.set_config('statement_timeout', '0', false)"
 	", pg_catalog.set_config('idle_session_timeout', '0', false)";
@@ -220,6 +228,10 @@ conn_setup_done(Conn *conn, PGresult *res, void *arg)
 		return;
 	}
 	conn_extension_missing = false;
+	conn->unreached = false;
+	max_output = (size_t) strtoll(PQgetvalue(res, 0, 1), NULL, 10);
+	if (max_output < MIN_MAX_OUTPUT)
+		max_output = MIN_MAX_OUTPUT;
 	conn->schema = xstrdup(PQgetvalue(res, 0, 0));
 	log_event(LOG_INFO, "connected", "conn", conn->name, "db", PQdb(conn->pg),
 			  "schema", conn->schema, (char *) NULL);
@@ -294,6 +306,18 @@ state_is_unprepared(const char *state)
 	return strcmp(state, "26000") == 0 || strcmp(state, "42P05") == 0;
 }
 
+/*
+ * Is this not the place to be?  After a failover the server may be a standby,
+ * and the extension may have been made again in another schema: connecting
+ * again finds the primary, and the schema.
+ */
+static bool
+state_is_elsewhere(const char *state)
+{
+	return strcmp(state, "25006") == 0 || strcmp(state, "42883") == 0 ||
+		strcmp(state, "3F000") == 0;
+}
+
 /* The server is ready for the next statement: hand over the result. */
 static void
 conn_reply(Conn *conn)
@@ -307,17 +331,17 @@ conn_reply(Conn *conn)
 		conn_broken(conn);
 		return;
 	}
+	conn_elsewhere = !result_ok(res) && state_is_elsewhere(result_state(res));
+	if (conn_elsewhere)
+	{
+		conn_lost(conn, "connection_dropped", PQresultErrorMessage(res));
+		return;
+	}
 	conn->result = NULL;
 	conn->reply = NULL;
 	conn->state = CONN_IDLE;
 
-	/* After a failover this may be a standby: look for the primary again. */
-	if (!result_ok(res) && strcmp(result_state(res), "25006") == 0)
-	{
-		conn->reply = reply;
-		conn_lost(conn, "connection_dropped", PQresultErrorMessage(res));
-	}
-	else if (!result_ok(res) && state_is_unprepared(result_state(res)) && !conn->unprepared)
+	if (!result_ok(res) && state_is_unprepared(result_state(res)) && !conn->unprepared)
 	{
 		log_event(LOG_INFO, "statements_unprepared", "conn", conn->name,
 				  "sqlstate", result_state(res), (char *) NULL);

@@ -238,8 +238,8 @@ job_finish(Job *job)
 			job_report(job, REPORT_FAIL);
 			return;
 		case STOP_OUTPUT:
-			buf_printf(&job->error, "command wrote more than %d MiB to its standard output\n",
-					   STDOUT_MAX / 1024 / 1024);
+			buf_printf(&job->error, "command wrote more than %zu kB to its standard output\n",
+					   max_output / 1024);
 			child_stderr(&job->child, &job->error);
 			job_report(job, REPORT_FAIL_FINALLY);
 			return;
@@ -283,9 +283,10 @@ job_stop(Job *job, StopReason reason)
 
 	/*
 	 * What is stopped for a reason of its own keeps it when meanwhile its
-	 * time is out or the worker leaves.
+	 * time is out or the worker leaves, and so does what has ended by itself.
 	 */
-	if (job->stop != STOP_NONE && (reason == STOP_TIMEOUT || reason == STOP_RELEASE))
+	if ((reason == STOP_TIMEOUT || reason == STOP_RELEASE) &&
+		(job->stop != STOP_NONE || (job->phase == JOB_RUNNING && child_exited(&job->child))))
 		return;
 	job->stop = reason;
 	log_event(LOG_INFO, "job_stopping", "job", job->id, "kind", job->kind,
@@ -355,7 +356,7 @@ jobs_io(void)
 	for (Job *job = jobs[JOB_RUNNING].first; job; job = job->next)
 	{
 		child_io(&job->child);
-		if (job->child.out.len > STDOUT_MAX)
+		if (job->child.out.len > max_output)
 			job_stop(job, STOP_OUTPUT);
 	}
 }

@@ -344,6 +344,18 @@ send_all(Usec now)
 	return idle > 0;
 }
 
+/* Does every connection of the pool try in vain? */
+static bool
+pool_unreachable(void)
+{
+	for (int i = 0; i < opt.pool; i++)
+	{
+		if (!pool[i].unreached)
+			return false;
+	}
+	return true;
+}
+
 /* A connection of the pool is back. */
 static void
 pool_ready(Conn *conn)
@@ -364,7 +376,7 @@ tick(Usec now)
 	claim_tick(now);
 	if (claim_limit_reached())
 		begin_drain("max-jobs");
-	if (opt.once && claim_unable())
+	if (opt.once && (claim_unable() || (njobs == 0 && (conn_elsewhere || pool_unreachable()))))
 	{
 		status = EXIT_FAILURE;
 		begin_drain("error");
@@ -481,11 +493,8 @@ worker_run(void)
 			break;
 		if (!ever_up)
 		{
-			/*
-			 * A wrong database is an error at the start, and only then; with
-			 * --once one that cannot be reached is, too.
-			 */
-			if (conn_extension_missing || (opt.once && pool[0].failures > 0))
+			/* A wrong database is an error at the start, and only then. */
+			if (conn_extension_missing)
 			{
 				status = EXIT_FAILURE;
 				break;

@@ -63,7 +63,7 @@ typedef int64_t Usec;
 #define UNKNOWN_KIND_DELAY "30 s"
 
 #define STDERR_KEEP (64 * 1024)
-#define STDOUT_MAX (256 * 1024 * 1024)
+#define MIN_MAX_OUTPUT (16 * 1024 * 1024)
 
 #define EXITCODE_FAIL 65		/* EX_DATAERR: fail without retry */
 
@@ -175,6 +175,7 @@ struct Conn
 	Usec		connect_by;
 	Usec		up_since;
 	int			failures;
+	bool		unreached;		/* the last try to connect failed */
 	bool		flushing;		/* part of the statement is not sent yet */
 	bool		unprepared;		/* prepared statements do not work here */
 	const char *preparing;
@@ -203,6 +204,8 @@ extern void conn_cancel(Conn *conn);
 extern void conn_reap(Conn *conn);
 extern void conn_close(Conn *conn);
 extern bool conn_extension_missing;
+extern bool conn_elsewhere;
+extern size_t max_output;
 
 extern bool result_ok(const PGresult *res);
 extern const char *result_state(const PGresult *res);
@@ -245,6 +248,7 @@ extern void child_init(Child *child);
 extern bool child_start(Child *child, const char *command, const char *args, const char *inputs,
 						const ChildEnv *env, int nenv, char *errbuf, size_t errlen);
 extern void child_io(Child *child);
+extern bool child_exited(Child *child);
 extern bool child_ended(Child *child, Usec now);
 extern void child_stop(Child *child, Usec now);
 extern void child_tick(Child *child, Usec now);

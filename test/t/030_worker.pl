@@ -34,6 +34,7 @@ my $worker = start_worker(
 	'--kind', 'text=echo not JSON',
 	'--kind', q{nul=printf '1\\000'},
 	'--kind', q{huge=printf '"'; head -c 2000000 /dev/zero | tr '\\0' x; printf '"'},
+	'--kind', 'endless=yes',
 	'--kind', 'deaf=exec <&-; echo 1',
 	'--kind', 'join=:noop',
 	'--kind', 'colon= :',
@@ -141,6 +142,12 @@ $job = submit($node, q{'huge'});
 state_is($node, $job, 'failed', 'a result over jobq.max_result_size fails');
 like(job_field($node, $job, 'error'),
 	qr/^the command's output was refused as the result: /, '... with the reason');
+is(job_field($node, $job, 'attempt'), '1', '... without retry');
+
+$job = submit($node, q{'endless'});
+state_is($node, $job, 'failed', 'output without end fails');
+is(job_field($node, $job, 'error'), 'command wrote more than 16384 kB to its standard output',
+	'... with the reason');
 is(job_field($node, $job, 'attempt'), '1', '... without retry');
 
 $job = submit($node, q{'nobody knows', max_attempts => 1});
@@ -339,6 +346,14 @@ $worker = start_worker($node, '--dbname', $node->connstr('postgres') . ' user=li
 state_is($node, $jobs[0], 'succeeded', 'a role with the privilege work completes a job');
 state_is($node, $jobs[1], 'failed', '... and fails one');
 $worker->ends_with(0, 'leaves');
+
+# A larger result than the default allows.
+$node->safe_psql('postgres', q{ALTER DATABASE postgres SET jobq.max_result_size = '20MB'});
+$job = submit($node, q{'large', queue => 'large'});
+$worker = start_worker($node, '--queue', 'large', '--once',
+	'--kind', q{large=printf '"'; head -c 17000000 /dev/zero | tr '\\0' x; printf '"'});
+$worker->ends_with(0, 'a large result');
+is(job_field($node, $job, 'length(result::text)'), '17000002', '... that the settings allow');
 
 # As behind a pooler, whose sessions do not know the worker's statements.
 $node->safe_psql('postgres', <<'EOS');

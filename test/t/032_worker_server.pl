@@ -4,6 +4,7 @@ use warnings;
 
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
+use JobqClient;
 use JobqTest;
 use JobqWorker;
 use PostgreSQL::Test::Utils;
@@ -393,6 +394,56 @@ let_go($job);
 $worker->ends_with(0, 'leaves after it');
 is(states($job), 'succeeded 1', '... and has not released it');
 
+# A command that has ended by itself while the worker stood still was neither
+# too slow nor stopped by SIGQUIT.
+foreach ('timeout', 'SIGQUIT')
+{
+	$job = submit($node, q{'held', max_attempts => 1});
+	$worker = start_worker($node, @held, $_ eq 'timeout' ? ('--timeout', '1s') : (), '--max-jobs', '1');
+	my $began = time;
+	$pid = started($job);
+	$worker->signal('STOP');
+	let_go($job);
+	ok(poll_until(sub { !process_lives($pid) }), 'the command ends while the worker stands still');
+	$worker->signal('QUIT') if $_ eq 'SIGQUIT';
+	poll_until(sub { time > $began + 1.5 }) if $_ eq 'timeout';
+	$worker->signal('CONT');
+	$worker->ends_with(0, 'the worker leaves');
+	is(states($job), 'succeeded 1', "... and the job has succeeded in spite of $_");
+}
+
+# A server that takes no writes: connecting again takes longer each time.
+$node->safe_psql('postgres', <<'END');
+CREATE ROLE reader LOGIN;
+SELECT job_grant('reader', 'default', 'work');
+ALTER ROLE reader SET default_transaction_read_only = on;
+END
+my @reader = ('--dbname', $node->connstr('postgres') . ' user=reader');
+$worker = start_worker($node, @held, @reader, '--pool', '1');
+ok($worker->wait_for_log(qr/connection_dropped conn=pool1 .*read-only transaction.* failures=4 /), 'read-only');
+$node->safe_psql('postgres', q{ALTER ROLE reader RESET default_transaction_read_only});
+$job = submit($node, q{'held'});
+let_go($job);
+state_is($node, $job, 'succeeded', '... until it is not');
+$worker->signal('TERM');
+$worker->ends_with(0, 'leaves');
+$node->safe_psql('postgres', q{ALTER ROLE reader SET default_transaction_read_only = on});
+$worker = start_worker($node, @held, @reader, '--once');
+$worker->ends_with(1, '... which with --once is an error');
+$node->safe_psql('postgres', q{ALTER ROLE reader RESET default_transaction_read_only});
+
+# With --once so is a server that cannot be reached any more.
+my $locker = JobqClient->new($node);
+$locker->rows('BEGIN; LOCK TABLE job_ready');
+$worker = start_worker($node, @held, @reader, '--once');
+my $claims = q{FROM pg_stat_activity WHERE usename = 'reader' AND wait_event_type = 'Lock'};
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 $claims"), 'a claim waits');
+$node->safe_psql('postgres',
+	q{ALTER ROLE reader NOLOGIN; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'});
+$worker->ends_with(1, 'with --once the loss of the server is an error');
+$locker->rows('ROLLBACK');
+$node->safe_psql('postgres', q{SELECT job_revoke('reader', 'default', 'work'); DROP ROLE reader});
+
 # A worker whose guardian was killed takes no more jobs.
 $worker = start_worker($node, @held);
 ok($worker->wait_for_log(qr/connected conn=wait/), 'up');
@@ -426,6 +477,17 @@ $worker = start_worker($node, @held, '--dbname', $node->connstr('elsewhere'), '-
 $worker->ends_with(0, 'works with a schema off the search_path');
 is($node->safe_psql('elsewhere', qq{SELECT state FROM "Job Queue".job_status WHERE id = $job}),
 	'succeeded', '... and the job has run');
+
+# It is made again in another schema.
+$worker = start_worker($node, @held, '--dbname', $node->connstr('elsewhere'));
+ok($worker->wait_for_log(qr/connected conn=wait .*Job Queue/), 'up');
+$node->safe_psql('elsewhere', q{DROP EXTENSION jobq; CREATE SCHEMA jobs; CREATE EXTENSION jobq SCHEMA jobs});
+$job = $node->safe_psql('elsewhere', q{SELECT jobs.job_submit('held')});
+let_go($job);
+ok($node->poll_query_until('elsewhere', qq{SELECT state = 'succeeded' FROM jobs.job_status WHERE id = $job}),
+	'an extension that was made again in another schema is found');
+$worker->signal('TERM');
+$worker->ends_with(0, 'leaves');
 
 $worker = start_worker($node, @held, '--dbname', $node->connstr('template1'));
 $worker->ends_with(1, 'a database without the extension is an error');
