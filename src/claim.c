@@ -463,9 +463,15 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 		nsources++;
 	}
 
-	/* of all that is inserted here, the leases, nothing is read again */
+	/*
+	 * Of all that is inserted here, the leases, nothing is read again.  None
+	 * shall run while a later job's inputs wait for a table.
+	 */
 	if (max_jobs > 1)
+	{
 		jobq_bulk_begin(call);
+		jobq_open_table(call, JOBQ_DEPENDENCY);
+	}
 	while (n < max_jobs && nsources > 0 &&
 		   (s = best_source(&claim, sources, nsources, &limit)) != NULL)
 	{

@@ -26,7 +26,7 @@
 /* By name: a type that gets another column would void the prepared statement. */
 #define CLAIM_COLUMNS \
 	"SELECT job_id, token, attempt, kind, args, inputs, key," \
-	" pg_catalog.date_part('epoch', lease_until - pg_catalog.statement_timestamp()) AS lease FROM "
+	" pg_catalog.date_part('epoch', lease_until - pg_catalog.clock_timestamp()) AS lease FROM "
 
 #define CLAIM_MAX 1000			/* so that a claim takes little of the leases */
 

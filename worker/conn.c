@@ -228,6 +228,7 @@ conn_setup_done(Conn *conn, PGresult *res, void *arg)
 		return;
 	}
 	conn_extension_missing = false;
+	conn->state = CONN_IDLE;
 	conn->unreached = false;
 	max_output = (size_t) strtoll(PQgetvalue(res, 0, 1), NULL, 10);
 	if (max_output < MIN_MAX_OUTPUT)
@@ -339,7 +340,8 @@ conn_reply(Conn *conn)
 	}
 	conn->result = NULL;
 	conn->reply = NULL;
-	conn->state = CONN_IDLE;
+	if (conn->state == CONN_BUSY)
+		conn->state = CONN_IDLE;
 
 	if (!result_ok(res) && state_is_unprepared(result_state(res)) && !conn->unprepared)
 	{

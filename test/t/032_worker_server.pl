@@ -432,11 +432,25 @@ $worker = start_worker($node, @held, @reader, '--once');
 $worker->ends_with(1, '... which with --once is an error');
 $node->safe_psql('postgres', q{ALTER ROLE reader RESET default_transaction_read_only});
 
-# With --once so is a server that cannot be reached any more.
+# A claim that waits much longer than its leases are.
 my $locker = JobqClient->new($node);
+my $claims = q{FROM pg_stat_activity WHERE wait_event_type = 'Lock'};
+$job = submit($node, q{'held', queue => 'late', max_lost => 1});
+$locker->rows('BEGIN; LOCK TABLE job_ready');
+$worker = start_worker($node, @held, '--queue', 'late', '--lease', '1s', '--heartbeat', '10s', '--max-jobs', '1');
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 AND bool_and(now() > query_start + interval '3 s') $claims"),
+	'a claim waits for a lock');
+$locker->rows('COMMIT');
+started($job);
+ok($node->poll_query_until('postgres', "SELECT clock_timestamp() > started_at + interval '2 s' FROM job_status WHERE id = $job"),
+	'its job runs for longer than a lease');
+let_go($job);
+$worker->ends_with(0, 'and ends');
+is(states($job), 'succeeded 1', '... in the first attempt');
+
+# With --once so is a server that cannot be reached any more.
 $locker->rows('BEGIN; LOCK TABLE job_ready');
 $worker = start_worker($node, @held, @reader, '--once');
-my $claims = q{FROM pg_stat_activity WHERE usename = 'reader' AND wait_event_type = 'Lock'};
 ok($node->poll_query_until('postgres', "SELECT count(*) = 1 $claims"), 'a claim waits');
 $node->safe_psql('postgres',
 	q{ALTER ROLE reader NOLOGIN; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'});
@@ -479,9 +493,12 @@ is($node->safe_psql('elsewhere', qq{SELECT state FROM "Job Queue".job_status WHE
 	'succeeded', '... and the job has run');
 
 # It is made again in another schema.
-$worker = start_worker($node, @held, '--dbname', $node->connstr('elsewhere'));
+$worker = start_worker($node, @held, '--dbname', $node->connstr('elsewhere'), '--poll-interval', '500ms');
 ok($worker->wait_for_log(qr/connected conn=wait .*Job Queue/), 'up');
-$node->safe_psql('elsewhere', q{DROP EXTENSION jobq; CREATE SCHEMA jobs; CREATE EXTENSION jobq SCHEMA jobs});
+$node->safe_psql('elsewhere', 'DROP EXTENSION jobq');
+ok($worker->wait_for_log(qr/connection_failed conn=wait .*not installed.* failures=4 /),
+	'without the extension connecting again takes longer each time');
+$node->safe_psql('elsewhere', 'CREATE SCHEMA jobs; CREATE EXTENSION jobq SCHEMA jobs');
 $job = $node->safe_psql('elsewhere', q{SELECT jobs.job_submit('held')});
 let_go($job);
 ok($node->poll_query_until('elsewhere', qq{SELECT state = 'succeeded' FROM jobs.job_status WHERE id = $job}),
