@@ -137,13 +137,13 @@ claim_found_nothing(void)
 	return njobs == 0 && !work_likely && !claim_in_flight();
 }
 
-/* Since when has there been no job? */
+/* Since when has there been no job?  While one is asked for, there may be one now. */
 Usec
 claim_idle_since(Usec now)
 {
-	if (njobs > 0 || claim_running || work_likely)
+	if (njobs > 0)
 		idle_since = now;
-	return idle_since;
+	return claim_running || work_likely ? now : idle_since;
 }
 
 /* Have half of those that were prefetched begun, or is there much to get? */

@@ -233,6 +233,9 @@ $worker->ends_with(0, '... leaves by the first signal');
 is(job_field($node, $job, 'state'), 'succeeded', '... when its job has ended');
 $worker = start_worker($node, '--queue', 'max', '--exit-when-idle', '100ms', '--kind', 'm=true');
 $worker->ends_with(0, '--exit-when-idle ends the worker');
+$worker = start_worker($node, '--queue', 'max', '--exit-when-idle', '500ms', '--listen', '--poll-interval', '100ms',
+	'--kind', 'm=true');
+$worker->ends_with(0, '... also if it looks for jobs more often');
 is($node->safe_psql('postgres',
 	q{SELECT count(*) FROM job_status WHERE queue = 'max' AND state = 'succeeded'}), '5',
 	'... when nothing is left');
