@@ -6,8 +6,8 @@ for clients in 8 32; do
 	fresh
 	sql -f bench/sql/hot_setup.sql
 	# more than can be claimed
-	jobq_fill bench $((rounds * seconds * 25000))
-	plain_fill $((rounds * seconds * 15000))
+	jobq_fill bench $((rounds * seconds * 35000))
+	plain_fill $((rounds * seconds * 20000))
 	for ((round = 1; round <= rounds; round++)); do
 		settle
 		sample "jobq $clients" "$(bench "$clients" jobq_one -T "$seconds")"
