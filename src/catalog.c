@@ -2,9 +2,9 @@
  * catalog.c
  *	  Where our own objects are, and what every entry point checks first.
  *
- * OIDs of tables are looked up by name in the extension's schema and kept
- * until the relcache says that one of them changed.  That the extension does
- * not exist is never remembered.
+ * OIDs of tables are looked up by name in the extension's schema and kept, as
+ * are the settings of queues and the grants, until the relcache says that one of
+ * the tables changed.  That the extension does not exist is never remembered.
  */
 #include "postgres.h"
 
@@ -49,24 +49,21 @@ typedef struct Catalog
 } Catalog;
 
 static Catalog catalog;
+static uint32 catalog_resets;	/* so far */
 
-/* Forget what an invalidated relation makes stale. */
+/*
+ * Forget everything if the relation that is invalidated may be one of ours: any,
+ * while it is not known which are.
+ */
 static void
 relcache_callback(Datum arg, Oid relid)
 {
-	if (!catalog.valid)
-		return;
-	if (relid == InvalidOid || relid == catalog.tables[JOBQ_QUEUE])
-		jobq_queue_reset();
-	if (relid == InvalidOid || relid == catalog.tables[JOBQ_PRIVILEGE])
-		jobq_privilege_reset();
-	if (relid == InvalidOid || relid == catalog.sequence)
-		catalog.valid = false;
-	for (int i = 0; i < JOBQ_NTABLES && catalog.valid; i++)
-	{
-		if (relid == catalog.tables[i])
-			catalog.valid = false;
-	}
+	bool		ours = !catalog.valid || relid == InvalidOid || relid == catalog.sequence;
+
+	for (int i = 0; i < JOBQ_NTABLES && !ours; i++)
+		ours = relid == catalog.tables[i];
+	if (ours)
+		jobq_catalog_reset();
 }
 
 /* Register the invalidation callback, once per backend. */
@@ -76,11 +73,15 @@ jobq_catalog_init(void)
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
 }
 
-/* Look up the extension and all its relations; false if it does not exist. */
+/*
+ * Look up the extension and all its relations; false if it does not exist.
+ * What was found is used again only if no invalidation came in meanwhile.
+ */
 static bool
 load_catalog(void)
 {
 	Catalog		new = {0};
+	uint32		resets = catalog_resets;
 	Relation	rel;
 	ScanKeyData key;
 	SysScanDesc scan;
@@ -116,15 +117,19 @@ load_catalog(void)
 	}
 	if (!new.valid)				/* in the middle of CREATE EXTENSION */
 		return false;
+	new.valid = resets == catalog_resets;
 	catalog = new;
 	return true;
 }
 
-/* Forget where our objects are: one of them is gone. */
+/* Forget where our objects are, and what was read from them. */
 void
 jobq_catalog_reset(void)
 {
 	catalog.valid = false;
+	catalog_resets++;
+	jobq_queue_reset();
+	jobq_privilege_reset();
 }
 
 /* Does this database have the extension? */
