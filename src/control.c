@@ -507,19 +507,6 @@ jobq_job_result(PG_FUNCTION_ARGS)
 	return result;
 }
 
-/* Remove what reminds of a job's expiry. */
-static void
-forget_expiry(JobqCall *call, TupleTableSlot *job)
-{
-	Datum		keys[2] = {Int64GetDatum(jobq_attr_int64(job, JOB_EXPIRES_AT)),
-	Int64GetDatum(jobq_attr_int64(job, JOB_ID))};
-	TupleTableSlot *slot = jobq_find(call, JOBQ_EXPIRY, INDEX_KEY, 2, keys);
-
-	if (slot != NULL)
-		jobq_try_delete(call, JOBQ_EXPIRY, slot);
-	jobq_slot_free(slot);
-}
-
 /* Is a job past its expires_at, and not begun?  *carry is what it carries. */
 static bool
 has_expired(JobqCall *call, JobqTable table, TupleTableSlot *state, JobqCarry *carry)
@@ -527,24 +514,27 @@ has_expired(JobqCall *call, JobqTable table, TupleTableSlot *state, JobqCarry *c
 	if (state == NULL || table == JOBQ_LEASE)
 		return false;
 	jobq_carry_from_slot(table, state, carry);
-	return carry->attempt == 0 && carry->expires_at != 0 && carry->expires_at <= call->now;
+	return jobq_is_expired(call, carry->expires_at, carry->attempt);
 }
 
 /*
  * For the background worker: a job's expires_at has come.  Cancel it unless it
- * has been started.  False: somebody has it locked, try again later.
+ * has been started, and remove the row that says so.  That row is found before
+ * the job is looked at, so if somebody opens the job again after that it is
+ * replaced and not removed here.  False: try again later.
  */
 bool
-jobq_expire_job(JobqCall *call, int64 job_id)
+jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz expires_at)
 {
-	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, job_id);
+	Datum		keys[2] = {TimestampTzGetDatum(expires_at), Int64GetDatum(job_id)};
+	TupleTableSlot *noted = jobq_find(call, JOBQ_EXPIRY, INDEX_KEY, 2, keys);
 	TupleTableSlot *state;
 	JobqTable	table;
 	JobqCarry	carry;
 	bool		expired;
 	bool		ok = true;
 
-	if (job == NULL)
+	if (noted == NULL)
 		return true;
 	table = jobq_find_state(call, job_id, &state);
 	expired = has_expired(call, table, state, &carry);
@@ -563,9 +553,8 @@ jobq_expire_job(JobqCall *call, int64 job_id)
 		decide_expired(work, &carry);
 		jobq_work_run(work, NULL, NULL);
 	}
-	if (ok)
-		forget_expiry(call, job);
+	ok = ok && jobq_try_delete(call, JOBQ_EXPIRY, noted);
 	jobq_slot_free(state);
-	jobq_slot_free(job);
+	jobq_slot_free(noted);
 	return ok;
 }

@@ -59,8 +59,8 @@ typedef struct DueRow
 	TimestampTz retry_at;
 } DueRow;
 
-/* What to do with a row; false: try again at *retry_at, or soon if that is 0. */
-typedef bool (*RowAct) (JobqCall *call, int64 job_id, TimestampTz *retry_at);
+/* What to do with a row; false: try again at row->retry_at, or soon if that is 0. */
+typedef bool (*RowAct) (JobqCall *call, DueRow *row);
 
 typedef struct Kind
 {
@@ -74,12 +74,13 @@ typedef struct Kind
 	const char *what;
 } Kind;
 
-static bool move_job(JobqCall *call, int64 job_id, TimestampTz *retry_at);
-static bool expire_job(JobqCall *call, int64 job_id, TimestampTz *retry_at);
+static bool end_lease(JobqCall *call, DueRow *row);
+static bool move_job(JobqCall *call, DueRow *row);
+static bool expire_job(JobqCall *call, DueRow *row);
 
 static const Kind kinds[DEADLINE_KINDS] = {
 	[DEADLINE_LEASE] = {JOBQ_LEASE, INDEX_SECOND, LEASE_JOB_ID, LEASE_DEADLINE,
-	jobq_end_due_lease, 1, false, "end the lease of"},
+	end_lease, 1, false, "end the lease of"},
 	[DEADLINE_SCHEDULED] = {JOBQ_SCHEDULED, INDEX_SECOND, SCHEDULED_JOB_ID, SCHEDULED_RUN_AT,
 	move_job, BATCH, true, "make ready"},
 	[DEADLINE_EXPIRY] = {JOBQ_EXPIRY, INDEX_KEY, EXPIRY_JOB_ID, EXPIRY_EXPIRES_AT,
@@ -151,20 +152,25 @@ add_pending(JobqDeadline kind, const DueRow *row, TimestampTz at)
  * ----------------
  */
 
+/* End a lease. */
+static bool
+end_lease(JobqCall *call, DueRow *row)
+{
+	return jobq_end_due_lease(call, row->job_id, &row->retry_at);
+}
+
 /* Make a scheduled job ready. */
 static bool
-move_job(JobqCall *call, int64 job_id, TimestampTz *retry_at)
+move_job(JobqCall *call, DueRow *row)
 {
-	*retry_at = 0;
-	return jobq_move_due_job(call, job_id);
+	return jobq_move_due_job(call, row->job_id);
 }
 
 /* Cancel a job that was not started in time. */
 static bool
-expire_job(JobqCall *call, int64 job_id, TimestampTz *retry_at)
+expire_job(JobqCall *call, DueRow *row)
 {
-	*retry_at = 0;
-	return jobq_expire_job(call, job_id);
+	return jobq_expire_job(call, row->job_id, row->deadline);
 }
 
 /* Some rows of one kind */
@@ -188,7 +194,8 @@ act_work(JobqCall *call, void *arg)
 	{
 		DueRow	   *row = &batch->rows[i];
 
-		row->done = kinds[batch->kind].act(call, row->job_id, &row->retry_at);
+		row->retry_at = 0;
+		row->done = kinds[batch->kind].act(call, row);
 		jobq_advance();
 	}
 }

@@ -610,6 +610,8 @@ extern void jobq_place_waiting(JobqCall *call, const JobqCarry *carry, const Job
 							   JobqRule rule, int quorum, int stripes, bool open, bool held);
 extern void jobq_set_counters(Datum *values, bool *nulls, const JobqCounters *c);
 extern void jobq_carry_from_slot(JobqTable table, TupleTableSlot *slot, JobqCarry *carry);
+extern bool jobq_is_expired(JobqCall *call, TimestampTz expires_at, int32 attempt);
+extern bool jobq_ready_expired(JobqCall *call, TupleTableSlot *row);
 extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **state);
 extern bool jobq_displace(JobqCall *call, JobqTable table, TupleTableSlot *state, bool wait);
 
@@ -697,7 +699,7 @@ extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqC
 /* What the background worker does with one due row; in the file of the act */
 extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at);	/* lease.c */
 extern bool jobq_move_due_job(JobqCall *call, int64 job_id);	/* place.c */
-extern bool jobq_expire_job(JobqCall *call, int64 job_id);	/* control.c */
+extern bool jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz expires_at);	/* control.c */
 
 /* ----------------
  *		lane.c

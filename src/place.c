@@ -186,6 +186,21 @@ jobq_carry_from_slot(JobqTable table, TupleTableSlot *slot, JobqCarry *carry)
 	}
 }
 
+/* Is a job past its expires_at (0: it has none) without having begun? */
+bool
+jobq_is_expired(JobqCall *call, TimestampTz expires_at, int32 attempt)
+{
+	return expires_at != 0 && expires_at <= call->now && attempt == 0;
+}
+
+/* Is a row of job_ready one of a job that the background worker is about to cancel? */
+bool
+jobq_ready_expired(JobqCall *call, TupleTableSlot *row)
+{
+	return jobq_is_expired(call, jobq_attr_int64(row, READY_EXPIRES_AT),
+						   jobq_attr_int32(row, READY_ATTEMPT));
+}
+
 /* The row of job_ready of a job, or NULL. */
 static TupleTableSlot *
 find_ready(JobqCall *call, int64 job_id, int64 lane, int16 priority, Snapshot snapshot)
@@ -246,6 +261,8 @@ jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **state)
 bool
 jobq_displace(JobqCall *call, JobqTable table, TupleTableSlot *state, bool wait)
 {
+	if (table == JOBQ_READY)
+		jobq_reserve_taken(1);
 	if (!(wait ? jobq_delete(call, table, state) : jobq_try_delete(call, table, state)))
 		return false;
 	if (table == JOBQ_READY)

@@ -207,7 +207,10 @@ insert_job(JobqCall *call, const JobqSubmission *s, int outcome)
 	jobq_insert(call, JOBQ_JOB, values, nulls);
 }
 
-/* See that the worker looks at a job when it expires. */
+/*
+ * See that the worker looks at a job when it expires.  A row from before the
+ * job was opened again is replaced: the worker may be about to remove that one.
+ */
 void
 jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
 {
@@ -218,9 +221,10 @@ jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
 	jobq_set(values, nulls, EXPIRY_EXPIRES_AT, TimestampTzGetDatum(expires_at));
 	jobq_set(values, nulls, EXPIRY_JOB_ID, Int64GetDatum(id));
 	noted = jobq_find(call, JOBQ_EXPIRY, INDEX_KEY, 2, values);
-	if (noted == NULL)
-		jobq_insert(call, JOBQ_EXPIRY, values, nulls);
+	if (noted != NULL)
+		(void) jobq_delete(call, JOBQ_EXPIRY, noted);
 	jobq_slot_free(noted);
+	jobq_insert(call, JOBQ_EXPIRY, values, nulls);
 	jobq_announce_deadline(DEADLINE_EXPIRY, expires_at);
 }
 

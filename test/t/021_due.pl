@@ -59,7 +59,7 @@ becomes($id, 'scheduled', 'a lost job goes through its backoff');
 is($client->value("SELECT outcome || ' ' || error FROM job_attempts WHERE job_id = $id"),
 	'lost lease ran out', '... with an attempt on record');
 cmp_ok($client->value("SELECT extract(epoch FROM ended_at - started_at) FROM job_attempts WHERE job_id = $id"),
-	'<', 0.5, '... in time');
+	'<', 5, '... in time');
 
 $id = $client->value(q{SELECT job_submit('x', queue => 'a', max_lost => 1)});
 claim('a', '0.2 s');
@@ -118,24 +118,34 @@ $id = $client->value(q{SELECT job_submit('x', run_at => now() - interval '1 h')}
 is(state_of($id), 'ready', 'a job of the past is ready');
 my $far = $client->value(q{SELECT job_submit('x', run_at => now() + interval '1 h')});
 my $near = $client->value(q{SELECT job_submit('x', run_at => now() + interval '0.2 s')});
-becomes($near, 'ready', 'a nearer deadline wakes the worker that sleeps to a farther one', 1);
+becomes($near, 'ready', 'a nearer deadline wakes the worker that sleeps to a farther one');
 is(state_of($far), 'scheduled', '... which still waits');
 
 $id = $client->value(q{SELECT job_submit('x', queue => 'e', expires_at => now() + interval '0.3 s')});
 my $child = $client->value("SELECT job_submit('x', queue => 'e', depends_on => ARRAY[$id])");
-becomes($id, 'cancelled', 'a job that nobody started expires', 1);
+becomes($id, 'cancelled', 'a job that nobody started expires');
 becomes($child, 'upstream_failed', '... with its children');
-$id = $client->value(q{SELECT job_submit('x', queue => 'e', expires_at => now() + interval '0.3 s')});
+$id = $client->value(q{SELECT job_submit('x', queue => 'e', expires_at => now() + interval '1.5 s')});
 claim('e', '1 h');
-ok(within(2, sub { $client->value("SELECT count(*) FROM job_expiry WHERE job_id = $id") == 0 }), 'one that runs');
+ok(within(5, sub { $client->value("SELECT count(*) FROM job_expiry WHERE job_id = $id") == 0 }), 'one that runs');
 is(state_of($id), 'running', '... does not');
+
+# What reminds of it goes at that time, whatever became of the job.
+my ($retried, $purged) = map { $client->value(q{SELECT job_submit('x', queue => 'e', expires_at => now() + interval '1.5 s')}) } 1 .. 2;
+$client->rows("SELECT job_cancel($_)") foreach $retried, $purged;
+$client->rows("SELECT job_retry($retried)");
+$client->rows("DELETE FROM job WHERE id = $purged");
+is($client->value("SELECT count(*) FROM job_expiry WHERE job_id IN ($retried, $purged)"), 2, 'jobs that would expire');
+ok(within(10, sub { $client->value("SELECT count(*) FROM job_expiry WHERE job_id IN ($retried, $purged)") == 0 }),
+	'... are retried and purged, and nothing is left');
+is(state_of($retried), 'ready', '... of their expiry');
 
 #
 # Rows in the way
 #
 
 my $other = JobqClient->new($node);
-my @ids = map { $client->value(q{SELECT job_submit('x', queue => 'f', run_at => now() + interval '0.5 s')}) } 1 .. 5;
+my @ids = map { $client->value(q{SELECT job_submit('x', queue => 'f', run_at => now() + interval '1.5 s')}) } 1 .. 5;
 $other->rows("BEGIN; SELECT FROM job_scheduled WHERE job_id = $ids[2] FOR UPDATE");
 becomes($ids[$_], 'ready', "job $_, though another is locked") foreach 0, 1, 3, 4;
 is(state_of($ids[2]), 'scheduled', 'the locked one is passed over');
@@ -143,7 +153,7 @@ $other->rows('COMMIT');
 becomes($ids[2], 'ready', '... and comes when it is free');
 
 @ids = map { $client->value(q{SELECT job_submit('x', queue => 'g')}) } 1 .. 3;
-claim('g', '0.5 s') foreach 1 .. 3;
+claim('g', '1.5 s') foreach 1 .. 3;
 $other->rows("BEGIN; SELECT FROM job WHERE id = $ids[0] FOR UPDATE; SELECT FROM job_lease WHERE job_id = $ids[1] FOR UPDATE");
 ok(within(5, sub { $client->value("SELECT lost FROM job_status WHERE id = $ids[2]") == 1 }),
 	'a lost job, though others are locked');
@@ -168,8 +178,8 @@ foreach my $round (1 .. 5)
 	my $due = $client->value("SELECT job_submit('x', queue => '$queue', run_at => clock_timestamp() + interval '0.3 s')");
 	my $expired = $client->value("SELECT job_submit('x', queue => '$queue', expires_at => clock_timestamp() + interval '0.3 s')");
 	my %left = ($lost => 'scheduled', $due => 'ready', $expired => 'cancelled');
-	ok(within(2.3, sub { $left{$_} eq state_of($_) && delete $left{$_} foreach keys %left; !%left }),
-		'... and does what is due beside them within two seconds')
+	ok(within(10, sub { $left{$_} eq state_of($_) && delete $left{$_} foreach keys %left; !%left }),
+		'... and does what is due beside them')
 	  or diag(join ' ', map { "$_ is not $left{$_}" } keys %left);
 }
 is($client->value("SELECT count(*) FROM job_status WHERE queue = 'held' AND state = 'ready'"), 300, '... they are still held');
@@ -194,7 +204,13 @@ $client->rows("DELETE FROM job_attempt WHERE job_id = $bad");
 ok(within(10, sub { $client->value("SELECT lost FROM job_status WHERE id = $bad") == 1 }),
 	'... and comes when what was wrong with it has been put right');
 
-# A whole table that is locked.
+# A whole table that is locked.  A limit that is meant for clients is none for the worker.
+if ($node->pg_version >= 17)
+{
+	$_->rows('SET transaction_timeout = 0') foreach $client, $other;
+	$node->append_conf('postgresql.conf', 'transaction_timeout = 150ms');
+	$node->reload;
+}
 my @workers = backend_pids($node, '^jobq worker$');
 my $blocked = sub { scalar(backend_pids($node, '^jobq worker$', "wait_event_type = 'Lock'")) };
 $near = $client->value(q{SELECT job_submit('x', run_at => now() + interval '0.2 s')});
@@ -206,6 +222,11 @@ is_deeply([ backend_pids($node, '^jobq worker$') ], \@workers, '... and survives
 $other->rows('COMMIT');
 becomes($near, 'ready', '... and goes on when they are free');
 becomes($id, 'cancelled', '... with all of it');
+if ($node->pg_version >= 17)
+{
+	$node->append_conf('postgresql.conf', 'transaction_timeout = 0');
+	$node->reload;
+}
 
 #
 # Notifications
@@ -218,7 +239,7 @@ sub notified_of
 {
 	my ($channel) = @_;
 	my @channels;
-	within(2, sub {
+	within(10, sub {
 		$other->rows('SELECT 1');
 		@channels = map { $_->[0] } @{ $other->{notifications} };
 		return grep { $_ eq $channel } @channels;
