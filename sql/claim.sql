@@ -42,6 +42,15 @@ SELECT inputs IS NULL AS none FROM job_claim('claim');
 ROLLBACK;
 RESET jobq.max_inputs_size;
 SELECT length(inputs -> :'big' ->> 't'), job_complete(job_id, token) FROM job_claim('claim');
+-- the ids count
+SELECT job_submit('many', queue => 'claim', depends_on => array_agg(p)) AS many FROM (SELECT job_submit('p', queue => 'claim-p') AS p FROM generate_series(1, 600)) p \gset
+SELECT count(job_complete(job_id, token)) FROM job_claim('claim-p', max_jobs => 600);
+SET jobq.max_inputs_size = '1kB';
+BEGIN;
+SELECT inputs IS NULL AS none FROM job_claim('claim');
+ROLLBACK;
+RESET jobq.max_inputs_size;
+SELECT inputs -> (SELECT min(parent)::text FROM job_dependency WHERE child = :many) AS input, job_complete(job_id, token) FROM job_claim('claim');
 
 -- the key: the same over all attempts, new after job_retry, never another job's
 SELECT job_submit('key', queue => 'claim_key') AS k \gset

@@ -14,11 +14,12 @@
  * waiting.  A row that is there but locked by somebody who does not delete it
  * is offered again when this transaction ends.
  *
- * Three kinds of claims scan the index instead, from the hand-out's floors:
+ * Four kinds of claims scan the index instead, from the hand-out's floors:
  * those of REPEATABLE READ and SERIALIZABLE transactions, which look under the
  * transaction's snapshot and pass over what changed since; those of a
  * transaction that has made jobs of that lane ready itself, which the hand-out
- * does not know of yet; and those of lanes for which it has no room.
+ * does not know of yet; those of lanes for which it has no room; and those that
+ * find as many candidates locked by others as the hand-out knows of.
  */
 #include "postgres.h"
 
@@ -44,6 +45,7 @@ typedef struct Source
 	JobqKey		next;			/* of the next row; jobq_key_last: none */
 	JobqLaneScan *scan;			/* NULL: the hand-out knows */
 	TupleTableSlot *slot;		/* the next row of the scan */
+	int			in_vain;		/* candidates in a row that could not be taken */
 } Source;
 
 typedef struct Claim
@@ -121,6 +123,7 @@ read_inputs(JobqCall *call, int64 id)
 {
 	Datum		key = Int64GetDatum(id);
 	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
+	Size		limit = (Size) jobq_max_inputs_size * 1024;
 	Size		size = 0;
 	JsonbParseState *state = NULL;
 	TupleTableSlot *edge;
@@ -142,15 +145,15 @@ read_inputs(JobqCall *call, int64 id)
 			value.val.string.val = psprintf("%lld", (long long) parent);
 			value.val.string.len = strlen(value.val.string.val);
 			pushJsonbValue(&state, WJB_KEY, &value);
+			size += value.val.string.len;
 			if (isnull)
 			{
 				value.type = jbvNull;
 				pushJsonbValue(&state, WJB_VALUE, &value);
+				fits = size <= limit;
 			}
 			else
 			{
-				Size		limit = (Size) jobq_max_inputs_size * 1024;
-
 				/* do not fetch what is too large */
 				fits = size + toast_raw_datum_size(result) - VARHDRSZ <= limit;
 				if (fits)
@@ -269,20 +272,11 @@ assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, Snapshot snaps
 	return true;
 }
 
-/* Is it a job that the background worker is about to cancel? */
-static bool
-expired(JobqCall *call, TupleTableSlot *row)
-{
-	TimestampTz at = jobq_attr_int64(row, READY_EXPIRES_AT);
-
-	return at != 0 && at <= call->now && jobq_attr_int32(row, READY_ATTEMPT) == 0;
-}
-
 /* Take a row that a scan found; false: somebody else has it, or it is no job to run. */
 static bool
 take_scanned(Claim *claim, Source *source, JobqAssignment *a)
 {
-	return !expired(claim->call, source->slot) &&
+	return !jobq_ready_expired(claim->call, source->slot) &&
 		jobq_displace(claim->call, JOBQ_READY, source->slot, false) &&
 		assign(claim, &source->queue, source->slot, NULL, a);
 }
@@ -298,7 +292,7 @@ take_candidate(Claim *claim, Source *source, const JobqCandidate *c, Snapshot sn
 	TupleTableSlot *row = jobq_fetch_ready(call, &ready, snapshot);
 	bool		ok = false;
 
-	if (row == NULL || expired(call, row))
+	if (row == NULL || jobq_ready_expired(call, row))
 		ok = false;
 	else if (jobq_try_delete(call, JOBQ_READY, row))
 		ok = assign(claim, &source->queue, row, snapshot, a);
@@ -370,6 +364,10 @@ take(Claim *claim, Source *source, JobqKey limit, int max, JobqAssignment *a)
 				n++;
 		}
 		UnregisterSnapshot(snapshot);
+		source->in_vain = n > 0 ? 0 : source->in_vain + npopped;
+		/* the next refill would find the same */
+		if (source->in_vain >= jobq_lane_candidates)
+			begin_scan(claim, source);
 		return n;
 	}
 
@@ -380,6 +378,7 @@ take(Claim *claim, Source *source, JobqKey limit, int max, JobqAssignment *a)
 	while (n < max && jobq_compare_keys(source->next, jobq_key_last) < 0 &&
 		   jobq_compare_keys(source->next, limit) <= 0)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (take_scanned(claim, source, &a[n]))
 			n++;
 		next_scanned(source);

@@ -174,8 +174,8 @@ read_candidates(JobqCall *call, int64 lane, Found *found)
 		JobqCandidate *c;
 
 		CHECK_FOR_INTERRUPTS();
-		if (jobq_being_deleted(call, JOBQ_READY, slot))
-			continue;			/* H3 */
+		if (jobq_being_deleted(call, JOBQ_READY, slot) || jobq_ready_expired(call, slot))
+			continue;			/* H3, H4 */
 		c = &found->candidates[found->n++];
 		c->priority = jobq_attr_int16(slot, READY_PRIORITY);
 		c->position = jobq_attr_int64(slot, READY_POSITION);

@@ -73,7 +73,7 @@ define_settings(void)
 							&jobq_max_result_size, JOBQ_DEFAULT_MAX_RESULT_KB, 1, 1024 * 1024,
 							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("jobq.max_inputs_size",
-							"Largest sum of parents' results that a claim returns.",
+							"Largest size of the parents' ids and results that a claim returns.",
 							"Above it inputs is null, and they are read with job_result.",
 							&jobq_max_inputs_size, JOBQ_DEFAULT_MAX_INPUTS_KB, 0, 128 * 1024,
 							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
