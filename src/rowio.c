@@ -33,6 +33,7 @@
 #include "access/xact.h"
 #include "catalog/index.h"
 #include "catalog/pg_am_d.h"
+#include "miscadmin.h"
 #include "nodes/execnodes.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -244,7 +245,10 @@ add_index(JobqRel *r, Relation index)
 	r->nindexes++;
 }
 
-/* Open a table with its indexes for the rest of the call. */
+/*
+ * Open a table with its indexes for the rest of the call.  Whatever is done to
+ * a row comes here first, so a call can be cancelled however many it goes over.
+ */
 static JobqRel *
 open_rel(JobqCall *call, JobqTable table)
 {
@@ -254,6 +258,7 @@ open_rel(JobqCall *call, JobqTable table)
 	ListCell   *lc;
 	LOCKMODE	lockmode = RowExclusiveLock;
 
+	CHECK_FOR_INTERRUPTS();
 	if (r != NULL)
 		return r;
 

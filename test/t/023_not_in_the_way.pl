@@ -1,6 +1,7 @@
 # Sessions that must not wait for one another: readers and new sessions for
 # grants, grants for readers.  And one that does wait, for DROP EXTENSION, and
-# then says what has happened, as it does in a server that has not loaded jobq.
+# then says what has happened, as it does in a server that has not loaded jobq;
+# and one that takes long, and ends when it is asked to.
 use strict;
 use warnings;
 
@@ -144,6 +145,22 @@ foreach my $known (0, 1)
 	$s1->rows('DROP EXTENSION jobq');
 	$s1->disconnect;
 }
+
+#
+# A call that takes long: it can be cancelled on the way
+#
+
+my ($parents) = $c->value(q{SELECT array_agg(job_submit('x', queue => 'parents')) FROM generate_series(1, 100000)});
+my $submit = "SELECT job_submit('x', depends_on => '$parents')";
+my $begun = time;
+passes($c, $submit, 'a job with 100,000 parents');
+my $whole = time - $begun;
+$c->rows('SET statement_timeout = ' . int(100 * $whole));
+$begun = time;
+is($c->query($submit)->{sqlstate}, '57014', '... is cancelled');
+cmp_ok(time - $begun, '<', $whole / 2, '... before it is done');
+$c->rows('RESET statement_timeout');
+$c->rows("DELETE FROM job_ready WHERE lane = (SELECT lane FROM job_queue WHERE name = 'parents')");
 
 #
 # A server that has not loaded jobq
