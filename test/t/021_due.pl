@@ -208,7 +208,8 @@ ok(within(10, sub { $client->value("SELECT lost FROM job_status WHERE id = $bad"
 if ($node->pg_version >= 17)
 {
 	$_->rows('SET transaction_timeout = 0') foreach $client, $other;
-	$node->append_conf('postgresql.conf', 'transaction_timeout = 150ms');
+	$ENV{PGOPTIONS} = '-c transaction_timeout=0';
+	$node->append_conf('postgresql.conf', 'transaction_timeout = 20ms');
 	$node->reload;
 }
 my @workers = backend_pids($node, '^jobq worker$');
@@ -224,6 +225,7 @@ becomes($near, 'ready', '... and goes on when they are free');
 becomes($id, 'cancelled', '... with all of it');
 if ($node->pg_version >= 17)
 {
+	delete $ENV{PGOPTIONS};
 	$node->append_conf('postgresql.conf', 'transaction_timeout = 0');
 	$node->reload;
 }
