@@ -46,6 +46,11 @@ BEGIN;
 ALTER TABLE job_ready ADD COLUMN note text;
 SELECT job_submit('x', queue => 'robust');
 ROLLBACK;
+-- a column of another type
+BEGIN;
+ALTER TABLE job_ready ALTER expires_at TYPE timestamp;
+SELECT job_submit('x', queue => 'robust');
+ROLLBACK;
 -- an index on an expression, and indexes of another order, which must not be taken for ours
 BEGIN;
 CREATE INDEX ON job_scheduled ((run_at IS NULL));

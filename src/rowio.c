@@ -33,6 +33,7 @@
 #include "access/xact.h"
 #include "catalog/index.h"
 #include "catalog/pg_am_d.h"
+#include "catalog/pg_type_d.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
 #include "storage/bufmgr.h"
@@ -170,19 +171,32 @@ jobq_advance(void)
 	CommandCounterIncrement();
 }
 
-static const int column_counts[JOBQ_NTABLES] = {
-	[JOBQ_JOB] = JOB_NATTS,
-	[JOBQ_DEPENDENCY] = DEP_NATTS,
-	[JOBQ_WAITING] = WAITING_NATTS,
-	[JOBQ_STRIPE] = STRIPE_NATTS,
-	[JOBQ_SCHEDULED] = SCHEDULED_NATTS,
-	[JOBQ_READY] = READY_NATTS,
-	[JOBQ_LEASE] = LEASE_NATTS,
-	[JOBQ_EXPIRY] = EXPIRY_NATTS,
-	[JOBQ_ATTEMPT] = ATTEMPT_NATTS,
-	[JOBQ_QUEUE] = QUEUE_NATTS,
-	[JOBQ_PRIVILEGE] = PRIVILEGE_NATTS,
-	[JOBQ_HOME] = HOME_NATTS,
+/* The types of our tables' columns, a letter each */
+static const char *const column_types[JOBQ_NTABLES] = {
+	[JOBQ_JOB] = "88ttt888tt8r444444442222bxxjjxxj",
+	[JOBQ_DEPENDENCY] = "8822",
+	[JOBQ_WAITING] = "88tt444444444222bb",
+	[JOBQ_STRIPE] = "8244",
+	[JOBQ_SCHEDULED] = "t88t4442",
+	[JOBQ_READY] = "888tt4442",
+	[JOBQ_LEASE] = "888tttt8r4442bxxj",
+	[JOBQ_EXPIRY] = "t8",
+	[JOBQ_ATTEMPT] = "84tt2xx",
+	[JOBQ_QUEUE] = "x8b4488882",
+	[JOBQ_PRIVILEGE] = "rxx",
+	[JOBQ_HOME] = "8o",
+};
+
+static const Oid types[] = {
+	['2'] = INT2OID,
+	['4'] = INT4OID,
+	['8'] = INT8OID,
+	['b'] = BOOLOID,
+	['j'] = JSONBOID,
+	['o'] = OIDOID,
+	['r'] = REGROLEOID,
+	['t'] = TIMESTAMPTZOID,
+	['x'] = TEXTOID,
 };
 
 /* A table whose columns are not those of CREATE EXTENSION cannot be used. */
@@ -190,16 +204,21 @@ static void
 check_columns(Relation rel, JobqTable table)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
-	bool		ok = desc->natts == column_counts[table];
+	const char *letters = column_types[table];
+	bool		ok = desc->natts == strlen(letters);
 
 	for (int i = 0; ok && i < desc->natts; i++)
-		ok = !TupleDescAttr(desc, i)->attisdropped;
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		ok = !column->attisdropped && column->atttypid == types[(uint8) letters[i]];
+	}
 	if (!ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("columns of table \"%s\" of extension jobq were added or dropped",
+				 errmsg("columns of table \"%s\" of extension jobq were added, dropped or changed",
 						RelationGetRelationName(rel)),
-				 errhint("Drop what was added, dump the database and restore it into a new one; keep other data in tables of your own.")));
+				 errhint("Undo that; or dump the database and restore it into a new one, and keep other data in tables of your own.")));
 }
 
 /* Is this the partial index of job_ready on job_id, WHERE position <> job_id? */
