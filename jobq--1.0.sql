@@ -120,6 +120,8 @@ CREATE TABLE @extschema@.job_ready (
     lost          int NOT NULL,
     priority      smallint NOT NULL
 );
+-- What is deleted here must be deleted on a subscriber too, or jobs would be run again there.
+ALTER TABLE @extschema@.job_ready REPLICA IDENTITY FULL;
 CREATE INDEX job_ready_order ON @extschema@.job_ready (lane, priority DESC, position);
 -- A job that is ready when it is submitted has its id for a position, so the index above finds it by id.
 CREATE INDEX job_ready_job_id ON @extschema@.job_ready (job_id) WHERE position <> job_id;

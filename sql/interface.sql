@@ -44,6 +44,9 @@ WHERE EXISTS (SELECT FROM aclexplode(c.relacl) x WHERE x.grantee = 0);
 -- a dump takes all tables but job_home, and no table can be missed when one is added
 SELECT c.relname FROM pg_class c JOIN member m ON m.classid = 'pg_class'::regclass AND m.objid = c.oid
 WHERE c.relkind IN ('r', 'S') AND c.oid <> ALL ((SELECT extconfig FROM pg_extension WHERE extname = 'jobq')::oid[]);
+-- what is deleted reaches a subscriber of logical replication
+SELECT c.relname FROM pg_class c JOIN member m ON m.classid = 'pg_class'::regclass AND m.objid = c.oid
+WHERE c.relkind = 'r' AND c.relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary);
 -- there is no trigger that could count twice in a restore
 SELECT count(*) FROM pg_trigger t JOIN member m ON m.classid = 'pg_class'::regclass AND m.objid = t.tgrelid;
 

@@ -101,3 +101,11 @@ SELECT job_cancel(:id);
 SELECT count(*) FROM job_claim('robust-rows');
 DELETE FROM job WHERE id = :id;
 \set VERBOSITY default
+-- one that has ended, and is ready all the same
+SELECT job_submit('x', queue => 'robust-rows') AS id \gset
+UPDATE job SET outcome = 1 WHERE id = :id;
+\set VERBOSITY sqlstate
+SELECT count(*) FROM job_claim('robust-rows');
+\set VERBOSITY default
+SELECT count(*) FROM job_ready WHERE job_id = :id;
+SELECT count(*) FROM job_lease WHERE job_id = :id;

@@ -246,7 +246,7 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTab
 
 /*
  * Turn a row of job_ready that was deleted into a lease; false: there is no such
- * job.  Nobody changes a job's row in table job while it is ready, so the latest
+ * job, or it has ended.  Nobody changes a job's row in table job while it is ready, so the latest
  * is right.  Where the row was committed and found in a snapshot, that one is as
  * good, and lets ids be walked.
  */
@@ -260,11 +260,14 @@ assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, Snapshot snaps
 	jobq_carry_from_slot(JOBQ_READY, row, &carry);
 	job = snapshot ? jobq_walk_id(claim->call, JOBQ_JOB, carry.job_id, snapshot) :
 		jobq_find_id(claim->call, JOBQ_JOB, carry.job_id);
-	if (job == NULL)
+	if (job == NULL || !jobq_attr_isnull(job, JOB_OUTCOME))
 	{
 		ereport(WARNING,
-				(errmsg("job %lld is ready but has no row in table \"job\"", (long long) carry.job_id),
-				 errdetail("It was removed by hand; what was left of it is removed now.")));
+				(errmsg(job == NULL ? "job %lld is ready but has no row in table \"job\"" :
+						"job %lld is ready but has an outcome in table \"job\"",
+						(long long) carry.job_id),
+				 errdetail("Rows were changed by hand; the one in \"job_ready\" is removed now.")));
+		jobq_slot_free(job);
 		return false;
 	}
 	lease_job(claim, queue, &carry, job, a);

@@ -40,6 +40,7 @@
 #include "lib/pairingheap.h"
 #include "miscadmin.h"
 #include "utils/hsearch.h"
+#include "utils/snapmgr.h"
 
 #include "jobq.h"
 
@@ -359,8 +360,9 @@ reopen_child(JobqWork *work, TupleTableSlot *job)
 
 /*
  * Handle a job whose parents changed.  One that does not wait is left alone
- * (D3), unless it was decided and may have to be opened again; if another
- * retry opens it between our two looks, it is found waiting at the third.
+ * (D3), unless it was decided and may have to be opened again.  Which of them it
+ * is, is seen under one snapshot: others may open it, and decide it, again and
+ * again while we look.
  */
 static void
 handle_child(JobqWork *work, WorkItem *item)
@@ -368,7 +370,6 @@ handle_child(JobqWork *work, WorkItem *item)
 	JobqCounters delta = item->delta;
 	bool		plain = !item->reopened && delta.violated == 0;
 	bool		credited = false;
-	bool		undecided = false;
 	bool		done = false;
 	bool		walk = true;
 
@@ -387,11 +388,21 @@ handle_child(JobqWork *work, WorkItem *item)
 		}
 		else if (slot != NULL)
 			done = (credited || !jobq_unstripe(work->call, slot)) && apply_delta(work, slot, &delta);
-		else if (item->reopened && !undecided)
+		else if (item->reopened)
 		{
-			slot = jobq_find_id(work->call, JOBQ_JOB, item->id);
-			undecided = slot == NULL || jobq_attr_isnull(slot, JOB_OUTCOME);
-			done = !undecided && reopen_child(work, slot);
+			Datum		key = Int64GetDatum(item->id);
+			Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+			slot = jobq_find_in(work->call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
+			if (slot != NULL && !jobq_attr_isnull(slot, JOB_OUTCOME))
+				done = reopen_child(work, slot);
+			else
+			{
+				jobq_slot_free(slot);
+				slot = jobq_find_in(work->call, JOBQ_WAITING, INDEX_KEY, 1, &key, snapshot);
+				done = slot == NULL;
+			}
+			UnregisterSnapshot(snapshot);
 		}
 		else
 			done = true;

@@ -18,6 +18,8 @@
  *	H3	Who takes a row, by popping it or by deleting it, owes it until the
  *		deletion commits: an abort offers it again (xact.c).  So a scan may
  *		pass over rows that a transaction is just deleting.
+ *	H4	A row past its expires_at is the background worker's, so a scan may pass
+ *		over it, too.
  *
  * A commit offers its rows once they are visible: lowers the floor, and puts the
  * row into the ring if its key is not after the end.  Where the ring is full, its

@@ -261,17 +261,18 @@ jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **state)
 bool
 jobq_displace(JobqCall *call, JobqTable table, TupleTableSlot *state, bool wait)
 {
-	if (table == JOBQ_READY)
-		jobq_reserve_taken(1);
-	if (!(wait ? jobq_delete(call, table, state) : jobq_try_delete(call, table, state)))
-		return false;
+	JobqReady	ready;
+
 	if (table == JOBQ_READY)
 	{
-		JobqReady	ready;
-
 		jobq_ready_from_slot(call, state, &ready);
-		jobq_announce_taken(&ready);
+		jobq_reserve_taken(1);
 	}
+	if (!(wait ? jobq_delete(call, table, state) : jobq_try_delete(call, table, state)))
+		return false;
+	/* nothing may fail between the two, or nobody would offer it again */
+	if (table == JOBQ_READY)
+		jobq_announce_taken(&ready);
 	return true;
 }
 

@@ -9,7 +9,7 @@
  * ordinary checks let the caller come that far.
  *
  * The extension's owner and superusers may do everything.  Rows are cached
- * until a relcache invalidation for job_privilege.
+ * until a relcache invalidation for one of our tables (catalog.c).
  */
 #include "postgres.h"
 

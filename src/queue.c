@@ -9,8 +9,9 @@
  * A queue has a row in job_queue from its first use on.  Nobody waits for
  * somebody else to make it: whoever cannot have the creation lock at once
  * leaves it to the one who has, or to a later use.  Rows are kept in a
- * backend-local cache until job_queue_set() sends a relcache invalidation for
- * the table, so a change is seen by whatever starts after its commit.
+ * backend-local cache until a relcache invalidation for one of our tables
+ * (catalog.c).  job_queue_set() sends one, so a change is seen by whatever starts
+ * after its commit.
  */
 #include "postgres.h"
 

@@ -18,8 +18,8 @@
  * Except for claims, what these functions read is the latest committed state
  * (plus our own changes) at every isolation level: jobq_find() takes a new
  * snapshot each time, jobq_walk_id() one for neighbouring ids of a call.
- * Privileges, read-only and parallel mode are checked once per call, in
- * jobq_enter().
+ * Read-only and parallel mode are checked once per call, in jobq_enter(), and
+ * privileges by each entry point.
  *
  * jobq_open_call() and jobq_close_call() advance the command counter, so that
  * a call sees what its own statement wrote before (a claim inside a
@@ -815,7 +815,7 @@ jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values
 	return update_row(call, table, slot, values, nulls, true, false);
 }
 
-/* Replace a row unless somebody else has it locked, changed or deleted; never waits, never fails. */
+/* Replace a row unless somebody else has it locked, changed or deleted; never waits. */
 bool
 jobq_try_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values, bool *nulls)
 {
@@ -848,7 +848,7 @@ jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot)
 
 /*
  * Delete a row unless somebody else has it locked, changed or deleted, or this
- * call has deleted it before; never waits, never fails.
+ * call has deleted it before; never waits.
  */
 bool
 jobq_try_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot)
