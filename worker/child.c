@@ -120,7 +120,7 @@ run_command(const char *command, const char *inputs_path, const ChildEnv *env, i
 	_exit(127);
 }
 
-/* Start a command.  If that cannot be, say why in errbuf. */
+/* Start a command.  If that cannot be, say why in errbuf, and in errno. */
 bool
 child_start(Child *child, const char *command, const char *args, const char *inputs,
 			const ChildEnv *env, int nenv, char *errbuf, size_t errlen)
@@ -129,6 +129,7 @@ child_start(Child *child, const char *command, const char *args, const char *inp
 	int			out[2] = {-1, -1};
 	int			err[2] = {-1, -1};
 	const char *what = "inputs file";
+	int			error;
 	pid_t		pid = -1;
 
 	if (inputs == NULL || write_inputs(child, inputs))
@@ -142,9 +143,10 @@ child_start(Child *child, const char *command, const char *args, const char *inp
 				run_command(command, child->inputs_path, env, nenv, in[0], out[1], err[1]);
 		}
 	}
+	error = errno;
 	if (pid < 0)
 	{
-		snprintf(errbuf, errlen, "could not start the command: no %s: %s", what, strerror(errno));
+		snprintf(errbuf, errlen, "could not start the command: no %s: %s", what, strerror(error));
 		close_fd(&in[1]);
 		close_fd(&out[0]);
 		close_fd(&err[0]);
@@ -169,6 +171,7 @@ child_start(Child *child, const char *command, const char *args, const char *inp
 	close_fd(&in[0]);
 	close_fd(&out[1]);
 	close_fd(&err[1]);
+	errno = error;
 	return pid > 0;
 }
 
@@ -361,9 +364,11 @@ child_stderr(const Child *child, Buf *to)
 	to->data[to->len] = '\0';
 }
 
+/* Forget a command; one that still runs is killed. */
 void
 child_free(Child *child)
 {
+	signal_group(child, SIGKILL);
 	close_fd(&child->fd_in);
 	close_fd(&child->fd_out);
 	close_fd(&child->fd_err);

@@ -123,11 +123,18 @@ claim_limit_reached(void)
 	return opt.max_jobs > 0 && claimed >= opt.max_jobs;
 }
 
-/* With --once: a job has ended, and others may have become ready by that. */
+/* With --once: a job is over, and others may have become ready by that. */
 void
 claim_again(void)
 {
 	work_likely = true;
+}
+
+/* What is claimed now could not be begun with: leave it to others for a while. */
+void
+claim_pause(void)
+{
+	retry_at = now_usec() + jittered(SHORTAGE_DELAY);
 }
 
 /* Is nothing left to claim, as far as we know? */

@@ -106,7 +106,7 @@ conn_lost(Conn *conn, const char *event, const char *msg)
 			  "failures", num(conn->failures), "retry_ms", num(delay / USEC_PER_MSEC), (char *) NULL);
 	free(text);
 
-	conn->unreached = !conn_up(conn);
+	conn->unreached = conn->schema == NULL;
 	conn_forget(conn);
 	conn->retry_at = now + delay;
 	if (reply)
@@ -140,20 +140,65 @@ conn_broken(Conn *conn)
 	conn_lost(conn, "connection_lost", msg);
 }
 
+/* A comma-separated list that begins with its element n, or after its last, over again. */
+static char *
+rotated(const char *list, int n)
+{
+	Buf			buf = {0};
+	const char *from = list;
+
+	while (n-- > 0)
+	{
+		from += strcspn(from, ",");
+		from = *from ? from + 1 : list;
+	}
+	buf_puts(&buf, from);
+	if (from > list)
+	{
+		buf_puts(&buf, ",");
+		buf_append(&buf, list, (size_t) (from - list) - 1);
+	}
+	return buf.data;
+}
+
+/*
+ * Begin to connect.  libpq goes on to the next of several hosts where one
+ * refuses, but connecting step by step it does not end the wait for one that
+ * never answers: that is done here, and the next try begins with the next host.
+ */
 static void
 conn_start(Conn *conn, Usec now)
 {
 	/* Before dbname: it may override these.  After it: it may not. */
-	const char *const keys[] = {
+	const char *keys[] = {
 		"keepalives_idle", "keepalives_interval", "keepalives_count",
 		"tcp_user_timeout", "fallback_application_name",
-		"dbname", "client_encoding", NULL
+		"dbname", "client_encoding", NULL, NULL, NULL, NULL
 	};
-	const char *const values[] = {
-		"20", "5", "4", "40000", PROGNAME, conn->conninfo, "UTF8", NULL
+	const char *values[] = {
+		"20", "5", "4", "40000", PROGNAME, conn->conninfo, "UTF8", NULL, NULL, NULL, NULL
 	};
+	PQconninfoOption *options = conn->conninfo ? PQconninfoParse(conn->conninfo, NULL) : NULL;
+	int			n = 7;
 
+	conn->connect_by = now + CONNECT_TIMEOUT;
+	for (PQconninfoOption *o = options; o && o->keyword; o++)
+	{
+		if (o->val == NULL)
+			continue;
+		if (strcmp(o->keyword, "connect_timeout") == 0 && atoi(o->val) > 0)
+			conn->connect_by = now + atoi(o->val) * USEC_PER_SEC;
+		else if (strcmp(o->keyword, "host") == 0 || strcmp(o->keyword, "hostaddr") == 0 ||
+				 strcmp(o->keyword, "port") == 0)
+		{
+			keys[n] = o->keyword;
+			values[n++] = rotated(o->val, conn->timeouts);
+		}
+	}
 	conn->pg = PQconnectStartParams(keys, values, 1);
+	while (n > 7)
+		free((char *) values[--n]);
+	PQconninfoFree(options);
 	if (conn->pg == NULL)
 	{
 		conn_lost(conn, "connection_failed", "out of memory");
@@ -167,13 +212,13 @@ conn_start(Conn *conn, Usec now)
 	PQsetNoticeReceiver(conn->pg, take_notice, conn);
 	conn->state = CONN_CONNECTING;
 	conn->polling = PGRES_POLLING_WRITING;
-	conn->connect_by = now + CONNECT_TIMEOUT;
 }
 
 /*
  * The first statement finds the extension.  The waiting connection is a
- * session of its own and may also change settings that would end a long wait;
- * those of the pool may come from a pooler and must not.
+ * session of its own and may also change settings: those that would end a long
+ * wait, and the one by which a time that is sent back may be taken for another.
+ * The connections of the pool may come from a pooler and must not.
  */
 static void
 conn_setup(Conn *conn)
@@ -186,7 +231,8 @@ conn_setup(Conn *conn)
 	" pg_catalog.pg_size_bytes(pg_catalog.current_setting('jobq.max_result_size', true))";
 	static const char *const settings =
 	", pg_catalog.set_config('statement_timeout', '0', false)"
-	", pg_catalog.set_config('idle_session_timeout', '0', false)";
+	", pg_catalog.set_config('idle_session_timeout', '0', false)"
+	", pg_catalog.set_config('datestyle', 'ISO', false)";
 	Buf			sql = {0};
 
 	buf_puts(&sql, find);
@@ -233,6 +279,8 @@ conn_setup_done(Conn *conn, PGresult *res, void *arg)
 	max_output = (size_t) strtoll(PQgetvalue(res, 0, 1), NULL, 10);
 	if (max_output < MIN_MAX_OUTPUT)
 		max_output = MIN_MAX_OUTPUT;
+	if (max_output > MAX_MAX_OUTPUT)
+		max_output = MAX_MAX_OUTPUT;
 	conn->schema = xstrdup(PQgetvalue(res, 0, 0));
 	log_event(LOG_INFO, "connected", "conn", conn->name, "db", PQdb(conn->pg),
 			  "schema", conn->schema, (char *) NULL);
@@ -257,7 +305,10 @@ conn_tick(Conn *conn, Usec now)
 	if (conn->state == CONN_DOWN && now >= conn->retry_at)
 		conn_start(conn, now);
 	else if ((conn->state == CONN_CONNECTING || conn->state == CONN_SETUP) && now >= conn->connect_by)
+	{
+		conn->timeouts++;
 		conn_lost(conn, "connection_failed", "timeout expired");
+	}
 }
 
 Usec
@@ -561,7 +612,7 @@ conn_cancel(Conn *conn)
 	conn->cancel_pid = fork_child();
 	if (conn->cancel_pid == 0)
 	{
-		guard_leave();
+		closefrom(STDERR_FILENO + 1);	/* the commands' pipes above all */
 		alarm(30);
 		_exit(PQcancel(cancel, errbuf, sizeof(errbuf)) ? 0 : 1);
 	}

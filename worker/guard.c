@@ -116,13 +116,6 @@ guard_remove(pid_t pgid)
 	guard_write(-pgid);
 }
 
-/* Called by a process that is no command: the pipe must not wait for its end. */
-void
-guard_leave(void)
-{
-	close(guard_fd);
-}
-
 /* Has the guardian ended, though we have not? */
 bool
 guard_died(void)

@@ -9,6 +9,7 @@
  */
 #include "worker.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -67,6 +68,8 @@ job_done(Job *job)
 {
 	set_phase(job, JOB_DONE);
 	beat_pause(job);
+	if (opt.once)
+		claim_again();
 }
 
 /* The outcome is known: report it as soon as a connection is free. */
@@ -96,9 +99,17 @@ field_copy(const PGresult *res, int row, const char *name)
 	return xstrdup(value ? value : "");
 }
 
+/* Is it this machine that has not enough of something, for whatever job it may be? */
+static bool
+is_shortage(int error)
+{
+	return error == EAGAIN || error == ENOMEM || error == EMFILE || error == ENFILE ||
+		error == ENOSPC || error == EDQUOT;
+}
+
 /*
- * Start the command of a job's kind.  If that cannot be, the job fails; where
- * there is nothing to run, it succeeds.
+ * Start the command of a job's kind.  If that cannot be, the job fails, or is
+ * left to others; where there is nothing to run, it succeeds.
  */
 static void
 start_command(Job *job, const char *args, const char *inputs)
@@ -125,9 +136,13 @@ start_command(Job *job, const char *args, const char *inputs)
 	else if (!child_start(&job->child, kind->command, args, inputs, env,
 						  sizeof(env) / sizeof(env[0]), errbuf, sizeof(errbuf)))
 	{
+		bool		shortage = is_shortage(errno);
+
 		log_event(LOG_ERROR, "job_not_started", "job", job->id, "error", errbuf, (char *) NULL);
 		buf_puts(&job->error, errbuf);
-		job_report(job, REPORT_FAIL);
+		if (shortage)
+			claim_pause();
+		job_report(job, shortage ? REPORT_RELEASE : REPORT_FAIL);
 	}
 	else
 		log_event(LOG_DEBUG, "job_started", "job", job->id, "kind", job->kind,

@@ -61,6 +61,7 @@ static bool
 signals_init(void)
 {
 	struct sigaction action = {0};
+	sigset_t	caught;
 
 	if (pipe(signal_pipe) != 0)
 		return false;
@@ -70,9 +71,12 @@ signals_init(void)
 		fcntl(signal_pipe[i], F_SETFL, O_NONBLOCK);
 	}
 	sigemptyset(&action.sa_mask);
+	sigemptyset(&caught);
 	for (int i = 0; i < NSIGNALS; i++)
 	{
 		struct sigaction old;
+
+		sigaddset(&caught, caught_signals[i]);
 
 		/* nohup, or a shell's "&": leave it ignored */
 		sigaction(caught_signals[i], NULL, &old);
@@ -83,6 +87,9 @@ signals_init(void)
 		sigaction(caught_signals[i], &action, NULL);
 	}
 	signal(SIGPIPE, SIG_IGN);
+
+	/* whoever started us may have had them blocked */
+	sigprocmask(SIG_UNBLOCK, &caught, NULL);
 	return true;
 }
 
@@ -521,7 +528,7 @@ worker_run(void)
 	claim_end();
 	free(pool);
 	free(pfds);
-	guard_end();				/* which kills what still runs */
+	guard_end();
 	log_event(LOG_INFO, "stopped", "status", num(status), (char *) NULL);
 	return status;
 }

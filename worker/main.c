@@ -325,7 +325,7 @@ parse_options(int argc, char **argv)
 				opt.max_jobs = parse_int("max-jobs", optarg, 1, INT32_MAX);
 				break;
 			case OPT_EXIT_WHEN_IDLE:
-				opt.exit_when_idle = parse_time("exit-when-idle", optarg, 0);
+				opt.exit_when_idle = parse_time("exit-when-idle", optarg, USEC_PER_MSEC);
 				break;
 			case OPT_ONCE:
 				opt.once = true;

@@ -16,7 +16,8 @@
  * One job must not spoil the others' reports.  The server answers for each
  * whether it was accepted.  A result that it does not take is an error of the
  * whole statement, which then has done nothing, as is a job that somebody
- * keeps locked (LOCK_TIMEOUT); then each is sent alone.
+ * keeps locked (LOCK_TIMEOUT); then each is sent alone, and that one again
+ * and again.
  */
 #include "worker.h"
 
@@ -33,6 +34,21 @@ reports_in_flight(void)
 	return in_flight > 0;
 }
 
+static bool
+is_blank(const char *str)
+{
+	return str == NULL || str[strspn(str, " \t\r\n")] == '\0';
+}
+
+/* The result or the error, or NULL. */
+static const char *
+payload(const Job *job)
+{
+	if (job->report != REPORT_COMPLETE)
+		return job->error.data;
+	return is_blank(job->child.out.data) ? NULL : job->child.out.data;
+}
+
 /* The server took the report. */
 static void
 report_accepted(Job *job, const char *state)
@@ -41,8 +57,6 @@ report_accepted(Job *job, const char *state)
 	char	   *first;
 
 	job_done(job);
-	if (opt.once)
-		claim_again();
 	if (job->report == REPORT_COMPLETE)
 		log_event(LOG_DEBUG, "job_succeeded", "job", job->id, "kind", job->kind, (char *) NULL);
 	else if (job->report == REPORT_RELEASE)
@@ -65,6 +79,20 @@ report_refused(Job *job, const char *state, const char *msg)
 	log_event(LOG_WARNING, "report_refused", "job", job->id, "kind", job->kind,
 			  "sqlstate", state, "error", msg, (char *) NULL);
 	job_done(job);
+}
+
+/*
+ * Is it the result or the text that the server does not take?  That its queue of
+ * notifications is full has the state of a result that is too large.
+ */
+static bool
+result_refuses_text(const PGresult *res)
+{
+	const char *state = result_state(res);
+	const char *function = PQresultErrorField(res, PG_DIAG_SOURCE_FUNCTION);
+
+	return state_in_class(state, "22") ||
+		(state_in_class(state, "54") && (function == NULL || strcmp(function, "PreCommit_Notify") != 0));
 }
 
 /* The server does not take this result or this text, and never will. */
@@ -103,13 +131,16 @@ report_answered(Job *job, const PGresult *res, Usec now)
 	msg = result_message(res);
 	if (state_is_refusal(state))
 		report_refused(job, state, msg);
-	else if ((state_in_class(state, "22") || state_in_class(state, "54")) && !job->error_ascii)
+	else if (result_refuses_text(res) && payload(job) != NULL && !job->error_ascii)
 		report_unacceptable(job, state, msg);
 	else
 	{
-		Usec		delay = backoff_delay(++job->report_failures, RETRY_MAX);
+		bool		locked = strcmp(state, "55P03") == 0;
+		Usec		delay = backoff_delay(++job->report_failures, locked ? LOCKED_RETRY_MAX : RETRY_MAX);
 
-		log_event(LOG_WARNING, "report_failed", "job", job->id, "kind", job->kind, "sqlstate", state,
+		/* Log the tries 1, 2, 4, 8 and so on. */
+		log_event((job->report_failures & (job->report_failures - 1)) != 0 ? LOG_DEBUG : LOG_WARNING,
+				  "report_failed", "job", job->id, "kind", job->kind, "sqlstate", state,
 				  "error", msg, "retry_ms", num(delay / USEC_PER_MSEC), (char *) NULL);
 		job->report_at = now + delay;
 	}
@@ -153,21 +184,6 @@ report_reply(Conn *conn, PGresult *res, void *arg)
 		beat_resume(job);
 	}
 	free(batch);
-}
-
-static bool
-is_blank(const char *str)
-{
-	return str == NULL || str[strspn(str, " \t\r\n")] == '\0';
-}
-
-/* The result or the error, or NULL. */
-static const char *
-payload(const Job *job)
-{
-	if (job->report != REPORT_COMPLETE)
-		return job->error.data;
-	return is_blank(job->child.out.data) ? NULL : job->child.out.data;
 }
 
 static bool
@@ -234,14 +250,15 @@ send_one(Conn *conn, Batch *batch)
 	switch (job->report)
 	{
 		case REPORT_COMPLETE:
-			conn_call(conn, report_reply, batch, 3, values, "SELECT @.job_complete($1, $2, $3)");
+			conn_call(conn, report_reply, batch, 3, values, "SELECT @.job_complete(" ONE_ID ", $2, $3)");
 			break;
 		case REPORT_FAIL:
 		case REPORT_FAIL_FINALLY:
-			conn_call(conn, report_reply, batch, 5, values, "SELECT @.job_fail($1, $2, $3, $4, $5)");
+			conn_call(conn, report_reply, batch, 5, values,
+					  "SELECT @.job_fail(" ONE_ID ", $2, $3, $4, $5)");
 			break;
 		case REPORT_RELEASE:
-			conn_call(conn, report_reply, batch, 2, values, "SELECT @.job_release($1, $2)");
+			conn_call(conn, report_reply, batch, 2, values, "SELECT @.job_release(" ONE_ID ", $2)");
 			break;
 	}
 }

@@ -11,6 +11,12 @@
 #include <string.h>
 #include <time.h>
 
+#ifdef CLOCK_BOOTTIME
+#define WORKER_CLOCK CLOCK_BOOTTIME
+#else
+#define WORKER_CLOCK CLOCK_MONOTONIC
+#endif
+
 /* Out of memory ends the worker: its leases run out and the jobs come back. */
 static void
 out_of_memory(void)
@@ -125,7 +131,7 @@ now_usec(void)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(WORKER_CLOCK, &ts);
 	return (Usec) ts.tv_sec * USEC_PER_SEC + ts.tv_nsec / 1000;
 }
 

@@ -30,7 +30,10 @@
 
 #define EXIT_USAGE 2
 
-/* Times are microseconds of the monotonic clock. */
+/*
+ * Times are microseconds of a clock that never goes back, and that goes on, as
+ * leases do, while the machine is suspended.
+ */
 typedef int64_t Usec;
 
 #define USEC_PER_SEC INT64_C(1000000)
@@ -57,6 +60,10 @@ typedef int64_t Usec;
 #define CONNECT_TIMEOUT (15 * USEC_PER_SEC)
 #define FIRST_RETRY (100 * USEC_PER_MSEC)
 #define RETRY_MAX (10 * USEC_PER_SEC)	/* of a statement the server refused */
+#define LOCKED_RETRY_MAX (1 * USEC_PER_SEC) /* the same for a job that is
+											 * locked */
+#define SHORTAGE_DELAY (5 * USEC_PER_SEC)	/* before the next claim, of
+											 * processes or the like */
 #define CANCEL_REPEAT (1 * USEC_PER_SEC)
 #define GIVE_UP_AFTER (10 * USEC_PER_SEC)	/* on the server, when leaving */
 #define MAX_PREPARED 16			/* statements of a connection */
@@ -64,6 +71,8 @@ typedef int64_t Usec;
 
 #define STDERR_KEEP (64 * 1024)
 #define MIN_MAX_OUTPUT (16 * 1024 * 1024)
+#define MAX_MAX_OUTPUT (512 * 1024 * 1024)	/* the server takes no message
+											 * above 1 GB */
 
 #define EXITCODE_FAIL 65		/* EX_DATAERR: fail without retry */
 
@@ -173,6 +182,7 @@ struct Conn
 								 * connection */
 	Usec		retry_at;
 	Usec		connect_by;
+	int			timeouts;		/* of attempts to connect */
 	Usec		up_since;
 	int			failures;
 	bool		unreached;		/* the last try to connect failed */
@@ -261,7 +271,6 @@ extern void child_free(Child *child);
 extern void guard_start(void);
 extern void guard_add(pid_t pgid);
 extern void guard_remove(pid_t pgid);
-extern void guard_leave(void);
 extern bool guard_died(void);
 extern void guard_end(void);
 
@@ -343,12 +352,15 @@ typedef struct Batch
 	Job		   *jobs[];
 } Batch;
 
-#define LOCK_TIMEOUT "250ms"	/* where one locked job would hold up others */
+#define LOCK_TIMEOUT "250ms"	/* so that a locked job does not hold up
+								 * others */
 
 /* The arguments of a function are computed before it begins. */
-#define MANY_IDS \
+#define WITH_LOCK_TIMEOUT(argument) \
 	"CASE WHEN pg_catalog.set_config('lock_timeout', '" LOCK_TIMEOUT "', true) <> ''" \
-	" THEN $1::pg_catalog.int8[] END"
+	" THEN " argument " END"
+#define ONE_ID WITH_LOCK_TIMEOUT("$1::pg_catalog.int8")
+#define MANY_IDS WITH_LOCK_TIMEOUT("$1::pg_catalog.int8[]")
 
 extern JobList jobs[JOB_PHASES];
 extern int	njobs;
@@ -393,6 +405,7 @@ extern void claim_cancel(Usec now);
 extern bool claim_in_flight(void);
 extern bool claim_limit_reached(void);
 extern void claim_again(void);
+extern void claim_pause(void);
 extern bool claim_found_nothing(void);
 extern bool claim_unable(void);
 extern Usec claim_idle_since(Usec now);

@@ -11,7 +11,7 @@ use POSIX ':sys_wait_h';
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(start_worker submit state_is job_field slurp_pid);
+our @EXPORT = qw(start_worker start_worker_by submit state_is job_field slurp_pid);
 
 my @workers;
 
@@ -57,10 +57,17 @@ sub slurp_pid
 sub start_worker
 {
 	my ($node, @args) = @_;
+	return start_worker_by($node, [], @args);
+}
+
+# The same by another program, which is given its command line.
+sub start_worker_by
+{
+	my ($node, $by, @args) = @_;
 	my $self = bless { log => sprintf('%s/worker_%03d.log', $PostgreSQL::Test::Utils::log_path,
 			scalar(@workers)) }, 'JobqWorker';
 	my @command = (
-		'jobq-worker', '--dbname', $node->connstr('postgres'),
+		@$by, 'jobq-worker', '--dbname', $node->connstr('postgres'),
 		'--verbose', @args);
 
 	note('running: ' . join(' ', @command));

@@ -164,6 +164,43 @@ $job = submit($node, q{'m', queue => 'nowhere', max_attempts => 1});
 is(job_field($node, $job, 'error'), 'could not start the command: no inputs file: No such file or directory',
 	'... fails its jobs with the reason');
 
+# One that has not enough of what a command takes leaves its jobs to others for a while.
+my $other = start_worker($node, '--queue', 'short', '--concurrency', '6', '--kind', 'm=true');
+ok($other->wait_for_log(qr/connected conn=wait/), 'up');
+system_or_bail('prlimit', '--pid', $other->{pid}, '--nproc=1:');
+my @short = map { submit($node, q{'m', queue => 'short', max_attempts => 1}) } 1 .. 6;
+ok($other->wait_for_log(qr/event=job_not_started .*no process: Resource temporarily unavailable/),
+	'a worker without processes');
+ok($other->wait_for_log(qr/event=job_released/), '... gives its jobs back');
+my ($limit) = slurp_file('/proc/self/limits') =~ /^Max processes +(\w+)/m;
+system_or_bail('prlimit', '--pid', $other->{pid}, "--nproc=$limit:");
+state_is($node, $_, 'succeeded', '... and none has failed') foreach @short;
+$other->signal('TERM');
+$other->ends_with(0, 'leaves');
+
+# One that was started with signals blocked.
+$job = submit($node, q{'m', queue => 'blocked'});
+$other = start_worker_by($node, [ 'env', '--block-signal=CHLD', '--block-signal=TERM' ],
+	'--queue', 'blocked', '--kind', 'm=true');
+state_is($node, $job, 'succeeded', 'a worker that was started with signals blocked sees its commands end');
+$other->signal('TERM');
+$other->ends_with(0, '... and leaves');
+
+# Times are written in many ways.
+$node->safe_psql('postgres', q{CREATE DATABASE elsewhen});
+$node->safe_psql('postgres', q{ALTER DATABASE elsewhen SET timezone = 'Asia/Kolkata'});
+$node->safe_psql('postgres', q{ALTER DATABASE elsewhen SET datestyle = 'SQL, DMY'});
+$node->safe_psql('elsewhen', q{CREATE EXTENSION jobq});
+$other = start_worker($node, '--dbname', $node->connstr('elsewhen'), '--lease', '2s', '--max-jobs', '1',
+	'--kind', 'm=sleep 4');
+ok($other->wait_for_log(qr/connected conn=wait/), 'up');
+ok($node->poll_query_until('elsewhen', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ '^CALL'
+	AND datname = 'elsewhen' AND wait_event_type = 'Extension'}), 'a worker waits');
+$job = $node->safe_psql('elsewhen', q{SELECT job_submit('m')});
+$other->ends_with(0, 'with a DateStyle that reads times as others');
+is($node->safe_psql('elsewhen', qq{SELECT state || ' ' || attempt FROM job_status WHERE id = $job}),
+	'succeeded 1', '... leases are as long as they are');
+
 # A database whose encoding lacks a character of stderr.
 $node->safe_psql('postgres', q{CREATE DATABASE latin1 ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0});
 $node->safe_psql('latin1', 'CREATE EXTENSION jobq');
@@ -254,6 +291,12 @@ is($node->safe_psql('postgres',
 	"scheduled|2\nsucceeded|7", '... when nothing is left but for later');
 like(slurp_file($worker->{log}), qr/event=draining reason=once/, '... and it says why');
 unlike(slurp_file($worker->{log}), qr/conn=wait/, '... and has not waited');
+$first = submit($node, q{'slow', queue => 'once2', timeout => '1 s', max_attempts => 1});
+my $then = submit($node, qq{'m', queue => 'once2', depends_on => ARRAY[$first], trigger_rule => 'all_done'});
+$worker = start_worker($node, '--queue', 'once2', '--concurrency', '2', '--heartbeat', '500ms', '--once',
+	'--kind', 'slow=sleep 60', '--kind', 'm=:noop');
+$worker->ends_with(0, '--once with a job that the server takes away');
+is(job_field($node, $then, 'state'), 'succeeded', '... does what becomes ready by that');
 $worker = start_worker($node, '--queue', 'empty', '--once', '--kind', 'm=true');
 $worker->ends_with(0, '--once with nothing to do');
 

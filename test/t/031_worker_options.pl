@@ -52,6 +52,7 @@ my @cases = (
 	[ [ @kind, '--schema', '' ], '--schema needs a name' ],
 	[ [ @kind, '--dbname', 'nonsense=1' ], '--dbname: invalid connection option "nonsense"' ],
 	[ [ @kind, '--wait-dbname', 'postgresql://[::1/' ], '--wait-dbname: ' ],
+	[ [ @kind, '--exit-when-idle', '0' ], '--exit-when-idle must be from 1 ms to 366 days, not "0"' ],
 	[ [ @kind, '--heartbeat', '1ms' ], '--heartbeat must be from 50 ms to 366 days, not "1ms"' ],
 	[ [ @kind, '--lease', '367d' ], '--lease must be from 1000 ms to 366 days, not "367d"' ],);
 foreach my $option (

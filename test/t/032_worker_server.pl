@@ -6,6 +6,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../lib";
 use JobqClient;
 use JobqTest;
+use IO::Socket::UNIX;
 use JobqWorker;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -464,6 +465,44 @@ ok($worker->wait_for_log(qr/connected conn=wait/), 'up');
 kill 'KILL', split(' ', slurp_file("/proc/$worker->{pid}/task/$worker->{pid}/children"));
 ok($worker->wait_for_log(qr/event=guardian_lost/), 'the guardian is killed');
 $worker->ends_with(1, '... and the worker leaves');
+
+# ... and what it has still begun does not outlive it.
+$job = submit($node, q{'deaf', queue => 'unguarded'});
+$worker = start_worker($node, '--queue', 'unguarded', '--kill-after', '1h', '--kind',
+	"deaf=trap '' TERM; echo \$\$ >$dir/pid.\$JOBQ_JOB_ID; while :; do sleep 600; done");
+$pid = started($job);
+kill 'KILL', grep { $_ != $pid } split(' ', slurp_file("/proc/$worker->{pid}/task/$worker->{pid}/children"));
+ok($worker->wait_for_log(qr/event=guardian_lost/), 'the guardian is killed while a command runs');
+$worker->signal('QUIT');
+ok($worker->wait_for_log(qr/event=releasing/), 'SIGQUIT releases');
+$worker->signal('TERM');
+$worker->ends_with(1, '... and a further signal ends the worker');
+ok(poll_until(sub { !process_lives($pid) }), '... and the command');
+
+# Jobs that somebody else keeps locked hold up no others.
+my @locked = map { submit($node, q{'held', queue => 'locked'}) } 1 .. 3;
+$worker = start_worker($node, '--queue', 'locked', '--concurrency', '4', @held, '--kind', 'm=true');
+started($_) foreach @locked;
+my $locker = JobqClient->new($node);
+$locker->rows('BEGIN; SELECT FROM job WHERE queue = \'locked\' FOR UPDATE');
+let_go($_) foreach @locked;
+ok($worker->wait_for_log(qr/event=report_failed job=$_ .*sqlstate=55P03/), "job $_ is locked") foreach @locked;
+my @others = map { submit($node, q{'m', queue => 'locked'}) } 1 .. 5;
+state_is($node, $_, 'succeeded', '... and others go on') foreach @others;
+$locker->rows('COMMIT');
+state_is($node, $_, 'succeeded', '... and it is reported when it is free') foreach @locked;
+$worker->signal('TERM');
+$worker->ends_with(0, 'leaves');
+
+# The first of two hosts does not answer.
+my $dead = PostgreSQL::Test::Utils::tempdir_short;
+my $listener = IO::Socket::UNIX->new(Local => "$dead/.s.PGSQL." . $node->port, Listen => 5) or die "listen: $!";
+$job = submit($node, q{'m', queue => 'hosts'});
+$worker = start_worker($node, '--queue', 'hosts', '--max-jobs', '1', '--kind', 'm=true', '--dbname',
+	'dbname=postgres connect_timeout=1 port=' . $node->port . " host=$dead," . $node->host);
+state_is($node, $job, 'succeeded', 'a host that does not answer is passed over');
+$worker->ends_with(0, 'leaves');
+close($listener);
 
 # SIGKILL of the worker.
 $job = submit($node, q{'held', lease => '1 s', backoff => '10 ms'});
