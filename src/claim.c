@@ -246,9 +246,9 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTab
 
 /*
  * Turn a row of job_ready that was deleted into a lease; false: there is no such
- * job, or it has ended.  Nobody changes a job's row in table job while it is ready, so the latest
- * is right.  Where the row was committed and found in a snapshot, that one is as
- * good, and lets ids be walked.
+ * job, or it has ended.  Nobody changes a job's row in table job while it is
+ * ready, so the latest is right.  Where the row was committed and found in a
+ * snapshot, that one is as good, and lets ids be walked.
  */
 static bool
 assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, Snapshot snapshot,
