@@ -194,11 +194,11 @@ foreach my $file (@documents)
 }
 
 # The reference has everything that there is.
-my $readme = $text{'README.md'};
+my $reference = $text{'reference.md'};
 my $database = 'complete';
 $node->safe_psql('postgres', "CREATE DATABASE $database");
 $node->safe_psql($database, 'CREATE EXTENSION jobq');
-my @missing = grep { $readme !~ /^#+ `\Q$_\E/m } split /\n/, $node->safe_psql($database, <<'EOS');
+my @missing = grep { $reference !~ /^#+ `\Q$_\E/m } split /\n/, $node->safe_psql($database, <<'EOS');
 SELECT DISTINCT p.proname FROM pg_proc p
 	JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 	JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
@@ -206,7 +206,7 @@ SELECT DISTINCT p.proname FROM pg_proc p
 UNION
 SELECT c.relname FROM pg_class c WHERE relkind = 'v' AND relname LIKE 'job\_%'
 EOS
-is("@missing", '', 'README.md: all functions, procedures and views');
+is("@missing", '', 'reference.md: all functions, procedures and views');
 
 @missing = ();
 foreach my $row (split /\n/, $node->safe_psql($database, <<'EOS'))
@@ -216,10 +216,10 @@ SELECT c.relname, string_agg(a.attname, ' ' ORDER BY attnum) FROM pg_class c
 EOS
 {
 	my ($view, $columns) = split /\|/, $row;
-	my ($section) = $readme =~ /^#+ `\Q$view\E`.*?\n(.*?)(?=^#|\z)/ms;
+	my ($section) = $reference =~ /^#+ `\Q$view\E`.*?\n(.*?)(?=^#|\z)/ms;
 	push @missing, map { "$view.$_" } grep { ($section // '') !~ /^\| `\Q$_\E`/m } split / /, $columns;
 }
-is("@missing", '', 'README.md: all columns');
+is("@missing", '', 'reference.md: all columns');
 
 @missing = ();
 foreach my $row (split /\n/, $node->safe_psql($database, <<'EOS'))
@@ -228,9 +228,9 @@ SELECT name, CASE WHEN unit IS NULL OR boot_val = '0' THEN boot_val ELSE current
 EOS
 {
 	my ($name, $default) = split /\|/, $row;
-	push @missing, "$name=$default" unless $readme =~ /^\| `\Q$name\E` \| `\Q$default\E` \|/m;
+	push @missing, "$name=$default" unless $reference =~ /^\| `\Q$name\E` \| `\Q$default\E` \|/m;
 }
-is("@missing", '', 'README.md: all settings, with their defaults');
+is("@missing", '', 'reference.md: all settings, with their defaults');
 
 my ($help) = run_command([ 'jobq-worker', '--help' ]);
 my @options = $help =~ /^\s+(?:-\w, |    )(--[\w-]+)/mg;
