@@ -193,42 +193,111 @@ foreach my $file (@documents)
 	is("@bad", '', "$name: links");
 }
 
-# The reference has everything that there is.
+# The reference has everything that there is: each function and procedure with
+# its arguments, views and types with their columns, privileges, settings.
 my $reference = $text{'reference.md'};
 my $database = 'complete';
 $node->safe_psql('postgres', "CREATE DATABASE $database");
 $node->safe_psql($database, 'CREATE EXTENSION jobq');
-my @missing = grep { $reference !~ /^#+ `\Q$_\E/m } split /\n/, $node->safe_psql($database, <<'EOS');
-SELECT DISTINCT p.proname FROM pg_proc p
+
+# The entry of a name: what stands between its heading and the next one.
+sub entry
+{
+	my ($name) = @_;
+	return $reference =~ /^#+ `\Q$name\E`\n(.*?)(?=^#|\z)/ms ? $1 : '';
+}
+
+# The other cells of the row of a table whose first cell has the name.
+sub row
+{
+	my ($text, $name) = @_;
+	return unless $text =~ /^\|[^|\n]*`\Q$name\E`[^|\n]*\|(.*)\|$/m;
+	return map { s/^\s+|\s+$//gr } split /\|/, $1, -1;
+}
+
+my $public = <<'EOS';
+WITH public AS (SELECT p.* FROM pg_proc p
 	JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 	JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
-	WHERE e.extname = 'jobq' AND obj_description(p.oid, 'pg_proc') NOT LIKE 'Internal%'
-UNION
-SELECT c.relname FROM pg_class c WHERE relkind = 'v' AND relname LIKE 'job\_%'
+	WHERE e.extname = 'jobq' AND obj_description(p.oid, 'pg_proc') NOT LIKE 'Internal%')
 EOS
-is("@missing", '', 'reference.md: all functions, procedures and views');
+
+my @missing;
+my @functions = split /\n/, $node->safe_psql($database, "$public SELECT DISTINCT proname FROM public");
+cmp_ok(scalar(@functions), '>=', 20, 'the extension has functions');
+foreach my $name (@functions)
+{
+	my $entry = entry($name);
+	push @missing, map { "$name: $_" } grep { $entry !~ /^\| $_ \| \S/m } qw(Returns Errors Locks Privilege);
+}
+is("@missing", '', 'reference.md: all functions and procedures');
 
 @missing = ();
-foreach my $row (split /\n/, $node->safe_psql($database, <<'EOS'))
-SELECT c.relname, string_agg(a.attname, ' ' ORDER BY attnum) FROM pg_class c
-	JOIN pg_attribute a ON a.attrelid = c.oid
-	WHERE (relkind = 'v' AND relname LIKE 'job\_%') OR relname = 'job_assignment' GROUP BY 1
+foreach my $line (split /\n/, $node->safe_psql($database, "$public " . <<'EOS'))
+SELECT proname, name, replace(replace(format_type(type, NULL), 'timestamp with time zone', 'timestamptz'), 'integer', 'int'),
+	coalesce(regexp_replace(pg_get_function_arg_default(p.oid, n::int), '::.*|''', '', 'g'), ''), mode
+FROM public p, unnest(proargnames, coalesce(proallargtypes, proargtypes::oid[]), proargmodes)
+	WITH ORDINALITY AS a (name, type, mode, n)
+WHERE coalesce(mode, 'i') IN ('i', 'b')
 EOS
 {
-	my ($view, $columns) = split /\|/, $row;
-	my ($section) = $reference =~ /^#+ `\Q$view\E`.*?\n(.*?)(?=^#|\z)/ms;
-	push @missing, map { "$view.$_" } grep { ($section // '') !~ /^\| `\Q$_\E`/m } split / /, $columns;
+	my ($function, $name, $type, $default, $mode) = split /\|/, $line, -1;
+	my $entry = entry($function);
+
+	# INOUT arguments that are those of a type stand together
+	next if $mode eq 'b' && $entry =~ /^\| `\w+` … `\w+` \|.*INOUT/m;
+	my @row = row($entry, $name);
+	push @missing, "$function.$name $type default '$default'"
+	  unless @row == 3
+	  && ($row[0] eq '' || $row[0] eq $type)
+	  && ($row[0] eq '' && $row[1] eq '' || $row[1] =~ s/`//gr eq $default)
+	  && ($row[2] ne '' || $name =~ /^(job_id|queue)$/);
 }
-is("@missing", '', 'reference.md: all columns');
+is(join(', ', @missing), '', 'reference.md: all arguments, with their types and defaults');
 
 @missing = ();
-foreach my $row (split /\n/, $node->safe_psql($database, <<'EOS'))
+foreach my $line (split /\n/, $node->safe_psql($database, <<'EOS'))
+SELECT c.relname, a.attname, replace(replace(format_type(atttypid, NULL), 'timestamp with time zone', 'timestamptz'), 'integer', 'int')
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+WHERE (relkind = 'v' AND relname LIKE 'job\_%') OR relname = 'job_assignment'
+EOS
+{
+	my ($view, $column, $type) = split /\|/, $line;
+	my @row = row(entry($view), $column);
+	push @missing, "$view.$column $type" unless @row == 2 && $row[0] eq $type && $row[1] ne '';
+}
+is(join(', ', @missing), '', 'reference.md: all views and their columns, with their types');
+
+# What a privilege lets use is what a role can use that has no other.
+my $error;
+$node->psql($database, "SELECT job_grant(CURRENT_ROLE::regrole, '*', 'none')", stderr => \$error);
+my ($valid) = $error =~ /^HINT:  Valid privileges are (.*)\.$/m;
+my ($section) = $reference =~ /^## Privileges\n(.*?)^## /ms;
+foreach my $privilege ($valid =~ /"(\w+)"/g)
+{
+	my ($of_functions, $of_views) = row($section, $privilege);
+	$node->safe_psql($database, "CREATE ROLE only_$privilege; SELECT job_grant('only_$privilege', '*', '$privilege')");
+	my @may = map { [ split /\n/, $_ ] } (
+		$node->safe_psql($database, <<"EOS"),
+$public SELECT DISTINCT proname COLLATE "C" FROM public WHERE has_function_privilege('only_$privilege', oid, 'EXECUTE') ORDER BY 1
+EOS
+		$node->safe_psql($database, <<"EOS"));
+SELECT relname COLLATE "C" FROM pg_class
+WHERE relkind = 'v' AND relname LIKE 'job\\_%' AND has_table_privilege('only_$privilege', oid, 'SELECT') ORDER BY 1
+EOS
+	is("@{[ sort(($of_functions // '') =~ /`(\w+)`/g) ]}", "@{$may[0]}", "reference.md: functions of $privilege");
+	is("@{[ sort(($of_views // '') =~ /`(\w+)`/g) ]}", "@{$may[1]}", "reference.md: views of $privilege");
+}
+
+@missing = ();
+foreach my $line (split /\n/, $node->safe_psql($database, <<'EOS'))
 SELECT name, CASE WHEN unit IS NULL OR boot_val = '0' THEN boot_val ELSE current_setting(name) END
 	FROM pg_settings WHERE name LIKE 'jobq.%'
 EOS
 {
-	my ($name, $default) = split /\|/, $row;
-	push @missing, "$name=$default" unless $reference =~ /^\| `\Q$name\E` \| `\Q$default\E` \|/m;
+	my ($name, $default) = split /\|/, $line;
+	my @row = row($reference, $name);
+	push @missing, "$name=$default" unless @row == 3 && $row[0] eq "`$default`" && $row[2] ne '';
 }
 is("@missing", '', 'reference.md: all settings, with their defaults');
 
