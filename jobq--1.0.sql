@@ -449,7 +449,7 @@ COMMENT ON FUNCTION @extschema@.job_visible(text, regrole, regrole) IS
 REVOKE ALL ON FUNCTION @extschema@.job_visible(text, regrole, regrole) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_lease_until(job_id bigint, token bigint, lease_until timestamptz) RETURNS timestamptz
-LANGUAGE C VOLATILE PARALLEL SAFE
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_lease_until';
 COMMENT ON FUNCTION @extschema@.job_lease_until(bigint, bigint, timestamptz) IS
     'Internal, for the views: until when a lease runs, given what its row says';
@@ -522,16 +522,18 @@ COMMENT ON COLUMN @extschema@.job_status.finished_at IS 'When it was decided; NU
 COMMENT ON COLUMN @extschema@.job_status.lease_until IS 'Until when its worker may be silent, while it runs';
 REVOKE ALL ON @extschema@.job_status FROM PUBLIC;
 
+-- The filter stands above the union: one that is written into its branches does not keep the caller's from being run first.
 CREATE VIEW @extschema@.job_attempts WITH (security_barrier) AS
-SELECT a.job_id, a.attempt, a.worker, a.started_at, a.ended_at, @extschema@.job_cause_name(a.cause) AS outcome, a.error
-FROM @extschema@.job_attempt a
-    JOIN @extschema@.job j ON j.id = a.job_id
-    LEFT JOIN @extschema@.job_lease l ON l.job_id = j.id
-WHERE @extschema@.job_visible(j.queue, j.submitted_by, l.holder)
-UNION ALL
-SELECT j.id, j.attempt, j.worker, j.started_at, j.finished_at, @extschema@.job_cause_name(j.cause), j.error
-FROM @extschema@.job j
-WHERE j.cause IS NOT NULL AND @extschema@.job_visible(j.queue, j.submitted_by, NULL);
+SELECT e.job_id, e.attempt, e.worker, e.started_at, e.ended_at, @extschema@.job_cause_name(e.cause) AS outcome, e.error
+FROM (SELECT a.job_id, a.attempt, a.worker, a.started_at, a.ended_at, a.cause, a.error, j.queue, j.submitted_by, l.holder
+      FROM @extschema@.job_attempt a
+          JOIN @extschema@.job j ON j.id = a.job_id
+          LEFT JOIN @extschema@.job_lease l ON l.job_id = j.id
+      UNION ALL
+      SELECT j.id, j.attempt, j.worker, j.started_at, j.finished_at, j.cause, j.error, j.queue, j.submitted_by, NULL::regrole
+      FROM @extschema@.job j
+      WHERE j.cause IS NOT NULL) e
+WHERE @extschema@.job_visible(e.queue, e.submitted_by, e.holder);
 COMMENT ON VIEW @extschema@.job_attempts IS 'One row for each attempt that ended, of the jobs that the caller may see';
 COMMENT ON COLUMN @extschema@.job_attempts.job_id IS 'Id of the job';
 COMMENT ON COLUMN @extschema@.job_attempts.attempt IS 'Which attempt, from 1 on';

@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
@@ -111,17 +112,39 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(jobq_job_lease_until);
 
-/* job_lease_until(job_id, token, lease_until) */
+/*
+ * job_lease_until(job_id, token, lease_until): for the views, which have asked
+ * job_visible(); whoever calls it otherwise gets back what it said.
+ */
 Datum
 jobq_job_lease_until(PG_FUNCTION_ARGS)
 {
+	JobqCall	call;
 	TimestampTz until;
+	TimestampTz heard;
+	TupleTableSlot *lease;
+	TupleTableSlot *job;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
 		PG_RETURN_NULL();
 	until = PG_GETARG_TIMESTAMPTZ(2);
-	if (jobq_shmem_ready())
-		until = Max(until, jobq_beat_until(PG_GETARG_INT64(0), PG_GETARG_INT64(1)));
+	heard = jobq_shmem_ready() ? jobq_beat_until(PG_GETARG_INT64(0), PG_GETARG_INT64(1)) : 0;
+	if (heard <= until)
+		PG_RETURN_TIMESTAMPTZ(until);
+	if (jobq_is_owner())
+		PG_RETURN_TIMESTAMPTZ(heard);
+	PreventCommandIfParallelMode("job_lease_until()");
+	jobq_open_call(&call);
+	lease = jobq_find_id(&call, JOBQ_LEASE, PG_GETARG_INT64(0));
+	job = jobq_find_id(&call, JOBQ_JOB, PG_GETARG_INT64(0));
+	if (lease != NULL && job != NULL &&
+		jobq_visible(&call, jobq_attr_int64(lease, LEASE_LANE),
+					 (Oid) jobq_attr_int32(job, JOB_SUBMITTED_BY),
+					 (Oid) jobq_attr_int32(lease, LEASE_HOLDER)))
+		until = heard;
+	jobq_slot_free(job);
+	jobq_slot_free(lease);
+	jobq_close_call(&call);
 	PG_RETURN_TIMESTAMPTZ(until);
 }
 
