@@ -2,7 +2,7 @@
 # make demo and make test need nothing before them and install nothing.
 
 MODULE_big = jobq
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
 PGFILEDESC = "jobq - a job queue inside the database"
 
 EXTENSION = jobq
@@ -13,6 +13,7 @@ REGRESS_OPTS = --load-extension=jobq
 
 # make WERROR= for a compiler that knows warnings which ours does not
 WERROR = -Werror
+PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers $(WERROR)
 ifneq (,$(findstring clang,$(CC)))
@@ -59,7 +60,7 @@ endif
 override with_llvm = no
 include $(PGXS)
 
-$(OBJS): Makefile $(wildcard src/*.h)
+$(OBJS): Makefile $(wildcard src/*/*.h)
 
 all: $(WORKER)
 install: install-worker

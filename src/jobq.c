@@ -10,28 +10,11 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
-#include "jobq.h"
+#include "background/background.h"
 
 PG_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
-
-int			jobq_max_attempts = JOBQ_DEFAULT_MAX_ATTEMPTS;
-int			jobq_max_lost = JOBQ_DEFAULT_MAX_LOST;
-int			jobq_backoff_ms = JOBQ_DEFAULT_BACKOFF_MS;
-int			jobq_backoff_cap_ms = JOBQ_DEFAULT_BACKOFF_CAP_MS;
-int			jobq_lease_ms = JOBQ_DEFAULT_LEASE_MS;
-int			jobq_timeout_ms = 0;
-int			jobq_max_result_size = JOBQ_DEFAULT_MAX_RESULT_KB;
-int			jobq_max_inputs_size = JOBQ_DEFAULT_MAX_INPUTS_KB;
-int			jobq_max_heartbeats = JOBQ_DEFAULT_MAX_HEARTBEATS;
-int			jobq_max_databases = JOBQ_DEFAULT_MAX_DATABASES;
-int			jobq_max_lanes = JOBQ_DEFAULT_MAX_LANES;
-int			jobq_lane_candidates = JOBQ_DEFAULT_LANE_CANDIDATES;
-int			jobq_lane_priorities = JOBQ_DEFAULT_LANE_PRIORITIES;
-int			jobq_sweep_interval_ms = JOBQ_DEFAULT_SWEEP_INTERVAL_MS;
-int			jobq_notify_interval_ms = JOBQ_DEFAULT_NOTIFY_INTERVAL_MS;
-bool		jobq_async_claim = true;
 
 /* Define the settings. */
 static void
@@ -133,10 +116,13 @@ _PG_init(void)
 {
 	define_settings();
 	jobq_catalog_init();
+	jobq_queue_init();
+	jobq_privilege_init();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
-	jobq_shmem_init();
-	jobq_xact_init();
+	jobq_memory_init();
+	jobq_announce_init();
+	jobq_dispatch_init();
 	jobq_hooks_init();
 	if (!IsBinaryUpgrade)
 		jobq_launcher_register();

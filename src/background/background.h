@@ -1,0 +1,55 @@
+/*
+ * background.h
+ *	  What happens by the clock: the launcher, the workers, statements that they
+ *	  have to know of.
+ */
+#ifndef JOBQ_BACKGROUND_H
+#define JOBQ_BACKGROUND_H
+
+#include "dispatch/dispatch.h"
+#include "job/job.h"
+
+#define JOBQ_DEFAULT_SWEEP_INTERVAL_MS	60000
+#define JOBQ_DEFAULT_NOTIFY_INTERVAL_MS	5
+
+extern int	jobq_sweep_interval_ms;
+extern int	jobq_notify_interval_ms;
+
+/* ----------------
+ *		worker.c
+ * ----------------
+ */
+typedef struct JobqFailures		/* how often something failed in a row */
+{
+	int			count;
+	TimestampTz logged_at;		/* 0: never */
+} JobqFailures;
+
+typedef void (*JobqTransaction) (JobqCall *call, void *arg);
+
+extern ErrorData *jobq_worker_run(JobqTransaction work, void *arg, bool async);
+extern void jobq_worker_failed(JobqFailures *f, ErrorData *error, const char *what, int64 job_id);
+extern int64 jobq_retry_delay(int failures);
+extern bool jobq_worker_must_leave(void);
+
+/* ----------------
+ *		due.c
+ * ----------------
+ */
+extern void jobq_due_init(void);
+extern void jobq_due_restart(void);
+extern void jobq_due_lower(JobqDeadline kind, TimestampTz at);
+extern bool jobq_due_seen(TimestampTz now);
+extern TimestampTz jobq_due_next(void);
+extern bool jobq_due_round(TimestampTz now);
+
+/* ----------------
+ *		launcher.c, worker.c, hooks.c
+ * ----------------
+ */
+extern void jobq_launcher_register(void);
+extern void jobq_hooks_init(void);
+extern PGDLLEXPORT void jobq_launcher_main(Datum arg);
+extern PGDLLEXPORT void jobq_worker_main(Datum arg);
+
+#endif							/* JOBQ_BACKGROUND_H */

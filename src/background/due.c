@@ -1,0 +1,408 @@
+/*
+ * due.c
+ *	  What is due by the clock, in the background worker.
+ *
+ * For each of the three tables with a time there is a floor: all rows before
+ * it have been seen.  A pass scans the index from the floor on, takes what is
+ * due and learns from the first row that is not when to wake next.  Rows that
+ * are due but cannot be dealt with now (a lease that heartbeats in memory keep
+ * alive, a locked row, an error) are remembered here with a time to try
+ * again, so the floor passes them and no row is scanned again and again.
+ *
+ * Each lease and each expiry is a transaction of its own, and where a batch
+ * fails, each of its rows is tried alone: one bad row never stops the rest.
+ */
+#include "postgres.h"
+
+#include "lib/pairingheap.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/backend_status.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "background/background.h"
+
+#define BATCH			100		/* rows that one pass takes */
+
+/* A row that is due but could not be dealt with */
+typedef struct PendingKey
+{
+	int64		job_id;
+	int64		kind;			/* JobqDeadline */
+} PendingKey;
+
+typedef struct Pending
+{
+	PendingKey	key;			/* must be first */
+	pairingheap_node node;
+	TimestampTz deadline;		/* as in the row that was seen */
+	TimestampTz at;				/* try again then */
+	JobqFailures failures;
+} Pending;
+
+/* What is known of one table */
+typedef struct Clock
+{
+	TimestampTz floor;			/* rows before it were seen */
+	TimestampTz next;			/* nothing there is due before */
+	JobqFailures failures;		/* of the scan */
+} Clock;
+
+typedef struct DueRow
+{
+	int64		job_id;
+	TimestampTz deadline;
+	bool		done;
+	TimestampTz retry_at;
+} DueRow;
+
+/* What to do with a row; false: try again at row->retry_at, or soon if that is 0. */
+typedef bool (*RowAct) (JobqCall *call, DueRow *row);
+
+typedef struct Kind
+{
+	JobqTable	table;
+	JobqIndex	index;
+	int			id_column;
+	int			deadline_column;
+	RowAct		act;
+	int			batch;			/* rows in one transaction */
+	bool		async;			/* commit without waiting for the disk */
+	const char *what;
+} Kind;
+
+static bool end_lease(JobqCall *call, DueRow *row);
+static bool move_job(JobqCall *call, DueRow *row);
+static bool expire_job(JobqCall *call, DueRow *row);
+
+static const Kind kinds[DEADLINE_KINDS] = {
+	[DEADLINE_LEASE] = {JOBQ_LEASE, INDEX_SECOND, LEASE_JOB_ID, LEASE_DEADLINE,
+	end_lease, 1, false, "end the lease of"},
+	[DEADLINE_SCHEDULED] = {JOBQ_SCHEDULED, INDEX_SECOND, SCHEDULED_JOB_ID, SCHEDULED_RUN_AT,
+	move_job, BATCH, true, "make ready"},
+	[DEADLINE_EXPIRY] = {JOBQ_EXPIRY, INDEX_KEY, EXPIRY_JOB_ID, EXPIRY_EXPIRES_AT,
+	expire_job, 1, false, "expire"},
+};
+
+static Clock clocks[DEADLINE_KINDS];
+static HTAB *pending;
+static pairingheap *pending_heap;
+
+/* ----------------
+ *		Rows to try again
+ * ----------------
+ */
+
+/* Order the heap by time, earliest first. */
+static int
+compare_pending(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	TimestampTz x = pairingheap_const_container(Pending, node, a)->at;
+	TimestampTz y = pairingheap_const_container(Pending, node, b)->at;
+
+	return x < y ? 1 : (x > y ? -1 : 0);
+}
+
+/* The entry of a row, or NULL. */
+static Pending *
+find_pending(JobqDeadline kind, int64 job_id)
+{
+	PendingKey	key = {job_id, kind};
+
+	return hash_search(pending, &key, HASH_FIND, NULL);
+}
+
+/* Forget a row. */
+static void
+drop_pending(JobqDeadline kind, int64 job_id)
+{
+	PendingKey	key = {job_id, kind};
+	Pending    *p = find_pending(kind, job_id);
+
+	if (p == NULL)
+		return;
+	pairingheap_remove(pending_heap, &p->node);
+	hash_search(pending, &key, HASH_REMOVE, NULL);
+}
+
+/* Remember to try a row again; at 0: after a delay that grows. */
+static Pending *
+add_pending(JobqDeadline kind, const DueRow *row, TimestampTz at)
+{
+	PendingKey	key = {row->job_id, kind};
+	TimestampTz now = GetCurrentTimestamp();
+	bool		found;
+	Pending    *p = hash_search(pending, &key, HASH_ENTER, &found);
+
+	if (found)
+		pairingheap_remove(pending_heap, &p->node);
+	else
+		memset(&p->failures, 0, sizeof(JobqFailures));
+	p->deadline = row->deadline;
+	p->at = at != 0 ? Max(at, now + 1000) : now + jobq_retry_delay(p->failures.count);
+	pairingheap_add(pending_heap, &p->node);
+	return p;
+}
+
+/* ----------------
+ *		What is due
+ * ----------------
+ */
+
+/* End a lease. */
+static bool
+end_lease(JobqCall *call, DueRow *row)
+{
+	return jobq_end_due_lease(call, row->job_id, &row->retry_at);
+}
+
+/* Make a scheduled job ready. */
+static bool
+move_job(JobqCall *call, DueRow *row)
+{
+	return jobq_move_due_job(call, row->job_id);
+}
+
+/* Cancel a job that was not started in time. */
+static bool
+expire_job(JobqCall *call, DueRow *row)
+{
+	return jobq_expire_job(call, row->job_id, row->deadline);
+}
+
+/* Some rows of one kind */
+typedef struct Batch
+{
+	JobqDeadline kind;
+	TimestampTz now;
+	int			n;
+	DueRow	   *rows;
+	TimestampTz floor;			/* of the scan after this batch */
+	TimestampTz next;
+} Batch;
+
+/* Deal with rows. */
+static void
+act_work(JobqCall *call, void *arg)
+{
+	Batch	   *batch = arg;
+
+	for (int i = 0; i < batch->n; i++)
+	{
+		DueRow	   *row = &batch->rows[i];
+
+		row->retry_at = 0;
+		row->done = kinds[batch->kind].act(call, row);
+		jobq_advance();
+	}
+}
+
+/* Deal with rows in one transaction; false: an error, nothing was done. */
+static bool
+act_on_rows(JobqDeadline kind, DueRow *rows, int n)
+{
+	Batch		batch = {kind, 0, n, rows};
+	ErrorData  *error = jobq_worker_run(act_work, &batch, kinds[kind].async);
+
+	if (error != NULL && n == 1)
+	{
+		Pending    *p = add_pending(kind, rows, 0);
+
+		jobq_worker_failed(&p->failures, error, kinds[kind].what, rows->job_id);
+	}
+	for (int i = 0; i < n && error == NULL; i++)
+	{
+		if (rows[i].done)
+			drop_pending(kind, rows[i].job_id);
+		else
+		{
+			Pending    *p = add_pending(kind, &rows[i], rows[i].retry_at);
+
+			p->failures.count = rows[i].retry_at != 0 ? 0 : p->failures.count + 1;
+		}
+	}
+	return error == NULL;
+}
+
+/* Deal with rows in as many transactions as it takes. */
+static void
+act(JobqDeadline kind, DueRow *rows, int n)
+{
+	for (int i = 0; i < n; i += kinds[kind].batch)
+	{
+		int			m = Min(kinds[kind].batch, n - i);
+
+		if (jobq_worker_must_leave())
+			return;
+		if (!act_on_rows(kind, rows + i, m) && m > 1)
+		{
+			for (int k = i; k < i + m && !jobq_worker_must_leave(); k++)
+				(void) act_on_rows(kind, rows + k, 1);
+		}
+	}
+}
+
+/* Find rows that are due, from the floor on. */
+static void
+scan_work(JobqCall *call, void *arg)
+{
+	Batch	   *batch = arg;
+	const Kind *k = &kinds[batch->kind];
+	JobqScan   *scan = jobq_scan_range(call, k->table, k->index, clocks[batch->kind].floor,
+									   DT_NOEND, GetActiveSnapshot());
+	TupleTableSlot *slot;
+
+	batch->n = 0;
+	batch->floor = batch->now;
+	batch->next = DT_NOEND;
+	while ((slot = jobq_scan_next(scan)) != NULL)
+	{
+		int64		job_id = jobq_attr_int64(slot, k->id_column);
+		TimestampTz deadline = jobq_attr_int64(slot, k->deadline_column);
+		Pending    *p;
+
+		CHECK_FOR_INTERRUPTS();
+		if (deadline > batch->now)
+		{
+			batch->next = deadline;
+			break;
+		}
+		p = find_pending(batch->kind, job_id);
+		if (p != NULL && p->deadline == deadline)
+			continue;
+		if (batch->n == BATCH)
+		{
+			batch->floor = batch->next = deadline;
+			break;
+		}
+		batch->rows[batch->n].job_id = job_id;
+		batch->rows[batch->n].deadline = deadline;
+		batch->n++;
+	}
+	jobq_scan_end(scan);
+}
+
+/* Deal with what is due in one table; true if it did something. */
+static bool
+do_due(JobqDeadline kind, TimestampTz now)
+{
+	Clock	   *clock = &clocks[kind];
+	DueRow		rows[BATCH];
+	Batch		batch = {kind, now, 0, rows};
+	ErrorData  *error;
+
+	if (clock->next > now)
+		return false;
+	error = jobq_worker_run(scan_work, &batch, true);
+	if (error != NULL)
+	{
+		clock->next = GetCurrentTimestamp() + jobq_retry_delay(clock->failures.count);
+		jobq_worker_failed(&clock->failures, error, "find jobs", 0);
+		return false;
+	}
+	clock->failures.count = 0;
+	clock->floor = batch.floor;
+	clock->next = batch.next;
+	if (batch.n == 0)
+		return false;
+	pgstat_report_activity(STATE_RUNNING, kinds[kind].what);
+	act(kind, rows, batch.n);
+	return true;
+}
+
+/* Try rows again whose time has come; true if there were any. */
+static bool
+do_pending(TimestampTz now)
+{
+	int			n = 0;
+
+	while (n < BATCH && !pairingheap_is_empty(pending_heap) && !jobq_worker_must_leave())
+	{
+		Pending    *p = pairingheap_container(Pending, node, pairingheap_first(pending_heap));
+		DueRow		row = {p->key.job_id, p->deadline};
+
+		if (p->at > now)
+			break;
+		(void) act_on_rows(p->key.kind, &row, 1);
+		n++;
+	}
+	return n > 0;
+}
+
+/*
+ * Do what is due, and try rows again whose time has come; true if there may be
+ * more.
+ */
+bool
+jobq_due_round(TimestampTz now)
+{
+	bool		more = false;
+
+	for (int k = 0; k < DEADLINE_KINDS && !jobq_worker_must_leave(); k++)
+		more |= do_due(k, now);
+	more |= do_pending(now);
+	return more;
+}
+
+/* ----------------
+ *		When
+ * ----------------
+ */
+
+/* Know nothing: all rows have to be seen. */
+void
+jobq_due_restart(void)
+{
+	for (int k = 0; k < DEADLINE_KINDS; k++)
+		clocks[k].floor = clocks[k].next = DT_NOBEGIN;
+}
+
+/* Begin. */
+void
+jobq_due_init(void)
+{
+	HASHCTL		ctl;
+
+	ctl.keysize = sizeof(PendingKey);
+	ctl.entrysize = sizeof(Pending);
+	pending = hash_create("jobq rows to try again", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+	MemoryContextSwitchTo(TopMemoryContext);
+	pending_heap = pairingheap_allocate(compare_pending, NULL);
+	jobq_due_restart();
+}
+
+/* A row of this time was announced. */
+void
+jobq_due_lower(JobqDeadline kind, TimestampTz at)
+{
+	clocks[kind].floor = Min(clocks[kind].floor, at);
+	clocks[kind].next = Min(clocks[kind].next, at);
+}
+
+/* Have all rows been seen that are due? */
+bool
+jobq_due_seen(TimestampTz now)
+{
+	for (int k = 0; k < DEADLINE_KINDS; k++)
+	{
+		if (clocks[k].next <= now)
+			return false;
+	}
+	return true;
+}
+
+/* When there is something to do next. */
+TimestampTz
+jobq_due_next(void)
+{
+	TimestampTz at = DT_NOEND;
+
+	for (int k = 0; k < DEADLINE_KINDS; k++)
+		at = Min(at, clocks[k].next);
+	if (!pairingheap_is_empty(pending_heap))
+		at = Min(at, pairingheap_container(Pending, node, pairingheap_first(pending_heap))->at);
+	return at;
+}

@@ -1,0 +1,587 @@
+/*
+ * worker.c
+ *	  The background worker of one database: what is due by the clock.
+ *
+ * It ends leases that ran out and attempts that timed out, cancels expired
+ * jobs, makes scheduled jobs ready, sends the coalesced notifications, and
+ * sweeps.  It acts only where job_home names its database (home.c).
+ *
+ * 1. A transaction that wrote a row before a floor (due.c) announces it when it
+ *	  commits (announced_low).  The worker takes the announcements before its
+ *	  snapshot, so a row is either seen by the scan or announced after it.
+ * 2. It publishes when it wakes, then looks at the announcements once more,
+ *	  then sleeps (shmem.c).
+ * 3. It waits for no row longer than a short lock_timeout, and once it has
+ *	  waited for one, for the others of the same round hardly at all.
+ * 4. While it sleeps it holds neither locks nor a snapshot.
+ *
+ * What was announced by nobody (a callback found no slot) is found by the
+ * sweep, which moves the floors back to the beginning, and has the hand-out
+ * look at its lanes again.  A sweep that takes long comes less often.
+ *
+ * A crash leaves nothing but rows that are still due; the next worker begins
+ * with floors at the beginning.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/async.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "background/background.h"
+
+int			jobq_sweep_interval_ms = JOBQ_DEFAULT_SWEEP_INTERVAL_MS;
+int			jobq_notify_interval_ms = JOBQ_DEFAULT_NOTIFY_INTERVAL_MS;
+
+#define BEATS			100		/* heartbeats that one step of a sweep takes */
+#define LOCK_TIMEOUT_MS	200		/* at most, for a round's first locked row */
+#define RETRY_FIRST		(100 * INT64CONST(1000))	/* delays of what failed */
+#define RETRY_MAX		(60 * USECS_PER_SEC)
+#define LOG_INTERVAL	(60 * USECS_PER_SEC)	/* between messages on one row */
+#define LOG_ERROR		2		/* failures in a row before an error is logged */
+#define LOG_CONFLICT	5		/* the same for a conflict with others */
+#define SWEEP_SHARE		20		/* a sweep may take 1/20 of the time */
+#define STALE_BEAT		(60 * USECS_PER_SEC)
+
+static JobqDatabase *database;
+static bool at_home = false;
+static TimestampTz look_at = DT_NOBEGIN;	/* look whether we are */
+static JobqFailures look_failures;
+static TimestampTz notify_at = 0;	/* no notification before */
+static JobqFailures notify_failures;
+static TimestampTz sweep_at = 0;
+static TimestampTz sweep_began = 0; /* 0: none is under way */
+static int	sweep_partition = JOBQ_BEAT_PARTITIONS; /* next to look at */
+static JobqSweep sweep_lanes;
+static bool sweep_lanes_done = true;
+static bool waited = false;		/* in this round, until lock_timeout */
+static MemoryContext round_context; /* emptied in each round of the loop */
+
+/* ----------------
+ *		Transactions
+ * ----------------
+ */
+
+/*
+ * Do something in a transaction of its own, as the owner of the extension.
+ * Returns NULL or, after it was aborted, the error.
+ */
+ErrorData *
+jobq_worker_run(JobqTransaction work, void *arg, bool async)
+{
+	int			save_commit = synchronous_commit;
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		JobqCall	call;
+		Oid			user;
+		int			context;
+
+		/* in a deadlock it is this worker that gives up */
+		LockTimeout = waited ? 1 : Max(Min(LOCK_TIMEOUT_MS, DeadlockTimeout / 2), 1);
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		GetUserIdAndSecContext(&user, &context);
+		SetUserIdAndSecContext(jobq_owner(), context | SECURITY_RESTRICTED_OPERATION);
+		jobq_open_call(&call);
+		work(&call, arg);
+		jobq_close_call(&call);
+		SetUserIdAndSecContext(user, context);
+		PopActiveSnapshot();
+		if (async)
+			synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(round_context);
+		error = CopyErrorData();
+		FlushErrorState();
+		HOLD_INTERRUPTS();
+		AbortCurrentTransaction();
+		RESUME_INTERRUPTS();
+		waited |= error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+	}
+	PG_END_TRY();
+	synchronous_commit = save_commit;
+	MemoryContextSwitchTo(round_context);
+	pgstat_report_stat(false);
+	return error;
+}
+
+/* Is it an error that goes away when others are done? */
+static bool
+is_conflict(ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+		error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
+		error->sqlerrcode == ERRCODE_QUERY_CANCELED;
+}
+
+/* The delay after a number of failures. */
+int64
+jobq_retry_delay(int failures)
+{
+	return Min(RETRY_FIRST << Min(failures, 20), RETRY_MAX);
+}
+
+/* Log an error as what it is here, a warning. */
+static void
+report_error(ErrorData *error, const char *what, int64 job_id)
+{
+	bool		exists;
+
+	/* none if the extension is just being dropped */
+	StartTransactionCommand();
+	exists = jobq_extension_exists();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(round_context);
+	if (!exists)
+		return;
+
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 job_id != 0 ? errmsg("jobq worker could not %s job %lld: %s",
+								  what, (long long) job_id, error->message) :
+			 errmsg("jobq worker could not %s: %s", what, error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0,
+			 error->hint ? errhint("%s", error->hint) : 0,
+			 error->context ? errcontext("%s", error->context) : 0));
+}
+
+/*
+ * Count a failure, and log it: not too often, and only if it lasts, for the
+ * first may come of an extension that is just being dropped.
+ */
+void
+jobq_worker_failed(JobqFailures *f, ErrorData *error, const char *what, int64 job_id)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	f->count++;
+	if (f->count < (is_conflict(error) ? LOG_CONFLICT : LOG_ERROR))
+		return;
+	if (f->logged_at != 0 && now < f->logged_at + LOG_INTERVAL)
+		return;
+	f->logged_at = now;
+	report_error(error, what, job_id);
+}
+
+/* Is the worker to end or to make room? */
+bool
+jobq_worker_must_leave(void)
+{
+	return ProcDiePending || database->suspended > 0 || pg_atomic_read_u32(&database->yield) != 0;
+}
+
+/* ----------------
+ *		Notifications
+ * ----------------
+ */
+
+typedef struct Lanes
+{
+	bool		all;
+	int			n;
+	int64		lanes[JOBQ_DIRTY_LANES];
+} Lanes;
+
+/* Announce a queue if it wants that done by us. */
+static void
+notify_lane(JobqCall *call, int64 lane)
+{
+	char		channel[NAMEDATALEN];
+	JobqQueue	queue;
+
+	jobq_queue_settings(call, lane, &queue);
+	if (!queue.known || queue.notify != JOBQ_NOTIFY_COALESCED)
+		return;
+	snprintf(channel, sizeof(channel), "job_queue_%s", queue.name);
+	Async_Notify(channel, "");
+}
+
+/* Announce the queues of some lanes, or all. */
+static void
+notify_work(JobqCall *call, void *arg)
+{
+	Lanes	   *lanes = arg;
+
+	for (int i = 0; i < lanes->n && !lanes->all; i++)
+		notify_lane(call, lanes->lanes[i]);
+	if (lanes->all)
+	{
+		JobqScan   *scan = jobq_scan_begin(call, JOBQ_QUEUE, INDEX_SECOND, 0, NULL, NULL);
+		TupleTableSlot *slot;
+
+		while ((slot = jobq_scan_next(scan)) != NULL)
+			notify_lane(call, jobq_attr_int64(slot, QUEUE_LANE));
+		jobq_scan_end(scan);
+	}
+}
+
+/* Send the notifications for what became ready since the last time. */
+static void
+send_notifications(void)
+{
+	Lanes		lanes;
+	ErrorData  *error;
+
+	pg_atomic_exchange_u32(&database->dirty, 0);
+	lanes.all = pg_atomic_exchange_u32(&database->dirty_overflow, 0) != 0;
+	lanes.n = 0;
+	for (int i = 0; i < JOBQ_DIRTY_LANES; i++)
+	{
+		if (pg_atomic_read_u64(&database->dirty_lanes[i]) != 0)
+			lanes.lanes[lanes.n++] =
+				(int64) pg_atomic_exchange_u64(&database->dirty_lanes[i], 0);
+	}
+	if (lanes.n == 0 && !lanes.all)
+		return;
+
+	pgstat_report_activity(STATE_RUNNING, "notify");
+	error = jobq_worker_run(notify_work, &lanes, true);
+	notify_at = GetCurrentTimestamp() + jobq_notify_interval_ms * INT64CONST(1000);
+	if (error == NULL)
+		notify_failures.count = 0;
+	else
+	{
+		/* perhaps the notification queue is full: all of them, later */
+		notify_at += jobq_retry_delay(notify_failures.count);
+		jobq_worker_failed(&notify_failures, error, "notify of new jobs", 0);
+		pg_atomic_write_u32(&database->dirty_overflow, 1);
+		pg_atomic_write_u32(&database->dirty, 1);
+	}
+}
+
+/* ----------------
+ *		Sweeping
+ * ----------------
+ */
+
+/* Look at everything again. */
+static void
+begin_sweep(TimestampTz now)
+{
+	jobq_due_restart();
+	sweep_partition = 0;
+	jobq_handout_sweep_begin(&sweep_lanes);
+	sweep_lanes_done = false;
+	sweep_began = now;
+}
+
+typedef struct StaleBeats
+{
+	int			n;
+	int			kept;			/* belong to a lease */
+	JobqBeatRef refs[BEATS];
+} StaleBeats;
+
+/* Remove those heartbeats that belong to no lease. */
+static void
+beats_work(JobqCall *call, void *arg)
+{
+	StaleBeats *stale = arg;
+
+	for (int i = 0; i < stale->n; i++)
+	{
+		JobqBeatRef *ref = &stale->refs[i];
+		TupleTableSlot *lease = jobq_find_id(call, JOBQ_LEASE, ref->job_id);
+
+		if (lease != NULL && jobq_attr_int64(lease, LEASE_TOKEN) == ref->token)
+			stale->kept++;
+		else
+			jobq_beat_remove(ref->job_id, ref->token);
+		jobq_slot_free(lease);
+	}
+}
+
+/* Look for such heartbeats in the next partition. */
+static void
+sweep_beats(TimestampTz now)
+{
+	StaleBeats	stale = {0};
+
+	stale.n = jobq_beat_stale(sweep_partition, now - STALE_BEAT, stale.refs, BEATS);
+	if (stale.n > 0 && jobq_worker_run(beats_work, &stale, true) != NULL)
+		stale.kept = stale.n;	/* the next sweep will see */
+
+	/* stay with this one if there are more, and something to gain */
+	if (stale.n < BEATS || stale.kept > 0)
+		sweep_partition++;
+}
+
+/* Look for ready jobs that the hand-out does not know. */
+static void
+lanes_work(JobqCall *call, void *arg)
+{
+	sweep_lanes_done = !jobq_handout_sweep(call, &sweep_lanes);
+}
+
+/* A step of the sweep; true if there is more to do. */
+static bool
+do_sweep(TimestampTz now)
+{
+	if (sweep_began == 0)
+	{
+		if (now < sweep_at)
+			return false;
+		begin_sweep(now);
+		return true;
+	}
+	if (sweep_partition < JOBQ_BEAT_PARTITIONS)
+	{
+		sweep_beats(now);
+		return true;
+	}
+	if (!sweep_lanes_done)
+	{
+		if (jobq_worker_run(lanes_work, NULL, true) != NULL)
+			sweep_lanes_done = true;	/* the next sweep will see */
+		return true;
+	}
+	if (!jobq_due_seen(now))
+		return true;
+	sweep_at = now + Max(jobq_sweep_interval_ms * INT64CONST(1000),
+						 (now - sweep_began) * SWEEP_SHARE);
+	sweep_began = 0;
+	return false;
+}
+
+/* ----------------
+ *		The loop
+ * ----------------
+ */
+
+/* Read whether this is the home. */
+static void
+home_work(JobqCall *call, void *arg)
+{
+	at_home = jobq_is_home(call);
+}
+
+/* Look whether there is an extension, and whether this is its home. */
+static void
+look_around(void)
+{
+	ErrorData  *error;
+	bool		exists;
+	bool		probe;
+
+	StartTransactionCommand();
+	exists = jobq_extension_exists();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(round_context);
+	if (!exists)
+	{
+		at_home = false;
+		jobq_beats_forget_database(MyDatabaseId);
+		if (jobq_worker_detach(database, LEAVE_NO_EXTENSION, DT_NOEND))
+			proc_exit(0);
+		return;					/* poked meanwhile, so look again */
+	}
+	SpinLockAcquire(&database->mutex);
+	probe = database->state == DATABASE_UNKNOWN;
+	database->state = DATABASE_ACTIVE;
+	SpinLockRelease(&database->mutex);
+	if (probe)
+		jobq_launcher_wake();	/* it may start the next */
+
+	error = jobq_worker_run(home_work, NULL, true);
+	if (error == NULL)
+		look_failures.count = 0;
+
+	/* elsewhere than at home only a poke wakes us; one could be missed */
+	look_at = at_home && error == NULL ? DT_NOEND : GetCurrentTimestamp() +
+		(error ? jobq_retry_delay(look_failures.count) : jobq_sweep_interval_ms * INT64CONST(1000));
+	if (error != NULL)
+		jobq_worker_failed(&look_failures, error, "read where it may act", 0);
+}
+
+/* Take what was announced. */
+static void
+take_announcements(void)
+{
+	uint32		poke = pg_atomic_exchange_u32(&database->poke, 0);
+
+	if ((poke & POKE_LOOK) || (look_at != DT_NOEND && look_at <= GetCurrentTimestamp()))
+		look_around();
+	if (poke & POKE_SWEEP)
+		sweep_at = 0;
+	for (int k = 0; k < DEADLINE_KINDS && at_home; k++)
+	{
+		TimestampTz low;
+
+		if (jobq_read_time(&database->announced_low[k]) == DT_NOEND)
+			continue;
+		low = (TimestampTz) pg_atomic_exchange_u64(&database->announced_low[k], (uint64) DT_NOEND);
+		jobq_due_lower(k, low);
+	}
+}
+
+/* Do one round of what is due; true if there may be more. */
+static bool
+do_round(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		more = false;
+
+	if (!at_home)
+		return false;
+	waited = false;
+	if (pg_atomic_read_u32(&database->dirty) != 0 && now >= notify_at)
+		send_notifications();
+	more |= jobq_due_round(now);
+	more |= do_sweep(now);
+	return more;
+}
+
+/* When to wake by ourselves. */
+static TimestampTz
+next_wake(void)
+{
+	TimestampTz at = look_at;
+
+	if (!at_home)
+		return at;
+	at = Min(at, jobq_due_next());
+	if (sweep_began == 0)
+		at = Min(at, sweep_at);
+	if (pg_atomic_read_u32(&database->dirty) != 0)
+		at = Min(at, notify_at);
+	return Max(at, DT_NOBEGIN + 1);
+}
+
+/* Was something announced that needs us before this time? */
+static bool
+announced_before(TimestampTz at)
+{
+	if (pg_atomic_read_u32(&database->poke) != 0 || jobq_worker_must_leave())
+		return true;
+	if (!at_home)
+		return false;
+	return jobq_database_low(database) < at ||
+		(pg_atomic_read_u32(&database->dirty) != 0 && notify_at < at);
+}
+
+/* Sleep until there is something to do. */
+static void
+sleep_until_next(uint32 wait_event)
+{
+	TimestampTz at = next_wake();
+
+	pg_atomic_write_u64(&database->wake_at, (uint64) at);
+	pg_memory_barrier();
+	if (!announced_before(at))
+	{
+		long		timeout = -1;
+
+		pgstat_report_stat(true);
+		pgstat_report_activity(STATE_IDLE, NULL);
+		if (at != DT_NOEND)
+		{
+			/* round up: do not wake before it is due */
+			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), at + 999);
+			timeout = Min(timeout, INT_MAX);
+		}
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
+						 timeout, wait_event);
+	}
+	pg_atomic_write_u64(&database->wake_at, (uint64) DT_NOBEGIN);
+	pg_memory_barrier();
+}
+
+/* Leave if that is asked of us. */
+static void
+leave_if_asked(void)
+{
+	if (ProcDiePending)
+		proc_exit(0);
+	if (database->suspended > 0 || pg_atomic_read_u32(&database->yield) != 0)
+	{
+		(void) jobq_worker_detach(database, LEAVE_ORDERLY, next_wake());
+		proc_exit(0);
+	}
+}
+
+/* Exit callback. */
+static void
+worker_exit(int code, Datum arg)
+{
+	(void) jobq_worker_detach(database, LEAVE_FAILED, DT_NOBEGIN);
+}
+
+/* Settings of this process, whatever those of the database or the server are. */
+static void
+fix_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"transaction_timeout", "0"},	/* from version 17 on */
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+	{
+		if (GetConfigOption(settings[i][0], true, false) != NULL)
+			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	}
+}
+
+/* The worker of one database. */
+void
+jobq_worker_main(Datum arg)
+{
+	Oid			oid = DatumGetObjectId(arg);
+	uint32		wait_event;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	database = jobq_worker_attach(oid);
+	if (database == NULL)
+		proc_exit(0);
+	before_shmem_exit(worker_exit, (Datum) 0);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(oid, InvalidOid, 0);
+	fix_settings();
+	ConfigReloadPending = true; /* one before our handler was there is lost */
+	wait_event = jobq_wait_event("JobqWorker");
+
+	jobq_due_init();
+	sweep_at = GetCurrentTimestamp() + jobq_sweep_interval_ms * INT64CONST(1000);
+	round_context = AllocSetContextCreate(TopMemoryContext, "jobq worker",
+										  ALLOCSET_DEFAULT_SIZES);
+
+	for (;;)
+	{
+		ResetLatch(MyLatch);
+		MemoryContextSwitchTo(round_context);
+		MemoryContextReset(round_context);
+		leave_if_asked();
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			sweep_at = Min(sweep_at, GetCurrentTimestamp() + jobq_sweep_interval_ms * INT64CONST(1000));
+		}
+		take_announcements();
+		if (!do_round())
+			sleep_until_next(wait_event);
+	}
+}

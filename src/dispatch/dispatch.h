@@ -1,0 +1,153 @@
+/*
+ * dispatch.h
+ *	  Which job is next.
+ *
+ * For each lane, an order of ready jobs, shared memory knows the next candidates
+ * and where the rest begin.  All of it are hints, which the claim checks against
+ * the rows; this layer knows nothing of queues, their settings, or acts on jobs.
+ */
+#ifndef JOBQ_DISPATCH_H
+#define JOBQ_DISPATCH_H
+
+#include "storage/condition_variable.h"
+
+#include "shared/shared.h"
+
+#define JOBQ_DEFAULT_MAX_LANES		128
+#define JOBQ_DEFAULT_LANE_CANDIDATES	512
+#define JOBQ_DEFAULT_LANE_PRIORITIES	16
+
+extern int	jobq_max_lanes;
+extern int	jobq_lane_candidates;
+extern int	jobq_lane_priorities;
+
+/* ----------------
+ *		lane.c: what shared memory knows of each lane
+ * ----------------
+ */
+/* The order in which jobs are handed out: higher priority, then lower position */
+typedef struct JobqKey
+{
+	int16		priority;
+	int64		position;
+} JobqKey;
+
+typedef struct JobqCandidate
+{
+	int64		position;
+	ItemPointerData tid;
+	int16		priority;
+} JobqCandidate;
+
+typedef struct JobqFloor
+{
+	int64		position;		/* no row to hand out is below */
+	int64		offered;		/* lowest since the last refill began */
+	int16		priority;
+} JobqFloor;
+
+/* Where the rows of a lane begin; priorities in descending order */
+typedef struct JobqFloors
+{
+	int			n;
+	int			rest;			/* nothing is known of priorities below */
+	bool		dropped;		/* one was, since the last refill began */
+	JobqFloor	floors[FLEXIBLE_ARRAY_MEMBER];
+} JobqFloors;
+
+/* All fields but next: the lane's lock, database and lane also the lanes lock. */
+typedef struct JobqLane
+{
+	uint32		next;			/* in the hash chain or free list; lanes lock */
+	Oid			database;		/* InvalidOid: the entry is free */
+	int64		lane;
+	Oid			table;
+	JobqFileNumber file;
+	uint32		generation;		/* counts how often it was forgotten */
+	TimestampTz used_at;
+
+	int			refiller;		/* pid, 0: none */
+	JobqKey		left_out;		/* since then, the first row that was offered
+								 * or evicted and is not in the ring */
+	ConditionVariable refilled;
+
+	bool		more;			/* the last refill stopped because it had
+								 * enough */
+	JobqKey		end;
+	uint32		first;			/* index of the first candidate */
+	uint32		n;				/* how many there are */
+	JobqFloors *floors;
+	JobqCandidate *ring;
+} JobqLane;
+
+/* The key of a candidate. */
+static inline JobqKey
+jobq_candidate_key(const JobqCandidate *c)
+{
+	JobqKey		key = {c->priority, c->position};
+
+	return key;
+}
+
+/* The last key before this one, as far as there are rows. */
+static inline JobqKey
+jobq_key_before(JobqKey key)
+{
+	if (key.position > PG_INT64_MIN)
+		key.position--;
+	return key;
+}
+
+/* The candidate with this number, from 0 on. */
+static inline JobqCandidate *
+jobq_candidate(JobqLane *l, uint32 i)
+{
+	return &l->ring[(l->first + i) % jobq_lane_candidates];
+}
+
+/* before and after all keys */
+extern const JobqKey jobq_key_first;
+extern const JobqKey jobq_key_last;
+
+extern int	jobq_compare_keys(JobqKey a, JobqKey b);
+extern void jobq_floors_init(JobqFloors *f);
+extern void jobq_floors_lower(JobqFloors *f, JobqKey key, bool refilling);
+extern Size jobq_floors_size(void);
+extern int	jobq_floors_find(const JobqFloors *f, int16 priority);
+extern void jobq_floors_add(JobqFloors *f, int16 priority, int64 position, int64 offered);
+
+extern const JobqPart jobq_lanes_part;
+extern LWLock *jobq_lane_lock(JobqLane *l);
+extern JobqLane *jobq_lane_at(int i);
+extern JobqLane *jobq_lane_open(int64 lane, const JobqReady *origin);
+extern void jobq_lane_insert(JobqLane *l, const JobqCandidate *c);
+extern void jobq_lane_offer(const JobqReady *ready);
+extern void jobq_lanes_forget_database(void);
+
+/* ----------------
+ *		handout.c: the next candidates, and refilling them
+ * ----------------
+ */
+/* How far a sweep is */
+typedef struct JobqSweep
+{
+	int			entry;
+	int			priority;
+	int64		position;
+} JobqSweep;
+
+typedef struct JobqLaneScan JobqLaneScan;
+
+extern void jobq_dispatch_init(void);
+extern JobqFloors *jobq_handout_floors(JobqCall *call, int64 lane);
+extern JobqLaneScan *jobq_lane_scan_begin(JobqCall *call, int64 lane, const JobqFloors *floors,
+										  Snapshot snapshot);
+extern TupleTableSlot *jobq_lane_scan_next(JobqLaneScan *s);
+extern void jobq_lane_scan_end(JobqLaneScan *s);
+extern bool jobq_handout_peek(JobqCall *call, int64 lane, JobqKey *key);
+extern int	jobq_handout_pop(JobqCall *call, int64 lane, JobqKey limit, int max, JobqCandidate *out);
+extern void jobq_handout_sweep_begin(JobqSweep *sweep);
+extern bool jobq_handout_sweep(JobqCall *call, JobqSweep *sweep);
+extern bool jobq_ready_expired(JobqCall *call, TupleTableSlot *row);
+
+#endif							/* JOBQ_DISPATCH_H */

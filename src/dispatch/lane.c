@@ -1,0 +1,494 @@
+/*
+ * lane.c
+ *	  What shared memory knows of each lane: a ring of candidates and floors.
+ *
+ * A key is (priority, position), the order that of the index and of the
+ * hand-out (handout.c).  An entry has
+ *
+ *	- a ring of candidates, in the order in which they are handed out, and
+ *	- for each priority a floor, the lowest position that a refill of the ring
+ *	  has to look at.
+ *
+ * Invariants, for a row of job_ready that is committed and that no transaction
+ * has taken:
+ *	H1	If its key is not after "end", it is in the ring.
+ *	H2	If it is not in the ring, its position is not below the floor of its
+ *		priority.  No floor means that there is no such row, or, for priorities
+ *		below "rest", that a refill scans all of them.
+ *	H3	Who takes a row, by popping it or by deleting it, owes it until the
+ *		deletion commits: an abort offers it again (xact.c).  So a scan may
+ *		pass over rows that a transaction is just deleting.
+ *	H4	A row past its expires_at is the background worker's, so a scan may pass
+ *		over it, too.
+ *
+ * A commit offers its rows once they are visible: lowers the floor, and puts the
+ * row into the ring if its key is not after the end.  Where the ring is full, its
+ * last candidate goes and the end moves to before it.
+ *
+ * Prepared transactions announce nothing, so when one ends all lanes of its
+ * database are forgotten.  An entry belongs to a file of job_ready, known by
+ * database, table and file number; another one (TRUNCATE, VACUUM FULL, a new
+ * extension) means to forget what is known.  When all entries are in use the one
+ * that was not used for longest goes; a lane without an entry is scanned from
+ * its beginning.
+ *
+ * Locks: "lanes" (lookup shared, making and removing entries exclusive), then a
+ * lane's own, for a few microseconds and never while a page is read.  A crash
+ * leaves nothing: the memory is made anew.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/shmem.h"
+
+#include "dispatch/dispatch.h"
+
+int			jobq_max_lanes = JOBQ_DEFAULT_MAX_LANES;
+int			jobq_lane_candidates = JOBQ_DEFAULT_LANE_CANDIDATES;
+int			jobq_lane_priorities = JOBQ_DEFAULT_LANE_PRIORITIES;
+
+#define NIL_LANE		PG_UINT32_MAX
+
+/* The lanes lock guards it. */
+typedef struct Lanes
+{
+	uint32		free;			/* head of the free list */
+	uint32	   *buckets;		/* heads of the chains, as many as lanes */
+	JobqLane   *lanes;
+} Lanes;
+
+static Lanes *shared = NULL;
+static LWLock *lanes_lock;
+static LWLockPadded *lane_locks;
+
+const JobqKey jobq_key_first = {PG_INT16_MAX, PG_INT64_MIN};
+const JobqKey jobq_key_last = {PG_INT16_MIN, PG_INT64_MAX};
+
+/* ----------------
+ *		Memory
+ * ----------------
+ */
+
+/* The size of one lane's floors. */
+Size
+jobq_floors_size(void)
+{
+	return MAXALIGN(offsetof(JobqFloors, floors) + (jobq_lane_priorities + 1) * sizeof(JobqFloor));
+}
+
+/* How much shared memory it takes. */
+static Size
+lanes_size(void)
+{
+	Size		one = MAXALIGN(sizeof(JobqLane)) + sizeof(uint32) + jobq_floors_size();
+
+	one = add_size(one, mul_size(jobq_lane_candidates, sizeof(JobqCandidate)));
+	return add_size(MAXALIGN(sizeof(Lanes)), mul_size(jobq_max_lanes, MAXALIGN(one)));
+}
+
+/* Initialize or attach.  There is a lock for the lanes, then one for each. */
+static void
+lanes_init(void *area, bool found, LWLockPadded *locks)
+{
+	char	   *p = (char *) area + MAXALIGN(sizeof(Lanes));
+
+	shared = area;
+	lanes_lock = &locks[0].lock;
+	lane_locks = &locks[1];
+	if (found)
+		return;
+	memset(area, 0, lanes_size());
+	shared->lanes = (JobqLane *) p;
+	p += jobq_max_lanes * MAXALIGN(sizeof(JobqLane));
+	for (int i = 0; i < jobq_max_lanes; i++)
+	{
+		JobqLane   *l = &shared->lanes[i];
+
+		l->floors = (JobqFloors *) p;
+		p += jobq_floors_size();
+		l->ring = (JobqCandidate *) p;
+		p += jobq_lane_candidates * sizeof(JobqCandidate);
+		ConditionVariableInit(&l->refilled);
+		l->next = i + 1 < jobq_max_lanes ? i + 1 : NIL_LANE;
+	}
+	shared->free = 0;
+	shared->buckets = (uint32 *) p;
+	for (int i = 0; i < jobq_max_lanes; i++)
+		shared->buckets[i] = NIL_LANE;
+}
+
+/* How many entries are in use. */
+static int
+lanes_used(void)
+{
+	int			n = jobq_max_lanes;
+
+	LWLockAcquire(lanes_lock, LW_SHARED);
+	for (uint32 i = shared->free; i != NIL_LANE; i = shared->lanes[i].next)
+		n--;
+	LWLockRelease(lanes_lock);
+	return n;
+}
+
+/* A lock for them all, and one for each. */
+static int
+lanes_locks(void)
+{
+	return 1 + jobq_max_lanes;
+}
+
+/* How many there can be. */
+static int
+lanes_entries(void)
+{
+	return jobq_max_lanes;
+}
+
+const JobqPart jobq_lanes_part = {"lanes", lanes_size, lanes_locks, lanes_init,
+lanes_entries, lanes_used};
+
+/* The lock of a lane. */
+LWLock *
+jobq_lane_lock(JobqLane *l)
+{
+	return &lane_locks[l - shared->lanes].lock;
+}
+
+/* An entry by its number, from 0 to jobq_max_lanes - 1. */
+JobqLane *
+jobq_lane_at(int i)
+{
+	return &shared->lanes[i];
+}
+
+/* ----------------
+ *		Keys and floors
+ * ----------------
+ */
+
+/* Negative if a is handed out before b. */
+int
+jobq_compare_keys(JobqKey a, JobqKey b)
+{
+	if (a.priority != b.priority)
+		return a.priority > b.priority ? -1 : 1;
+	return a.position < b.position ? -1 : a.position > b.position;
+}
+
+/* Know nothing. */
+void
+jobq_floors_init(JobqFloors *f)
+{
+	f->n = 0;
+	f->rest = PG_INT16_MAX + 1;
+	f->dropped = false;
+}
+
+/* The index of the first floor whose priority is not above the given one. */
+int
+jobq_floors_find(const JobqFloors *f, int16 priority)
+{
+	int			i = 0;
+
+	while (i < f->n && f->floors[i].priority > priority)
+		i++;
+	return i;
+}
+
+/* Forget the lowest priority. */
+static void
+drop_floor(JobqFloors *f)
+{
+	f->n--;
+	f->rest = Max(f->rest, f->floors[f->n].priority + 1);
+	f->dropped = true;
+}
+
+/* Add a floor where there is none; where there are too many, the lowest goes. */
+void
+jobq_floors_add(JobqFloors *f, int16 priority, int64 position, int64 offered)
+{
+	int			i = jobq_floors_find(f, priority);
+
+	memmove(&f->floors[i + 1], &f->floors[i], (f->n - i) * sizeof(JobqFloor));
+	f->floors[i].priority = priority;
+	f->floors[i].position = position;
+	f->floors[i].offered = offered;
+	if (++f->n > jobq_lane_priorities)
+		drop_floor(f);
+}
+
+/*
+ * There is a row at this key.  Below rest it is noted only while a refill is
+ * under way, which may lower rest.
+ */
+void
+jobq_floors_lower(JobqFloors *f, JobqKey key, bool refilling)
+{
+	int			i = jobq_floors_find(f, key.priority);
+
+	if (key.priority < f->rest && !refilling)
+		return;
+	if (i == f->n || f->floors[i].priority != key.priority)
+		jobq_floors_add(f, key.priority, key.position, key.position);
+	else
+	{
+		f->floors[i].position = Min(f->floors[i].position, key.position);
+		f->floors[i].offered = Min(f->floors[i].offered, key.position);
+	}
+}
+
+/* ----------------
+ *		Finding an entry
+ * ----------------
+ */
+
+/* Forget what is known of a lane.  The caller holds its lock. */
+static void
+forget(JobqLane *l)
+{
+	l->generation++;
+	l->more = false;
+	l->end = jobq_key_first;
+	l->first = l->n = 0;
+	jobq_floors_init(l->floors);
+}
+
+/* The head of a lane's chain. */
+static uint32 *
+bucket_of(Oid database, int64 lane)
+{
+	return &shared->buckets[((uint64) lane + database) % jobq_max_lanes];
+}
+
+/* Find an entry; the caller holds the lanes lock. */
+static JobqLane *
+find_lane(Oid database, int64 lane)
+{
+	for (uint32 i = *bucket_of(database, lane); i != NIL_LANE; i = shared->lanes[i].next)
+	{
+		JobqLane   *l = &shared->lanes[i];
+
+		if (l->lane == lane && l->database == database)
+			return l;
+	}
+	return NULL;
+}
+
+/* Take the entry that was not used for longest; the caller holds the lanes lock. */
+static void
+evict_lane(void)
+{
+	JobqLane   *oldest = NULL;
+	uint32	   *link;
+
+	for (int i = 0; i < jobq_max_lanes; i++)
+	{
+		JobqLane   *l = &shared->lanes[i];
+
+		/* without the lane's lock: any entry will do */
+		if (l->refiller == 0 && (oldest == NULL || l->used_at < oldest->used_at))
+			oldest = l;
+	}
+	if (oldest == NULL || !LWLockConditionalAcquire(jobq_lane_lock(oldest), LW_EXCLUSIVE))
+		return;
+	if (oldest->refiller == 0)
+	{
+		link = bucket_of(oldest->database, oldest->lane);
+		while (*link != oldest - shared->lanes)
+			link = &shared->lanes[*link].next;
+		*link = oldest->next;
+		oldest->database = InvalidOid;
+		oldest->next = shared->free;
+		shared->free = oldest - shared->lanes;
+	}
+	LWLockRelease(jobq_lane_lock(oldest));
+}
+
+/* Make an entry; NULL: all are busy.  The caller holds the lanes lock. */
+static JobqLane *
+make_lane(Oid database, int64 lane)
+{
+	uint32	   *bucket = bucket_of(database, lane);
+	JobqLane   *l;
+
+	if (shared->free == NIL_LANE)
+		evict_lane();
+	if (shared->free == NIL_LANE)
+		return NULL;
+	l = &shared->lanes[shared->free];
+	LWLockAcquire(jobq_lane_lock(l), LW_EXCLUSIVE);
+	shared->free = l->next;
+	l->next = *bucket;
+	*bucket = l - shared->lanes;
+	l->database = database;
+	l->lane = lane;
+	l->table = InvalidOid;
+	forget(l);
+	LWLockRelease(jobq_lane_lock(l));
+	return l;
+}
+
+/* Lock the entry of a lane of this database, or return NULL. */
+static JobqLane *
+lock_lane(int64 lane)
+{
+	JobqLane   *l;
+
+	LWLockAcquire(lanes_lock, LW_SHARED);
+	l = find_lane(MyDatabaseId, lane);
+	if (l != NULL)
+		LWLockAcquire(jobq_lane_lock(l), LW_EXCLUSIVE);
+	LWLockRelease(lanes_lock);
+	return l;
+}
+
+/* The same for a claimer, who makes one and has job_ready open. */
+JobqLane *
+jobq_lane_open(int64 lane, const JobqReady *origin)
+{
+	JobqLane   *l = lock_lane(lane);
+
+	if (l == NULL)
+	{
+		LWLockAcquire(lanes_lock, LW_EXCLUSIVE);
+		l = find_lane(MyDatabaseId, lane);
+		if (l == NULL)
+			l = make_lane(MyDatabaseId, lane);
+		if (l != NULL)
+			LWLockAcquire(jobq_lane_lock(l), LW_EXCLUSIVE);
+		LWLockRelease(lanes_lock);
+		if (l == NULL)
+			return NULL;
+	}
+	if (l->table != origin->table || l->file != origin->file)
+	{
+		forget(l);
+		l->table = origin->table;
+		l->file = origin->file;
+	}
+	l->used_at = GetCurrentStatementStartTimestamp();
+	return l;
+}
+
+/* ----------------
+ *		The ring; the caller holds the lane's lock
+ * ----------------
+ */
+
+/* The ring ends before this row, which a refill under way may not have seen. */
+static void
+end_before(JobqLane *l, JobqKey key)
+{
+	l->end = jobq_key_before(key);
+	if (jobq_compare_keys(key, l->left_out) < 0)
+		l->left_out = key;
+}
+
+/* Remove the candidates after the end. */
+static void
+cut_ring(JobqLane *l)
+{
+	while (l->n > 0 && jobq_compare_keys(jobq_candidate_key(jobq_candidate(l, l->n - 1)), l->end) > 0)
+		l->n--;
+}
+
+/* Put a candidate whose key is not after the end into the ring. */
+void
+jobq_lane_insert(JobqLane *l, const JobqCandidate *c)
+{
+	JobqKey		key = jobq_candidate_key(c);
+	uint32		low = 0;
+	uint32		high = l->n;
+
+	while (low < high)
+	{
+		uint32		middle = (low + high) / 2;
+
+		if (jobq_compare_keys(jobq_candidate_key(jobq_candidate(l, middle)), key) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low < l->n && jobq_compare_keys(jobq_candidate_key(jobq_candidate(l, low)), key) == 0)
+	{
+		*jobq_candidate(l, low) = *c;
+		return;
+	}
+	if (l->n == jobq_lane_candidates)
+	{
+		if (low == l->n)
+		{
+			end_before(l, key);
+			return;
+		}
+		l->n--;
+		end_before(l, jobq_candidate_key(jobq_candidate(l, l->n)));
+	}
+	if (low < l->n / 2)
+	{
+		l->first = (l->first + jobq_lane_candidates - 1) % jobq_lane_candidates;
+		for (uint32 i = 0; i < low; i++)
+			*jobq_candidate(l, i) = *jobq_candidate(l, i + 1);
+	}
+	else
+	{
+		for (uint32 i = l->n; i > low; i--)
+			*jobq_candidate(l, i) = *jobq_candidate(l, i - 1);
+	}
+	l->n++;
+	*jobq_candidate(l, low) = *c;
+}
+
+/*
+ * A row can be claimed, or several from its position on: after a commit, or
+ * again after an abort.  Cannot fail.
+ */
+void
+jobq_lane_offer(const JobqReady *r)
+{
+	JobqCandidate c = {r->position, r->tid, r->priority};
+	JobqKey		key = {r->priority, r->position};
+	JobqLane   *l = lock_lane(r->lane);
+
+	if (l == NULL)
+		return;
+	if (l->table != r->table || l->file != r->file)
+		forget(l);				/* it, or the row, is from before a rewrite */
+	jobq_floors_lower(l->floors, key, l->refiller != 0);
+	if (jobq_compare_keys(key, l->end) > 0)
+	{
+		if (jobq_compare_keys(key, l->left_out) < 0)
+			l->left_out = key;
+	}
+	else if (r->many)
+	{
+		end_before(l, key);
+		cut_ring(l);
+	}
+	else
+		jobq_lane_insert(l, &c);
+	LWLockRelease(jobq_lane_lock(l));
+}
+
+/* ----------------
+ *		Forgetting
+ * ----------------
+ */
+
+/* Forget all that is known of this database. */
+void
+jobq_lanes_forget_database(void)
+{
+	LWLockAcquire(lanes_lock, LW_SHARED);
+	for (int i = 0; i < jobq_max_lanes; i++)
+	{
+		JobqLane   *l = &shared->lanes[i];
+
+		LWLockAcquire(jobq_lane_lock(l), LW_EXCLUSIVE);
+		if (l->database == MyDatabaseId)
+			forget(l);
+		LWLockRelease(jobq_lane_lock(l));
+	}
+	LWLockRelease(lanes_lock);
+}

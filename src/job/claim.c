@@ -1,0 +1,570 @@
+/*
+ * claim.c
+ *	  Claiming jobs.
+ *
+ * A claim takes the next rows of job_ready in the order of priority, then
+ * position, over all the queues asked for, and turns each into a lease.  It
+ * never filters and never waits: a row that somebody else has locked is passed
+ * over.  The one exception is a job past its expires_at that the background
+ * worker is just about to cancel: to do that here, with all that follows
+ * from it, could wait for others.
+ *
+ * Which rows come next is known to the hand-out (handout.c).  What it names is
+ * fetched under a snapshot taken after that, compared, and deleted without
+ * waiting.  A row that is there but locked by somebody who does not delete it
+ * is offered again when this transaction ends.
+ *
+ * Four kinds of claims scan the index instead, from the hand-out's floors:
+ * those of REPEATABLE READ and SERIALIZABLE transactions, which look under the
+ * transaction's snapshot and pass over what changed since; those of a
+ * transaction that has made jobs of that lane ready itself, which the hand-out
+ * does not know of yet; those of lanes for which it has no room; and those that
+ * find as many candidates locked by others as the hand-out knows of.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "dispatch/dispatch.h"
+#include "job/job.h"
+
+int			jobq_max_inputs_size = JOBQ_DEFAULT_MAX_INPUTS_KB;
+
+#define MAX_INPUT_DEPTH	1000	/* of arrays and objects in one result */
+#define MAX_POPPED		256		/* candidates taken at once */
+
+/* A lane that a claim takes from */
+typedef struct Source
+{
+	JobqQueue	queue;
+	JobqKey		next;			/* of the next row; jobq_key_last: none */
+	JobqLaneScan *scan;			/* NULL: the hand-out knows */
+	TupleTableSlot *slot;		/* the next row of the scan */
+	int			in_vain;		/* candidates in a row that could not be taken */
+} Source;
+
+typedef struct Claim
+{
+	JobqCall   *call;
+	text	   *worker;
+	int64		lease;			/* microseconds, -1: the job's or queue's */
+	Jsonb	   *no_inputs;		/* an empty object */
+} Claim;
+
+/* A token: 63 bits that nobody can guess, never 0.  Random bits are drawn for many. */
+static int64
+new_token(void)
+{
+	static uint64 bits[32];
+	static int	left = 0;
+	uint64		token = 0;
+
+	do
+	{
+		if (left == 0)
+		{
+			if (!pg_strong_random(bits, sizeof(bits)))
+				ereport(ERROR,
+						(errcode(ERRCODE_INTERNAL_ERROR),
+						 errmsg("could not generate a random token")));
+			left = lengthof(bits);
+		}
+		token = bits[--left] & PG_INT64_MAX;
+		bits[left] = 0;
+	} while (token == 0);
+	return (int64) token;
+}
+
+/*
+ * Add a result to the object that is being built; false if it is nested too
+ * deeply for whoever reads it to take it one level deeper.
+ */
+static bool
+push_result(JsonbParseState **state, Jsonb *result)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	int			depth = 0;
+
+	if (JB_ROOT_IS_SCALAR(result))
+	{
+		(void) JsonbExtractScalar(&result->root, &value);
+		pushJsonbValue(state, WJB_VALUE, &value);
+		return true;
+	}
+	it = JsonbIteratorInit(&result->root);
+	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
+	{
+		if (token == WJB_BEGIN_ARRAY || token == WJB_BEGIN_OBJECT)
+		{
+			if (++depth > MAX_INPUT_DEPTH)
+				return false;
+		}
+		else if (token == WJB_END_ARRAY || token == WJB_END_OBJECT)
+			depth--;
+		pushJsonbValue(state, token, token < WJB_BEGIN_ARRAY ? &value : NULL);
+	}
+	return true;
+}
+
+/*
+ * The results of a job's succeeded parents as one object; NULL if they are too
+ * large or nested too deeply.  One parent's result must never keep its
+ * child, or what stands behind it, from being claimed.
+ */
+static Jsonb *
+read_inputs(JobqCall *call, int64 id)
+{
+	Datum		key = Int64GetDatum(id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
+	Size		limit = (Size) jobq_max_inputs_size * 1024;
+	Size		size = 0;
+	JsonbParseState *state = NULL;
+	TupleTableSlot *edge;
+	bool		fits = true;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	while (fits && (edge = jobq_scan_next(scan)) != NULL)
+	{
+		int64		parent = jobq_attr_int64(edge, DEP_PARENT);
+		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, parent);
+		bool		isnull;
+
+		if (job != NULL && jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_SUCCEEDED)
+		{
+			Datum		result = jobq_attr(job, JOB_RESULT, &isnull);
+			JsonbValue	value;
+
+			value.type = jbvString;
+			value.val.string.val = psprintf("%lld", (long long) parent);
+			value.val.string.len = strlen(value.val.string.val);
+			pushJsonbValue(&state, WJB_KEY, &value);
+			size += value.val.string.len;
+			if (isnull)
+			{
+				value.type = jbvNull;
+				pushJsonbValue(&state, WJB_VALUE, &value);
+				fits = size <= limit;
+			}
+			else
+			{
+				/* do not fetch what is too large */
+				fits = size + toast_raw_datum_size(result) - VARHDRSZ <= limit;
+				if (fits)
+				{
+					Jsonb	   *json = DatumGetJsonbPCopy(result);
+
+					size += jobq_json_size(json, limit - size);
+					fits = size <= limit && push_result(&state, json);
+				}
+			}
+		}
+		jobq_slot_free(job);
+	}
+	jobq_scan_end(scan);
+	return fits ? JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)) : NULL;
+}
+
+/*
+ * The key of a job: the same over all its attempts, new after job_retry.  The
+ * time of submission keeps it apart from that of another job that had the
+ * same id in a database restored from a backup since.
+ */
+static text *
+job_key(TupleTableSlot *job)
+{
+	return cstring_to_text(psprintf("%lld-%llx-%d",
+									(long long) jobq_attr_int64(job, JOB_ID),
+									(unsigned long long) jobq_attr_int64(job, JOB_SUBMITTED_AT),
+									jobq_attr_int32(job, JOB_GENERATION)));
+}
+
+/* Insert the lease of a job and fill in what its worker gets. */
+static void
+lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTableSlot *job,
+		  JobqAssignment *a)
+{
+	JobqCall   *call = claim->call;
+	Datum		values[LEASE_NATTS] = {0};
+	bool		nulls[LEASE_NATTS];
+	int64		period = claim->lease;
+	int64		timeout = jobq_attr_isnull(job, JOB_TIMEOUT) ? queue->timeout :
+	jobq_attr_int64(job, JOB_TIMEOUT);
+	TimestampTz timeout_at;
+	TimestampTz deadline;
+	TimestampTz now;
+	bool		isnull;
+
+	if (period < 0)
+		period = jobq_attr_isnull(job, JOB_LEASE) ? queue->lease : jobq_attr_int64(job, JOB_LEASE);
+
+	a->job_id = carry->job_id;
+	a->token = new_token();
+	a->attempt = carry->attempt + 1;
+	a->kind = DatumGetTextPCopy(jobq_attr(job, JOB_KIND, &isnull));
+	a->args = DatumGetJsonbPCopy(jobq_attr(job, JOB_ARGS, &isnull));
+	a->inputs = jobq_attr_int32(job, JOB_DEPENDENCIES) > 0 ? read_inputs(call, carry->job_id) :
+		claim->no_inputs;
+	a->key = job_key(job);
+
+	/* what the claim waited for is not the worker's time */
+	jobq_open_table(call, JOBQ_LEASE);
+	now = GetCurrentTimestamp();
+	timeout_at = timeout > 0 ? now + timeout : 0;
+	a->lease_until = now + period;
+	deadline = jobq_lease_deadline(a->lease_until, timeout_at);
+
+	memset(nulls, true, sizeof(nulls));
+	jobq_set(values, nulls, LEASE_JOB_ID, Int64GetDatum(carry->job_id));
+	jobq_set(values, nulls, LEASE_TOKEN, Int64GetDatum(a->token));
+	jobq_set(values, nulls, LEASE_LANE, Int64GetDatum(carry->lane));
+	jobq_set(values, nulls, LEASE_DEADLINE, TimestampTzGetDatum(deadline));
+	jobq_set(values, nulls, LEASE_UNTIL, TimestampTzGetDatum(a->lease_until));
+	if (timeout_at != 0)
+		jobq_set(values, nulls, LEASE_TIMEOUT_AT, TimestampTzGetDatum(timeout_at));
+	jobq_set(values, nulls, LEASE_STARTED_AT, TimestampTzGetDatum(now));
+	jobq_set(values, nulls, LEASE_PERIOD, Int64GetDatum(period));
+	jobq_set(values, nulls, LEASE_HOLDER, ObjectIdGetDatum(GetUserId()));
+	jobq_set(values, nulls, LEASE_ATTEMPT, Int32GetDatum(a->attempt));
+	jobq_set(values, nulls, LEASE_FAILED, Int32GetDatum(carry->failed));
+	jobq_set(values, nulls, LEASE_LOST, Int32GetDatum(carry->lost));
+	jobq_set(values, nulls, LEASE_PRIORITY, Int16GetDatum(carry->priority));
+	jobq_set(values, nulls, LEASE_CANCEL_REQUESTED, BoolGetDatum(false));
+	if (claim->worker != NULL)
+		jobq_set(values, nulls, LEASE_WORKER, PointerGetDatum(claim->worker));
+	jobq_insert(call, JOBQ_LEASE, values, nulls);
+
+	jobq_announce_lease(a->job_id, a->token, a->lease_until);
+	jobq_announce_deadline(DEADLINE_LEASE, deadline);
+}
+
+/*
+ * Turn a row of job_ready that was deleted into a lease; false: there is no such
+ * job, or it has ended.  Nobody changes a job's row in table job while it is
+ * ready, so the latest is right.  Where the row was committed and found in a
+ * snapshot, that one is as good, and lets ids be walked.
+ */
+static bool
+assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, Snapshot snapshot,
+	   JobqAssignment *a)
+{
+	JobqCarry	carry;
+	TupleTableSlot *job;
+
+	jobq_carry_from_slot(JOBQ_READY, row, &carry);
+	job = snapshot ? jobq_walk_id(claim->call, JOBQ_JOB, carry.job_id, snapshot) :
+		jobq_find_id(claim->call, JOBQ_JOB, carry.job_id);
+	if (job == NULL || !jobq_attr_isnull(job, JOB_OUTCOME))
+	{
+		ereport(WARNING,
+				(errmsg(job == NULL ? "job %lld is ready but has no row in table \"job\"" :
+						"job %lld is ready but has an outcome in table \"job\"",
+						(long long) carry.job_id),
+				 errdetail("Rows were changed by hand; the one in \"job_ready\" is removed now.")));
+		jobq_slot_free(job);
+		return false;
+	}
+	lease_job(claim, queue, &carry, job, a);
+	jobq_slot_free(job);
+	return true;
+}
+
+/* Take a row that a scan found; false: somebody else has it, or it is no job to run. */
+static bool
+take_scanned(Claim *claim, Source *source, JobqAssignment *a)
+{
+	return !jobq_ready_expired(claim->call, source->slot) &&
+		jobq_displace(claim->call, JOBQ_READY, source->slot, false) &&
+		assign(claim, &source->queue, source->slot, NULL, a);
+}
+
+/* The same for a candidate, which was announced as taken when it was popped. */
+static bool
+take_candidate(Claim *claim, Source *source, const JobqCandidate *c, Snapshot snapshot,
+			   JobqAssignment *a)
+{
+	JobqCall   *call = claim->call;
+	JobqReady	ready = {.lane = source->queue.lane,.position = c->position,.tid = c->tid,
+	.priority = c->priority};
+	TupleTableSlot *row = jobq_fetch_ready(call, &ready, snapshot);
+	bool		ok = false;
+
+	if (row == NULL || jobq_ready_expired(call, row))
+		ok = false;
+	else if (jobq_try_delete(call, JOBQ_READY, row))
+		ok = assign(claim, &source->queue, row, snapshot, a);
+	else if (!jobq_being_deleted(call, JOBQ_READY, row))
+	{
+		jobq_ready_origin(call, &ready);
+		jobq_announce_ready(&ready);
+	}
+	jobq_slot_free(row);
+	return ok;
+}
+
+/* Go on to the next row of a scan. */
+static void
+next_scanned(Source *source)
+{
+	source->slot = jobq_lane_scan_next(source->scan);
+	source->next = jobq_key_last;
+	if (source->slot != NULL)
+	{
+		source->next.priority = jobq_attr_int16(source->slot, READY_PRIORITY);
+		source->next.position = jobq_attr_int64(source->slot, READY_POSITION);
+	}
+}
+
+/* Scan a lane from here on. */
+static void
+begin_scan(Claim *claim, Source *source)
+{
+	int64		lane = source->queue.lane;
+	JobqFloors *floors = jobq_handout_floors(claim->call, lane);
+
+	source->scan = jobq_lane_scan_begin(claim->call, lane, floors, IsolationUsesXactSnapshot() ?
+										GetTransactionSnapshot() : GetLatestSnapshot());
+	next_scanned(source);
+}
+
+/* Find out what comes next in a lane. */
+static void
+look(Claim *claim, Source *source)
+{
+	if (source->scan == NULL &&
+		!jobq_handout_peek(claim->call, source->queue.lane, &source->next))
+		begin_scan(claim, source);
+}
+
+/*
+ * Take up to max jobs of a lane whose keys are not after the limit, but not
+ * necessarily all that there are.  Returns how many, or -1: there are no more.
+ */
+static int
+take(Claim *claim, Source *source, JobqKey limit, int max, JobqAssignment *a)
+{
+	JobqCandidate popped[MAX_POPPED];
+	Snapshot	snapshot;
+	int			npopped = -1;
+	int			n = 0;
+
+	if (source->scan == NULL)
+		npopped = jobq_handout_pop(claim->call, source->queue.lane, limit, Min(max, MAX_POPPED), popped);
+	if (npopped == 0)
+		return -1;
+	if (npopped > 0)
+	{
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		for (int i = 0; i < npopped; i++)
+		{
+			if (take_candidate(claim, source, &popped[i], snapshot, &a[n]))
+				n++;
+		}
+		UnregisterSnapshot(snapshot);
+		source->in_vain = n > 0 ? 0 : source->in_vain + npopped;
+		/* the next refill would find the same */
+		if (source->in_vain >= jobq_lane_candidates)
+			begin_scan(claim, source);
+		return n;
+	}
+
+	if (source->scan == NULL)
+		begin_scan(claim, source);
+	if (jobq_compare_keys(source->next, jobq_key_last) == 0)
+		return -1;
+	while (n < max && jobq_compare_keys(source->next, jobq_key_last) < 0 &&
+		   jobq_compare_keys(source->next, limit) <= 0)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (take_scanned(claim, source, &a[n]))
+			n++;
+		next_scanned(source);
+	}
+	return n;
+}
+
+/* {} */
+static Jsonb *
+empty_object(void)
+{
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/* The source whose next row comes first, and where another's comes; NULL: there is none. */
+static Source *
+best_source(Claim *claim, Source *sources, int n, JobqKey *limit)
+{
+	Source	   *best = NULL;
+
+	*limit = jobq_key_last;
+	if (n == 1)
+		return &sources[0];
+	for (int i = 0; i < n; i++)
+	{
+		Source	   *s = &sources[i];
+
+		look(claim, s);
+		if (jobq_compare_keys(s->next, jobq_key_last) == 0)
+			continue;
+		if (best == NULL)
+			best = s;
+		else if (jobq_compare_keys(s->next, best->next) < 0)
+		{
+			*limit = best->next;
+			best = s;
+		}
+		else if (jobq_compare_keys(s->next, *limit) < 0)
+			*limit = s->next;
+	}
+	return best;
+}
+
+/*
+ * Claim up to max_jobs of the given queues, whose names were checked.  lease:
+ * in microseconds, -1 for the job's own.  Returns how many there are in *out.
+ */
+int
+jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_jobs,
+		   int64 lease, JobqAssignment **out)
+{
+	Claim		claim = {.call = call,.worker = worker,.lease = lease,.no_inputs = empty_object()};
+	Source	   *sources = palloc0(Max(nqueues, 1) * sizeof(Source));
+	JobqKey		limit;
+	Source	   *s;
+	int			nsources = 0;
+	int			room = Min(max_jobs, MAX_POPPED);
+	bool		wal_is_claims = jobq_wal_is_claims();
+	int			n = 0;
+
+	*out = palloc(sizeof(JobqAssignment) * room);
+	for (int i = 0; i < nqueues; i++)
+	{
+		int64		lane = jobq_lane(queues[i]);
+		bool		seen = false;
+
+		for (int k = 0; k < nsources; k++)
+			seen |= sources[k].queue.lane == lane;
+		if (seen)
+			continue;
+		s = &sources[nsources];
+		jobq_require_privilege(call, lane, PRIV_WORK, queues[i]);
+		jobq_queue_settings(call, lane, &s->queue);
+		if (s->queue.paused)
+			continue;
+		if (IsolationUsesXactSnapshot() || jobq_own_ready(lane, &(int){0}))
+			begin_scan(&claim, s);
+		nsources++;
+	}
+
+	/*
+	 * Of all that is inserted here, the leases, nothing is read again.  None
+	 * shall run while a later job's inputs wait for a table.
+	 */
+	if (max_jobs > 1)
+	{
+		jobq_bulk_begin(call);
+		jobq_open_table(call, JOBQ_DEPENDENCY);
+	}
+	while (n < max_jobs && nsources > 0 &&
+		   (s = best_source(&claim, sources, nsources, &limit)) != NULL)
+	{
+		int			taken;
+
+		if (n == room)
+		{
+			room = Min((int64) room * 2, max_jobs);
+			*out = repalloc_huge(*out, sizeof(JobqAssignment) * room);
+		}
+		taken = take(&claim, s, limit, room - n, &(*out)[n]);
+		if (taken < 0 && nsources == 1)
+			break;
+		n += Max(taken, 0);
+	}
+
+	jobq_bulk_end(call);
+	for (int i = 0; i < nsources; i++)
+	{
+		if (sources[i].scan != NULL)
+			jobq_lane_scan_end(sources[i].scan);
+	}
+	jobq_note_claim_wal(wal_is_claims);
+	if (n > 0)
+		jobq_forbid_prepare("cannot PREPARE a transaction that has claimed jobs");
+	return n;
+}
+
+/* The arguments that both forms have: worker, max_jobs, lease. */
+static Datum
+claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	text	   *worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
+	int32		max_jobs = PG_ARGISNULL(2) ? 1 : jobq_check_count(fcinfo, 2, "max_jobs");
+	int64		lease = jobq_check_interval(fcinfo, 3, "lease", false);
+	JobqCall	call;
+	JobqAssignment *jobs;
+	int			n;
+
+	if (worker != NULL)
+		jobq_check_name(text_to_cstring(worker), "worker");
+	InitMaterializedSRF(fcinfo, 0);
+	jobq_enter(&call, "job_claim()", true);
+	n = jobq_claim(&call, nqueues, queues, worker, max_jobs, lease, &jobs);
+	for (int i = 0; i < n; i++)
+	{
+		JobqAssignment *a = &jobs[i];
+		Datum		values[8] = {
+			Int64GetDatum(a->job_id), Int64GetDatum(a->token), Int32GetDatum(a->attempt),
+			PointerGetDatum(a->kind), PointerGetDatum(a->args), PointerGetDatum(a->inputs),
+			PointerGetDatum(a->key), TimestampTzGetDatum(a->lease_until)
+		};
+		bool		nulls[8] = {false, false, false, false, false, a->inputs == NULL, false, false};
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	jobq_close_call(&call);
+	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_claim);
+
+/* job_claim(queue, worker, max_jobs, lease) */
+Datum
+jobq_job_claim(PG_FUNCTION_ARGS)
+{
+	char	   *queue = jobq_check_queue(fcinfo, 0);
+
+	return claim_function(fcinfo, 1, &queue);
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_claim_queues);
+
+/* job_claim(queues, worker, max_jobs, lease) */
+Datum
+jobq_job_claim_queues(PG_FUNCTION_ARGS)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	char	  **queues;
+	int			n = jobq_check_array(fcinfo, 0, "queues", TEXTOID, false, &values, &nulls);
+
+	queues = palloc(Max(n, 1) * sizeof(char *));
+	for (int i = 0; i < n; i++)
+	{
+		queues[i] = TextDatumGetCString(values[i]);
+		jobq_check_queue_name(queues[i]);
+	}
+	return claim_function(fcinfo, n, queues);
+}

@@ -1,0 +1,560 @@
+/*
+ * control.c
+ *	  What others than its worker do to a job: cancel, retry, hold, look.
+ *
+ * Each finds the job's state row, changes it, and, if somebody else moved it
+ * meanwhile, looks again.  A running job is not taken from its worker: the
+ * request to cancel is written into its lease and told by the next heartbeat.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "job/job.h"
+
+/* The row of a job, or JQ002; free it with jobq_slot_free(). */
+static TupleTableSlot *
+need_job(JobqCall *call, int64 id)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+
+	if (job == NULL)
+		jobq_error_no_such_job(id);
+	return job;
+}
+
+/* A role stored in a row, InvalidOid: none. */
+static Oid
+attr_role(TupleTableSlot *slot, int attno)
+{
+	bool		isnull;
+	Datum		d = jobq_attr(slot, attno, &isnull);
+
+	return isnull ? InvalidOid : DatumGetObjectId(d);
+}
+
+/* Is this job leased by the caller? */
+static bool
+held_by_caller(JobqCall *call, int64 id)
+{
+	TupleTableSlot *lease = jobq_find_id(call, JOBQ_LEASE, id);
+	bool		held = lease != NULL && has_privs_of_role(GetUserId(), attr_role(lease, LEASE_HOLDER));
+
+	jobq_slot_free(lease);
+	return held;
+}
+
+/* Is a child of this job leased by the caller, who thus may read its result? */
+static bool
+child_held_by_caller(JobqCall *call, int64 id)
+{
+	Datum		key = Int64GetDatum(id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_KEY, 1, &key, NULL);
+	TupleTableSlot *edge;
+	bool		held = false;
+
+	while (!held && (edge = jobq_scan_next(scan)) != NULL)
+		held = held_by_caller(call, jobq_attr_int64(edge, DEP_CHILD));
+	jobq_scan_end(scan);
+	return held;
+}
+
+/* May the caller see the job?  If not, it does not exist. */
+void
+jobq_require_visible(JobqCall *call, int64 id)
+{
+	TupleTableSlot *job = need_job(call, id);
+
+	if (!jobq_is_owner() &&
+		!jobq_visible(call, jobq_lane(jobq_attr_cstring(job, JOB_QUEUE)),
+					  attr_role(job, JOB_SUBMITTED_BY), InvalidOid) &&
+		!held_by_caller(call, id) &&
+		!child_held_by_caller(call, id))
+		jobq_error_no_such_job(id);
+	jobq_slot_free(job);
+}
+
+/*
+ * The caller must be allowed to operate on the job's queue; to one who cannot
+ * even see the job, it does not exist.
+ */
+static void
+require_operate(JobqCall *call, TupleTableSlot *job)
+{
+	char	   *queue = jobq_attr_cstring(job, JOB_QUEUE);
+	int64		lane = jobq_lane(queue);
+
+	if (!jobq_has_privilege(call, lane, PRIV_OPERATE))
+		jobq_require_visible(call, jobq_attr_int64(job, JOB_ID));
+	jobq_require_privilege(call, lane, PRIV_OPERATE, queue);
+}
+
+/* The act makes no sense in this state. */
+static void
+error_state(int64 id, const char *act, const char *state, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_WRONG_STATE),
+			 errmsg("cannot %s job %lld in state \"%s\"", act, (long long) id, state),
+			 hint ? errhint("%s", hint) : 0));
+}
+
+/* Name of the state that a table stands for. */
+static const char *
+state_name(JobqTable table)
+{
+	switch (table)
+	{
+		case JOBQ_WAITING:
+			return "waiting";
+		case JOBQ_SCHEDULED:
+			return "scheduled";
+		case JOBQ_READY:
+			return "ready";
+		case JOBQ_LEASE:
+			return "running";
+		default:
+			elog(ERROR, "table %d holds no state", (int) table);
+	}
+}
+
+/*
+ * Where a job stands: its outcome (then *state is NULL), or 0 with its state
+ * row.  *job is its row in job.
+ */
+static int
+look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table, TupleTableSlot **state)
+{
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		*job = need_job(call, id);
+		*state = NULL;
+		if (!jobq_attr_isnull(*job, JOB_OUTCOME))
+			return jobq_attr_int16(*job, JOB_OUTCOME);
+		*table = jobq_find_state(call, id, state);
+		if (*state != NULL)
+			return 0;
+		/* decided between the two looks, unless somebody removed rows by hand */
+		jobq_slot_free(*job);
+		*job = need_job(call, id);
+		if (jobq_attr_isnull(*job, JOB_OUTCOME) &&
+			jobq_find_state(call, id, state) == JOBQ_JOB)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("job %lld has lost its state", (long long) id),
+					 errhint("Rows of the tables of extension jobq were changed by hand.")));
+		jobq_slot_free(*state);
+		jobq_slot_free(*job);
+	}
+}
+
+/*
+ * Before a waiting job is taken from where it stands, its stripes go.  True:
+ * it had some, look again.
+ */
+static bool
+unstripe(JobqCall *call, JobqTable table, TupleTableSlot *state)
+{
+	return table == JOBQ_WAITING && jobq_unstripe(call, state);
+}
+
+/* Decide a job as cancelled without a deciding attempt. */
+static void
+decide_cancelled(JobqWork *work, const JobqCarry *carry, const char *error)
+{
+	JobqDecision decision = {.outcome = OUTCOME_CANCELLED,.cause = -1,.error = error};
+
+	jobq_decide(work, carry, &decision);
+}
+
+/* The same for one that has expired. */
+static void
+decide_expired(JobqWork *work, const JobqCarry *carry)
+{
+	decide_cancelled(work, carry, "expired before it was started");
+}
+
+/* Ask the worker of a running job to end it; false: the row changed, look again. */
+static bool
+request_cancel(JobqCall *call, TupleTableSlot *lease, Datum reason, bool has_reason)
+{
+	Datum		values[LEASE_NATTS];
+	bool		nulls[LEASE_NATTS];
+
+	jobq_values(lease, values, nulls);
+	jobq_set(values, nulls, LEASE_CANCEL_REQUESTED, BoolGetDatum(true));
+	if (has_reason)
+		jobq_set(values, nulls, LEASE_CANCEL_REASON, reason);
+	if (!jobq_update(call, JOBQ_LEASE, lease, values, nulls))
+		return false;
+	jobq_announce_cancel_request(jobq_attr_int64(lease, LEASE_JOB_ID),
+								 jobq_attr_int64(lease, LEASE_TOKEN));
+	jobq_forbid_prepare("cannot PREPARE a transaction that has cancelled a running job");
+	return true;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_cancel);
+
+/* job_cancel(job_id, reason) */
+Datum
+jobq_job_cancel(PG_FUNCTION_ARGS)
+{
+	int64		id = jobq_check_id(fcinfo, 0, "job_id");
+	JobqCall	call;
+	bool		changed = false;
+	bool		done = false;
+
+	jobq_enter(&call, "job_cancel()", true);
+	while (!done)
+	{
+		TupleTableSlot *job;
+		TupleTableSlot *state;
+		JobqTable	table;
+		int			outcome = look(&call, id, &job, &table, &state);
+
+		require_operate(&call, job);
+		if (outcome != 0 ||
+			(table == JOBQ_LEASE && jobq_attr_bool(state, LEASE_CANCEL_REQUESTED)))
+			done = true;
+		else if (table == JOBQ_LEASE)
+			done = changed = request_cancel(&call, state, PG_GETARG_DATUM(1), !PG_ARGISNULL(1));
+		else if (!unstripe(&call, table, state) && jobq_displace(&call, table, state, true))
+		{
+			JobqWork   *work = jobq_work_create(&call);
+			JobqCarry	carry;
+
+			jobq_carry_from_slot(table, state, &carry);
+			decide_cancelled(work, &carry,
+							 PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
+			jobq_work_run(work, NULL, NULL);
+			done = changed = true;
+		}
+		jobq_slot_free(state);
+		jobq_slot_free(job);
+	}
+	jobq_close_call(&call);
+	PG_RETURN_BOOL(changed);
+}
+
+/*
+ * Take back how a job ended: clear its row, and move its deciding attempt to
+ * the history.  *carry is what it starts again with; if not expires, its
+ * expires_at does not apply any more.  False: look again.
+ */
+bool
+jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqCarry *carry)
+{
+	static const int cleared[] = {JOB_OUTCOME, JOB_CAUSE, JOB_FINISHED_AT, JOB_STARTED_AT,
+	JOB_TOKEN, JOB_WORKER, JOB_ERROR, JOB_RESULT, JOB_ATTEMPT_NO, JOB_FAILED, JOB_LOST};
+	Datum		values[JOB_NATTS];
+	bool		nulls[JOB_NATTS];
+	Datum		attempt[ATTEMPT_NATTS] = {0};
+	bool		attempt_nulls[ATTEMPT_NATTS];
+
+	memset(carry, 0, sizeof(JobqCarry));
+	carry->job_id = jobq_attr_int64(job, JOB_ID);
+	carry->lane = jobq_lane(jobq_attr_cstring(job, JOB_QUEUE));
+	carry->run_at = jobq_attr_int64(job, JOB_RUN_AT);
+	carry->attempt = jobq_attr_int32(job, JOB_ATTEMPT_NO);
+	if (carry->attempt == 0 && expires)
+		carry->expires_at = jobq_attr_int64(job, JOB_EXPIRES_AT);
+	carry->priority = jobq_attr_int16(job, JOB_PRIORITY);
+
+	jobq_values(job, values, nulls);
+	jobq_set(values, nulls, JOB_GENERATION,
+			 Int32GetDatum(jobq_attr_int32(job, JOB_GENERATION) + 1));
+	for (int i = 0; i < lengthof(cleared); i++)
+		nulls[cleared[i] - 1] = true;
+	if (!expires)
+		nulls[JOB_EXPIRES_AT - 1] = true;
+	if (!jobq_update(call, JOBQ_JOB, job, values, nulls))
+		return false;
+	if (carry->expires_at != 0)
+		jobq_note_expiry(call, carry->job_id, carry->expires_at);
+
+	if (jobq_attr_isnull(job, JOB_CAUSE))
+		return true;
+	memset(attempt_nulls, true, sizeof(attempt_nulls));
+	jobq_values(job, values, nulls);
+	jobq_set(attempt, attempt_nulls, ATTEMPT_JOB_ID, values[JOB_ID - 1]);
+	jobq_set(attempt, attempt_nulls, ATTEMPT_NO, values[JOB_ATTEMPT_NO - 1]);
+	jobq_set(attempt, attempt_nulls, ATTEMPT_STARTED_AT, values[JOB_STARTED_AT - 1]);
+	jobq_set(attempt, attempt_nulls, ATTEMPT_ENDED_AT, values[JOB_FINISHED_AT - 1]);
+	jobq_set(attempt, attempt_nulls, ATTEMPT_CAUSE, values[JOB_CAUSE - 1]);
+	if (!nulls[JOB_WORKER - 1])
+		jobq_set(attempt, attempt_nulls, ATTEMPT_WORKER, values[JOB_WORKER - 1]);
+	if (!nulls[JOB_ERROR - 1])
+		jobq_set(attempt, attempt_nulls, ATTEMPT_ERROR,
+				 CStringGetTextDatum(jobq_attr_cstring(job, JOB_ERROR)));
+	jobq_insert(call, JOBQ_ATTEMPT, attempt, attempt_nulls);
+	return true;
+}
+
+/* Open a failed or cancelled job again; false: its row changed, look again. */
+static bool
+retry(JobqCall *call, TupleTableSlot *job, int outcome)
+{
+	int64		id = jobq_attr_int64(job, JOB_ID);
+	JobqRule	rule = jobq_attr_int16(job, JOB_RULE);
+	int			quorum = jobq_attr_int32(job, JOB_QUORUM);
+	JobqCounters counters;
+	JobqVerdict verdict = VERDICT_READY;
+	JobqCarry	carry;
+	JobqWork   *work;
+
+	/* one that never ran may have dependencies left */
+	if (jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0 && jobq_attr_int32(job, JOB_DEPENDENCIES) > 0)
+	{
+		jobq_count_edges(call, id, OUTCOME_SUCCEEDED, &counters);
+		verdict = jobq_verdict(rule, quorum, &counters);
+	}
+	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
+		error_state(id, "retry", jobq_outcome_name(outcome),
+					"Its dependencies can no longer be met; retry those that failed first.");
+	if (!jobq_reopen(call, job, false, &carry))
+		return false;
+	if (verdict == VERDICT_READY)
+	{
+		if (carry.attempt > 0)
+			carry.run_at = 0;	/* now */
+		jobq_place(call, &carry, 0);
+	}
+	else
+		jobq_place_waiting(call, &carry, &counters, rule, quorum, 0, true, false);
+	jobq_advance();				/* its children must see it undecided */
+	work = jobq_work_create(call);
+	jobq_work_reopened(work, id, outcome);
+	jobq_work_run(work, NULL, NULL);
+	return true;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_retry);
+
+/* job_retry(job_id) */
+Datum
+jobq_job_retry(PG_FUNCTION_ARGS)
+{
+	int64		id = jobq_check_id(fcinfo, 0, "job_id");
+	JobqCall	call;
+	bool		changed = false;
+	bool		done = false;
+
+	jobq_enter(&call, "job_retry()", true);
+	while (!done)
+	{
+		TupleTableSlot *job = need_job(&call, id);
+		int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
+
+		require_operate(&call, job);
+		if (outcome == 0)
+			done = true;
+		else if (outcome == OUTCOME_FAILED || outcome == OUTCOME_CANCELLED)
+			done = changed = retry(&call, job, outcome);
+		else
+			error_state(id, "retry", jobq_outcome_name(outcome),
+						outcome == OUTCOME_SUCCEEDED ? NULL :
+						"It was never run; retry the job that it depends on.");
+		jobq_slot_free(job);
+	}
+	jobq_close_call(&call);
+	PG_RETURN_BOOL(changed);
+}
+
+/* Set or clear held of a waiting job; false: its row changed, look again. */
+static bool
+set_held(JobqCall *call, TupleTableSlot *waiting, bool held)
+{
+	Datum		values[WAITING_NATTS];
+	bool		nulls[WAITING_NATTS];
+
+	jobq_values(waiting, values, nulls);
+	jobq_set(values, nulls, WAITING_HELD, BoolGetDatum(held));
+	return jobq_update(call, JOBQ_WAITING, waiting, values, nulls);
+}
+
+/* Hold a job that is not running; false: it moved, look again. */
+static bool
+hold(JobqCall *call, TupleTableSlot *job, JobqTable table, TupleTableSlot *state)
+{
+	JobqCounters none = {0};
+	JobqCarry	carry;
+
+	if (table == JOBQ_WAITING)
+		return set_held(call, state, true);
+	if (!jobq_displace(call, table, state, true))
+		return false;
+	jobq_carry_from_slot(table, state, &carry);
+	jobq_place_waiting(call, &carry, &none, jobq_attr_int16(job, JOB_RULE),
+					   jobq_attr_int32(job, JOB_QUORUM), 0, false, true);
+	return true;
+}
+
+/* Let a held job go; false: it moved, look again. */
+static bool
+unhold(JobqCall *call, TupleTableSlot *waiting)
+{
+	JobqCarry	carry;
+
+	if (jobq_attr_bool(waiting, WAITING_OPEN))
+		return set_held(call, waiting, false);
+	if (!jobq_delete(call, JOBQ_WAITING, waiting))
+		return false;
+	jobq_carry_from_slot(JOBQ_WAITING, waiting, &carry);
+	jobq_place(call, &carry, 0);
+	return true;
+}
+
+/* job_hold and job_unhold */
+static bool
+change_hold(int64 id, bool want)
+{
+	const char *act = want ? "hold" : "unhold";
+	JobqCall	call;
+	bool		changed = false;
+	bool		done = false;
+
+	jobq_enter(&call, want ? "job_hold()" : "job_unhold()", true);
+	while (!done)
+	{
+		TupleTableSlot *job;
+		TupleTableSlot *state;
+		JobqTable	table;
+		int			outcome = look(&call, id, &job, &table, &state);
+		bool		held;
+
+		require_operate(&call, job);
+		if (outcome != 0)
+			error_state(id, act, jobq_outcome_name(outcome), NULL);
+		if (want && table == JOBQ_LEASE)
+			error_state(id, act, "running", "Use job_cancel to ask its worker to end it.");
+		held = table == JOBQ_WAITING && jobq_attr_bool(state, WAITING_HELD);
+		if (held == want)
+			done = true;
+		else
+			done = changed = want ? hold(&call, job, table, state) : unhold(&call, state);
+		jobq_slot_free(state);
+		jobq_slot_free(job);
+	}
+	jobq_close_call(&call);
+	return changed;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_hold);
+
+/* job_hold(job_id) */
+Datum
+jobq_job_hold(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(change_hold(jobq_check_id(fcinfo, 0, "job_id"), true));
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_unhold);
+
+/* job_unhold(job_id) */
+Datum
+jobq_job_unhold(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(change_hold(jobq_check_id(fcinfo, 0, "job_id"), false));
+}
+
+/*
+ * The name of a job's state and, if it succeeded, its result, copied to the
+ * current memory context.
+ */
+const char *
+jobq_job_state(JobqCall *call, int64 id, Datum *result, bool *isnull)
+{
+	TupleTableSlot *job;
+	TupleTableSlot *state;
+	JobqTable	table;
+	int			outcome = look(call, id, &job, &table, &state);
+
+	*result = (Datum) 0;
+	*isnull = true;
+	if (outcome == OUTCOME_SUCCEEDED)
+	{
+		*result = jobq_attr(job, JOB_RESULT, isnull);
+		if (!*isnull)
+			*result = PointerGetDatum(PG_DETOAST_DATUM_COPY(*result));
+	}
+	jobq_slot_free(state);
+	jobq_slot_free(job);
+	return outcome != 0 ? jobq_outcome_name(outcome) : state_name(table);
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_result);
+
+/* job_result(job_id) */
+Datum
+jobq_job_result(PG_FUNCTION_ARGS)
+{
+	int64		id = jobq_check_id(fcinfo, 0, "job_id");
+	JobqCall	call;
+	Datum		result;
+	bool		isnull;
+
+	jobq_enter(&call, "job_result()", false);
+	jobq_require_visible(&call, id);
+	jobq_job_state(&call, id, &result, &isnull);
+	jobq_close_call(&call);
+	if (isnull)
+		PG_RETURN_NULL();
+	return result;
+}
+
+/* Is a job past its expires_at, and not begun?  *carry is what it carries. */
+static bool
+has_expired(JobqCall *call, JobqTable table, TupleTableSlot *state, JobqCarry *carry)
+{
+	if (state == NULL || table == JOBQ_LEASE)
+		return false;
+	jobq_carry_from_slot(table, state, carry);
+	return jobq_is_expired(call, carry->expires_at, carry->attempt);
+}
+
+/*
+ * For the background worker: a job's expires_at has come.  Cancel it unless it
+ * has been started, and remove the row that says so.  That row is found before
+ * the job is looked at, so if somebody opens the job again after that it is
+ * replaced and not removed here.  False: try again later.
+ */
+bool
+jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz expires_at)
+{
+	Datum		keys[2] = {TimestampTzGetDatum(expires_at), Int64GetDatum(job_id)};
+	TupleTableSlot *noted = jobq_find(call, JOBQ_EXPIRY, INDEX_KEY, 2, keys);
+	TupleTableSlot *state;
+	JobqTable	table;
+	JobqCarry	carry;
+	bool		expired;
+	bool		ok = true;
+
+	if (noted == NULL)
+		return true;
+	table = jobq_find_state(call, job_id, &state);
+	expired = has_expired(call, table, state, &carry);
+	if (expired && unstripe(call, table, state))
+	{
+		jobq_slot_free(state);
+		table = jobq_find_state(call, job_id, &state);
+		expired = has_expired(call, table, state, &carry);
+	}
+	if (expired)
+		ok = jobq_displace(call, table, state, false);
+	if (expired && ok)
+	{
+		JobqWork   *work = jobq_work_create(call);
+
+		decide_expired(work, &carry);
+		jobq_work_run(work, NULL, NULL);
+	}
+	ok = ok && jobq_try_delete(call, JOBQ_EXPIRY, noted);
+	jobq_slot_free(state);
+	jobq_slot_free(noted);
+	return ok;
+}

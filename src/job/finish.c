@@ -1,0 +1,524 @@
+/*
+ * finish.c
+ *	  How an attempt ends, and with it perhaps the job.
+ *
+ * Every act of a worker is fenced by (job, token): the lease is found by job,
+ * its token compared, and the lease deleted, which only one transaction can
+ * do.  A worker that lost its lease gets an error and changes nothing.
+ *
+ *	succeeded	 the job is decided
+ *	failed		 decided, or scheduled again while max_attempts lasts
+ *	timed_out	 the same, by the background worker
+ *	lost		 decided failed, or scheduled again while max_lost lasts
+ *	released	 ready again at once, counts against nothing
+ *	snoozed		 scheduled again, counts against nothing
+ *	cancelled	 any end but success after cancellation was requested
+ *
+ * An attempt that does not decide its job is recorded in job_attempt; the
+ * deciding one stands in the row in job.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "catalog/pg_type.h"
+#include "commands/async.h"
+#include "common/pg_prng.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "job/job.h"
+
+int			jobq_max_result_size = JOBQ_DEFAULT_MAX_RESULT_KB;
+
+/* What became of one argument */
+typedef enum Verdict
+{
+	ACCEPTED,
+	STALE,
+	UNKNOWN
+} Verdict;
+
+typedef struct Argument
+{
+	int64		job_id;
+	int64		token;
+	bool		has_payload;	/* result or error */
+	Datum		payload;
+	Verdict		verdict;
+	const char *state;			/* the job's state after it */
+} Argument;
+
+typedef struct FinishRequest
+{
+	JobqCause	cause;
+	bool		retry;
+	int64		delay;			/* microseconds; -1: by backoff */
+	Argument   *arguments;
+} FinishRequest;
+
+/* The n-th delay: doubled each time, give or take a quarter, capped. */
+static int64
+backoff(int64 first, int64 cap, int n)
+{
+	double		delay = first;
+
+	for (int i = 1; i < n && delay < cap; i++)
+		delay *= 2;
+	delay = Min(delay, (double) cap) * (0.75 + pg_prng_double(&pg_global_prng_state) / 2);
+	return (int64) Min(delay, (double) cap);
+}
+
+/* Announce a decided job, in the transaction that decides it. */
+void
+jobq_notify_decided(int64 id, bool notify, int outcome)
+{
+	jobq_announce_decided(id);
+	if (notify)
+		Async_Notify(psprintf("job_%lld", (long long) id), jobq_outcome_name(outcome));
+}
+
+/* Write how a job ended into its row, and go on to its children. */
+void
+jobq_decide(JobqWork *work, const JobqCarry *carry, const JobqDecision *d)
+{
+	JobqCall   *call = jobq_work_call(work);
+	bool		notify = false;
+	bool		done = false;
+	bool		walk = d->cause == CAUSE_SUCCEEDED;
+
+	while (!done)
+	{
+		TupleTableSlot *slot = walk ? jobq_walk_id(call, JOBQ_JOB, carry->job_id, NULL) :
+		jobq_find_id(call, JOBQ_JOB, carry->job_id);
+		Datum		values[JOB_NATTS];
+		bool		nulls[JOB_NATTS];
+
+		if (slot == NULL)		/* removed by hand: nothing to say, nobody to
+								 * tell */
+			return;
+		jobq_values(slot, values, nulls);
+		notify = jobq_attr_bool(slot, JOB_NOTIFY);
+		jobq_set(values, nulls, JOB_OUTCOME, Int16GetDatum(d->outcome));
+		jobq_set(values, nulls, JOB_FINISHED_AT, TimestampTzGetDatum(call->now));
+		jobq_set(values, nulls, JOB_ATTEMPT_NO, Int32GetDatum(carry->attempt));
+		jobq_set(values, nulls, JOB_FAILED, Int32GetDatum(carry->failed));
+		jobq_set(values, nulls, JOB_LOST, Int32GetDatum(carry->lost));
+		if (d->cause >= 0)
+		{
+			jobq_set(values, nulls, JOB_CAUSE, Int16GetDatum(d->cause));
+			jobq_set(values, nulls, JOB_TOKEN, Int64GetDatum(d->token));
+			jobq_set(values, nulls, JOB_STARTED_AT, TimestampTzGetDatum(d->started_at));
+		}
+		if (d->worker)
+			jobq_set(values, nulls, JOB_WORKER, d->worker);
+		if (d->error)
+			jobq_set(values, nulls, JOB_ERROR, CStringGetTextDatum(d->error));
+		if (d->has_result)
+			jobq_set(values, nulls, JOB_RESULT, d->result);
+		done = jobq_update(call, JOBQ_JOB, slot, values, nulls);
+		jobq_slot_free(slot);
+		walk = false;
+	}
+	jobq_notify_decided(carry->job_id, notify, d->outcome);
+	jobq_work_decided(work, carry->job_id, d->outcome);
+}
+
+/* Record an attempt that did not decide its job. */
+static void
+record_attempt(JobqCall *call, TupleTableSlot *lease, JobqCause cause, const char *error)
+{
+	Datum		values[ATTEMPT_NATTS] = {0};
+	bool		nulls[ATTEMPT_NATTS];
+
+	memset(nulls, true, sizeof(nulls));
+	jobq_set(values, nulls, ATTEMPT_JOB_ID, Int64GetDatum(jobq_attr_int64(lease, LEASE_JOB_ID)));
+	jobq_set(values, nulls, ATTEMPT_NO, Int32GetDatum(jobq_attr_int32(lease, LEASE_ATTEMPT)));
+	jobq_set(values, nulls, ATTEMPT_STARTED_AT,
+			 TimestampTzGetDatum(jobq_attr_int64(lease, LEASE_STARTED_AT)));
+	jobq_set(values, nulls, ATTEMPT_ENDED_AT, TimestampTzGetDatum(call->now));
+	jobq_set(values, nulls, ATTEMPT_CAUSE, Int16GetDatum(cause));
+	if (!jobq_attr_isnull(lease, LEASE_WORKER))
+		jobq_set(values, nulls, ATTEMPT_WORKER,
+				 CStringGetTextDatum(jobq_attr_cstring(lease, LEASE_WORKER)));
+	if (error != NULL)
+		jobq_set(values, nulls, ATTEMPT_ERROR, CStringGetTextDatum(error));
+	jobq_insert(call, JOBQ_ATTEMPT, values, nulls);
+}
+
+/* The job's own setting, else the queue's. */
+static int64
+own_or(TupleTableSlot *job, int attno, bool wide, int64 otherwise)
+{
+	if (job == NULL || jobq_attr_isnull(job, attno))
+		return otherwise;
+	return wide ? jobq_attr_int64(job, attno) : jobq_attr_int32(job, attno);
+}
+
+/*
+ * End the attempt of a lease that was just deleted, other than by success.
+ * delay: until the next attempt, -1 for the backoff.  Returns the job's state.
+ */
+const char *
+jobq_end_attempt(JobqWork *work, TupleTableSlot *lease, JobqCause cause,
+				 const char *error, bool retry, int64 delay)
+{
+	JobqCall   *call = jobq_work_call(work);
+	JobqCarry	carry;
+	JobqQueue	queue;
+	TupleTableSlot *job;
+	bool		decided = false;
+	JobqDecision decision = {.outcome = OUTCOME_FAILED,.cause = cause};
+	const char *state;
+
+	jobq_carry_from_slot(JOBQ_LEASE, lease, &carry);
+	jobq_announce_lease_end(carry.job_id, jobq_attr_int64(lease, LEASE_TOKEN));
+	jobq_queue_settings(call, carry.lane, &queue);
+	job = jobq_find_id(call, JOBQ_JOB, carry.job_id);
+
+	if (jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED))
+	{
+		decided = true;
+		decision.outcome = OUTCOME_CANCELLED;
+		decision.cause = CAUSE_CANCELLED;
+		if (!jobq_attr_isnull(lease, LEASE_CANCEL_REASON))
+			error = jobq_attr_cstring(lease, LEASE_CANCEL_REASON);
+	}
+	else if (cause == CAUSE_FAILED || cause == CAUSE_TIMED_OUT)
+	{
+		carry.failed++;
+		decided = !retry ||
+			carry.failed >= own_or(job, JOB_MAX_ATTEMPTS, false, queue.max_attempts);
+		if (delay < 0)
+			delay = backoff(own_or(job, JOB_BACKOFF, true, queue.backoff), queue.backoff_cap,
+							carry.failed);
+	}
+	else if (cause == CAUSE_LOST)
+	{
+		carry.lost++;
+		decided = carry.lost >= own_or(job, JOB_MAX_LOST, false, queue.max_lost);
+		if (delay < 0)
+			delay = backoff(own_or(job, JOB_BACKOFF, true, queue.backoff), queue.backoff_cap,
+							carry.lost);
+	}
+	jobq_slot_free(job);
+
+	if (decided)
+	{
+		decision.token = jobq_attr_int64(lease, LEASE_TOKEN);
+		decision.started_at = jobq_attr_int64(lease, LEASE_STARTED_AT);
+		if (!jobq_attr_isnull(lease, LEASE_WORKER))
+			decision.worker = CStringGetTextDatum(jobq_attr_cstring(lease, LEASE_WORKER));
+		decision.error = error;
+		jobq_decide(work, &carry, &decision);
+		state = jobq_outcome_name(decision.outcome);
+	}
+	else
+	{
+		record_attempt(call, lease, cause, error);
+		carry.run_at = delay > 0 ? call->now + delay : 0;
+		state = jobq_place(call, &carry, 0);
+	}
+	return state;
+}
+
+/* Decide a job that its worker completed. */
+static void
+complete(JobqWork *work, TupleTableSlot *lease, const Argument *a)
+{
+	JobqCarry	carry;
+	JobqDecision decision = {.outcome = OUTCOME_SUCCEEDED,.cause = CAUSE_SUCCEEDED};
+
+	jobq_carry_from_slot(JOBQ_LEASE, lease, &carry);
+	jobq_announce_lease_end(a->job_id, a->token);
+	decision.token = a->token;
+	decision.started_at = jobq_attr_int64(lease, LEASE_STARTED_AT);
+	if (!jobq_attr_isnull(lease, LEASE_WORKER))
+		decision.worker = CStringGetTextDatum(jobq_attr_cstring(lease, LEASE_WORKER));
+	decision.has_result = a->has_payload;
+	decision.result = a->payload;
+	jobq_decide(work, &carry, &decision);
+}
+
+/* There is no lease with this token: why? */
+static Verdict
+refused(JobqCall *call, const FinishRequest *request, const Argument *a)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, a->job_id);
+	Verdict		verdict = STALE;
+
+	if (job == NULL || !jobq_may_work_on(call, job))
+		verdict = UNKNOWN;
+	else if (request->cause == CAUSE_SUCCEEDED &&
+			 jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_SUCCEEDED &&
+			 jobq_attr_int64(job, JOB_TOKEN) == a->token)
+		verdict = ACCEPTED;		/* the reply to the first time was lost */
+	jobq_slot_free(job);
+	return verdict;
+}
+
+/* Handle one argument of the finishing functions. */
+static void
+finish_one(JobqWork *work, int64 id, int argument, void *arg)
+{
+	JobqCall   *call = jobq_work_call(work);
+	FinishRequest *request = arg;
+	Argument   *a = &request->arguments[argument];
+	TupleTableSlot *lease = jobq_walk_id(call, JOBQ_LEASE, id, NULL);
+
+	for (;; lease = jobq_find_id(call, JOBQ_LEASE, id))
+	{
+		if (lease == NULL || jobq_attr_int64(lease, LEASE_TOKEN) != a->token)
+		{
+			jobq_slot_free(lease);
+			a->verdict = refused(call, request, a);
+			return;
+		}
+		jobq_require_privilege(call, jobq_attr_int64(lease, LEASE_LANE), PRIV_WORK, NULL);
+		if (jobq_delete(call, JOBQ_LEASE, lease))
+		{
+			if (request->cause == CAUSE_SUCCEEDED)
+				complete(work, lease, a);
+			else
+				a->state = jobq_end_attempt(work, lease, request->cause,
+											a->has_payload ? TextDatumGetCString(a->payload) : NULL,
+											request->retry, request->delay);
+			jobq_slot_free(lease);
+			a->verdict = ACCEPTED;
+			return;
+		}
+		jobq_slot_free(lease);
+	}
+}
+
+/* Handle n arguments. */
+static void
+finish(JobqCall *call, FinishRequest *request, int n)
+{
+	JobqWork   *work = jobq_work_create(call);
+
+	for (int i = 0; i < n; i++)
+	{
+		if (!jobq_work_add_argument(work, request->arguments[i].job_id, i))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("job %lld is named twice", (long long) request->arguments[i].job_id)));
+	}
+	jobq_work_run(work, finish_one, request);
+}
+
+/* The token does not fit. */
+void
+jobq_error_stale(int64 id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_STALE_TOKEN),
+			 errmsg("token for job %lld is stale", (long long) id),
+			 errdetail("The lease ran out, the attempt has ended, or the token was never given."),
+			 errhint("Stop working on the job and discard what was done; whoever holds it now does it.")));
+}
+
+/* A finishing function for one job. */
+static const char *
+finish_single(const char *function, Argument *a, FinishRequest *request)
+{
+	JobqCall	call;
+
+	jobq_enter(&call, function, true);
+	request->arguments = a;
+	finish(&call, request, 1);
+	if (a->verdict == UNKNOWN)
+		jobq_error_no_such_job(a->job_id);
+	if (a->verdict == STALE)
+		jobq_error_stale(a->job_id);
+	jobq_close_call(&call);
+	return a->state;
+}
+
+/* The job_id and token arguments. */
+static void
+read_job_and_token(FunctionCallInfo fcinfo, Argument *a)
+{
+	a->job_id = jobq_check_id(fcinfo, 0, "job_id");
+	a->token = jobq_check_id(fcinfo, 1, "token");
+}
+
+/* A result within bounds? */
+static void
+check_result(int64 job_id, Datum result)
+{
+	Size		limit = (Size) jobq_max_result_size * 1024;
+
+	if (toast_raw_datum_size(result) - VARHDRSZ > limit ||
+		jobq_json_size(DatumGetJsonbP(result), limit) > limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("result of job %lld is too large", (long long) job_id),
+				 errdetail("Stored or as text it has more than jobq.max_result_size, %d kB.",
+						   jobq_max_result_size),
+				 errhint("Store it elsewhere and return where it is, or raise jobq.max_result_size.")));
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_complete);
+
+/* job_complete(job_id, token, result) */
+Datum
+jobq_job_complete(PG_FUNCTION_ARGS)
+{
+	FinishRequest request = {.cause = CAUSE_SUCCEEDED};
+	Argument	a = {0};
+
+	read_job_and_token(fcinfo, &a);
+	if (!PG_ARGISNULL(2))
+	{
+		a.has_payload = true;
+		a.payload = PG_GETARG_DATUM(2);
+		check_result(a.job_id, a.payload);
+	}
+	finish_single("job_complete()", &a, &request);
+	PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_fail);
+
+/* job_fail(job_id, token, error, retry, retry_in) */
+Datum
+jobq_job_fail(PG_FUNCTION_ARGS)
+{
+	FinishRequest request = {.cause = CAUSE_FAILED};
+	Argument	a = {0};
+
+	read_job_and_token(fcinfo, &a);
+	a.has_payload = !PG_ARGISNULL(2);
+	a.payload = PG_GETARG_DATUM(2);
+	request.retry = PG_ARGISNULL(3) || PG_GETARG_BOOL(3);
+	request.delay = jobq_check_interval(fcinfo, 4, "retry_in", true);
+	PG_RETURN_TEXT_P(cstring_to_text(finish_single("job_fail()", &a, &request)));
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_release);
+
+/* job_release(job_id, token) */
+Datum
+jobq_job_release(PG_FUNCTION_ARGS)
+{
+	FinishRequest request = {.cause = CAUSE_RELEASED};
+	Argument	a = {0};
+
+	read_job_and_token(fcinfo, &a);
+	finish_single("job_release()", &a, &request);
+	PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_snooze);
+
+/* job_snooze(job_id, token, delay) */
+Datum
+jobq_job_snooze(PG_FUNCTION_ARGS)
+{
+	FinishRequest request = {.cause = CAUSE_SNOOZED};
+	Argument	a = {0};
+
+	read_job_and_token(fcinfo, &a);
+	request.delay = jobq_check_interval(fcinfo, 2, "delay", false);
+	if (request.delay < 0)
+		jobq_error_null("delay");
+	finish_single("job_snooze()", &a, &request);
+	PG_RETURN_VOID();
+}
+
+/* The arrays of the _many functions. */
+static int
+read_arrays(FunctionCallInfo fcinfo, const char *payload_name, Oid payload_type, Argument **arguments)
+{
+	Datum	   *ids;
+	Datum	   *tokens;
+	Datum	   *payloads = NULL;
+	bool	   *nulls;
+	bool	   *payload_nulls = NULL;
+	int			n = jobq_check_array(fcinfo, 0, "job_ids", INT8OID, false, &ids, &nulls);
+
+	if (jobq_check_array(fcinfo, 1, "tokens", INT8OID, false, &tokens, &nulls) != n ||
+		(!PG_ARGISNULL(2) &&
+		 jobq_check_array(fcinfo, 2, payload_name, payload_type, true, &payloads, &payload_nulls) != n))
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("\"job_ids\", \"tokens\" and \"%s\" must have the same number of elements",
+						payload_name)));
+
+	*arguments = palloc0(Max(n, 1) * sizeof(Argument));
+	for (int i = 0; i < n; i++)
+	{
+		Argument   *a = &(*arguments)[i];
+
+		a->job_id = DatumGetInt64(ids[i]);
+		a->token = DatumGetInt64(tokens[i]);
+		if (payloads != NULL && !payload_nulls[i])
+		{
+			a->has_payload = true;
+			a->payload = payloads[i];
+		}
+	}
+	return n;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_complete_many);
+
+/* job_complete_many(job_ids, tokens, results) */
+Datum
+jobq_job_complete_many(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	FinishRequest request = {.cause = CAUSE_SUCCEEDED};
+	JobqCall	call;
+	int			n = read_arrays(fcinfo, "results", JSONBOID, &request.arguments);
+
+	for (int i = 0; i < n; i++)
+	{
+		if (request.arguments[i].has_payload)
+			check_result(request.arguments[i].job_id, request.arguments[i].payload);
+	}
+	InitMaterializedSRF(fcinfo, 0);
+	jobq_enter(&call, "job_complete_many()", true);
+	finish(&call, &request, n);
+	for (int i = 0; i < n; i++)
+	{
+		Argument   *a = &request.arguments[i];
+		Datum		values[2] = {Int64GetDatum(a->job_id), BoolGetDatum(a->verdict == ACCEPTED)};
+		bool		nulls[2] = {false, false};
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	jobq_close_call(&call);
+	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_fail_many);
+
+/* job_fail_many(job_ids, tokens, errors, retry, retry_in) */
+Datum
+jobq_job_fail_many(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	FinishRequest request = {.cause = CAUSE_FAILED};
+	JobqCall	call;
+	int			n = read_arrays(fcinfo, "errors", TEXTOID, &request.arguments);
+
+	request.retry = PG_ARGISNULL(3) || PG_GETARG_BOOL(3);
+	request.delay = jobq_check_interval(fcinfo, 4, "retry_in", true);
+	InitMaterializedSRF(fcinfo, 0);
+	jobq_enter(&call, "job_fail_many()", true);
+	finish(&call, &request, n);
+	for (int i = 0; i < n; i++)
+	{
+		Argument   *a = &request.arguments[i];
+		Datum		values[3] = {Int64GetDatum(a->job_id), BoolGetDatum(a->verdict == ACCEPTED), 0};
+		bool		nulls[3] = {false, false, a->state == NULL};
+
+		if (a->state != NULL)
+			values[2] = CStringGetTextDatum(a->state);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	jobq_close_call(&call);
+	return (Datum) 0;
+}

@@ -1,0 +1,246 @@
+/*
+ * job.h
+ *	  Acts on jobs: submit, claim, finish, control, and what follows from them.
+ */
+#ifndef JOBQ_JOB_H
+#define JOBQ_JOB_H
+
+#include "utils/hsearch.h"
+
+#include "queue/queue.h"
+
+#define JOBQ_DEFAULT_MAX_RESULT_KB	1024
+#define JOBQ_DEFAULT_MAX_INPUTS_KB	1024
+
+extern int	jobq_max_result_size;
+extern int	jobq_max_inputs_size;
+
+/* ----------------
+ *		States and outcomes
+ * ----------------
+ */
+
+/* Outcome of a decided job: a bit, so that an edge can carry a mask of them. */
+#define OUTCOME_SUCCEEDED		0x01
+#define OUTCOME_FAILED			0x02
+#define OUTCOME_SKIPPED			0x04
+#define OUTCOME_CANCELLED		0x08
+#define OUTCOME_UPSTREAM_FAILED	0x10
+#define OUTCOME_ANY				0x1f
+#define OUTCOME_HURTS			(OUTCOME_FAILED | OUTCOME_CANCELLED | OUTCOME_UPSTREAM_FAILED)
+
+/* Cause of an attempt's end, as stored in job_attempt.cause */
+typedef enum JobqCause
+{
+	CAUSE_SUCCEEDED,			/* only in the job row */
+	CAUSE_FAILED,
+	CAUSE_TIMED_OUT,
+	CAUSE_LOST,
+	CAUSE_RELEASED,
+	CAUSE_SNOOZED,
+	CAUSE_CANCELLED
+} JobqCause;
+
+typedef enum JobqRule
+{
+	RULE_ALL_SUCCESS,
+	RULE_ALL_FAILED,
+	RULE_ALL_DONE,
+	RULE_ALL_SKIPPED,
+	RULE_ONE_FAILED,
+	RULE_QUORUM,
+	RULE_NONE_FAILED,
+	RULE_NONE_SKIPPED,
+	RULE_NONE_FAILED_MIN_ONE_SUCCESS,
+	RULE_ONE_SUCCESS,
+	RULE_ONE_DONE,
+	RULE_ALWAYS
+} JobqRule;
+
+typedef struct JobqRuleInfo
+{
+	const char *name;
+	int16		require;
+	int16		suffice;
+	int			quorum;			/* -1: given by the caller */
+	bool		wants_success;
+} JobqRuleInfo;
+
+extern const JobqRuleInfo jobq_rules[];
+extern const int jobq_nrules;
+
+/* What all four state tables carry along */
+typedef struct JobqCarry
+{
+	int64		job_id;
+	int64		lane;
+	TimestampTz run_at;			/* 0: none */
+	TimestampTz expires_at;		/* 0: none */
+	int32		attempt;		/* attempts begun */
+	int32		failed;			/* of these failed or timed out */
+	int32		lost;			/* of these lost */
+	int16		priority;
+} JobqCarry;
+
+/* How far a job's dependencies are; kept in job_waiting */
+typedef struct JobqCounters
+{
+	int32		undecided;		/* edges whose parent is undecided */
+	int32		pending;		/* of these with a require mask */
+	int32		hits;			/* decided parents within suffice */
+	int32		violated;		/* decided parents outside require */
+	int32		hurt;			/* failed, upstream_failed, cancelled */
+} JobqCounters;
+
+typedef enum JobqVerdict
+{
+	VERDICT_WAIT,
+	VERDICT_READY,
+	VERDICT_SKIPPED,
+	VERDICT_UPSTREAM_FAILED
+} JobqVerdict;
+
+/* ----------------
+ *		rules.c: what becomes of a job, by its parents
+ * ----------------
+ */
+extern JobqRule jobq_find_rule(const char *name);
+extern const char *jobq_outcome_name(int outcome);
+extern JobqVerdict jobq_verdict(JobqRule rule, int quorum, const JobqCounters *c);
+extern int	jobq_verdict_outcome(JobqVerdict verdict);
+extern void jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c);
+extern void jobq_count_edge(JobqCounters *c, int16 require, int16 suffice, int outcome, int n);
+extern void jobq_count_undecided(JobqCounters *c, int16 require);
+extern void jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c);
+extern int	jobq_parent_outcome(JobqCall *call, int64 id, int settled);
+
+/* ----------------
+ *		cascade.c: what a decision does to those that depend on it
+ * ----------------
+ */
+typedef struct JobqWork JobqWork;
+
+typedef void (*JobqArgumentHandler) (JobqWork *work, int64 id, int argument, void *arg);
+
+extern JobqWork *jobq_work_create(JobqCall *call);
+extern JobqCall *jobq_work_call(JobqWork *work);
+extern bool jobq_work_add_argument(JobqWork *work, int64 id, int argument);
+extern void jobq_work_decided(JobqWork *work, int64 id, int outcome);
+extern void jobq_work_reopened(JobqWork *work, int64 id, int outcome);
+extern void jobq_work_run(JobqWork *work, JobqArgumentHandler handler, void *arg);
+
+/* ----------------
+ *		submit.c
+ * ----------------
+ */
+typedef struct JobqSubmission
+{
+	int64		id;				/* once submitted */
+	int64		lane;
+	char	   *kind;
+	char	   *queue;
+	Jsonb	   *args;
+	Jsonb	   *tags;			/* NULL: none */
+	int32		priority;
+	JobqRule	rule;
+	int32		quorum;			/* -1: not given */
+	int32		max_attempts;	/* -1 here and below: not given */
+	int32		max_lost;
+	int64		backoff;
+	int64		timeout;
+	int64		lease;
+	TimestampTz run_at;			/* 0: none */
+	TimestampTz expires_at;		/* 0: none */
+	bool		notify;
+	bool		has_parent;
+	int64		parent;
+	int			nparents;
+	int64	   *parents;		/* depends_on */
+} JobqSubmission;
+
+extern void jobq_submission_init(JobqSubmission *s);
+extern int	jobq_compare_ids(const void *a, const void *b);
+extern void jobq_check_submission(JobqSubmission *s, int ndependencies);
+extern void jobq_admit(JobqCall *call, const JobqSubmission *s);
+extern HTAB *jobq_parents_create(void);
+extern void jobq_resolve_parent(JobqCall *call, HTAB *parents, int64 id);
+extern void jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at);
+extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
+
+/* ----------------
+ *		state.c: which table a job that is not decided stands in
+ * ----------------
+ */
+extern const char *jobq_place(JobqCall *call, const JobqCarry *carry, int64 position);
+extern void jobq_place_ready(JobqCall *call, const JobqCarry *carry, int64 position);
+extern void jobq_place_waiting(JobqCall *call, const JobqCarry *carry, const JobqCounters *counters,
+							   JobqRule rule, int quorum, int stripes, bool open, bool held);
+extern void jobq_set_counters(Datum *values, bool *nulls, const JobqCounters *c);
+extern void jobq_carry_from_slot(JobqTable table, TupleTableSlot *slot, JobqCarry *carry);
+extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **state);
+extern bool jobq_displace(JobqCall *call, JobqTable table, TupleTableSlot *state, bool wait);
+
+/* ----------------
+ *		stripe.c: the counters of a job with many parents
+ * ----------------
+ */
+extern int	jobq_stripes_wanted(JobqRule rule, const JobqCounters *c);
+extern void jobq_stripes_make(JobqCall *call, int64 job_id, int nstripes, int size);
+extern bool jobq_stripe_use(JobqCall *call, TupleTableSlot *waiting, JobqCounters *delta);
+extern bool jobq_unstripe(JobqCall *call, TupleTableSlot *waiting);
+
+/* ----------------
+ *		finish.c: how an attempt ends, and with it perhaps the job
+ * ----------------
+ */
+
+/* What is written into the job row when the job is decided */
+typedef struct JobqDecision
+{
+	int			outcome;
+	int			cause;			/* of the deciding attempt's end, -1: none */
+	int64		token;			/* this and the next two of that attempt */
+	TimestampTz started_at;
+	Datum		worker;			/* text, 0: none */
+	const char *error;			/* NULL: none */
+	bool		has_result;
+	Datum		result;
+} JobqDecision;
+
+extern void jobq_notify_decided(int64 id, bool notify, int outcome);
+extern void jobq_decide(JobqWork *work, const JobqCarry *carry, const JobqDecision *d);
+extern const char *jobq_end_attempt(JobqWork *work, TupleTableSlot *lease, JobqCause cause,
+									const char *error, bool retry, int64 delay);
+extern void jobq_error_stale(int64 id);
+
+/* ----------------
+ *		lease.c, claim.c, control.c
+ * ----------------
+ */
+extern TimestampTz jobq_lease_deadline(TimestampTz until, TimestampTz timeout_at);
+
+typedef struct JobqAssignment
+{
+	int64		job_id;
+	int64		token;
+	int32		attempt;
+	text	   *kind;
+	Jsonb	   *args;
+	Jsonb	   *inputs;			/* NULL: too large */
+	text	   *key;
+	TimestampTz lease_until;
+} JobqAssignment;
+
+extern int	jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_jobs,
+					   int64 lease, JobqAssignment **out);
+
+extern void jobq_require_visible(JobqCall *call, int64 id);
+extern const char *jobq_job_state(JobqCall *call, int64 id, Datum *result, bool *isnull);
+extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqCarry *carry);
+
+/* What the background worker does with one due row; in the file of the act */
+extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at);	/* lease.c */
+extern bool jobq_move_due_job(JobqCall *call, int64 job_id);	/* place.c */
+extern bool jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz expires_at);	/* control.c */
+
+#endif							/* JOBQ_JOB_H */

@@ -1,0 +1,196 @@
+/*
+ * lease.c
+ *	  Heartbeats, and leases that run out.
+ *
+ * A lease runs until the later of what its row and its entry in shared memory
+ * say.  A heartbeat extends the entry and costs no WAL; it writes the row where
+ * there is no entry (the table of entries was full, or the server was
+ * restarted), where it asks for more than the stored period, and for progress.
+ *
+ * The background worker ends a lease in two steps: it takes the entry away
+ * under its lock if that has run out too, then deletes the row without waiting.
+ * A heartbeat that comes between finds no entry, goes to the row, and waits for
+ * the deletion or makes it fail.
+ *
+ * A crash loses the entries; therefore every lease gets one full period from
+ * the start of the server (or its promotion) on.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+#include "job/job.h"
+
+/* The earlier of a lease's end and its attempt's timeout. */
+TimestampTz
+jobq_lease_deadline(TimestampTz until, TimestampTz timeout_at)
+{
+	return timeout_at != 0 ? Min(until, timeout_at) : until;
+}
+
+/* Write a heartbeat into the row; false: the row changed, look again. */
+static bool
+beat_row(JobqCall *call, TupleTableSlot *lease, TimestampTz until, bool has_progress, Datum progress)
+{
+	Datum		values[LEASE_NATTS];
+	bool		nulls[LEASE_NATTS];
+	TimestampTz deadline = jobq_attr_int64(lease, LEASE_DEADLINE);
+
+	jobq_values(lease, values, nulls);
+	if (until != 0)
+	{
+		until = Max(until, jobq_attr_int64(lease, LEASE_UNTIL));
+		deadline = jobq_lease_deadline(until, jobq_attr_int64(lease, LEASE_TIMEOUT_AT));
+		jobq_set(values, nulls, LEASE_UNTIL, TimestampTzGetDatum(until));
+		jobq_set(values, nulls, LEASE_DEADLINE, TimestampTzGetDatum(deadline));
+	}
+	if (has_progress)
+		jobq_set(values, nulls, LEASE_PROGRESS, progress);
+	if (!jobq_update(call, JOBQ_LEASE, lease, values, nulls))
+		return false;
+	if (until != 0)
+	{
+		jobq_announce_lease(jobq_attr_int64(lease, LEASE_JOB_ID),
+							jobq_attr_int64(lease, LEASE_TOKEN), until);
+		jobq_announce_deadline(DEADLINE_LEASE, deadline);
+	}
+	return true;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_heartbeat);
+
+/* job_heartbeat(job_id, token, extend, progress) */
+Datum
+jobq_job_heartbeat(PG_FUNCTION_ARGS)
+{
+	JobqCall	call;
+	int64		id = jobq_check_id(fcinfo, 0, "job_id");
+	int64		token = jobq_check_id(fcinfo, 1, "token");
+	int64		extend = jobq_check_interval(fcinfo, 2, "extend", false);
+	bool		has_progress = !PG_ARGISNULL(3);
+	Datum		progress = PG_GETARG_DATUM(3);
+	bool		cancel = false;
+	bool		done = false;
+
+	if (has_progress)
+		jobq_check_json(DatumGetJsonbP(progress), "progress");
+	jobq_enter(&call, "job_heartbeat()", true);
+	while (!done)
+	{
+		TupleTableSlot *lease = jobq_find_id(&call, JOBQ_LEASE, id);
+		int64		period;
+		TimestampTz until;
+		JobqBeat	beat = BEAT_NONE;
+
+		if (lease == NULL || jobq_attr_int64(lease, LEASE_TOKEN) != token)
+		{
+			TupleTableSlot *job = jobq_find_id(&call, JOBQ_JOB, id);
+
+			if (job == NULL || !jobq_may_work_on(&call, job))
+				jobq_error_no_such_job(id);
+			jobq_error_stale(id);
+		}
+		jobq_require_privilege(&call, jobq_attr_int64(lease, LEASE_LANE), PRIV_WORK, NULL);
+
+		period = jobq_attr_int64(lease, LEASE_PERIOD);
+		until = call.now + (extend > 0 ? extend : period);
+		if (extend <= period)
+			beat = jobq_beat_extend(id, token, until);
+		cancel = jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED) || beat == BEAT_CANCEL;
+		if (beat == BEAT_NONE || has_progress)
+			done = beat_row(&call, lease, beat == BEAT_NONE ? until : 0, has_progress, progress);
+		else
+			done = true;
+		jobq_slot_free(lease);
+	}
+	jobq_close_call(&call);
+	PG_RETURN_BOOL(!cancel);
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_lease_until);
+
+/*
+ * job_lease_until(job_id, token, lease_until): for the views, which have asked
+ * job_visible(); whoever calls it otherwise gets back what it said.
+ */
+Datum
+jobq_job_lease_until(PG_FUNCTION_ARGS)
+{
+	JobqCall	call;
+	TimestampTz until;
+	TimestampTz heard;
+	TupleTableSlot *lease;
+	TupleTableSlot *job;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
+		PG_RETURN_NULL();
+	until = PG_GETARG_TIMESTAMPTZ(2);
+	heard = jobq_shmem_ready() ? jobq_beat_until(PG_GETARG_INT64(0), PG_GETARG_INT64(1)) : 0;
+	if (heard <= until)
+		PG_RETURN_TIMESTAMPTZ(until);
+	if (jobq_is_owner())
+		PG_RETURN_TIMESTAMPTZ(heard);
+	PreventCommandIfParallelMode("job_lease_until()");
+	jobq_open_call(&call);
+	lease = jobq_find_id(&call, JOBQ_LEASE, PG_GETARG_INT64(0));
+	job = jobq_find_id(&call, JOBQ_JOB, PG_GETARG_INT64(0));
+	if (lease != NULL && job != NULL &&
+		jobq_visible(&call, jobq_attr_int64(lease, LEASE_LANE),
+					 (Oid) jobq_attr_int32(job, JOB_SUBMITTED_BY),
+					 (Oid) jobq_attr_int32(lease, LEASE_HOLDER)))
+		until = heard;
+	jobq_slot_free(job);
+	jobq_slot_free(lease);
+	jobq_close_call(&call);
+	PG_RETURN_TIMESTAMPTZ(until);
+}
+
+/*
+ * For the background worker: end a lease that has run out or whose attempt
+ * has taken too long.  True: done, or gone.  False: look again at *retry_at, or,
+ * if that is 0, soon, since somebody has it locked.
+ */
+bool
+jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at)
+{
+	TupleTableSlot *lease = jobq_find_id(call, JOBQ_LEASE, job_id);
+	int64		token;
+	TimestampTz timeout_at;
+	JobqCause	cause = CAUSE_TIMED_OUT;
+	const char *error = "timed out";
+	JobqWork   *work;
+
+	*retry_at = 0;
+	if (lease == NULL)
+		return true;
+	token = jobq_attr_int64(lease, LEASE_TOKEN);
+	timeout_at = jobq_attr_int64(lease, LEASE_TIMEOUT_AT);
+
+	if (timeout_at == 0 || timeout_at > call->now)
+	{
+		TimestampTz until = Max(jobq_attr_int64(lease, LEASE_UNTIL),
+								jobq_grace_start() + jobq_attr_int64(lease, LEASE_PERIOD));
+
+		if (until > call->now || !jobq_beat_expire(job_id, token, call->now, &until))
+		{
+			*retry_at = jobq_lease_deadline(until, timeout_at);
+			jobq_slot_free(lease);
+			return false;
+		}
+		cause = CAUSE_LOST;
+		error = "lease ran out";
+	}
+	if (!jobq_try_delete(call, JOBQ_LEASE, lease))
+	{
+		jobq_slot_free(lease);
+		return false;
+	}
+	work = jobq_work_create(call);
+	jobq_end_attempt(work, lease, cause, error, true, -1);
+	jobq_slot_free(lease);
+	jobq_work_run(work, NULL, NULL);
+	return true;
+}

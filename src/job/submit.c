@@ -1,0 +1,363 @@
+/*
+ * submit.c
+ *	  Submitting jobs.
+ *
+ * A submission locks the rows of its undecided parents FOR SHARE, in ascending
+ * order of their ids, before it reads their outcomes and inserts anything (see
+ * D2 in depend.c).  Parents that failed, were skipped or cancelled are locked
+ * too, since job_retry could open them again; those that succeeded never change.
+ *
+ * The job goes straight to where it belongs: job_ready, job_scheduled or
+ * job_waiting, or nowhere if its parents have decided it already.  One that is
+ * ready at once has its id for a position.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "job/job.h"
+
+/* A parent outside this call */
+typedef struct Parent
+{
+	int64		id;				/* hash key */
+	int			outcome;		/* 0: undecided */
+} Parent;
+
+/* The defaults of job_submit's arguments. */
+void
+jobq_submission_init(JobqSubmission *s)
+{
+	memset(s, 0, sizeof(JobqSubmission));
+	s->queue = "default";
+	s->rule = RULE_ALL_SUCCESS;
+	s->quorum = -1;
+	s->max_attempts = -1;
+	s->max_lost = -1;
+	s->backoff = -1;
+	s->timeout = -1;
+	s->lease = -1;
+}
+
+/* Order of ids. */
+int
+jobq_compare_ids(const void *a, const void *b)
+{
+	int64		ida = *(const int64 *) a;
+	int64		idb = *(const int64 *) b;
+
+	return ida < idb ? -1 : ida > idb ? 1 : 0;
+}
+
+/* Check what can be checked without reading anything. */
+void
+jobq_check_submission(JobqSubmission *s, int ndependencies)
+{
+	if (s->kind == NULL)
+		jobq_error_null("kind");
+	jobq_check_name(s->kind, "kind");
+	jobq_check_queue_name(s->queue);
+	if (s->args == NULL)
+		jobq_error_null("args");
+	if (!JB_ROOT_IS_OBJECT(s->args))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"args\" must be a JSON object")));
+	jobq_check_json(s->args, "args");
+	if (s->tags != NULL)
+		jobq_check_json(s->tags, "tags");
+	if (s->priority < PG_INT16_MIN || s->priority > PG_INT16_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("\"priority\" is out of range"),
+				 errhint("It is between %d and %d.", PG_INT16_MIN, PG_INT16_MAX)));
+	if (s->rule == RULE_QUORUM)
+	{
+		if (s->quorum < 1 || s->quorum > ndependencies)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("\"quorum\" must be between 1 and the number of jobs in \"depends_on\"")));
+	}
+	else if (s->quorum != -1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"quorum\" goes with trigger rule \"quorum\" only")));
+	else
+		s->quorum = jobq_rules[s->rule].quorum;
+	s->lane = jobq_lane(s->queue);
+
+	if (s->nparents > 1)
+		qsort(s->parents, s->nparents, sizeof(int64), jobq_compare_ids);
+	for (int i = 1; i < s->nparents; i++)
+	{
+		if (s->parents[i] == s->parents[i - 1])
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("job %lld is named twice in \"depends_on\"", (long long) s->parents[i])));
+	}
+}
+
+/* A table of parents that are resolved once per call. */
+HTAB *
+jobq_parents_create(void)
+{
+	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(Parent),
+	.hcxt = CurrentMemoryContext};
+
+	return hash_create("jobq parents", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/*
+ * Lock and read a parent.  Call in ascending order of ids.  The caller must be
+ * allowed to see it, since its result goes to the child's worker.
+ */
+void
+jobq_resolve_parent(JobqCall *call, HTAB *parents, int64 id)
+{
+	bool		found;
+	Parent	   *p = hash_search(parents, &id, HASH_ENTER, &found);
+
+	if (found)
+		return;
+	jobq_require_visible(call, id);
+	p->outcome = jobq_parent_outcome(call, id, OUTCOME_SUCCEEDED);
+}
+
+/* Insert the edges of a job. */
+static void
+insert_edges(JobqCall *call, int64 child, int n, const int64 *parents, const JobqRuleInfo *rule)
+{
+	Datum		values[DEP_NATTS];
+	bool		nulls[DEP_NATTS] = {false};
+
+	for (int i = 0; i < n; i++)
+	{
+		jobq_set(values, nulls, DEP_PARENT, Int64GetDatum(parents[i]));
+		jobq_set(values, nulls, DEP_CHILD, Int64GetDatum(child));
+		jobq_set(values, nulls, DEP_REQUIRE, Int16GetDatum(rule->require));
+		jobq_set(values, nulls, DEP_SUFFICE, Int16GetDatum(rule->suffice));
+		jobq_insert(call, JOBQ_DEPENDENCY, values, nulls);
+	}
+}
+
+/* Insert the row in job. */
+static void
+insert_job(JobqCall *call, const JobqSubmission *s, int outcome)
+{
+	Datum		values[JOB_NATTS] = {0};
+	bool		nulls[JOB_NATTS];
+
+	memset(nulls, true, sizeof(nulls));
+	jobq_set(values, nulls, JOB_ID, Int64GetDatum(s->id));
+	if (s->has_parent)
+		jobq_set(values, nulls, JOB_PARENT, Int64GetDatum(s->parent));
+	jobq_set(values, nulls, JOB_SUBMITTED_AT, TimestampTzGetDatum(call->now));
+	if (s->run_at != 0)
+		jobq_set(values, nulls, JOB_RUN_AT, TimestampTzGetDatum(s->run_at));
+	if (s->expires_at != 0)
+		jobq_set(values, nulls, JOB_EXPIRES_AT, TimestampTzGetDatum(s->expires_at));
+	if (s->backoff > 0)
+		jobq_set(values, nulls, JOB_BACKOFF, Int64GetDatum(s->backoff));
+	if (s->timeout > 0)
+		jobq_set(values, nulls, JOB_TIMEOUT, Int64GetDatum(s->timeout));
+	if (s->lease > 0)
+		jobq_set(values, nulls, JOB_LEASE, Int64GetDatum(s->lease));
+	if (s->max_attempts > 0)
+		jobq_set(values, nulls, JOB_MAX_ATTEMPTS, Int32GetDatum(s->max_attempts));
+	if (s->max_lost > 0)
+		jobq_set(values, nulls, JOB_MAX_LOST, Int32GetDatum(s->max_lost));
+	jobq_set(values, nulls, JOB_SUBMITTED_BY, ObjectIdGetDatum(GetUserId()));
+	jobq_set(values, nulls, JOB_QUORUM, Int32GetDatum(s->quorum));
+	jobq_set(values, nulls, JOB_DEPENDENCIES, Int32GetDatum(s->nparents));
+	jobq_set(values, nulls, JOB_GENERATION, Int32GetDatum(0));
+	jobq_set(values, nulls, JOB_PRIORITY, Int16GetDatum(s->priority));
+	jobq_set(values, nulls, JOB_RULE, Int16GetDatum(s->rule));
+	jobq_set(values, nulls, JOB_NOTIFY, BoolGetDatum(s->notify));
+	jobq_set(values, nulls, JOB_QUEUE, CStringGetTextDatum(s->queue));
+	jobq_set(values, nulls, JOB_KIND, CStringGetTextDatum(s->kind));
+	jobq_set(values, nulls, JOB_ARGS, PointerGetDatum(s->args));
+	if (s->tags != NULL)
+		jobq_set(values, nulls, JOB_TAGS, PointerGetDatum(s->tags));
+	if (outcome != 0)
+	{
+		jobq_set(values, nulls, JOB_OUTCOME, Int16GetDatum(outcome));
+		jobq_set(values, nulls, JOB_FINISHED_AT, TimestampTzGetDatum(call->now));
+		jobq_set(values, nulls, JOB_ATTEMPT_NO, Int32GetDatum(0));
+		jobq_set(values, nulls, JOB_FAILED, Int32GetDatum(0));
+		jobq_set(values, nulls, JOB_LOST, Int32GetDatum(0));
+	}
+	jobq_insert(call, JOBQ_JOB, values, nulls);
+}
+
+/*
+ * See that the worker looks at a job when it expires.  A row from before the
+ * job was opened again is replaced: the worker may be about to remove that one.
+ */
+void
+jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
+{
+	Datum		values[EXPIRY_NATTS];
+	bool		nulls[EXPIRY_NATTS] = {false};
+	TupleTableSlot *noted;
+
+	jobq_set(values, nulls, EXPIRY_EXPIRES_AT, TimestampTzGetDatum(expires_at));
+	jobq_set(values, nulls, EXPIRY_JOB_ID, Int64GetDatum(id));
+	noted = jobq_find(call, JOBQ_EXPIRY, INDEX_KEY, 2, values);
+	if (noted != NULL)
+		(void) jobq_delete(call, JOBQ_EXPIRY, noted);
+	jobq_slot_free(noted);
+	jobq_insert(call, JOBQ_EXPIRY, values, nulls);
+	jobq_announce_deadline(DEADLINE_EXPIRY, expires_at);
+}
+
+/*
+ * Insert a job whose parents are all in the table of parents.  s->parents is
+ * sorted.  The job itself is added to the table, as a parent for others; without
+ * a table it has none and is none.
+ */
+int64
+jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
+{
+	const JobqRuleInfo *rule = &jobq_rules[s->rule];
+	JobqCounters counters = {0};
+	JobqVerdict verdict = VERDICT_READY;
+	JobqCarry	carry = {0};
+	int			outcome = 0;
+
+	for (int i = 0; i < s->nparents; i++)
+	{
+		Parent	   *p = hash_search(parents, &s->parents[i], HASH_FIND, NULL);
+
+		jobq_count_undecided(&counters, rule->require);
+		if (p->outcome != 0)
+			jobq_count_edge(&counters, rule->require, rule->suffice, p->outcome, 1);
+	}
+	/* without parents there is nothing to wait for, whatever the rule */
+	if (s->nparents > 0)
+		verdict = jobq_verdict(s->rule, s->quorum, &counters);
+	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
+		outcome = jobq_verdict_outcome(verdict);
+
+	s->id = jobq_nextval();
+	if (s->nparents > 0 && s->parents[s->nparents - 1] >= s->id)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("sequence \"job_id_seq\" is behind the ids of existing jobs"),
+				 errhint("Set it, with setval, to the largest of all ids in job and all positions in job_ready.")));
+	insert_job(call, s, outcome);
+	insert_edges(call, s->id, s->nparents, s->parents, rule);
+
+	carry.job_id = s->id;
+	carry.lane = s->lane;
+	carry.run_at = s->run_at;
+	carry.expires_at = s->expires_at;
+	carry.priority = s->priority;
+	if (outcome != 0)
+		jobq_notify_decided(s->id, s->notify, outcome);
+	else
+	{
+		if (s->expires_at != 0)
+			jobq_note_expiry(call, s->id, s->expires_at);
+		if (verdict == VERDICT_READY)
+			jobq_place(call, &carry, s->id);
+		else
+			jobq_place_waiting(call, &carry, &counters, s->rule, s->quorum,
+							   jobq_stripes_wanted(s->rule, &counters), true, false);
+	}
+
+	if (parents != NULL)
+	{
+		Parent	   *self = hash_search(parents, &s->id, HASH_ENTER, NULL);
+
+		self->outcome = outcome;
+	}
+	return s->id;
+}
+
+/* Checks that need to read: rights on the queue, the job it is submitted for. */
+void
+jobq_admit(JobqCall *call, const JobqSubmission *s)
+{
+	jobq_require_privilege(call, s->lane, PRIV_SUBMIT, s->queue);
+	jobq_queue_register(call, s->queue, s->lane);
+	if (s->has_parent)
+		jobq_require_visible(call, s->parent);
+}
+
+/* A timestamptz argument, 0: none. */
+static TimestampTz
+time_argument(FunctionCallInfo fcinfo, int argno, const char *what)
+{
+	if (PG_ARGISNULL(argno))
+		return 0;
+	return jobq_check_time(PG_GETARG_TIMESTAMPTZ(argno), what);
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_submit);
+
+/*
+ * job_submit(kind, args, queue, priority, run_at, depends_on, trigger_rule,
+ * quorum, max_attempts, max_lost, backoff, timeout, lease, expires_at, parent,
+ * tags, notify)
+ */
+Datum
+jobq_job_submit(PG_FUNCTION_ARGS)
+{
+	JobqSubmission s;
+	JobqCall	call;
+	HTAB	   *parents = NULL;
+	int64		id;
+
+	jobq_submission_init(&s);
+	if (!PG_ARGISNULL(0))
+		s.kind = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	if (!PG_ARGISNULL(1))
+		s.args = PG_GETARG_JSONB_P(1);
+	s.queue = jobq_check_queue(fcinfo, 2);
+	if (!PG_ARGISNULL(3))
+		s.priority = PG_GETARG_INT32(3);
+	s.run_at = time_argument(fcinfo, 4, "run_at");
+	if (!PG_ARGISNULL(5))
+	{
+		Datum	   *values;
+		bool	   *nulls;
+
+		s.nparents = jobq_check_array(fcinfo, 5, "depends_on", INT8OID, false, &values, &nulls);
+		s.parents = palloc(Max(s.nparents, 1) * sizeof(int64));
+		for (int i = 0; i < s.nparents; i++)
+			s.parents[i] = DatumGetInt64(values[i]);
+	}
+	if (!PG_ARGISNULL(6))
+		s.rule = jobq_find_rule(text_to_cstring(PG_GETARG_TEXT_PP(6)));
+	if (!PG_ARGISNULL(7))
+	{
+		s.quorum = PG_GETARG_INT32(7);
+		jobq_check_positive(s.quorum, "quorum");
+	}
+	s.max_attempts = jobq_check_count(fcinfo, 8, "max_attempts");
+	s.max_lost = jobq_check_count(fcinfo, 9, "max_lost");
+	s.backoff = jobq_check_interval(fcinfo, 10, "backoff", false);
+	s.timeout = jobq_check_interval(fcinfo, 11, "timeout", false);
+	s.lease = jobq_check_interval(fcinfo, 12, "lease", false);
+	s.expires_at = time_argument(fcinfo, 13, "expires_at");
+	s.has_parent = !PG_ARGISNULL(14);
+	if (s.has_parent)
+		s.parent = PG_GETARG_INT64(14);
+	if (!PG_ARGISNULL(15))
+		s.tags = PG_GETARG_JSONB_P(15);
+	s.notify = !PG_ARGISNULL(16) && PG_GETARG_BOOL(16);
+	jobq_check_submission(&s, s.nparents);
+
+	jobq_enter(&call, "job_submit()", true);
+	jobq_admit(&call, &s);
+	if (s.nparents > 0)
+		parents = jobq_parents_create();
+	for (int i = 0; i < s.nparents; i++)
+		jobq_resolve_parent(&call, parents, s.parents[i]);
+	id = jobq_submit(&call, &s, parents);
+	jobq_close_call(&call);
+	PG_RETURN_INT64(id);
+}

@@ -1,0 +1,569 @@
+/*
+ * submitmany.c
+ *	  Submitting many jobs at once, from JSON, with names for one another.
+ *
+ * All elements are read and checked first, then sorted topologically so that
+ * ids grow along the edges, then the parents outside the call are locked in
+ * ascending order, then the jobs are inserted.  An error at any point undoes
+ * all of it; the context line of the error says which element it is about.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "job/job.h"
+
+typedef struct Element
+{
+	JobqSubmission s;
+	char	   *name;			/* NULL: none */
+	int			nnames;
+	char	  **names;			/* names in depends_on */
+	int		   *uses;			/* the elements they name */
+	int			ndependents;	/* elements that name this one */
+	int		   *dependents;
+	int			unresolved;		/* named elements not yet in the order */
+} Element;
+
+/* The element that is being worked on, for the error context */
+typedef struct Where
+{
+	int			index;
+	const char *name;
+} Where;
+
+typedef struct NameEntry
+{
+	char	   *name;			/* hash key */
+	int			index;
+} NameEntry;
+
+/* Say which element an error is about. */
+static void
+element_error_callback(void *arg)
+{
+	Where	   *where = arg;
+
+	if (where->index < 0)
+		return;
+	if (where->name != NULL)
+		errcontext("element %d (\"%s\") of \"jobs\"", where->index, where->name);
+	else
+		errcontext("element %d of \"jobs\"", where->index);
+}
+
+/* A value of the wrong type. */
+static void
+error_type(const char *key, const char *expected)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("\"%s\" must be %s", key, expected)));
+}
+
+/* A string. */
+static char *
+string_value(const char *key, JsonbValue *v)
+{
+	if (v->type != jbvString)
+		error_type(key, "a string");
+	return pnstrdup(v->val.string.val, v->val.string.len);
+}
+
+/* A whole number. */
+static int64
+integer_value(const char *key, JsonbValue *v)
+{
+	Datum		number;
+
+	if (v->type != jbvNumeric)
+		error_type(key, "a whole number");
+	number = NumericGetDatum(v->val.numeric);
+	if (!DatumGetBool(DirectFunctionCall2(numeric_eq, number,
+										  DirectFunctionCall2(numeric_trunc, number, Int32GetDatum(0)))))
+		error_type(key, "a whole number");
+	return DatumGetInt64(DirectFunctionCall1(numeric_int8, number));
+}
+
+/* A whole number that fits into an int. */
+static int32
+int_value(const char *key, JsonbValue *v)
+{
+	int64		n = integer_value(key, v);
+
+	if (n < PG_INT32_MIN || n > PG_INT32_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("\"%s\" is out of range", key)));
+	return (int32) n;
+}
+
+/* A positive number. */
+static int32
+count_value(const char *key, JsonbValue *v)
+{
+	int32		n = int_value(key, v);
+
+	jobq_check_positive(n, key);
+	return n;
+}
+
+/* A time, as a string. */
+static TimestampTz
+time_value(const char *key, JsonbValue *v)
+{
+	return jobq_check_time(DatumGetTimestampTz(
+											   DirectFunctionCall3(timestamptz_in, CStringGetDatum(string_value(key, v)),
+																   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))),
+						   key);
+}
+
+/* An interval, as a string. */
+static int64
+interval_value(const char *key, JsonbValue *v)
+{
+	Datum		interval = DirectFunctionCall3(interval_in, CStringGetDatum(string_value(key, v)),
+											   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+
+	return jobq_interval(DatumGetIntervalP(interval), key, false);
+}
+
+/* depends_on: an array of ids and names. */
+static void
+dependencies_value(Element *e, JsonbValue *v)
+{
+	JsonbContainer *array;
+	int			n;
+
+	if (v->type != jbvBinary || !JsonContainerIsArray(v->val.binary.data) ||
+		JsonContainerIsScalar(v->val.binary.data))
+		error_type("depends_on", "an array of ids and names");
+	array = v->val.binary.data;
+	n = JsonContainerSize(array);
+	e->s.parents = palloc(Max(n, 1) * sizeof(int64));
+	e->names = palloc(Max(n, 1) * sizeof(char *));
+	for (int i = 0; i < n; i++)
+	{
+		JsonbValue *item = getIthJsonbValueFromContainer(array, i);
+
+		if (item->type == jbvString)
+			e->names[e->nnames++] = string_value("depends_on", item);
+		else if (item->type == jbvNumeric)
+			e->s.parents[e->s.nparents++] = integer_value("depends_on", item);
+		else
+			error_type("depends_on", "an array of ids and names");
+	}
+}
+
+/* Is this a key that an element can have? */
+static void
+check_key(const char *key)
+{
+	static const char *const keys[] = {"name", "kind", "args", "queue", "priority", "run_at",
+		"depends_on", "trigger_rule", "quorum", "max_attempts", "max_lost", "backoff", "timeout",
+	"lease", "expires_at", "parent", "tags", "notify"};
+
+	for (int i = 0; i < lengthof(keys); i++)
+	{
+		if (strcmp(keys[i], key) == 0)
+			return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unrecognized key: \"%s\"", key),
+			 errhint("Keys are the arguments of job_submit, and \"name\".")));
+}
+
+/* One key of an element. */
+static void
+read_key(Element *e, const char *key, JsonbValue *v)
+{
+	JobqSubmission *s = &e->s;
+
+	check_key(key);
+	if (v->type == jbvNull)		/* the same as leaving it out */
+		return;
+	if (strcmp(key, "name") == 0)
+		e->name = string_value(key, v);
+	else if (strcmp(key, "kind") == 0)
+		s->kind = string_value(key, v);
+	else if (strcmp(key, "args") == 0)
+		s->args = JsonbValueToJsonb(v);
+	else if (strcmp(key, "queue") == 0)
+		s->queue = string_value(key, v);
+	else if (strcmp(key, "priority") == 0)
+		s->priority = int_value(key, v);
+	else if (strcmp(key, "run_at") == 0)
+		s->run_at = time_value(key, v);
+	else if (strcmp(key, "depends_on") == 0)
+		dependencies_value(e, v);
+	else if (strcmp(key, "trigger_rule") == 0)
+		s->rule = jobq_find_rule(string_value(key, v));
+	else if (strcmp(key, "quorum") == 0)
+		s->quorum = count_value(key, v);
+	else if (strcmp(key, "max_attempts") == 0)
+		s->max_attempts = count_value(key, v);
+	else if (strcmp(key, "max_lost") == 0)
+		s->max_lost = count_value(key, v);
+	else if (strcmp(key, "backoff") == 0)
+		s->backoff = interval_value(key, v);
+	else if (strcmp(key, "timeout") == 0)
+		s->timeout = interval_value(key, v);
+	else if (strcmp(key, "lease") == 0)
+		s->lease = interval_value(key, v);
+	else if (strcmp(key, "expires_at") == 0)
+		s->expires_at = time_value(key, v);
+	else if (strcmp(key, "parent") == 0)
+	{
+		s->has_parent = true;
+		s->parent = integer_value(key, v);
+	}
+	else if (strcmp(key, "tags") == 0)
+		s->tags = JsonbValueToJsonb(v);
+	else						/* notify */
+	{
+		if (v->type != jbvBool)
+			error_type(key, "true or false");
+		s->notify = v->val.boolean;
+	}
+}
+
+/* One element of the array. */
+static void
+read_element(Element *e, JsonbValue *v, Where *where)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	item;
+	JsonbValue *name;
+	char	   *key = NULL;
+
+	if (v->type != jbvBinary || !JsonContainerIsObject(v->val.binary.data))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a job must be a JSON object")));
+	name = getKeyJsonValueFromContainer(v->val.binary.data, "name", 4, NULL);
+	if (name != NULL && name->type == jbvString)
+		where->name = string_value("name", name);
+
+	jobq_submission_init(&e->s);
+	it = JsonbIteratorInit(v->val.binary.data);
+	while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			key = string_value("key", &item);
+		else if (token == WJB_VALUE)
+			read_key(e, key, &item);
+	}
+	if (e->s.args == NULL)
+		e->s.args = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+	jobq_check_submission(&e->s, e->s.nparents + e->nnames);
+}
+
+/* All elements of the array. */
+static void
+read_elements(Jsonb *jobs, Element *elements, Where *where)
+{
+	JsonbIterator *it = JsonbIteratorInit(&jobs->root);
+	JsonbIteratorToken token;
+	JsonbValue	item;
+
+	while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
+	{
+		if (token != WJB_ELEM)
+			continue;
+		where->index++;
+		where->name = NULL;
+		read_element(&elements[where->index], &item, where);
+	}
+	where->index = -1;
+}
+
+/* Hash of a NameEntry's key. */
+static uint32
+name_hash(const void *key, Size keysize)
+{
+	const char *name = *(const char *const *) key;
+
+	return hash_bytes((const unsigned char *) name, strlen(name));
+}
+
+/* Comparison of the same. */
+static int
+name_match(const void *a, const void *b, Size keysize)
+{
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+/* An element must not name another twice. */
+static void
+check_twice(const Element *e)
+{
+	int64	   *sorted = palloc(Max(e->nnames, 1) * sizeof(int64));
+
+	for (int k = 0; k < e->nnames; k++)
+		sorted[k] = e->uses[k];
+	qsort(sorted, e->nnames, sizeof(int64), jobq_compare_ids);
+	for (int k = 1; k < e->nnames; k++)
+	{
+		if (sorted[k] != sorted[k - 1])
+			continue;
+		for (int m = 0; m < e->nnames; m++)
+		{
+			if (e->uses[m] == sorted[k])
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("\"%s\" is named twice in \"depends_on\"", e->names[m])));
+		}
+	}
+	pfree(sorted);
+}
+
+/* Resolve the names in depends_on to elements. */
+static void
+resolve_names(Element *elements, int n, Where *where)
+{
+	HASHCTL		ctl = {.keysize = sizeof(char *),.entrysize = sizeof(NameEntry),
+		.hash = name_hash,.match = name_match,
+	.hcxt = CurrentMemoryContext};
+	HTAB	   *names = hash_create("jobq names", Max(n, 16), &ctl,
+									HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	NameEntry  *entry;
+	bool		found;
+
+	for (int i = 0; i < n; i++)
+	{
+		where->index = i;
+		where->name = elements[i].name;
+		if (elements[i].name == NULL)
+			continue;
+		entry = hash_search(names, &elements[i].name, HASH_ENTER, &found);
+		if (found)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("elements %d and %d have the same name \"%s\"",
+							entry->index, i, elements[i].name)));
+		entry->index = i;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		Element    *e = &elements[i];
+
+		where->index = i;
+		where->name = e->name;
+		e->uses = palloc(Max(e->nnames, 1) * sizeof(int));
+		for (int k = 0; k < e->nnames; k++)
+		{
+			entry = hash_search(names, &e->names[k], HASH_FIND, NULL);
+			if (entry == NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("no element has the name \"%s\"", e->names[k]),
+						 errhint("\"depends_on\" names other elements, or has the ids of existing jobs as numbers.")));
+			e->uses[k] = entry->index;
+			elements[entry->index].ndependents++;
+		}
+		check_twice(e);
+	}
+	where->index = -1;
+	hash_destroy(names);
+}
+
+/* Some elements could not be sorted: find a cycle among them and name it. */
+static void
+error_cycle(Element *elements, int n)
+{
+	bool	   *seen = palloc0(n * sizeof(bool));
+	StringInfoData path;
+	int			i = 0;
+	int			start;
+
+	/* from an element that is left, going to one it waits for ends in a cycle */
+	while (elements[i].unresolved == 0)
+		i++;
+	while (!seen[i])
+	{
+		seen[i] = true;
+		for (int k = 0; k < elements[i].nnames; k++)
+		{
+			if (elements[elements[i].uses[k]].unresolved > 0)
+			{
+				i = elements[i].uses[k];
+				break;
+			}
+		}
+	}
+	start = i;
+	initStringInfo(&path);
+	do
+	{
+		appendStringInfo(&path, "\"%s\" -> ", elements[i].name);
+		for (int k = 0; k < elements[i].nnames; k++)
+		{
+			if (elements[elements[i].uses[k]].unresolved > 0)
+			{
+				i = elements[i].uses[k];
+				break;
+			}
+		}
+	} while (i != start);
+	appendStringInfo(&path, "\"%s\"", elements[start].name);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("jobs depend on each other in a cycle: %s", path.data)));
+}
+
+/* Sort the elements topologically, in input order where it does not matter. */
+static int *
+sort_elements(Element *elements, int n)
+{
+	int		   *order = palloc(Max(n, 1) * sizeof(int));
+	int			done = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		elements[i].dependents = palloc(Max(elements[i].ndependents, 1) * sizeof(int));
+		elements[i].ndependents = 0;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		Element    *e = &elements[i];
+
+		e->unresolved = e->nnames;
+		for (int k = 0; k < e->nnames; k++)
+		{
+			Element    *used = &elements[e->uses[k]];
+
+			used->dependents[used->ndependents++] = i;
+		}
+		if (e->unresolved == 0)
+			order[done++] = i;
+	}
+	for (int next = 0; next < done; next++)
+	{
+		Element    *e = &elements[order[next]];
+
+		for (int k = 0; k < e->ndependents; k++)
+		{
+			if (--elements[e->dependents[k]].unresolved == 0)
+				order[done++] = e->dependents[k];
+		}
+	}
+	if (done < n)
+		error_cycle(elements, n);
+	return order;
+}
+
+/* A parent outside the call, and an element that depends on it */
+typedef struct OutsideParent
+{
+	int64		id;				/* first, for jobq_compare_ids() */
+	int			element;
+} OutsideParent;
+
+/* Lock and read the parents outside the call, in ascending order. */
+static void
+resolve_parents(JobqCall *call, Element *elements, int n, HTAB *parents, Where *where)
+{
+	Size		total = 0;
+	OutsideParent *all;
+
+	for (int i = 0; i < n; i++)
+		total += elements[i].s.nparents;
+	all = palloc_extended(Max(total, 1) * sizeof(OutsideParent), MCXT_ALLOC_HUGE);
+	total = 0;
+	for (int i = 0; i < n; i++)
+	{
+		for (int k = 0; k < elements[i].s.nparents; k++)
+		{
+			all[total].id = elements[i].s.parents[k];
+			all[total].element = i;
+			total++;
+		}
+	}
+	qsort(all, total, sizeof(OutsideParent), jobq_compare_ids);
+	for (Size i = 0; i < total; i++)
+	{
+		where->index = all[i].element;
+		where->name = elements[all[i].element].name;
+		jobq_resolve_parent(call, parents, all[i].id);
+	}
+	where->index = -1;
+	pfree(all);
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_submit_many);
+
+/* job_submit_many(jobs) */
+Datum
+jobq_job_submit_many(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	JobqCall	call;
+	Jsonb	   *jobs;
+	int			n;
+	Element    *elements;
+	int		   *order;
+	HTAB	   *parents;
+	Where		where = {.index = -1};
+	ErrorContextCallback context = {.callback = element_error_callback,.arg = &where};
+
+	if (PG_ARGISNULL(0))
+		jobq_error_null("jobs");
+	jobs = PG_GETARG_JSONB_P(0);
+	if (!JB_ROOT_IS_ARRAY(jobs) || JB_ROOT_IS_SCALAR(jobs))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"jobs\" must be a JSON array of objects")));
+	n = JB_ROOT_COUNT(jobs);
+	elements = palloc_extended(Max(n, 1) * sizeof(Element), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	read_elements(jobs, elements, &where);
+	resolve_names(elements, n, &where);
+	order = sort_elements(elements, n);
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	jobq_enter(&call, "job_submit_many()", true);
+	for (int i = 0; i < n; i++)
+	{
+		where.index = i;
+		where.name = elements[i].name;
+		jobq_admit(&call, &elements[i].s);
+	}
+	parents = jobq_parents_create();
+	resolve_parents(&call, elements, n, parents, &where);
+	jobq_bulk_begin(&call);
+	for (int i = 0; i < n; i++)
+	{
+		Element    *e = &elements[order[i]];
+		JobqSubmission *s = &e->s;
+
+		CHECK_FOR_INTERRUPTS();
+		where.index = order[i];
+		where.name = e->name;
+		for (int k = 0; k < e->nnames; k++)
+			s->parents[s->nparents++] = elements[e->uses[k]].s.id;
+		if (e->nnames > 0)
+			qsort(s->parents, s->nparents, sizeof(int64), jobq_compare_ids);
+		jobq_submit(&call, s, parents);
+	}
+	jobq_bulk_end(&call);
+	error_context_stack = context.previous;
+
+	for (int i = 0; i < n; i++)
+	{
+		Datum		value = Int64GetDatum(elements[i].s.id);
+		bool		isnull = false;
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &isnull);
+	}
+	jobq_close_call(&call);
+	return (Datum) 0;
+}

@@ -1,0 +1,125 @@
+/*
+ * home.c
+ *	  Where the background worker may act.
+ *
+ * job_home holds the system identifier and the database that last used jobq.
+ * It is written by the first call of a function that writes, not by CREATE
+ * EXTENSION, and is not dumped.  So in a restored dump, or in a database that
+ * was copied from a template, the worker stays still until somebody uses jobq
+ * there: yesterday's backup, restored beside production, runs no job.
+ *
+ * Nobody ever waits here: while one transaction writes the row, those of
+ * others find the lock taken and go on without; one of them is next if the
+ * first one aborts.
+ */
+#include "postgres.h"
+
+#include "access/sysattr.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "utils/inval.h"
+
+#include "queue/queue.h"
+
+/* The row of the table with this OID was seen committed. */
+static Oid	known_table = InvalidOid;
+
+/* The table may have been emptied or replaced. */
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == known_table)
+		known_table = InvalidOid;
+}
+
+/* Remember that the row is there. */
+static void
+remember(Oid table)
+{
+	static bool registered = false;
+
+	if (!registered)
+		CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+	registered = true;
+	known_table = table;
+}
+
+/* Does the row name this database? */
+static bool
+is_here(TupleTableSlot *slot)
+{
+	return slot != NULL &&
+		jobq_attr_int64(slot, HOME_SYSTEM_IDENTIFIER) == (int64) GetSystemIdentifier() &&
+		(Oid) jobq_attr_int32(slot, HOME_DATABASE) == MyDatabaseId;
+}
+
+/* Was the row written by this transaction? */
+static bool
+is_ours(TupleTableSlot *slot)
+{
+	bool		isnull;
+	Datum		xmin = slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull);
+
+	return TransactionIdIsCurrentTransactionId(DatumGetTransactionId(xmin));
+}
+
+/* May the worker act in this database? */
+bool
+jobq_is_home(JobqCall *call)
+{
+	TupleTableSlot *slot = jobq_find(call, JOBQ_HOME, INDEX_KEY, 0, NULL);
+	bool		here = is_here(slot);
+
+	jobq_slot_free(slot);
+	return here;
+}
+
+/* Write the row, under the lock. */
+static void
+write_home(JobqCall *call, TupleTableSlot *old)
+{
+	Datum		values[HOME_NATTS];
+	bool		nulls[HOME_NATTS] = {false};
+
+	values[HOME_SYSTEM_IDENTIFIER - 1] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[HOME_DATABASE - 1] = ObjectIdGetDatum(MyDatabaseId);
+	if (old == NULL)
+		jobq_insert(call, JOBQ_HOME, values, nulls);
+	else if (!jobq_update(call, JOBQ_HOME, old, values, nulls))
+		return;					/* changed by hand; the next call tries again */
+	jobq_advance();
+	jobq_announce_wake_worker();
+}
+
+/* Make this database the home of its jobs if it is not yet. */
+void
+jobq_claim_home(JobqCall *call)
+{
+	Oid			table = jobq_table_oid(JOBQ_HOME);
+	TupleTableSlot *slot;
+	LOCKTAG		tag;
+
+	if (known_table == table)
+		return;
+	slot = jobq_find(call, JOBQ_HOME, INDEX_KEY, 0, NULL);
+	if (is_here(slot))
+	{
+		if (!is_ours(slot))
+			remember(table);
+		jobq_slot_free(slot);
+		return;
+	}
+	jobq_slot_free(slot);
+
+	/* a lock on the table as an object is taken by nobody else */
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, table, 0);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return;
+	slot = jobq_find(call, JOBQ_HOME, INDEX_KEY, 0, NULL);
+	if (!is_here(slot))
+		write_home(call, slot);
+	jobq_slot_free(slot);
+}

@@ -1,0 +1,246 @@
+/*
+ * check.c
+ *	  Checks of arguments, with the errors that all entry points share.
+ */
+#include "postgres.h"
+
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "utils/numeric.h"
+
+#include "queue/queue.h"
+
+/* NULL where a value is needed */
+void
+jobq_error_null(const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("\"%s\" must not be null", what)));
+}
+
+/* The name of a queue: [A-Za-z0-9_.-], 1 to 50 bytes. */
+void
+jobq_check_queue_name(const char *name)
+{
+	size_t		len = strlen(name);
+
+	if (len == 0 || len > JOBQ_MAX_QUEUE_NAME ||
+		strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") != len)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid queue name: \"%s\"", name),
+				 errhint("A queue name has 1 to %d letters (A-Z, a-z), digits, \"_\", \".\" or \"-\".",
+						 JOBQ_MAX_QUEUE_NAME)));
+}
+
+/* The queue argument of a function. */
+char *
+jobq_check_queue(FunctionCallInfo fcinfo, int argno)
+{
+	char	   *name;
+
+	if (PG_ARGISNULL(argno))
+		jobq_error_null("queue");
+	name = text_to_cstring(PG_GETARG_TEXT_PP(argno));
+	jobq_check_queue_name(name);
+	return name;
+}
+
+/* The name of a kind or worker: 1 to 128 bytes without control characters. */
+void
+jobq_check_name(const char *name, const char *what)
+{
+	size_t		len = strlen(name);
+	bool		ok = len >= 1 && len <= JOBQ_MAX_NAME;
+
+	for (const char *p = name; ok && *p; p++)
+		ok = (unsigned char) *p >= 0x20 && *p != 0x7f;
+	if (!ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid name for \"%s\"", what),
+				 errhint("It has 1 to %d bytes and no control characters.", JOBQ_MAX_NAME)));
+}
+
+/* An interval in microseconds, which must be positive (or, if zero_ok, not negative). */
+int64
+jobq_interval(Interval *interval, const char *what, bool zero_ok)
+{
+	int64		days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
+	int64		micros;
+
+	/* a month has 30 days, as elsewhere in PostgreSQL; 200 years are enough */
+	if (days < -73000 || days > 73000 ||
+		interval->time > 73000 * USECS_PER_DAY || interval->time < -73000 * USECS_PER_DAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is out of range", what),
+				 errhint("It can be 200 years at most.")));
+	micros = days * USECS_PER_DAY + interval->time;
+	if (micros < 0 || (micros == 0 && !zero_ok))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 zero_ok ? errmsg("\"%s\" must not be negative", what)
+				 : errmsg("\"%s\" must be greater than zero", what)));
+	return micros;
+}
+
+/* The same for an argument of a function; -1: it is NULL. */
+int64
+jobq_check_interval(FunctionCallInfo fcinfo, int argno, const char *what, bool zero_ok)
+{
+	if (PG_ARGISNULL(argno))
+		return -1;
+	return jobq_interval(PG_GETARG_INTERVAL_P(argno), what, zero_ok);
+}
+
+/* A time that lies somewhere; 0, which means none elsewhere, becomes its neighbour. */
+TimestampTz
+jobq_check_time(TimestampTz at, const char *what)
+{
+	if (TIMESTAMP_NOT_FINITE(at))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" must not be infinite", what)));
+	return at == 0 ? 1 : at;
+}
+
+/* A positive number. */
+void
+jobq_check_positive(int64 value, const char *what)
+{
+	if (value <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" must be greater than zero", what)));
+}
+
+/* A positive number that is an argument of a function; -1: it is NULL. */
+int32
+jobq_check_count(FunctionCallInfo fcinfo, int argno, const char *what)
+{
+	if (PG_ARGISNULL(argno))
+		return -1;
+	jobq_check_positive(PG_GETARG_INT32(argno), what);
+	return PG_GETARG_INT32(argno);
+}
+
+/* A job id argument. */
+int64
+jobq_check_id(FunctionCallInfo fcinfo, int argno, const char *what)
+{
+	if (PG_ARGISNULL(argno))
+		jobq_error_null(what);
+	return PG_GETARG_INT64(argno);
+}
+
+/* A one-dimensional array without NULLs (unless nulls_ok), as Datums. */
+int
+jobq_check_array(FunctionCallInfo fcinfo, int argno, const char *what, Oid elemtype,
+				 bool nulls_ok, Datum **values, bool **nulls)
+{
+	ArrayType  *array;
+	int16		typlen;
+	bool		typbyval;
+	char		typalign;
+	int			n;
+
+	if (PG_ARGISNULL(argno))
+		jobq_error_null(what);
+	array = PG_GETARG_ARRAYTYPE_P(argno);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("\"%s\" must be a one-dimensional array", what)));
+	get_typlenbyvalalign(elemtype, &typlen, &typbyval, &typalign);
+	deconstruct_array(array, elemtype, typlen, typbyval, typalign, values, nulls, &n);
+	for (int i = 0; i < n && !nulls_ok; i++)
+	{
+		if ((*nulls)[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("\"%s\" must not contain nulls", what)));
+	}
+	return n;
+}
+
+/* No job has this id. */
+void
+jobq_error_no_such_job(int64 id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_NO_SUCH_JOB),
+			 errmsg("job %lld does not exist", (long long) id)));
+}
+
+/* How long a string is with its quotes and escapes. */
+static Size
+string_text_size(const char *s, int len)
+{
+	Size		size = 2;
+
+	for (int i = 0; i < len; i++)
+	{
+		if ((unsigned char) s[i] < ' ')
+			size += 6;
+		else
+			size += s[i] == '"' || s[i] == '\\' ? 2 : 1;
+	}
+	return size;
+}
+
+/*
+ * The size of a value, stored or as text, whichever is larger; where that is
+ * above the limit, some size above it.  A number of a few bytes can be 131,072
+ * digits long, and a text above 1 GB can be sent to nobody.
+ */
+Size
+jobq_json_size(Jsonb *json, Size limit)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	Size		size = 0;
+
+	if (VARSIZE_ANY_EXHDR(json) > limit)
+		return VARSIZE_ANY_EXHDR(json);
+	it = JsonbIteratorInit(&json->root);
+	while (size <= limit && (token = JsonbIteratorNext(&it, &v, false)) != WJB_DONE)
+	{
+		size += 2;				/* brackets, commas and colons */
+		if (token != WJB_KEY && token != WJB_VALUE && token != WJB_ELEM)
+			continue;
+		if (v.type == jbvString)
+			size += string_text_size(v.val.string.val, v.val.string.len);
+		else if (v.type == jbvNumeric)
+		{
+			char	   *digits = DatumGetCString(DirectFunctionCall1(numeric_out,
+																	 NumericGetDatum(v.val.numeric)));
+
+			size += strlen(digits);
+			pfree(digits);
+		}
+		else
+			size += 5;
+	}
+	return Max(size, VARSIZE_ANY_EXHDR(json));
+}
+
+/* What cannot be sent would keep whoever reads it from all that stands beside it. */
+void
+jobq_check_json(Jsonb *json, const char *what)
+{
+	if (jobq_json_size(json, JOBQ_MAX_ARGS_SIZE) > JOBQ_MAX_ARGS_SIZE)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("\"%s\" is too large", what),
+				 errdetail("Stored or as text it has more than %d MB.",
+						   JOBQ_MAX_ARGS_SIZE / (1024 * 1024)),
+				 errhint("Store it elsewhere and pass where it is.")));
+}

@@ -1,0 +1,395 @@
+/*
+ * privilege.c
+ *	  Who may do what on which queue.
+ *
+ * job_privilege says it, by role OID, so a role that was dropped and made
+ * again gets nothing back.  The functions read and write our tables whatever
+ * the caller's rights on them are, so each asks here first.  job_grant() also
+ * grants what EXECUTE, SELECT and USAGE the privilege takes, so that the
+ * ordinary checks let the caller come that far.
+ *
+ * The extension's owner and superusers may do everything.  Rows are cached
+ * until a relcache invalidation for one of our tables (catalog.c).
+ */
+#include "postgres.h"
+
+#include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "executor/spi.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/regproc.h"
+
+#include "queue/queue.h"
+
+typedef struct Grant
+{
+	Oid			role;
+	bool		all_queues;
+	int64		lane;			/* unless all_queues */
+	int			privilege;
+} Grant;
+
+static Grant *grants;
+static int	ngrants;
+static bool grants_valid;
+static uint32 grant_resets;		/* invalidations so far */
+
+typedef struct PrivilegeInfo
+{
+	const char *name;
+	JobqPrivilege bit;
+	const char *members;		/* what it lets use, comma-separated */
+} PrivilegeInfo;
+
+#define JOB_VIEWS	"job_status,job_attempts,job_visible,job_lease_until,job_outcome_name,job_cause_name"
+#define ALL_VIEWS	JOB_VIEWS ",job_queue_status,job_worker_status"
+
+static const PrivilegeInfo privileges[] = {
+	{"submit", PRIV_SUBMIT,
+	"job_submit,job_submit_many,job_result,job_wait," JOB_VIEWS},
+	{"work", PRIV_WORK,
+		"job_claim,job_claim_wait,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,"
+	"job_release,job_snooze,job_result," JOB_VIEWS},
+	{"operate", PRIV_OPERATE,
+	"job_cancel,job_retry,job_hold,job_unhold,job_queue_set,job_result,job_wait," ALL_VIEWS},
+	{"read", PRIV_READ,
+	"job_result,job_wait," ALL_VIEWS},
+};
+
+/* Forget the cached grants. */
+static void
+forget_grants(void)
+{
+	grants_valid = false;
+	grant_resets++;
+}
+
+/* Forget them whenever a table of ours may have changed. */
+void
+jobq_privilege_init(void)
+{
+	jobq_on_catalog_reset(forget_grants);
+}
+
+/* Find a privilege by name, or fail. */
+static const PrivilegeInfo *
+find_privilege(const char *name)
+{
+	for (int i = 0; i < lengthof(privileges); i++)
+	{
+		if (strcmp(privileges[i].name, name) == 0)
+			return &privileges[i];
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unrecognized privilege: \"%s\"", name),
+			 errhint("Valid privileges are \"submit\", \"work\", \"operate\" and \"read\".")));
+}
+
+/*
+ * Read job_privilege into the cache.  What is there counts only once it is
+ * complete, and if no invalidation came in meanwhile.
+ */
+static void
+load_grants(JobqCall *call)
+{
+	JobqScan   *scan;
+	TupleTableSlot *slot;
+	int			capacity = 16;
+	uint32		resets = grant_resets;
+
+	if (grants_valid)
+		return;
+	if (grants)
+		pfree(grants);
+	grants = NULL;
+	ngrants = 0;
+	grants = MemoryContextAlloc(TopMemoryContext, capacity * sizeof(Grant));
+
+	scan = jobq_scan_begin(call, JOBQ_PRIVILEGE, INDEX_KEY, 0, NULL, NULL);
+	while ((slot = jobq_scan_next(scan)) != NULL)
+	{
+		bool		isnull;
+		char	   *queue = TextDatumGetCString(jobq_attr(slot, PRIVILEGE_QUEUE, &isnull));
+		char	   *name = TextDatumGetCString(jobq_attr(slot, PRIVILEGE_PRIVILEGE, &isnull));
+		Grant	   *g;
+
+		if (ngrants == capacity)
+		{
+			capacity *= 2;
+			grants = repalloc(grants, capacity * sizeof(Grant));
+		}
+		g = &grants[ngrants++];
+		g->role = DatumGetObjectId(jobq_attr(slot, PRIVILEGE_ROLE, &isnull));
+		g->all_queues = strcmp(queue, "*") == 0;
+		g->lane = g->all_queues ? 0 : jobq_lane(queue);
+		g->privilege = find_privilege(name)->bit;
+	}
+	jobq_scan_end(scan);
+	grants_valid = resets == grant_resets;
+}
+
+/* May the caller do everything? */
+bool
+jobq_is_owner(void)
+{
+	return superuser() || has_privs_of_role(GetUserId(), jobq_owner());
+}
+
+/* Has the caller one of these privileges on the lane? */
+bool
+jobq_has_privilege(JobqCall *call, int64 lane, int wanted)
+{
+	if (jobq_is_owner())
+		return true;
+	load_grants(call);
+	for (int i = 0; i < ngrants; i++)
+	{
+		if ((grants[i].privilege & wanted) &&
+			(grants[i].all_queues || grants[i].lane == lane) &&
+			has_privs_of_role(GetUserId(), grants[i].role))
+			return true;
+	}
+	return false;
+}
+
+/* The same, or an error. */
+void
+jobq_require_privilege(JobqCall *call, int64 lane, JobqPrivilege privilege, const char *queue)
+{
+	const char *name = "";
+
+	if (jobq_has_privilege(call, lane, privilege))
+		return;
+	for (int i = 0; i < lengthof(privileges); i++)
+	{
+		if (privileges[i].bit == privilege)
+			name = privileges[i].name;
+	}
+	if (queue == NULL)
+	{
+		JobqQueue	settings;
+
+		jobq_queue_settings(call, lane, &settings);
+		queue = pstrdup(settings.name);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for queue \"%s\"", queue),
+			 errdetail("The privilege \"%s\" is needed.", name),
+			 errhint("The owner of the extension can grant it with job_grant.")));
+}
+
+/* May the caller work on the queue of a job? */
+bool
+jobq_may_work_on(JobqCall *call, TupleTableSlot *job)
+{
+	return jobq_is_owner() ||
+		jobq_has_privilege(call, jobq_lane(jobq_attr_cstring(job, JOB_QUEUE)), PRIV_WORK);
+}
+
+/* May the caller see a job of this lane, submitted and held by these roles? */
+bool
+jobq_visible(JobqCall *call, int64 lane, Oid submitted_by, Oid holder)
+{
+	return jobq_has_privilege(call, lane, PRIV_READ | PRIV_OPERATE) ||
+		(OidIsValid(submitted_by) && has_privs_of_role(GetUserId(), submitted_by)) ||
+		(OidIsValid(holder) && has_privs_of_role(GetUserId(), holder));
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_visible);
+
+/* job_visible(queue, submitted_by, holder) */
+Datum
+jobq_job_visible(PG_FUNCTION_ARGS)
+{
+	JobqCall	call;
+	bool		visible;
+	char	   *queue;
+
+	if (jobq_is_owner())
+		PG_RETURN_BOOL(true);
+	if (PG_ARGISNULL(0))
+		PG_RETURN_BOOL(false);
+	queue = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	PreventCommandIfParallelMode("job_visible()");
+	jobq_open_call(&call);
+	visible = jobq_visible(&call, jobq_lane(queue),
+						   PG_ARGISNULL(1) ? InvalidOid : PG_GETARG_OID(1),
+						   PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2));
+	jobq_close_call(&call);
+	PG_RETURN_BOOL(visible);
+}
+
+/* Grant or revoke on one object. */
+static void
+run_acl_command(bool grant, const char *right, const char *objtype, const char *object, Oid role)
+{
+	char	   *sql = psprintf("%s %s ON %s %s %s %s", grant ? "GRANT" : "REVOKE", right,
+							   objtype, object, grant ? "TO" : "FROM",
+							   quote_identifier(GetUserNameFromId(role, false)));
+
+	if (SPI_execute(sql, false, 0) != SPI_OK_UTILITY)
+		elog(ERROR, "could not execute \"%s\"", sql);
+}
+
+/* Is a name in a comma-separated list? */
+static bool
+in_list(const char *list, const char *name)
+{
+	return strstr(psprintf(",%s,", list), psprintf(",%s,", name)) != NULL;
+}
+
+/*
+ * Grant or revoke on those members of the extension that are in the list of
+ * names and not in the one of exceptions.  Others may have made functions of
+ * the same names in its schema, so they are taken from pg_depend.
+ */
+static void
+run_acl_commands(bool grant, const char *names, const char *except, Oid role)
+{
+	SPITupleTable *members;
+	uint64		n;
+
+	if (SPI_execute("SELECT d.classid, d.objid FROM pg_catalog.pg_depend d"
+					" JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid"
+					" WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass"
+					" AND e.extname OPERATOR(pg_catalog.=) 'jobq'"
+					" AND d.deptype OPERATOR(pg_catalog.=) 'e'", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the members of extension jobq");
+	members = SPI_tuptable;
+	n = SPI_processed;
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+		Oid			class = DatumGetObjectId(SPI_getbinval(members->vals[i], members->tupdesc, 1, &isnull));
+		Oid			object = DatumGetObjectId(SPI_getbinval(members->vals[i], members->tupdesc, 2, &isnull));
+		char	   *name = class == ProcedureRelationId ? get_func_name(object) :
+		class == RelationRelationId ? get_rel_name(object) : NULL;
+
+		if (name == NULL || !in_list(names, name) || in_list(except, name))
+			continue;
+		if (class == ProcedureRelationId)
+			run_acl_command(grant, "EXECUTE", "ROUTINE", format_procedure_qualified(object), role);
+		else
+			run_acl_command(grant, "SELECT", "TABLE",
+							quote_qualified_identifier(get_namespace_name(jobq_schema()), name), role);
+	}
+}
+
+/* Grant or revoke USAGE on the extension's schema, which others may have granted too. */
+static void
+run_schema_command(bool grant, Oid role)
+{
+	char	   *schema = get_namespace_name(jobq_schema());
+
+	if (grant ? !jobq_has_schema_usage(jobq_schema(), role) : strcmp(schema, "public") != 0)
+		run_acl_command(grant, "USAGE", "SCHEMA", quote_identifier(schema), role);
+}
+
+/* What job_grant and job_revoke have in common: arguments, rights, the row. */
+static Datum
+change_grant(FunctionCallInfo fcinfo, bool grant)
+{
+	JobqCall	call;
+	Oid			role;
+	char	   *queue;
+	const PrivilegeInfo *info;
+	Datum		values[PRIVILEGE_NATTS];
+	bool		nulls[PRIVILEGE_NATTS] = {false};
+	TupleTableSlot *slot;
+	Oid			save_user;
+	int			save_context;
+
+	if (PG_ARGISNULL(0))
+		jobq_error_null("role");
+	if (PG_ARGISNULL(1))
+		jobq_error_null("queue");
+	if (PG_ARGISNULL(2))
+		jobq_error_null("privilege");
+	role = PG_GETARG_OID(0);
+	queue = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (strcmp(queue, "*") != 0)
+		jobq_check_queue_name(queue);
+	info = find_privilege(text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	(void) GetUserNameFromId(role, false);
+
+	jobq_enter(&call, grant ? "job_grant()" : "job_revoke()", true);
+	if (!jobq_is_owner())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of extension jobq to grant or revoke privileges on queues")));
+	LockRelationOid(jobq_table_oid(JOBQ_PRIVILEGE), ShareRowExclusiveLock);
+
+	values[0] = ObjectIdGetDatum(role);
+	values[1] = CStringGetTextDatum(queue);
+	values[2] = CStringGetTextDatum(info->name);
+	slot = jobq_find(&call, JOBQ_PRIVILEGE, INDEX_KEY, 3, values);
+	if (grant && slot == NULL)
+		jobq_insert(&call, JOBQ_PRIVILEGE, values, nulls);
+	else if (!grant && slot != NULL)
+		jobq_delete(&call, JOBQ_PRIVILEGE, slot);
+	jobq_slot_free(slot);
+	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_PRIVILEGE));
+	jobq_advance();
+
+	GetUserIdAndSecContext(&save_user, &save_context);
+	SetUserIdAndSecContext(jobq_owner(), save_context | SECURITY_LOCAL_USERID_CHANGE);
+	SPI_connect();
+	if (grant)
+	{
+		run_schema_command(true, role);
+		run_acl_commands(true, info->members, "", role);
+	}
+	else
+	{
+		StringInfoData kept;
+
+		initStringInfo(&kept);
+		grants_valid = false;
+		load_grants(&call);
+		for (int i = 0; i < ngrants; i++)
+		{
+			for (int p = 0; p < lengthof(privileges); p++)
+			{
+				if (grants[i].role == role && grants[i].privilege == privileges[p].bit)
+					appendStringInfo(&kept, "%s,", privileges[p].members);
+			}
+		}
+		grants_valid = false;
+		run_acl_commands(false, info->members, kept.data, role);
+		if (kept.len == 0)
+			run_schema_command(false, role);
+	}
+	SPI_finish();
+	SetUserIdAndSecContext(save_user, save_context);
+	jobq_close_call(&call);
+	PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_grant);
+
+/* job_grant(role, queue, privilege) */
+Datum
+jobq_job_grant(PG_FUNCTION_ARGS)
+{
+	return change_grant(fcinfo, true);
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_revoke);
+
+/* job_revoke(role, queue, privilege) */
+Datum
+jobq_job_revoke(PG_FUNCTION_ARGS)
+{
+	return change_grant(fcinfo, false);
+}

@@ -1,0 +1,311 @@
+/*
+ * queue.c
+ *	  Queues: their lanes and settings.
+ *
+ * A lane is the number under which a queue's jobs are filed: the first eight
+ * bytes of the SHA-256 of its name, so that it can be known without reading or
+ * writing anything, and is the same on every machine that a dump is moved to.
+ *
+ * A queue has a row in job_queue from its first use on.  Nobody waits for
+ * somebody else to make it: whoever cannot have the creation lock at once
+ * leaves it to the one who has, or to a later use.  Rows are kept in a
+ * backend-local cache until a relcache invalidation for one of our tables
+ * (catalog.c).  job_queue_set() sends one, so a change is seen by whatever starts
+ * after its commit.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "common/sha2.h"
+#include "common/cryptohash.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "queue/queue.h"
+
+int			jobq_max_attempts = JOBQ_DEFAULT_MAX_ATTEMPTS;
+int			jobq_max_lost = JOBQ_DEFAULT_MAX_LOST;
+int			jobq_backoff_ms = JOBQ_DEFAULT_BACKOFF_MS;
+int			jobq_backoff_cap_ms = JOBQ_DEFAULT_BACKOFF_CAP_MS;
+int			jobq_lease_ms = JOBQ_DEFAULT_LEASE_MS;
+int			jobq_timeout_ms = 0;
+
+#define MICROS_PER_MS	INT64CONST(1000)
+
+static HTAB *queues;			/* lane -> JobqQueue */
+
+/* Forget all settings. */
+static void
+reset_settings(void)
+{
+	if (queues != NULL)
+	{
+		hash_destroy(queues);
+		queues = NULL;
+	}
+}
+
+/* Forget them whenever a table of ours may have changed. */
+void
+jobq_queue_init(void)
+{
+	jobq_on_catalog_reset(reset_settings);
+}
+
+/* Compute the lane of a queue. */
+static int64
+hash_queue(const char *queue)
+{
+	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	uint64		lane = 0;
+
+	if (ctx == NULL ||
+		pg_cryptohash_init(ctx) < 0 ||
+		pg_cryptohash_update(ctx, (const uint8 *) queue, strlen(queue)) < 0 ||
+		pg_cryptohash_final(ctx, digest, sizeof(digest)) < 0)
+		elog(ERROR, "could not compute SHA-256: %s", pg_cryptohash_error(ctx));
+	pg_cryptohash_free(ctx);
+	for (int i = 0; i < 8; i++)
+		lane = lane << 8 | digest[i];
+	return (int64) lane;
+}
+
+/* The lane of a queue; the latest are remembered. */
+int64
+jobq_lane(const char *queue)
+{
+	static struct
+	{
+		char		queue[JOBQ_MAX_QUEUE_NAME + 1];
+		int64		lane;
+	}			known[16];
+	Size		len = strlen(queue);
+	int			i = hash_bytes((const unsigned char *) queue, len) % lengthof(known);
+
+	if (len > JOBQ_MAX_QUEUE_NAME)
+		return hash_queue(queue);
+	if (known[i].queue[0] == '\0' || strcmp(known[i].queue, queue) != 0)
+	{
+		known[i].lane = hash_queue(queue);
+		strcpy(known[i].queue, queue);
+	}
+	return known[i].lane;
+}
+
+/* A stored setting, -1 where it is not set. */
+static int64
+setting(TupleTableSlot *slot, int attno)
+{
+	return jobq_attr_isnull(slot, attno) ? -1 : jobq_attr_int64(slot, attno);
+}
+
+/* Fill an entry from a row of job_queue. */
+static void
+read_queue(JobqQueue *queue, TupleTableSlot *slot)
+{
+	bool		isnull;
+	Datum		name = jobq_attr(slot, QUEUE_NAME, &isnull);
+
+	strlcpy(queue->name, TextDatumGetCString(name), sizeof(queue->name));
+	queue->known = true;
+	queue->paused = jobq_attr_bool(slot, QUEUE_PAUSED);
+	queue->max_attempts = jobq_attr_isnull(slot, QUEUE_MAX_ATTEMPTS) ? -1 :
+		jobq_attr_int32(slot, QUEUE_MAX_ATTEMPTS);
+	queue->max_lost = jobq_attr_isnull(slot, QUEUE_MAX_LOST) ? -1 :
+		jobq_attr_int32(slot, QUEUE_MAX_LOST);
+	queue->backoff = setting(slot, QUEUE_BACKOFF);
+	queue->backoff_cap = setting(slot, QUEUE_BACKOFF_CAP);
+	queue->timeout = setting(slot, QUEUE_TIMEOUT);
+	queue->lease = setting(slot, QUEUE_LEASE);
+	queue->notify = (JobqNotifyMode) jobq_attr_int16(slot, QUEUE_NOTIFY);
+}
+
+/*
+ * The settings of a lane with the defaults filled in.  A queue without a row
+ * has the defaults; it is not cached, since it may get one at any moment.
+ */
+void
+jobq_queue_settings(JobqCall *call, int64 lane, JobqQueue *result)
+{
+	JobqQueue  *entry = queues ? hash_search(queues, &lane, HASH_FIND, NULL) : NULL;
+
+	if (entry == NULL)
+	{
+		Datum		key = Int64GetDatum(lane);
+		TupleTableSlot *slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key);
+		JobqQueue	fresh = {.lane = lane,.max_attempts = -1,.max_lost = -1,.backoff = -1,
+		.backoff_cap = -1,.timeout = -1,.lease = -1};
+
+		if (slot != NULL)
+		{
+			read_queue(&fresh, slot);
+			jobq_slot_free(slot);
+			if (queues == NULL)
+			{
+				HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(JobqQueue),
+				.hcxt = TopMemoryContext};
+
+				queues = hash_create("jobq queues", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+			}
+			entry = hash_search(queues, &lane, HASH_ENTER, NULL);
+			*entry = fresh;
+		}
+		*result = fresh;
+	}
+	else
+		*result = *entry;
+
+	if (result->max_attempts < 0)
+		result->max_attempts = jobq_max_attempts;
+	if (result->max_lost < 0)
+		result->max_lost = jobq_max_lost;
+	if (result->backoff < 0)
+		result->backoff = jobq_backoff_ms * MICROS_PER_MS;
+	if (result->backoff_cap < 0)
+		result->backoff_cap = jobq_backoff_cap_ms * MICROS_PER_MS;
+	if (result->timeout < 0)
+		result->timeout = jobq_timeout_ms * MICROS_PER_MS;
+	if (result->lease < 0)
+		result->lease = jobq_lease_ms * MICROS_PER_MS;
+}
+
+/* Lock the making of a queue's row, to the end of the transaction. */
+static bool
+lock_creation(int64 lane, bool wait)
+{
+	LOCKTAG		tag;
+
+	/*
+	 * like an advisory lock on the table's OID and the lane, but of our own
+	 * class
+	 */
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, jobq_table_oid(JOBQ_QUEUE), (uint32) lane, 3);
+	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/* Make a queue's row if it has none. */
+static void
+make_queue(JobqCall *call, const char *name, int64 lane, bool wait)
+{
+	Datum		values[QUEUE_NATTS] = {0};
+	bool		nulls[QUEUE_NATTS];
+	Datum		key = Int64GetDatum(lane);
+	TupleTableSlot *slot;
+
+	if (!lock_creation(lane, wait))
+		return;
+	slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key);
+	if (slot != NULL)
+	{
+		jobq_slot_free(slot);
+		return;
+	}
+	memset(nulls, true, sizeof(nulls));
+	jobq_set(values, nulls, QUEUE_NAME, CStringGetTextDatum(name));
+	jobq_set(values, nulls, QUEUE_LANE, Int64GetDatum(lane));
+	jobq_set(values, nulls, QUEUE_PAUSED, BoolGetDatum(false));
+	jobq_set(values, nulls, QUEUE_NOTIFY, Int16GetDatum(JOBQ_NOTIFY_COALESCED));
+	jobq_insert(call, JOBQ_QUEUE, values, nulls);
+	/* if this is rolled back, nobody must remember it */
+	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_QUEUE));
+	jobq_advance();				/* the call may use the queue more than once */
+}
+
+/* A queue is used: see that it has a row, without waiting for anybody. */
+void
+jobq_queue_register(JobqCall *call, const char *name, int64 lane)
+{
+	JobqQueue	queue;
+
+	jobq_queue_settings(call, lane, &queue);
+	if (!queue.known)
+		make_queue(call, name, lane, false);
+}
+
+/* An argument of job_queue_set: leave the setting where it is NULL. */
+static void
+change(Datum *values, bool *nulls, int attno, bool given, Datum value)
+{
+	if (given)
+		jobq_set(values, nulls, attno, value);
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_queue_set);
+
+/*
+ * job_queue_set(queue, paused, max_attempts, max_lost, backoff, backoff_cap,
+ * timeout, lease, notify)
+ */
+Datum
+jobq_job_queue_set(PG_FUNCTION_ARGS)
+{
+	JobqCall	call;
+	char	   *name = jobq_check_queue(fcinfo, 0);
+	int64		lane = jobq_lane(name);
+	int32		max_attempts = jobq_check_count(fcinfo, 2, "max_attempts");
+	int32		max_lost = jobq_check_count(fcinfo, 3, "max_lost");
+	int64		backoff = jobq_check_interval(fcinfo, 4, "backoff", false);
+	int64		backoff_cap = jobq_check_interval(fcinfo, 5, "backoff_cap", false);
+	int64		timeout = jobq_check_interval(fcinfo, 6, "timeout", false);
+	int64		lease = jobq_check_interval(fcinfo, 7, "lease", false);
+	int			notify = -1;
+
+	if (!PG_ARGISNULL(8))
+	{
+		char	   *mode = text_to_cstring(PG_GETARG_TEXT_PP(8));
+
+		if (strcmp(mode, "coalesced") == 0)
+			notify = JOBQ_NOTIFY_COALESCED;
+		else if (strcmp(mode, "transactional") == 0)
+			notify = JOBQ_NOTIFY_TRANSACTIONAL;
+		else if (strcmp(mode, "off") == 0)
+			notify = JOBQ_NOTIFY_OFF;
+		else
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("unrecognized value for \"notify\": \"%s\"", mode),
+					 errhint("Valid values are \"coalesced\", \"transactional\" and \"off\".")));
+	}
+
+	jobq_enter(&call, "job_queue_set()", true);
+	jobq_require_privilege(&call, lane, PRIV_OPERATE, name);
+	make_queue(&call, name, lane, true);
+
+	for (;;)
+	{
+		Datum		key = Int64GetDatum(lane);
+		Datum		values[QUEUE_NATTS];
+		bool		nulls[QUEUE_NATTS];
+		TupleTableSlot *slot;
+		bool		done;
+
+		slot = jobq_find(&call, JOBQ_QUEUE, INDEX_SECOND, 1, &key);
+		if (slot == NULL)
+			elog(ERROR, "queue \"%s\" is gone", name);
+		jobq_values(slot, values, nulls);
+		change(values, nulls, QUEUE_PAUSED, !PG_ARGISNULL(1), PG_GETARG_DATUM(1));
+		change(values, nulls, QUEUE_MAX_ATTEMPTS, max_attempts > 0, Int32GetDatum(max_attempts));
+		change(values, nulls, QUEUE_MAX_LOST, max_lost > 0, Int32GetDatum(max_lost));
+		change(values, nulls, QUEUE_BACKOFF, backoff > 0, Int64GetDatum(backoff));
+		change(values, nulls, QUEUE_BACKOFF_CAP, backoff_cap > 0, Int64GetDatum(backoff_cap));
+		change(values, nulls, QUEUE_TIMEOUT, timeout > 0, Int64GetDatum(timeout));
+		change(values, nulls, QUEUE_LEASE, lease > 0, Int64GetDatum(lease));
+		change(values, nulls, QUEUE_NOTIFY, notify >= 0, Int16GetDatum(notify));
+		done = jobq_update(&call, JOBQ_QUEUE, slot, values, nulls);
+		jobq_slot_free(slot);
+		if (done)
+			break;
+	}
+	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_QUEUE));
+	/* a queue that goes on has work for those who wait */
+	if (!PG_ARGISNULL(1) && !PG_GETARG_BOOL(1))
+		jobq_announce_resumed(lane);
+	jobq_close_call(&call);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,120 @@
+/*
+ * queue.h
+ *	  Queues: what settings and grants name; and what every entry point checks.
+ */
+#ifndef JOBQ_QUEUE_H
+#define JOBQ_QUEUE_H
+
+#include "utils/jsonb.h"
+
+#include "shared/shared.h"
+
+/* SQLSTATEs of our own */
+#define ERRCODE_JOBQ_STALE_TOKEN	MAKE_SQLSTATE('J','Q','0','0','1')
+#define ERRCODE_JOBQ_NO_SUCH_JOB	MAKE_SQLSTATE('J','Q','0','0','2')
+#define ERRCODE_JOBQ_WRONG_STATE	MAKE_SQLSTATE('J','Q','0','0','3')
+
+#define JOBQ_MAX_QUEUE_NAME		50
+#define JOBQ_MAX_NAME			128
+#define JOBQ_MAX_ARGS_SIZE		(256 * 1024 * 1024) /* as text */
+
+#define JOBQ_DEFAULT_MAX_ATTEMPTS	5
+#define JOBQ_DEFAULT_MAX_LOST		3
+#define JOBQ_DEFAULT_BACKOFF_MS		1000
+#define JOBQ_DEFAULT_BACKOFF_CAP_MS	3600000
+#define JOBQ_DEFAULT_LEASE_MS		60000
+
+extern int	jobq_max_attempts;
+extern int	jobq_max_lost;
+extern int	jobq_backoff_ms;
+extern int	jobq_backoff_cap_ms;
+extern int	jobq_lease_ms;
+extern int	jobq_timeout_ms;
+
+/* ----------------
+ *		queue.c: settings
+ * ----------------
+ */
+typedef enum JobqNotifyMode
+{
+	JOBQ_NOTIFY_COALESCED,
+	JOBQ_NOTIFY_TRANSACTIONAL,
+	JOBQ_NOTIFY_OFF
+} JobqNotifyMode;
+
+/* Settings of a queue */
+typedef struct JobqQueue
+{
+	int64		lane;			/* hash key */
+	char		name[JOBQ_MAX_QUEUE_NAME + 1];
+	bool		known;			/* has a row in job_queue */
+	bool		paused;
+	int32		max_attempts;
+	int32		max_lost;
+	int64		backoff;		/* microseconds, as all below */
+	int64		backoff_cap;
+	int64		timeout;
+	int64		lease;
+	JobqNotifyMode notify;
+} JobqQueue;
+
+extern int64 jobq_lane(const char *queue);
+extern void jobq_queue_settings(JobqCall *call, int64 lane, JobqQueue *result);
+extern void jobq_queue_register(JobqCall *call, const char *name, int64 lane);
+extern void jobq_queue_init(void);
+
+/* ----------------
+ *		privilege.c: grants
+ * ----------------
+ */
+typedef enum JobqPrivilege
+{
+	PRIV_SUBMIT = 0x01,
+	PRIV_WORK = 0x02,
+	PRIV_OPERATE = 0x04,
+	PRIV_READ = 0x08
+} JobqPrivilege;
+
+extern bool jobq_has_privilege(JobqCall *call, int64 lane, int privileges);
+extern bool jobq_is_owner(void);
+extern bool jobq_may_work_on(JobqCall *call, TupleTableSlot *job);
+extern bool jobq_visible(JobqCall *call, int64 lane, Oid submitted_by, Oid holder);
+extern void jobq_require_privilege(JobqCall *call, int64 lane, JobqPrivilege privilege,
+								   const char *queue);
+extern void jobq_privilege_init(void);
+
+/* ----------------
+ *		entry.c: what every entry point does first
+ * ----------------
+ */
+extern void jobq_require_loaded(void);
+extern void jobq_enter(JobqCall *call, const char *function, bool writes);
+
+/* ----------------
+ *		active.c: the database whose background worker may act
+ * ----------------
+ */
+extern void jobq_claim_home(JobqCall *call);
+extern bool jobq_is_home(JobqCall *call);
+
+/* ----------------
+ *		check.c: arguments
+ * ----------------
+ */
+extern void jobq_error_null(const char *what);
+extern void jobq_error_no_such_job(int64 id);
+extern void jobq_check_queue_name(const char *name);
+extern char *jobq_check_queue(FunctionCallInfo fcinfo, int argno);
+extern void jobq_check_name(const char *name, const char *what);
+extern int64 jobq_interval(Interval *interval, const char *what, bool zero_ok);
+extern int64 jobq_check_interval(FunctionCallInfo fcinfo, int argno, const char *what, bool zero_ok);
+extern TimestampTz jobq_check_time(TimestampTz at, const char *what);
+extern void jobq_check_positive(int64 value, const char *what);
+extern int32 jobq_check_count(FunctionCallInfo fcinfo, int argno, const char *what);
+extern int64 jobq_check_id(FunctionCallInfo fcinfo, int argno, const char *what);
+extern Size jobq_json_size(Jsonb *json, Size limit);
+extern void jobq_check_json(Jsonb *json, const char *what);
+extern int	jobq_check_array(FunctionCallInfo fcinfo, int argno, const char *what, Oid elemtype,
+							 bool nulls_ok, Datum **values, bool **nulls);
+
+#endif							/* JOBQ_QUEUE_H */

@@ -1,0 +1,578 @@
+/*
+ * announce.c
+ *	  What a transaction does to shared memory when it commits.
+ *
+ * Writing to the tables announces what others want to know: jobs that became
+ * ready or were decided, deadlines, leases.  That is kept here until the
+ * transaction commits and its rows are visible, and then done.  If it aborts
+ * nobody hears of it, and neither if the server dies at the commit: whoever
+ * depends on it looks at the tables then.  The one exception are jobs that it
+ * took from job_ready: when that is undone, others can have them.
+ *
+ * Announcements are appended to arrays.  A mark remembers how long they were
+ * when a level of subtransactions first announced something: aborting it cuts
+ * them off there, committing it leaves them to its parent.
+ *
+ * 1. They are carried out after the rows are visible, and also after locks are
+ *	  released and caches invalidated: whoever is woken finds neither in its
+ *	  way.  That is too late for a commit callback, so the callback that releases
+ *	  resources does it.  It touches only memory attached before and allocates
+ *	  nothing: it cannot fail.
+ * 2. What can fail (allocation, looking at catalogs) is done when something is
+ *	  announced, or before the commit.
+ * 3. A claim may commit without waiting for the disk, if nothing else would be
+ *	  lost with it: it drew the transaction id and no WAL was written but its own
+ *	  (jobq.async_claim).  A crash that loses it leaves the job ready and the
+ *	  token void.
+ * 4. PREPARE TRANSACTION gives back what was taken (who gets a row that it deletes
+ *	  passes over it) and forgets the rest; COMMIT PREPARED, in whatever session,
+ *	  makes the worker sweep and the waiters look (hooks.c).
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "shared/shared.h"
+
+bool		jobq_async_claim = true;
+
+typedef enum LeaseAct
+{
+	LEASE_ENTER,
+	LEASE_END,
+	LEASE_CANCEL
+} LeaseAct;
+
+typedef struct LeaseChange
+{
+	LeaseAct	act;
+	int64		job_id;
+	int64		token;
+	TimestampTz until;
+} LeaseChange;
+
+/* What is not in arrays */
+typedef struct Scalars
+{
+	TimestampTz deadlines[DEADLINE_KINDS];	/* the lowest; DT_NOEND: none */
+	bool		wake_worker;
+	bool		extension;		/* an extension came or went */
+	const char *no_prepare;		/* why it cannot be prepared, or NULL */
+} Scalars;
+
+/* How things were when a level first announced something */
+typedef struct Mark
+{
+	int			level;
+	int			nready;
+	int			ntaken;
+	int			ndecided;
+	int			nleases;
+	Scalars		scalars;
+} Mark;
+
+/* A growing array of one of the types above */
+typedef struct Array
+{
+	int			n;
+	int			max;
+	void	   *items;
+} Array;
+
+static Array ready;				/* JobqReady */
+static Array taken;				/* JobqReady, see jobq_announce_taken() */
+static Array decided;			/* int64 */
+static Array leases;			/* LeaseChange */
+static Array marks;				/* Mark, of levels above 1 */
+static Scalars scalars;
+static bool only_claims = false;	/* all WAL up to the next is of claims */
+static XLogRecPtr claims_end;
+static int	saved_commit = -1;	/* synchronous_commit, changed for this commit */
+static bool anything = false;	/* something was announced */
+static bool committed = false;	/* and is to be carried out now */
+
+#define KEEP_ITEMS		1024	/* larger arrays are freed after use */
+#define LOOK_BACK		16		/* entries searched for the same lane */
+#define SINGLE_ROWS		512		/* rows that are remembered one by one */
+
+static const JobqEndCallbacks *callbacks[4];
+static int	ncallbacks = 0;
+
+/* Have more done at the end of transactions. */
+void
+jobq_at_end(const JobqEndCallbacks *c)
+{
+	Assert(ncallbacks < lengthof(callbacks));
+	callbacks[ncallbacks++] = c;
+}
+
+/* A transaction or subtransaction aborts. */
+static void
+call_abort(void)
+{
+	for (int i = 0; i < ncallbacks; i++)
+	{
+		if (callbacks[i]->abort)
+			callbacks[i]->abort();
+	}
+}
+
+/* A transaction has ended. */
+static void
+call_end(void)
+{
+	for (int i = 0; i < ncallbacks; i++)
+	{
+		if (callbacks[i]->end)
+			callbacks[i]->end();
+	}
+}
+
+/* Make room for n more items. */
+static void
+reserve(Array *a, int n, Size size)
+{
+	int			max = Max(a->max * 2, 64);
+
+	if (a->n + n <= a->max)
+		return;
+	while (max < a->n + n)
+		max *= 2;
+	if (a->items == NULL)
+		a->items = MemoryContextAllocHuge(TopMemoryContext, max * size);
+	else
+		a->items = repalloc_huge(a->items, max * size);
+	a->max = max;
+}
+
+/* Make room for one more item and return it. */
+static void *
+append(Array *a, Size size)
+{
+	reserve(a, 1, size);
+	return (char *) a->items + size * a->n++;
+}
+
+/* Empty an array. */
+static void
+empty(Array *a)
+{
+	a->n = 0;
+	if (a->max > KEEP_ITEMS)
+	{
+		pfree(a->items);
+		a->items = NULL;
+		a->max = 0;
+	}
+}
+
+/* Forget all announcements. */
+static void
+forget(void)
+{
+	empty(&ready);
+	empty(&taken);
+	empty(&decided);
+	empty(&leases);
+	empty(&marks);
+	memset(&scalars, 0, sizeof(scalars));
+	for (int k = 0; k < DEADLINE_KINDS; k++)
+		scalars.deadlines[k] = DT_NOEND;
+	anything = false;
+}
+
+/* The latest mark. */
+static Mark *
+last_mark(void)
+{
+	return marks.n > 0 ? &((Mark *) marks.items)[marks.n - 1] : NULL;
+}
+
+/* Called before each announcement: false if there is nobody to hear of it. */
+static bool
+begin_announcement(void)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	Mark	   *last = last_mark();
+
+	if (!jobq_shmem_ready())
+		return false;
+	if (level > 1 && (last == NULL || last->level < level))
+	{
+		Mark		mark;
+
+		mark.level = level;
+		mark.nready = ready.n;
+		mark.ntaken = taken.n;
+		mark.ndecided = decided.n;
+		mark.nleases = leases.n;
+		mark.scalars = scalars;
+		*(Mark *) append(&marks, sizeof(Mark)) = mark;
+	}
+	anything = true;
+	return true;
+}
+
+/*
+ * Add a row, to an array whose part before from is closed.  Where there are many
+ * they are not told apart: all of a priority from a position on stand in one.
+ */
+static void
+add_row(Array *a, int from, const JobqReady *row)
+{
+	from = Max(from, a->n - LOOK_BACK);
+	for (int i = a->n - 1; i >= from && a->n >= SINGLE_ROWS; i--)
+	{
+		JobqReady  *r = &((JobqReady *) a->items)[i];
+
+		if (r->lane == row->lane && r->priority == row->priority &&
+			r->table == row->table && r->file == row->file)
+		{
+			r->many = true;
+			r->count += row->count;
+			r->position = Min(r->position, row->position);
+			return;
+		}
+	}
+	*(JobqReady *) append(a, sizeof(JobqReady)) = *row;
+}
+
+/* A job became ready. */
+void
+jobq_announce_ready(const JobqReady *row)
+{
+	if (begin_announcement())
+		add_row(&ready, last_mark() ? last_mark()->nready : 0, row);
+}
+
+/* Make sure that the next n rows can be announced as taken without an error. */
+void
+jobq_reserve_taken(int n)
+{
+	if (begin_announcement())
+		reserve(&taken, n, sizeof(JobqReady));
+}
+
+/* A ready job was taken: if that is undone, others can have it. */
+void
+jobq_announce_taken(const JobqReady *row)
+{
+	if (begin_announcement())
+		add_row(&taken, last_mark() ? last_mark()->ntaken : 0, row);
+}
+
+/* Jobs that were there can be claimed again: a queue was resumed. */
+void
+jobq_announce_resumed(int64 lane)
+{
+	JobqReady	row = {.lane = lane,.count = INT_MAX};
+
+	if (begin_announcement())
+		*(JobqReady *) append(&ready, sizeof(JobqReady)) = row;
+}
+
+/*
+ * The next row of a lane that this transaction made ready and that is not
+ * committed yet, or NULL.  *next is 0 at first.
+ */
+const JobqReady *
+jobq_own_ready(int64 lane, int *next)
+{
+	while (*next < ready.n)
+	{
+		JobqReady  *r = &((JobqReady *) ready.items)[(*next)++];
+
+		if (r->lane == lane && OidIsValid(r->table))
+			return r;
+	}
+	return NULL;
+}
+
+/* A job was decided. */
+void
+jobq_announce_decided(int64 job_id)
+{
+	if (begin_announcement())
+		*(int64 *) append(&decided, sizeof(int64)) = job_id;
+}
+
+/* A row with a deadline was written. */
+void
+jobq_announce_deadline(JobqDeadline kind, TimestampTz at)
+{
+	if (begin_announcement())
+		scalars.deadlines[kind] = Min(scalars.deadlines[kind], at);
+}
+
+/* Something happened to a lease. */
+static void
+announce_lease_change(LeaseAct act, int64 job_id, int64 token, TimestampTz until)
+{
+	LeaseChange *c;
+
+	if (!begin_announcement())
+		return;
+	c = append(&leases, sizeof(LeaseChange));
+	c->act = act;
+	c->job_id = job_id;
+	c->token = token;
+	c->until = until;
+}
+
+/* A lease began, or its row was extended. */
+void
+jobq_announce_lease(int64 job_id, int64 token, TimestampTz until)
+{
+	announce_lease_change(LEASE_ENTER, job_id, token, until);
+}
+
+/* A lease ended. */
+void
+jobq_announce_lease_end(int64 job_id, int64 token)
+{
+	announce_lease_change(LEASE_END, job_id, token, 0);
+}
+
+/* A running job was asked to stop. */
+void
+jobq_announce_cancel_request(int64 job_id, int64 token)
+{
+	announce_lease_change(LEASE_CANCEL, job_id, token, 0);
+}
+
+/* The worker has to look at more than deadlines. */
+void
+jobq_announce_wake_worker(void)
+{
+	if (begin_announcement())
+		scalars.wake_worker = true;
+}
+
+/* An extension was created or dropped; was it ours? */
+void
+jobq_announce_extension(void)
+{
+	if (begin_announcement())
+		scalars.extension = true;
+}
+
+/* This transaction cannot be prepared; why: an error message. */
+void
+jobq_forbid_prepare(const char *why)
+{
+	if (begin_announcement())
+		scalars.no_prepare = why;
+}
+
+/* Is the WAL of this transaction, if any, all of claims?  Asked before a claim. */
+bool
+jobq_wal_is_claims(void)
+{
+	if (XactLastRecEnd == InvalidXLogRecPtr)
+		return !TransactionIdIsValid(GetTopTransactionIdIfAny());
+	return only_claims && XactLastRecEnd == claims_end;
+}
+
+/* Noted after a claim: what was written since is its own. */
+void
+jobq_note_claim_wal(bool before)
+{
+	only_claims = before && begin_announcement();
+	claims_end = XactLastRecEnd;
+}
+
+/* Let a transaction that only claimed commit without waiting for the disk. */
+static void
+relax_commit(void)
+{
+	if (!jobq_async_claim || !only_claims || XactLastRecEnd != claims_end ||
+		synchronous_commit <= SYNCHRONOUS_COMMIT_OFF)
+		return;
+	saved_commit = synchronous_commit;
+	synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+}
+
+/* The transaction has ended. */
+static void
+restore_commit(void)
+{
+	if (saved_commit >= 0)
+		synchronous_commit = saved_commit;
+	saved_commit = -1;
+	only_claims = false;
+}
+
+/* Jobs of a lane can be claimed: offer them, and wake those who wait for them. */
+static void
+tell_ready(const JobqReady *r)
+{
+	if (OidIsValid(r->table))
+	{
+		for (int i = 0; i < ncallbacks; i++)
+		{
+			if (callbacks[i]->offer)
+				callbacks[i]->offer(r);
+		}
+	}
+	if (r->count > 0)
+	{
+		jobq_wake_lane(r->lane, Min(r->count, INT_MAX));
+		jobq_worker_lane_ready(r->lane);
+	}
+}
+
+/* Taking jobs was undone, from this entry on. */
+static void
+give_back(int from)
+{
+	for (int i = from; i < taken.n; i++)
+		tell_ready(&((JobqReady *) taken.items)[i]);
+	taken.n = Min(taken.n, from);
+}
+
+/* Do what was announced. */
+static void
+carry_out(void)
+{
+	for (int i = 0; i < leases.n; i++)
+	{
+		LeaseChange *c = &((LeaseChange *) leases.items)[i];
+
+		switch (c->act)
+		{
+			case LEASE_ENTER:
+				jobq_beat_enter(c->job_id, c->token, c->until);
+				break;
+			case LEASE_END:
+				jobq_beat_remove(c->job_id, c->token);
+				break;
+			case LEASE_CANCEL:
+				jobq_beat_cancel(c->job_id, c->token);
+				break;
+		}
+	}
+	for (int i = 0; i < ready.n; i++)
+		tell_ready(&((JobqReady *) ready.items)[i]);
+	for (int i = 0; i < decided.n; i++)
+		jobq_wake_job(((int64 *) decided.items)[i]);
+	for (int k = 0; k < DEADLINE_KINDS; k++)
+	{
+		if (scalars.deadlines[k] != DT_NOEND)
+			jobq_worker_deadline(k, scalars.deadlines[k]);
+	}
+	if (scalars.wake_worker)
+		jobq_worker_wake();
+}
+
+/* Whether to tell the worker of an extension that came or went. */
+static void
+check_extension(void)
+{
+	JobqDatabase *db = jobq_my_database(false);
+
+	/* it went if there is a slot, it came if it exists now */
+	scalars.extension = false;
+	if ((db != NULL && db->state != DATABASE_NONE) || jobq_extension_exists())
+		scalars.wake_worker = true;
+}
+
+/* Transactions end. */
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (scalars.extension)
+				check_extension();
+			relax_commit();
+			break;
+		case XACT_EVENT_COMMIT:
+			restore_commit();
+			committed = true;
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (scalars.no_prepare != NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("%s", scalars.no_prepare),
+						 errhint("Commit it, and let a transaction of its own do what has to be prepared.")));
+			break;
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_ABORT:
+			committed = false;
+			restore_commit();
+			call_abort();
+			give_back(0);
+			if (anything)
+				forget();
+			jobq_waiter_at_abort();
+			call_end();
+			break;
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			break;
+	}
+}
+
+/* Resources are released: after the locks, once, do what the commit is to do. */
+static void
+release_callback(ResourceReleasePhase phase, bool commit, bool top_level, void *arg)
+{
+	if (!committed || phase != RESOURCE_RELEASE_AFTER_LOCKS)
+		return;
+	committed = false;
+	if (anything)
+	{
+		carry_out();
+		forget();
+	}
+	jobq_waiter_at_commit();
+	call_end();
+}
+
+/* Subtransactions end. */
+static void
+subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	Mark	   *last = last_mark();
+
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		call_abort();
+	if (last == NULL || last->level < level)
+		return;
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		/* the parent takes over, with a mark of its own if it has none */
+		if (level == 2 || (marks.n > 1 && last[-1].level == level - 1))
+			marks.n--;
+		else
+			last->level = level - 1;
+	}
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		give_back(last->ntaken);
+		ready.n = last->nready;
+		decided.n = last->ndecided;
+		leases.n = last->nleases;
+		scalars = last->scalars;
+		marks.n--;
+	}
+}
+
+/* Register the callbacks, once. */
+void
+jobq_announce_init(void)
+{
+	forget();
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+	RegisterResourceReleaseCallback(release_callback, NULL);
+}

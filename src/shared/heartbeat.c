@@ -1,0 +1,362 @@
+/*
+ * heartbeat.c
+ *	  Heartbeats: until when running jobs are alive, in shared memory.
+ *
+ * An entry belongs to one lease, (database, job, token), and is made by the
+ * commit of the claim, or of a heartbeat that wrote the row.  It extends what
+ * the row says and costs no WAL.  No entry means that the row alone counts: the
+ * table was full, the server was restarted, or the lease has expired.
+ *
+ * 1. Under the lock of its partition an entry is either extended or taken away
+ *	  because it has expired, never both: a heartbeat that said "alive" is
+ *	  never followed by an expiry before what it promised.
+ * 2. An entry is made after the row is visible and removed after its deletion
+ *	  is, both by commit callbacks.  So an entry without a row is a leftover
+ *	  (of a prepared transaction), and the worker's sweep removes it.
+ *
+ * The entries are in partitions of fixed size, each an array with hash chains
+ * of array indexes.  A crash leaves nothing: the memory is made anew.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/shmem.h"
+
+#include "shared/shared.h"
+
+int			jobq_max_heartbeats = JOBQ_DEFAULT_MAX_HEARTBEATS;
+
+typedef struct Beat
+{
+	int64		job_id;
+	int64		token;
+	TimestampTz until;
+	Oid			database;
+	unsigned int next:31;		/* in chain or free list; NIL_BEAT: last */
+	unsigned int cancel:1;		/* cancellation was asked for */
+} Beat;
+
+#define NIL_BEAT	0x7fffffffU
+
+/* All fields of it and of its entries: the lock of the partition. */
+typedef struct Partition
+{
+	uint32		free;			/* head of the free list */
+	uint32		used;			/* entries that were ever in use */
+	uint32		count;			/* entries in use */
+	uint32	   *buckets;		/* heads of the chains */
+	Beat	   *beats;
+} Partition;
+
+static Partition *partitions;
+static LWLockPadded *partition_locks;
+
+/* Entries, and as many buckets, in one partition. */
+static uint32
+partition_entries(void)
+{
+	/* some more, for they do not fill evenly */
+	return jobq_max_heartbeats / JOBQ_BEAT_PARTITIONS * 33 / 32 + 32;
+}
+
+/* How much shared memory it takes. */
+static Size
+heartbeats_size(void)
+{
+	Size		size = mul_size(partition_entries(), MAXALIGN(sizeof(Beat)) + sizeof(uint32));
+
+	return add_size(MAXALIGN(JOBQ_BEAT_PARTITIONS * sizeof(Partition)),
+					mul_size(JOBQ_BEAT_PARTITIONS, MAXALIGN(size)));
+}
+
+/* Initialize or attach. */
+static void
+heartbeats_init(void *area, bool found, LWLockPadded *locks)
+{
+	char	   *p = (char *) area + MAXALIGN(JOBQ_BEAT_PARTITIONS * sizeof(Partition));
+	uint32		n = partition_entries();
+
+	partitions = area;
+	partition_locks = locks;
+	if (found)
+		return;
+	for (int i = 0; i < JOBQ_BEAT_PARTITIONS; i++)
+	{
+		Partition  *part = &partitions[i];
+
+		part->free = NIL_BEAT;
+		part->used = 0;
+		part->count = 0;
+		part->beats = (Beat *) p;
+		part->buckets = (uint32 *) (p + n * MAXALIGN(sizeof(Beat)));
+		for (uint32 b = 0; b < n; b++)
+			part->buckets[b] = NIL_BEAT;
+		p += MAXALIGN(n * (MAXALIGN(sizeof(Beat)) + sizeof(uint32)));
+	}
+}
+
+/* How many entries are in use. */
+static int
+heartbeats_used(void)
+{
+	int			n = 0;
+
+	for (int i = 0; i < JOBQ_BEAT_PARTITIONS; i++)
+	{
+		LWLockAcquire(&partition_locks[i].lock, LW_SHARED);
+		n += partitions[i].count;
+		LWLockRelease(&partition_locks[i].lock);
+	}
+	return n;
+}
+
+/* A lock for each partition. */
+static int
+heartbeats_locks(void)
+{
+	return JOBQ_BEAT_PARTITIONS;
+}
+
+/* How many there can be. */
+static int
+heartbeats_entries(void)
+{
+	return jobq_max_heartbeats;
+}
+
+const JobqPart jobq_heartbeats_part = {"heartbeats", heartbeats_size, heartbeats_locks,
+heartbeats_init, heartbeats_entries, heartbeats_used};
+
+/* The hash of a job. */
+static uint64
+hash_job(Oid database, int64 job_id)
+{
+	uint64		h = (uint64) job_id * UINT64CONST(0x9e3779b97f4a7c15) + database;
+
+	h = (h ^ (h >> 32)) * UINT64CONST(0xd6e8feb86659fd93);
+	return h ^ (h >> 32);
+}
+
+/* Lock the partition of a job and return the head of its chain. */
+static uint32 *
+lock_job(int64 job_id, LWLockMode mode, Partition **part, LWLock **lock)
+{
+	uint64		h = hash_job(MyDatabaseId, job_id);
+	int			i = h % JOBQ_BEAT_PARTITIONS;
+
+	*part = &partitions[i];
+	*lock = &partition_locks[i].lock;
+	LWLockAcquire(*lock, mode);
+	return &(*part)->buckets[(h / JOBQ_BEAT_PARTITIONS) % partition_entries()];
+}
+
+/* The entry of a job, or NULL. */
+static Beat *
+find_beat(Partition *part, uint32 head, int64 job_id)
+{
+	for (uint32 i = head; i != NIL_BEAT; i = part->beats[i].next)
+	{
+		if (part->beats[i].job_id == job_id && part->beats[i].database == MyDatabaseId)
+			return &part->beats[i];
+	}
+	return NULL;
+}
+
+/* Unlink an entry from its chain and free it. */
+static void
+free_beat(Partition *part, uint32 *head, Beat *beat)
+{
+	uint32		index = beat - part->beats;
+
+	if (*head == index)
+		*head = beat->next;
+	else
+	{
+		uint32		i = *head;
+
+		while (part->beats[i].next != index)
+			i = part->beats[i].next;
+		part->beats[i].next = beat->next;
+	}
+	beat->database = InvalidOid;
+	beat->next = part->free;
+	part->free = index;
+	part->count--;
+}
+
+/* Make the entry of a lease, or extend it; does nothing if there is no room. */
+void
+jobq_beat_enter(int64 job_id, int64 token, TimestampTz until)
+{
+	Partition  *part;
+	LWLock	   *lock;
+	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
+	Beat	   *beat = find_beat(part, *head, job_id);
+
+	if (beat != NULL && beat->token == token)
+		beat->until = Max(beat->until, until);
+	else
+	{
+		if (beat == NULL)
+		{
+			uint32		index = part->free;
+
+			if (index != NIL_BEAT)
+				part->free = part->beats[index].next;
+			else if (part->used < partition_entries())
+				index = part->used++;
+			if (index != NIL_BEAT)
+			{
+				beat = &part->beats[index];
+				beat->next = *head;
+				*head = index;
+				part->count++;
+			}
+		}
+		if (beat != NULL)
+		{
+			beat->job_id = job_id;
+			beat->token = token;
+			beat->until = until;
+			beat->database = MyDatabaseId;
+			beat->cancel = false;
+		}
+	}
+	LWLockRelease(lock);
+}
+
+/* Remove the entry of a lease. */
+void
+jobq_beat_remove(int64 job_id, int64 token)
+{
+	Partition  *part;
+	LWLock	   *lock;
+	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
+	Beat	   *beat = find_beat(part, *head, job_id);
+
+	if (beat != NULL && beat->token == token)
+		free_beat(part, head, beat);
+	LWLockRelease(lock);
+}
+
+/* Note that cancellation was asked for. */
+void
+jobq_beat_cancel(int64 job_id, int64 token)
+{
+	Partition  *part;
+	LWLock	   *lock;
+	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
+	Beat	   *beat = find_beat(part, *head, job_id);
+
+	if (beat != NULL && beat->token == token)
+		beat->cancel = true;
+	LWLockRelease(lock);
+}
+
+/* A heartbeat. */
+JobqBeat
+jobq_beat_extend(int64 job_id, int64 token, TimestampTz until)
+{
+	Partition  *part;
+	LWLock	   *lock;
+	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
+	Beat	   *beat = find_beat(part, *head, job_id);
+	JobqBeat	result = BEAT_NONE;
+
+	if (beat != NULL && beat->token == token)
+	{
+		beat->until = Max(beat->until, until);
+		result = beat->cancel ? BEAT_CANCEL : BEAT_ALIVE;
+	}
+	LWLockRelease(lock);
+	return result;
+}
+
+/* Until when a lease is alive by its entry; 0: there is none. */
+TimestampTz
+jobq_beat_until(int64 job_id, int64 token)
+{
+	Partition  *part;
+	LWLock	   *lock;
+	uint32	   *head = lock_job(job_id, LW_SHARED, &part, &lock);
+	Beat	   *beat = find_beat(part, *head, job_id);
+	TimestampTz until = beat != NULL && beat->token == token ? beat->until : 0;
+
+	LWLockRelease(lock);
+	return until;
+}
+
+/*
+ * Take the entry of an expired lease away; true also if there is none.  False:
+ * it is alive until *until.
+ */
+bool
+jobq_beat_expire(int64 job_id, int64 token, TimestampTz now, TimestampTz *until)
+{
+	Partition  *part;
+	LWLock	   *lock;
+	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
+	Beat	   *beat = find_beat(part, *head, job_id);
+	bool		expired = true;
+
+	if (beat != NULL && beat->token == token)
+	{
+		if (beat->until > now)
+		{
+			*until = beat->until;
+			expired = false;
+		}
+		else
+			free_beat(part, head, beat);
+	}
+	LWLockRelease(lock);
+	return expired;
+}
+
+/* Entries of this database in one partition that ended before a time. */
+int
+jobq_beat_stale(int partition, TimestampTz before, JobqBeatRef *refs, int max)
+{
+	Partition  *part = &partitions[partition];
+	int			n = 0;
+
+	LWLockAcquire(&partition_locks[partition].lock, LW_SHARED);
+	for (uint32 i = 0; i < part->used && n < max; i++)
+	{
+		Beat	   *beat = &part->beats[i];
+
+		if (beat->database == MyDatabaseId && beat->until < before)
+		{
+			refs[n].job_id = beat->job_id;
+			refs[n].token = beat->token;
+			n++;
+		}
+	}
+	LWLockRelease(&partition_locks[partition].lock);
+	return n;
+}
+
+/* Forget all entries of a database. */
+void
+jobq_beats_forget_database(Oid database)
+{
+	for (int p = 0; p < JOBQ_BEAT_PARTITIONS; p++)
+	{
+		Partition  *part = &partitions[p];
+
+		LWLockAcquire(&partition_locks[p].lock, LW_EXCLUSIVE);
+		for (uint32 i = 0; i < part->used; i++)
+		{
+			Beat	   *beat = &part->beats[i];
+
+			if (beat->database == database)
+			{
+				uint64		h = hash_job(database, beat->job_id);
+
+				free_beat(part, &part->buckets[(h / JOBQ_BEAT_PARTITIONS) % partition_entries()],
+						  beat);
+			}
+		}
+		LWLockRelease(&partition_locks[p].lock);
+	}
+}

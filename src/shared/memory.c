@@ -1,0 +1,115 @@
+/*
+ * memory.c
+ *	  The parts that shared memory is made of, and how far they are used.
+ *
+ * All have a fixed size and are made at the start of the server, each with locks
+ * of one tranche.  The tables say what becomes of jobs; job_shared_memory() says
+ * only whether the settings that limit shared memory are large enough.
+ */
+#include "postgres.h"
+
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+
+#include "shared/shared.h"
+
+static const JobqPart *parts[8];
+static int	nparts = 0;
+static bool made = false;
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+/* Add a part; called while libraries are preloaded. */
+void
+jobq_add_part(const JobqPart *part)
+{
+	Assert(nparts < lengthof(parts));
+	parts[nparts++] = part;
+}
+
+/* Ask for shared memory and locks. */
+static void
+shmem_request(void)
+{
+	int			nlocks = 0;
+
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+	for (int i = 0; i < nparts; i++)
+	{
+		RequestAddinShmemSpace(MAXALIGN(parts[i]->size()));
+		nlocks += parts[i]->locks();
+	}
+	RequestNamedLWLockTranche("jobq", nlocks);
+}
+
+/* Create shared memory, or attach to it. */
+static void
+shmem_startup(void)
+{
+	LWLockPadded *locks;
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	locks = GetNamedLWLockTranche("jobq");
+	for (int i = 0; i < nparts; i++)
+	{
+		const JobqPart *part = parts[i];
+		bool		found;
+		char	   *name = psprintf("jobq %s", part->name);
+		void	   *area = ShmemInitStruct(name, part->size(), &found);
+
+		pfree(name);
+		part->init(area, found, locks);
+		locks += part->locks();
+	}
+	made = true;
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Have shared memory made; called while libraries are preloaded. */
+void
+jobq_memory_init(void)
+{
+	jobq_add_part(&jobq_databases_part);
+	jobq_add_part(&jobq_heartbeats_part);
+	jobq_add_part(&jobq_waiters_part);
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+}
+
+/* Is the library preloaded and shared memory there? */
+bool
+jobq_shmem_ready(void)
+{
+	return made;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_shared_memory);
+
+/* job_shared_memory() */
+Datum
+jobq_job_shared_memory(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < nparts && made; i++)
+	{
+		Datum		values[4] = {
+			CStringGetTextDatum(parts[i]->name), Int64GetDatum(parts[i]->size()),
+			Int64GetDatum(parts[i]->entries()), Int64GetDatum(parts[i]->used())
+		};
+		bool		nulls[4] = {false};
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}

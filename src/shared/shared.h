@@ -1,0 +1,225 @@
+/*
+ * shared.h
+ *	  What can be rebuilt: shared memory, and what a commit does to it.
+ *
+ * All here are hints; the tables are the truth.  This layer knows nothing of
+ * jobs: layers above register what is to be called, and parts of shared memory
+ * of their own.
+ */
+#ifndef JOBQ_SHARED_H
+#define JOBQ_SHARED_H
+
+#include "port/atomics.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/spin.h"
+
+#include "table/table.h"
+
+#define JOBQ_WAIT_LANES		8	/* lanes a waiter can name */
+#define JOBQ_DIRTY_LANES	64	/* lanes to notify of, before all of them are */
+
+#define JOBQ_DEFAULT_MAX_HEARTBEATS	100000
+#define JOBQ_DEFAULT_MAX_DATABASES	64
+
+extern int	jobq_max_heartbeats;
+extern int	jobq_max_databases;
+extern bool jobq_async_claim;
+
+typedef enum JobqDeadline
+{
+	DEADLINE_LEASE,
+	DEADLINE_SCHEDULED,
+	DEADLINE_EXPIRY,
+	DEADLINE_KINDS
+} JobqDeadline;
+
+/* ----------------
+ *		memory.c: the parts of shared memory
+ * ----------------
+ */
+typedef struct JobqPart
+{
+	const char *name;
+	Size		(*size) (void);
+	int			(*locks) (void);
+	void		(*init) (void *area, bool found, LWLockPadded *locks);
+	int			(*entries) (void);	/* how many it has room for */
+	int			(*used) (void);
+} JobqPart;
+
+extern void jobq_memory_init(void);
+extern bool jobq_shmem_ready(void);
+extern void jobq_add_part(const JobqPart *part);
+extern const JobqPart jobq_databases_part;
+extern const JobqPart jobq_heartbeats_part;
+extern const JobqPart jobq_waiters_part;
+
+/* ----------------
+ *		announce.c: what a transaction does to shared memory when it commits
+ * ----------------
+ */
+
+/* What layers above do then; none of it can fail. */
+typedef struct JobqEndCallbacks
+{
+	void		(*offer) (const JobqReady *ready);	/* rows that can be claimed */
+	void		(*abort) (void);	/* of a subtransaction, too */
+	void		(*end) (void);	/* of a transaction, after its locks are released */
+} JobqEndCallbacks;
+
+extern void jobq_announce_init(void);
+extern void jobq_at_end(const JobqEndCallbacks *callbacks);
+extern void jobq_announce_ready(const JobqReady *ready);
+extern void jobq_reserve_taken(int n);
+extern void jobq_announce_taken(const JobqReady *ready);
+extern void jobq_announce_decided(int64 job_id);
+extern void jobq_announce_deadline(JobqDeadline kind, TimestampTz at);
+extern void jobq_announce_lease(int64 job_id, int64 token, TimestampTz until);
+extern void jobq_announce_lease_end(int64 job_id, int64 token);
+extern void jobq_announce_cancel_request(int64 job_id, int64 token);
+extern void jobq_announce_wake_worker(void);
+extern void jobq_announce_resumed(int64 lane);
+extern const JobqReady *jobq_own_ready(int64 lane, int *next);
+extern void jobq_forbid_prepare(const char *why);
+extern bool jobq_wal_is_claims(void);
+extern void jobq_note_claim_wal(bool before);
+extern void jobq_announce_extension(void);
+
+/* ----------------
+ *		heartbeat.c: until when running jobs are alive
+ * ----------------
+ */
+typedef enum JobqBeat
+{
+	BEAT_NONE,					/* no entry: use the row */
+	BEAT_ALIVE,
+	BEAT_CANCEL					/* alive, and cancellation was asked for */
+} JobqBeat;
+
+extern void jobq_beat_enter(int64 job_id, int64 token, TimestampTz until);
+extern void jobq_beat_remove(int64 job_id, int64 token);
+extern void jobq_beat_cancel(int64 job_id, int64 token);
+extern JobqBeat jobq_beat_extend(int64 job_id, int64 token, TimestampTz until);
+extern TimestampTz jobq_beat_until(int64 job_id, int64 token);
+extern bool jobq_beat_expire(int64 job_id, int64 token, TimestampTz now, TimestampTz *until);
+extern void jobq_beats_forget_database(Oid database);
+/* beat.c */
+typedef struct JobqBeatRef
+{
+	int64		job_id;
+	int64		token;
+} JobqBeatRef;
+
+#define JOBQ_BEAT_PARTITIONS	16
+
+extern int	jobq_beat_stale(int partition, TimestampTz before, JobqBeatRef *refs, int max);
+
+/* ----------------
+ *		waiter.c: sessions that sleep
+ * ----------------
+ */
+extern void jobq_waiter_register_job(int64 job_id);
+extern void jobq_waiter_register_lanes(int nlanes, const int64 *lanes);
+extern void jobq_waiter_leave(bool consumed);
+extern bool jobq_waiter_woken(void);
+extern void jobq_wake_job(int64 job_id);
+extern void jobq_wake_lane(int64 lane, int n);
+extern void jobq_waiter_claimed(void);
+extern void jobq_waiter_at_commit(void);
+extern void jobq_waiter_at_abort(void);
+extern void jobq_wake_all(void);
+
+/* ----------------
+ *		slots.c: a database, its backends and its background worker
+ * ----------------
+ */
+typedef enum JobqDatabaseState
+{
+	DATABASE_UNKNOWN,			/* a worker has to look */
+	DATABASE_ACTIVE,			/* has the extension */
+	DATABASE_NONE				/* has not; the slot can be given away */
+} JobqDatabaseState;
+
+/* How a worker leaves */
+typedef enum JobqLeave
+{
+	LEAVE_NO_EXTENSION,			/* refused if it was poked meanwhile */
+	LEAVE_ORDERLY,				/* to make room, or because it was suspended */
+	LEAVE_FAILED
+} JobqLeave;
+
+/* Why a worker is poked */
+#define POKE_LOOK		0x01	/* extension or home may have come or gone */
+#define POKE_SWEEP		0x02	/* something changed that was not announced */
+
+/*
+ * What shared memory knows about one database.  "database" changes under the
+ * databases lock only, and is read without it by those who can live with the
+ * slot passing to another database meanwhile: what they leave is a hint.
+ */
+typedef struct JobqDatabase
+{
+	Oid			database;		/* InvalidOid: the slot is free */
+	slock_t		mutex;			/* guards the next block */
+
+	JobqDatabaseState state;
+	int			suspended;		/* statements that want no worker here */
+	bool		dismissed;		/* the last worker left as it should */
+	int			worker_pid;		/* 0: none */
+	Latch	   *worker_latch;
+
+	pg_atomic_uint32 yield;		/* the worker shall make room for another */
+	pg_atomic_uint32 poke;		/* POKE_ flags, taken by the worker */
+
+	/*
+	 * When whoever is responsible (the worker, or without one the launcher)
+	 * looks again by itself.  DT_NOBEGIN: it is awake, or was just woken, and
+	 * looks at the fields below before it sleeps.
+	 */
+	pg_atomic_uint64 wake_at;
+
+	/* the lowest deadlines announced since the worker last took them */
+	pg_atomic_uint64 announced_low[DEADLINE_KINDS];
+
+	pg_atomic_uint32 dirty;		/* one of the next two was set */
+	pg_atomic_uint32 dirty_overflow;	/* lanes that found no place */
+	pg_atomic_uint64 dirty_lanes[JOBQ_DIRTY_LANES]; /* a hash table, 0: free */
+} JobqDatabase;
+
+extern TimestampTz jobq_grace_start(void);
+extern JobqDatabase *jobq_database_at(int i);
+extern JobqDatabase *jobq_database_find(Oid database, bool create);
+extern bool jobq_database_evict(JobqDatabase *db, bool barred);
+extern JobqDatabase *jobq_my_database(bool create);
+extern void jobq_database_poke(JobqDatabase *db, uint32 flags);
+extern TimestampTz jobq_database_low(JobqDatabase *db);
+
+/* the backends' side */
+extern void jobq_worker_wake(void);
+extern void jobq_worker_deadline(JobqDeadline kind, TimestampTz at);
+extern void jobq_worker_lane_ready(int64 lane);
+
+/* the worker's side */
+extern JobqDatabase *jobq_worker_attach(Oid database);
+extern bool jobq_worker_detach(JobqDatabase *db, JobqLeave leave, TimestampTz wake_at);
+
+/* keeping the worker away */
+extern void jobq_database_suspend(JobqDatabase *db);
+extern void jobq_database_resume(JobqDatabase *db);
+
+/* the launcher's side */
+extern void jobq_launcher_attach(void);
+extern void jobq_launcher_detach(void);
+extern void jobq_launcher_wake(void);
+extern void jobq_launcher_look(void);
+extern bool jobq_launcher_take_look(void);
+extern bool jobq_launcher_take_full(void);
+
+static inline TimestampTz
+jobq_read_time(pg_atomic_uint64 *p)
+{
+	return (TimestampTz) pg_atomic_read_u64(p);
+}
+
+#endif							/* JOBQ_SHARED_H */

@@ -1,0 +1,193 @@
+/*
+ * catalog.c
+ *	  Where our own objects are.
+ *
+ * OIDs of tables are looked up by name in the extension's schema and kept until
+ * the relcache says that one of the tables changed; what layers above read from
+ * them is forgotten with them.  That the extension does not exist is never
+ * remembered.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_extension.h"
+#include "commands/sequence.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+
+#include "table/table.h"
+
+static const char *const table_names[JOBQ_NTABLES] = {
+	[JOBQ_JOB] = "job",
+	[JOBQ_DEPENDENCY] = "job_dependency",
+	[JOBQ_WAITING] = "job_waiting",
+	[JOBQ_STRIPE] = "job_stripe",
+	[JOBQ_SCHEDULED] = "job_scheduled",
+	[JOBQ_READY] = "job_ready",
+	[JOBQ_LEASE] = "job_lease",
+	[JOBQ_EXPIRY] = "job_expiry",
+	[JOBQ_ATTEMPT] = "job_attempt",
+	[JOBQ_QUEUE] = "job_queue",
+	[JOBQ_PRIVILEGE] = "job_privilege",
+	[JOBQ_HOME] = "job_home",
+};
+
+typedef struct Catalog
+{
+	bool		valid;
+	Oid			schema;
+	Oid			owner;
+	Oid			sequence;
+	Oid			tables[JOBQ_NTABLES];
+} Catalog;
+
+static Catalog catalog;
+static uint32 catalog_resets;	/* so far */
+
+static JobqResetCallback callbacks[4];
+static int	ncallbacks = 0;
+
+/* Have something done whenever a relation of ours may have changed. */
+void
+jobq_on_catalog_reset(JobqResetCallback callback)
+{
+	Assert(ncallbacks < lengthof(callbacks));
+	callbacks[ncallbacks++] = callback;
+}
+
+/*
+ * Forget everything if the relation that is invalidated may be one of ours: any,
+ * while it is not known which are.
+ */
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	bool		ours = !catalog.valid || relid == InvalidOid || relid == catalog.sequence;
+
+	for (int i = 0; i < JOBQ_NTABLES && !ours; i++)
+		ours = relid == catalog.tables[i];
+	if (ours)
+		jobq_catalog_reset();
+}
+
+/* Register the invalidation callback, once per backend. */
+void
+jobq_catalog_init(void)
+{
+	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+}
+
+/*
+ * Look up the extension and all its relations; false if it does not exist.
+ * What was found is used again only if no invalidation came in meanwhile.
+ */
+static bool
+load_catalog(void)
+{
+	Catalog		new = {0};
+	uint32		resets = catalog_resets;
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (catalog.valid)
+		return true;
+
+	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum("jobq"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_extension form = (Form_pg_extension) GETSTRUCT(tuple);
+
+		new.schema = form->extnamespace;
+		new.owner = form->extowner;
+		new.valid = true;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	if (!new.valid)
+		return false;
+
+	new.sequence = get_relname_relid("job_id_seq", new.schema);
+	new.valid = OidIsValid(new.sequence);
+	for (int i = 0; i < JOBQ_NTABLES; i++)
+	{
+		new.tables[i] = get_relname_relid(table_names[i], new.schema);
+		new.valid = new.valid && OidIsValid(new.tables[i]);
+	}
+	if (!new.valid)				/* in the middle of CREATE EXTENSION */
+		return false;
+	new.valid = resets == catalog_resets;
+	catalog = new;
+	return true;
+}
+
+/* Forget where our objects are, and what was read from them. */
+void
+jobq_catalog_reset(void)
+{
+	catalog.valid = false;
+	catalog_resets++;
+	for (int i = 0; i < ncallbacks; i++)
+		callbacks[i] ();
+}
+
+/* Does this database have the extension? */
+bool
+jobq_extension_exists(void)
+{
+	return load_catalog();
+}
+
+/* The catalog, or an error that says what to do. */
+static Catalog *
+need_catalog(void)
+{
+	if (!load_catalog())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"jobq\" does not exist in this database"),
+				 errhint("Run CREATE EXTENSION jobq.")));
+	return &catalog;
+}
+
+/* The extension's schema. */
+Oid
+jobq_schema(void)
+{
+	return need_catalog()->schema;
+}
+
+/* The extension's owner. */
+Oid
+jobq_owner(void)
+{
+	return need_catalog()->owner;
+}
+
+/* The OID of one of our tables. */
+Oid
+jobq_table_oid(JobqTable table)
+{
+	return need_catalog()->tables[table];
+}
+
+/* The next id or position.  Often the first that a call locks. */
+int64
+jobq_nextval(void)
+{
+	/* if it is dropped while we wait, we hear of it then */
+	LockRelationOid(need_catalog()->sequence, RowExclusiveLock);
+	return nextval_internal(need_catalog()->sequence, false);
+}

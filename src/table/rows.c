@@ -1,0 +1,884 @@
+/*
+ * rowio.c
+ *	  Reading, writing and locking the rows of our own tables.
+ *
+ * The only file that calls the table and index access methods.  Going around
+ * the executor means to do here what it would have done:
+ *
+ * - A row is written into every index of its table that is ready for inserts,
+ *   taken from the relcache at each use (REINDEX CONCURRENTLY swaps OIDs).
+ * - Rows are found under a registered MVCC snapshot.  The one tid that comes
+ *   from elsewhere, the hand-out's, is checked against the table's size, and
+ *   the row that is there compared, in jobq_fetch_ready().
+ * - Every TM_Result is handled by name.  A row that a concurrent transaction
+ *   changed while we waited for it makes the write functions return false:
+ *   the caller looks again with a new snapshot.  In REPEATABLE READ and
+ *   SERIALIZABLE transactions it is an error 40001 instead, as in core.
+ *
+ * Except for claims, what these functions read is the latest committed state
+ * (plus our own changes) at every isolation level: jobq_find() takes a new
+ * snapshot each time, jobq_walk_id() one for neighbouring ids of a call.
+ * Read-only and parallel mode are checked once per call, in jobq_enter(), and
+ * privileges by each entry point.
+ *
+ * jobq_open_call() and jobq_close_call() advance the command counter, so that
+ * a call sees what its own statement wrote before (a claim inside a
+ * completing SELECT) and is seen by what follows.  Within a call a row
+ * is not touched twice without jobq_advance() between.
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_type_d.h"
+#include "miscadmin.h"
+#include "nodes/execnodes.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "table/table.h"
+
+#define BULK_ROWS		256		/* of a table, inserted together */
+#define WALK_STEPS		8		/* ids this close are worth walking */
+
+typedef struct RelIndex
+{
+	Relation	rel;
+	IndexInfo  *info;			/* NULL for a btree, which needs none */
+	bool		partial;		/* is job_ready_job_id */
+} RelIndex;
+
+struct JobqRel
+{
+	JobqTable	table;
+	Relation	rel;
+	int			nindexes;
+	RelIndex   *indexes;
+	MemoryContext mcxt;			/* of the call */
+	JobqScan   *spare[2];		/* ended scans, by JobqIndex, to be used again */
+	JobqScan   *walk;			/* of jobq_walk_id(), or NULL */
+	bool		at_end;			/* there is no more in the walk */
+	int64		walked;			/* the last id it was asked for */
+	int			nbuffered;		/* rows held back, see jobq_bulk_begin() */
+	TupleTableSlot **buffered;
+};
+
+struct JobqScan
+{
+	JobqRel    *rel;
+	JobqIndex	which;
+	IndexScanDesc desc;
+	TupleTableSlot *slot;
+	Snapshot	snapshot;		/* registered here */
+};
+
+/* The columns that tell a table's indexes apart, first one first. */
+typedef struct IndexColumns
+{
+	int			ncolumns;
+	AttrNumber	columns[3];
+	RegProcedure equal[3];
+	StrategyNumber strategy;
+} IndexColumns;
+
+static const IndexColumns index_columns[JOBQ_NTABLES][2] = {
+	[JOBQ_JOB] = {{1, {JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_DEPENDENCY] = {{2, {DEP_PARENT, DEP_CHILD}, {F_INT8EQ, F_INT8EQ}},
+	{2, {DEP_CHILD, DEP_PARENT}, {F_INT8EQ, F_INT8EQ}}},
+	[JOBQ_WAITING] = {{1, {WAITING_JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_STRIPE] = {{2, {STRIPE_JOB_ID, STRIPE_NO}, {F_INT8EQ, F_INT2EQ}}},
+	[JOBQ_SCHEDULED] = {{1, {SCHEDULED_JOB_ID}, {F_INT8EQ}},
+	{1, {SCHEDULED_RUN_AT}, {F_TIMESTAMPTZ_EQ}}},
+	[JOBQ_READY] = {{3, {READY_LANE, READY_PRIORITY, READY_POSITION}, {F_INT8EQ, F_INT2EQ, F_INT8EQ}},
+	{1, {READY_JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_LEASE] = {{1, {LEASE_JOB_ID}, {F_INT8EQ}},
+	{1, {LEASE_DEADLINE}, {F_TIMESTAMPTZ_EQ}}},
+	[JOBQ_EXPIRY] = {{2, {EXPIRY_EXPIRES_AT, EXPIRY_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
+	[JOBQ_ATTEMPT] = {{2, {ATTEMPT_JOB_ID, ATTEMPT_NO}, {F_INT8EQ, F_INT4EQ}}},
+	[JOBQ_QUEUE] = {{1, {QUEUE_NAME}, {F_TEXTEQ}},
+	{1, {QUEUE_LANE}, {F_INT8EQ}}},
+	[JOBQ_PRIVILEGE] = {{3, {PRIVILEGE_ROLE, PRIVILEGE_QUEUE, PRIVILEGE_PRIVILEGE}, {F_OIDEQ, F_TEXTEQ, F_TEXTEQ}}},
+	[JOBQ_HOME] = {{1, {HOME_SYSTEM_IDENTIFIER}, {F_INT8EQ}}},
+};
+
+/* Begin a call: see what was written before, open nothing yet. */
+void
+jobq_open_call(JobqCall *call)
+{
+	memset(call, 0, sizeof(JobqCall));
+	call->mcxt = CurrentMemoryContext;
+	call->now = GetCurrentTimestamp();
+	CommandCounterIncrement();
+}
+
+/* Free a scan. */
+static void
+free_scan(JobqScan *scan)
+{
+	index_endscan(scan->desc);
+	ExecDropSingleTupleTableSlot(scan->slot);
+	pfree(scan);
+}
+
+/* End a walk over ids. */
+static void
+end_walk(JobqRel *r)
+{
+	if (r->walk == NULL)
+		return;
+	UnregisterSnapshot(r->walk->snapshot);
+	free_scan(r->walk);
+	r->walk = NULL;
+}
+
+/* End a call: close what it opened (locks stay), let others see what it wrote. */
+void
+jobq_close_call(JobqCall *call)
+{
+	for (int t = 0; t < JOBQ_NTABLES; t++)
+	{
+		JobqRel    *r = call->rels[t];
+
+		if (r == NULL)
+			continue;
+		end_walk(r);
+		for (int i = 0; i < lengthof(r->spare); i++)
+		{
+			if (r->spare[i] != NULL)
+				free_scan(r->spare[i]);
+		}
+		for (int i = 0; i < r->nindexes; i++)
+			index_close(r->indexes[i].rel, NoLock);
+		table_close(r->rel, NoLock);
+		pfree(r->indexes);
+		pfree(r);
+		call->rels[t] = NULL;
+	}
+	CommandCounterIncrement();
+}
+
+/* Make what this call wrote so far visible to the rest of it. */
+void
+jobq_advance(void)
+{
+	CommandCounterIncrement();
+}
+
+/* The types of our tables' columns, a letter each */
+static const char *const column_types[JOBQ_NTABLES] = {
+	[JOBQ_JOB] = "88ttt888tt8r444444442222bxxjjxxj",
+	[JOBQ_DEPENDENCY] = "8822",
+	[JOBQ_WAITING] = "88tt444444444222bb",
+	[JOBQ_STRIPE] = "8244",
+	[JOBQ_SCHEDULED] = "t88t4442",
+	[JOBQ_READY] = "888tt4442",
+	[JOBQ_LEASE] = "888tttt8r4442bxxj",
+	[JOBQ_EXPIRY] = "t8",
+	[JOBQ_ATTEMPT] = "84tt2xx",
+	[JOBQ_QUEUE] = "x8b4488882",
+	[JOBQ_PRIVILEGE] = "rxx",
+	[JOBQ_HOME] = "8o",
+};
+
+static const Oid types[] = {
+	['2'] = INT2OID,
+	['4'] = INT4OID,
+	['8'] = INT8OID,
+	['b'] = BOOLOID,
+	['j'] = JSONBOID,
+	['o'] = OIDOID,
+	['r'] = REGROLEOID,
+	['t'] = TIMESTAMPTZOID,
+	['x'] = TEXTOID,
+};
+
+/* A table whose columns are not those of CREATE EXTENSION cannot be used. */
+static void
+check_columns(Relation rel, JobqTable table)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	const char *letters = column_types[table];
+	bool		ok = desc->natts == strlen(letters);
+
+	for (int i = 0; ok && i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		ok = !column->attisdropped && column->atttypid == types[(uint8) letters[i]];
+	}
+	if (!ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("columns of table \"%s\" of extension jobq were added, dropped or changed",
+						RelationGetRelationName(rel)),
+				 errhint("Undo that; or dump the database and restore it into a new one, and keep other data in tables of your own.")));
+}
+
+/* Is this the partial index of job_ready on job_id, WHERE position <> job_id? */
+static bool
+is_our_partial(JobqTable table, Relation index)
+{
+	static Oid	known = InvalidOid;
+	List	   *predicate;
+	OpExpr	   *op;
+
+	if (RelationGetRelid(index) == known)
+		return true;
+	if (table != JOBQ_READY || index->rd_index->indnatts != 1 ||
+		index->rd_index->indkey.values[0] != READY_JOB_ID)
+		return false;
+	predicate = RelationGetIndexPredicate(index);
+	op = list_length(predicate) == 1 ? linitial(predicate) : NULL;
+	if (op == NULL || !IsA(op, OpExpr) || op->opfuncid != F_INT8NE ||
+		!IsA(linitial(op->args), Var) || !IsA(lsecond(op->args), Var) ||
+		linitial_node(Var, op->args)->varattno != READY_POSITION ||
+		lsecond_node(Var, op->args)->varattno != READY_JOB_ID)
+		return false;
+	known = RelationGetRelid(index);
+	return true;
+}
+
+/* Note an index of a table that was opened, if it can be written. */
+static void
+add_index(JobqRel *r, Relation index)
+{
+	bool		partial = !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+
+	if (!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
+		(partial && !is_our_partial(r->table, index)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("index \"%s\" on a table of extension jobq is partial or on an expression",
+						RelationGetRelationName(index)),
+				 errhint("Drop the index; only plain indexes on columns can be added.")));
+	r->indexes[r->nindexes].rel = index;
+	r->indexes[r->nindexes].info = index->rd_rel->relam == BTREE_AM_OID ? NULL : BuildIndexInfo(index);
+	r->indexes[r->nindexes].partial = partial;
+	r->nindexes++;
+}
+
+/*
+ * Open a table with its indexes for the rest of the call.  Whatever is done to
+ * a row comes here first, so a call can be cancelled however many it goes over.
+ */
+static JobqRel *
+open_rel(JobqCall *call, JobqTable table)
+{
+	JobqRel    *r = call->rels[table];
+	MemoryContext old;
+	List	   *oids;
+	ListCell   *lc;
+	LOCKMODE	lockmode = RowExclusiveLock;
+
+	CHECK_FOR_INTERRUPTS();
+	if (r != NULL)
+		return r;
+
+	/* every call reads it; its writers lock it themselves */
+	if (table == JOBQ_PRIVILEGE)
+		lockmode = AccessShareLock;
+	old = MemoryContextSwitchTo(call->mcxt);
+	r = palloc0(sizeof(JobqRel));
+	r->table = table;
+	r->mcxt = call->mcxt;
+	r->rel = try_table_open(jobq_table_oid(table), lockmode);
+	if (r->rel == NULL)
+	{
+		/* dropped while we waited for the lock */
+		jobq_catalog_reset();
+		r->rel = table_open(jobq_table_oid(table), lockmode);
+	}
+	check_columns(r->rel, table);
+	oids = RelationGetIndexList(r->rel);
+	r->indexes = palloc(Max(list_length(oids), 1) * sizeof(RelIndex));
+	foreach(lc, oids)
+	{
+		Relation	index = index_open(lfirst_oid(lc), lockmode);
+
+		if (!index->rd_index->indisready)
+		{
+			index_close(index, NoLock);
+			continue;
+		}
+		add_index(r, index);
+	}
+	list_free(oids);
+	call->rels[table] = r;
+	MemoryContextSwitchTo(old);
+	return r;
+}
+
+/* Wait for a table's lock now, if at all in this call. */
+void
+jobq_open_table(JobqCall *call, JobqTable table)
+{
+	(void) open_rel(call, table);
+}
+
+/* Find the index that begins with the given columns, in our order, and can be scanned. */
+static Relation
+choose_index(JobqRel *r, JobqIndex which)
+{
+	const IndexColumns *want = &index_columns[r->table][which];
+
+	for (int i = 0; i < r->nindexes; i++)
+	{
+		Relation	index = r->indexes[i].rel;
+		Form_pg_index form = index->rd_index;
+		bool		match = form->indisvalid && form->indnkeyatts >= want->ncolumns &&
+		index->rd_rel->relam == BTREE_AM_OID;
+
+		for (int c = 0; match && c < want->ncolumns; c++)
+		{
+			bool		descending = r->table == JOBQ_READY && want->columns[c] == READY_PRIORITY;
+
+			match = form->indkey.values[c] == want->columns[c] &&
+				((index->rd_indoption[c] & INDOPTION_DESC) != 0) == descending;
+		}
+		if (match)
+			return index;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("an index of table \"%s\" of extension jobq is missing or invalid",
+					RelationGetRelationName(r->rel)),
+			 errhint("Make it again with REINDEX TABLE, or as CREATE EXTENSION made it.")));
+}
+
+/* Insert a stored row's entries into the indexes that need one. */
+static void
+insert_index_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which)
+{
+	for (int i = 0; i < r->nindexes; i++)
+	{
+		Relation	index = r->indexes[i].rel;
+		Datum		values[INDEX_MAX_KEYS];
+		bool		isnull[INDEX_MAX_KEYS];
+
+		if (!jobq_needs_entry(which, index))
+			continue;
+		if (r->indexes[i].partial &&
+			jobq_attr_int64(slot, READY_POSITION) == jobq_attr_int64(slot, READY_JOB_ID))
+			continue;
+		for (int c = 0; c < index->rd_index->indnatts; c++)
+			values[c] = slot_getattr(slot, index->rd_index->indkey.values[c], &isnull[c]);
+		index_insert(index, values, isnull, &slot->tts_tid, r->rel,
+					 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
+					 false, r->indexes[i].info);
+	}
+	for (int i = 0; i < r->nindexes; i++)
+	{
+		if (r->indexes[i].info != NULL)
+			jobq_index_insert_cleanup(r->indexes[i].rel, r->indexes[i].info);
+	}
+}
+
+/* Insert the rows held back of a table. */
+static void
+flush_rows(JobqRel *r)
+{
+	table_multi_insert(r->rel, r->buffered, r->nbuffered, GetCurrentCommandId(true), 0, NULL);
+	for (int i = 0; i < r->nbuffered; i++)
+	{
+		insert_index_entries(r, r->buffered[i], JOBQ_ALL_INDEXES);
+		ExecClearTuple(r->buffered[i]);
+	}
+	r->nbuffered = 0;
+}
+
+/* Hold a row back until there are many of them. */
+static void
+buffer_row(JobqCall *call, JobqRel *r, HeapTuple tuple)
+{
+	if (r->buffered == NULL)
+		r->buffered = MemoryContextAllocZero(call->mcxt, BULK_ROWS * sizeof(TupleTableSlot *));
+	if (r->buffered[r->nbuffered] == NULL)
+		r->buffered[r->nbuffered] = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
+	ExecStoreHeapTuple(tuple, r->buffered[r->nbuffered++], true);
+	if (r->nbuffered == BULK_ROWS)
+		flush_rows(r);
+}
+
+/* From here to jobq_bulk_end() what is inserted is not read. */
+void
+jobq_bulk_begin(JobqCall *call)
+{
+	call->bulk = true;
+}
+
+/* Insert what was held back. */
+void
+jobq_bulk_end(JobqCall *call)
+{
+	call->bulk = false;
+	for (int t = 0; t < JOBQ_NTABLES; t++)
+	{
+		JobqRel    *r = call->rels[t];
+
+		if (r == NULL || r->buffered == NULL)
+			continue;
+		flush_rows(r);
+		for (int i = 0; i < BULK_ROWS && r->buffered[i] != NULL; i++)
+			ExecDropSingleTupleTableSlot(r->buffered[i]);
+		pfree(r->buffered);
+		r->buffered = NULL;
+	}
+}
+
+/* Insert a row; returns where it is, which is nowhere yet if the call does it in bulk. */
+ItemPointerData
+jobq_insert(JobqCall *call, JobqTable table, Datum *values, bool *nulls)
+{
+	JobqRel    *r = open_rel(call, table);
+	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(r->rel), values, nulls);
+	TupleTableSlot *slot;
+	ItemPointerData tid;
+
+	if (call->bulk)
+	{
+		ItemPointerSetInvalid(&tid);
+		buffer_row(call, r, tuple);
+		return tid;
+	}
+	slot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
+	ExecStoreHeapTuple(tuple, slot, true);
+	table_tuple_insert(r->rel, slot, GetCurrentCommandId(true), 0, NULL);
+	insert_index_entries(r, slot, JOBQ_ALL_INDEXES);
+	tid = slot->tts_tid;
+	ExecDropSingleTupleTableSlot(slot);
+	return tid;
+}
+
+/* Begin a scan with the given keys; NULL snapshot: the latest. */
+static JobqScan *
+begin_scan(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, ScanKey keys,
+		   Snapshot snapshot)
+{
+	JobqRel    *r = open_rel(call, table);
+	JobqScan   *scan = r->spare[which];
+
+	snapshot = RegisterSnapshot(snapshot ? snapshot : GetLatestSnapshot());
+	if (scan != NULL && scan->desc->numberOfKeys == nkeys)
+	{
+		r->spare[which] = NULL;
+		scan->desc->xs_snapshot = snapshot;
+	}
+	else
+	{
+		MemoryContext old = MemoryContextSwitchTo(r->mcxt);
+
+		scan = palloc(sizeof(JobqScan));
+		scan->rel = r;
+		scan->which = which;
+		scan->slot = table_slot_create(r->rel, NULL);
+		scan->desc = jobq_index_beginscan(r->rel, choose_index(r, which), snapshot, nkeys);
+		MemoryContextSwitchTo(old);
+	}
+	scan->snapshot = snapshot;
+	index_rescan(scan->desc, keys, nkeys, NULL, 0);
+	return scan;
+}
+
+/* Scan the rows whose first nkeys index columns equal keys, in index order. */
+JobqScan *
+jobq_scan_begin(JobqCall *call, JobqTable table, JobqIndex which, int nkeys,
+				const Datum *keys, Snapshot snapshot)
+{
+	const IndexColumns *c = &index_columns[table][which];
+	Relation	index = choose_index(open_rel(call, table), which);
+	ScanKeyData skeys[3];
+
+	Assert(nkeys <= c->ncolumns);
+	for (int i = 0; i < nkeys; i++)
+		ScanKeyEntryInitialize(&skeys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+							   index->rd_indcollation[i], c->equal[i], keys[i]);
+	return begin_scan(call, table, which, nkeys, skeys, snapshot);
+}
+
+/* Scan the rows whose first index column, a time, is in from .. upto. */
+JobqScan *
+jobq_scan_range(JobqCall *call, JobqTable table, JobqIndex which,
+				TimestampTz from, TimestampTz upto, Snapshot snapshot)
+{
+	ScanKeyData skeys[2];
+
+	ScanKeyInit(&skeys[0], 1, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
+				TimestampTzGetDatum(from));
+	ScanKeyInit(&skeys[1], 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+				TimestampTzGetDatum(upto));
+	return begin_scan(call, table, which, 2, skeys, snapshot);
+}
+
+/*
+ * Scan the rows of job_ready of a lane, in the order in which they are handed
+ * out, of some priorities, and of positions from .. upto where it is one priority.
+ */
+JobqScan *
+jobq_scan_ready(JobqCall *call, int64 lane, int16 priority, int16 down_to,
+				int64 from, int64 upto, Snapshot snapshot)
+{
+	ScanKeyData skeys[4];
+	int			n = 0;
+
+	ScanKeyInit(&skeys[n++], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(lane));
+	if (priority == down_to)
+	{
+		ScanKeyInit(&skeys[n++], 2, BTEqualStrategyNumber, F_INT2EQ, Int16GetDatum(priority));
+		if (from > PG_INT64_MIN)
+			ScanKeyInit(&skeys[n++], 3, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
+		if (upto < PG_INT64_MAX)
+			ScanKeyInit(&skeys[n++], 3, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(upto));
+	}
+	else
+	{
+		if (priority < PG_INT16_MAX)
+			ScanKeyInit(&skeys[n++], 2, BTLessEqualStrategyNumber, F_INT2LE, Int16GetDatum(priority));
+		if (down_to > PG_INT16_MIN)
+			ScanKeyInit(&skeys[n++], 2, BTGreaterEqualStrategyNumber, F_INT2GE, Int16GetDatum(down_to));
+	}
+	return begin_scan(call, JOBQ_READY, INDEX_KEY, n, skeys, snapshot);
+}
+
+/* The next row of a scan, or NULL; it is valid until the next call. */
+TupleTableSlot *
+jobq_scan_next(JobqScan *scan)
+{
+	if (!index_getnext_slot(scan->desc, ForwardScanDirection, scan->slot))
+		return NULL;
+	return scan->slot;
+}
+
+/* End a scan; it is kept for the next on the same index, without any pin. */
+void
+jobq_scan_end(JobqScan *scan)
+{
+	JobqRel    *r = scan->rel;
+
+	UnregisterSnapshot(scan->snapshot);
+	if (r->spare[scan->which] != NULL)
+	{
+		free_scan(scan);
+		return;
+	}
+	ExecClearTuple(scan->slot);
+	table_index_fetch_reset(scan->desc->xs_heapfetch);
+	r->spare[scan->which] = scan;
+}
+
+/* Would core not prune the page of a row, had the table no fillfactor?  A guess, as it is not locked. */
+static bool
+page_has_room(TupleTableSlot *slot)
+{
+	Page		page;
+
+	if (!TTS_IS_BUFFERTUPLE(slot))
+		return true;
+	page = BufferGetPage(((BufferHeapTupleTableSlot *) slot)->buffer);
+	return !PageIsFull(page) && PageGetHeapFreeSpace(page) >= BLCKSZ / 10;
+}
+
+/*
+ * The next row of a scan, read where its index entry points to, if it stands
+ * there: unlike following the chain of its versions, that does not prune the
+ * page.  Below its fillfactor every page with a new version looks full, and
+ * each visit would prune what the one before it left; so that waits until
+ * the page fills up.
+ */
+static bool
+next_in_place(JobqScan *scan)
+{
+	ItemPointer tid;
+
+	while ((tid = index_getnext_tid(scan->desc, ForwardScanDirection)) != NULL)
+	{
+		if (table_tuple_fetch_row_version(scan->rel->rel, tid, scan->snapshot, scan->slot) &&
+			page_has_room(scan->slot))
+			return true;
+		ExecClearTuple(scan->slot); /* who prunes has the only pin */
+		if (index_fetch_heap(scan->desc, scan->slot))
+			return true;
+	}
+	return false;
+}
+
+/* The one row with the given key under a snapshot, or NULL; free it with jobq_slot_free(). */
+TupleTableSlot *
+jobq_find_in(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const Datum *keys,
+			 Snapshot snapshot)
+{
+	JobqScan   *scan = jobq_scan_begin(call, table, which, nkeys, keys, snapshot);
+	TupleTableSlot *slot = NULL;
+
+	if (table == JOBQ_JOB ? next_in_place(scan) : jobq_scan_next(scan) != NULL)
+	{
+		slot = table_slot_create(scan->rel->rel, NULL);
+		ExecCopySlot(slot, scan->slot);
+		ExecMaterializeSlot(slot);	/* without a pin */
+	}
+	jobq_scan_end(scan);
+	return slot;
+}
+
+/* The latest version of the one row with the given key, or NULL. */
+TupleTableSlot *
+jobq_find(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const Datum *keys)
+{
+	return jobq_find_in(call, table, which, nkeys, keys, NULL);
+}
+
+/* The same by job id, where that is the primary key. */
+TupleTableSlot *
+jobq_find_id(JobqCall *call, JobqTable table, int64 id)
+{
+	Datum		key = Int64GetDatum(id);
+
+	return jobq_find(call, table, INDEX_KEY, 1, &key);
+}
+
+/*
+ * The row of a job id, for callers that go up the ids: where these are close
+ * together, a step in the index instead of a descent.  The row is that of a
+ * registered snapshot or, without one, as old as the walk: who then finds that
+ * it was changed, or relies on it without writing it, looks again with
+ * jobq_find_id().
+ */
+TupleTableSlot *
+jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot)
+{
+	JobqRel    *r = open_rel(call, table);
+	bool		near = r->walked != 0 && id > r->walked && id - r->walked <= WALK_STEPS;
+	TupleTableSlot *slot;
+	Datum		id_key = Int64GetDatum(id);
+
+	r->walked = id;
+	if (!near || IsolationUsesXactSnapshot())
+	{
+		end_walk(r);
+		return jobq_find_in(call, table, INDEX_KEY, 1, &id_key, snapshot);
+	}
+	if (r->walk != NULL && snapshot != NULL && r->walk->snapshot != snapshot)
+		end_walk(r);
+	if (r->walk == NULL)
+	{
+		ScanKeyData key;
+
+		ScanKeyInit(&key, 1, BTGreaterEqualStrategyNumber, F_INT8GE, id_key);
+		r->walk = begin_scan(call, table, INDEX_KEY, 1, &key, snapshot);
+		r->at_end = jobq_scan_next(r->walk) == NULL;
+	}
+	while (!r->at_end && jobq_attr_int64(r->walk->slot, 1) < id)
+		r->at_end = jobq_scan_next(r->walk) == NULL;
+	if (r->at_end || jobq_attr_int64(r->walk->slot, 1) != id)
+		return jobq_find_in(call, table, INDEX_KEY, 1, &id_key, snapshot);
+	slot = table_slot_create(r->rel, NULL);
+	ExecCopySlot(slot, r->walk->slot);
+	ExecMaterializeSlot(slot);	/* without a pin */
+	return slot;
+}
+
+/* Which table and file hold job_ready now. */
+void
+jobq_ready_origin(JobqCall *call, JobqReady *ready)
+{
+	JobqRel    *r = open_rel(call, JOBQ_READY);
+
+	ready->table = RelationGetRelid(r->rel);
+	ready->file = jobq_file_number(r->rel);
+}
+
+/* What the hand-out knows of a row of job_ready. */
+void
+jobq_ready_from_slot(JobqCall *call, TupleTableSlot *slot, JobqReady *ready)
+{
+	jobq_ready_origin(call, ready);
+	ready->lane = jobq_attr_int64(slot, READY_LANE);
+	ready->position = jobq_attr_int64(slot, READY_POSITION);
+	ready->priority = jobq_attr_int16(slot, READY_PRIORITY);
+	ready->tid = slot->tts_tid;
+	ready->count = 1;
+	ready->many = false;
+}
+
+/*
+ * The row of job_ready that the hand-out knew to be there, or NULL: the place may
+ * hold another row by now, or none, or not even exist.
+ */
+TupleTableSlot *
+jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot)
+{
+	JobqRel    *r = open_rel(call, JOBQ_READY);
+	ItemPointerData tid = ready->tid;
+	TupleTableSlot *slot;
+
+	if (ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(r->rel))
+		return NULL;
+	slot = table_slot_create(r->rel, NULL);
+	if (table_tuple_fetch_row_version(r->rel, &tid, snapshot, slot) &&
+		jobq_attr_int64(slot, READY_LANE) == ready->lane &&
+		jobq_attr_int64(slot, READY_POSITION) == ready->position &&
+		jobq_attr_int16(slot, READY_PRIORITY) == ready->priority)
+		return slot;
+	ExecDropSingleTupleTableSlot(slot);
+	return NULL;
+}
+
+/* Is another transaction, still open, about to delete this visible row? */
+bool
+jobq_being_deleted(JobqCall *call, JobqTable table, TupleTableSlot *slot)
+{
+	SnapshotData dirty;
+
+	InitDirtySnapshot(dirty);
+	return !table_tuple_satisfies_snapshot(open_rel(call, table)->rel, slot, &dirty) ||
+		TransactionIdIsValid(dirty.xmax);
+}
+
+/* Free a slot that jobq_find() returned. */
+void
+jobq_slot_free(TupleTableSlot *slot)
+{
+	if (slot != NULL)
+		ExecDropSingleTupleTableSlot(slot);
+}
+
+/* Was the row changed meanwhile, and is such a row to be passed over? */
+static bool
+passed_over(TM_Result result, bool skip)
+{
+	return skip && (result == TM_Updated || result == TM_Deleted);
+}
+
+/* Did the write succeed?  False: the row was changed meanwhile, look again. */
+static bool
+written(JobqRel *r, TM_Result result)
+{
+	switch (result)
+	{
+		case TM_Ok:
+			return true;
+		case TM_Updated:
+		case TM_Deleted:
+			if (IsolationUsesXactSnapshot())
+				ereport(ERROR,
+						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						 errmsg("could not serialize access due to concurrent update")));
+			return false;
+		case TM_BeingModified:
+		case TM_WouldBlock:
+			return false;
+		case TM_SelfModified:
+		case TM_Invisible:
+			break;
+	}
+	elog(ERROR, "unexpected result %d of a write to table \"%s\"",
+		 (int) result, RelationGetRelationName(r->rel));
+}
+
+/* Replace a row by the given values. */
+static bool
+update_row(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values, bool *nulls,
+		   bool wait, bool skip)
+{
+	JobqRel    *r = open_rel(call, table);
+	TupleTableSlot *newslot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
+	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(r->rel), values, nulls);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TM_FailureData tmfd;
+	LockTupleMode lockmode;
+	JobqUpdateIndexes update_indexes;
+	TM_Result	result;
+	bool		ok;
+
+	ExecStoreHeapTuple(tuple, newslot, true);
+	result = table_tuple_update(r->rel, &slot->tts_tid, newslot, GetCurrentCommandId(true),
+								snapshot, InvalidSnapshot, wait, &tmfd, &lockmode,
+								&update_indexes);
+	ok = !passed_over(result, skip) && written(r, result);
+	if (ok)
+		insert_index_entries(r, newslot, update_indexes);
+	UnregisterSnapshot(snapshot);
+	ExecDropSingleTupleTableSlot(newslot);
+	return ok;
+}
+
+/* Replace a row by the given values, waiting for whoever has it locked. */
+bool
+jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values, bool *nulls)
+{
+	return update_row(call, table, slot, values, nulls, true, false);
+}
+
+/* Replace a row unless somebody else has it locked, changed or deleted; never waits. */
+bool
+jobq_try_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values, bool *nulls)
+{
+	return update_row(call, table, slot, values, nulls, false, true);
+}
+
+/* Delete a row. */
+static bool
+delete_row(JobqCall *call, JobqTable table, TupleTableSlot *slot, bool wait, bool skip)
+{
+	JobqRel    *r = open_rel(call, table);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TM_FailureData tmfd;
+	TM_Result	result;
+
+	result = table_tuple_delete(r->rel, &slot->tts_tid, GetCurrentCommandId(true),
+								snapshot, InvalidSnapshot, wait, &tmfd, false);
+	UnregisterSnapshot(snapshot);
+	if (skip && result == TM_SelfModified)
+		return false;
+	return !passed_over(result, skip) && written(r, result);
+}
+
+/* Delete a row, waiting for whoever has it locked. */
+bool
+jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot)
+{
+	return delete_row(call, table, slot, true, false);
+}
+
+/*
+ * Delete a row unless somebody else has it locked, changed or deleted, or this
+ * call has deleted it before; never waits.
+ */
+bool
+jobq_try_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot)
+{
+	return delete_row(call, table, slot, false, true);
+}
+
+/* Lock a row, waiting for whoever has it; false: it changed, look again. */
+bool
+jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode)
+{
+	JobqRel    *r = open_rel(call, table);
+	TupleTableSlot *locked = table_slot_create(r->rel, NULL);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ItemPointerData tid = slot->tts_tid;
+	TM_FailureData tmfd;
+	TM_Result	result;
+
+	result = table_tuple_lock(r->rel, &tid, snapshot, locked, GetCurrentCommandId(true),
+							  mode, LockWaitBlock, 0, &tmfd);
+	UnregisterSnapshot(snapshot);
+	ExecDropSingleTupleTableSlot(locked);
+	return written(r, result);
+}
+
+/* Copy a row's values, to change some and write it back. */
+void
+jobq_values(TupleTableSlot *slot, Datum *values, bool *nulls)
+{
+	slot_getallattrs(slot);
+	memcpy(values, slot->tts_values, slot->tts_tupleDescriptor->natts * sizeof(Datum));
+	memcpy(nulls, slot->tts_isnull, slot->tts_tupleDescriptor->natts * sizeof(bool));
+}

@@ -1,0 +1,386 @@
+/*
+ * table.h
+ *	  Our tables, their rows, and the catalog's entries of them.
+ *
+ * The lowest layer: it knows how to find, lock and write a row, not what a row
+ * means.  Whatever reads or writes a table of ours does so through a JobqCall.
+ */
+#ifndef JOBQ_TABLE_H
+#define JOBQ_TABLE_H
+
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/tableam.h"
+#include "datatype/timestamp.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+#include "utils/snapshot.h"
+#include "utils/timestamp.h"
+
+#include "table/compat.h"
+
+/* ----------------
+ *		Tables and their columns, in the order of jobq--1.0.sql
+ * ----------------
+ */
+typedef enum JobqTable
+{
+	JOBQ_JOB,
+	JOBQ_DEPENDENCY,
+	JOBQ_WAITING,
+	JOBQ_STRIPE,
+	JOBQ_SCHEDULED,
+	JOBQ_READY,
+	JOBQ_LEASE,
+	JOBQ_EXPIRY,
+	JOBQ_ATTEMPT,
+	JOBQ_QUEUE,
+	JOBQ_PRIVILEGE,
+	JOBQ_HOME,
+	JOBQ_NTABLES
+} JobqTable;
+
+enum
+{
+	JOB_ID = 1,
+	JOB_PARENT,
+	JOB_SUBMITTED_AT,
+	JOB_RUN_AT,
+	JOB_EXPIRES_AT,
+	JOB_BACKOFF,
+	JOB_TIMEOUT,
+	JOB_LEASE,
+	JOB_STARTED_AT,
+	JOB_FINISHED_AT,
+	JOB_TOKEN,
+	JOB_SUBMITTED_BY,
+	JOB_MAX_ATTEMPTS,
+	JOB_MAX_LOST,
+	JOB_QUORUM,
+	JOB_DEPENDENCIES,
+	JOB_GENERATION,
+	JOB_ATTEMPT_NO,
+	JOB_FAILED,
+	JOB_LOST,
+	JOB_PRIORITY,
+	JOB_RULE,
+	JOB_OUTCOME,
+	JOB_CAUSE,
+	JOB_NOTIFY,
+	JOB_QUEUE,
+	JOB_KIND,
+	JOB_ARGS,
+	JOB_TAGS,
+	JOB_WORKER,
+	JOB_ERROR,
+	JOB_RESULT,
+	JOB_NATTS = JOB_RESULT
+};
+
+enum
+{
+	DEP_PARENT = 1,
+	DEP_CHILD,
+	DEP_REQUIRE,
+	DEP_SUFFICE,
+	DEP_NATTS = DEP_SUFFICE
+};
+
+enum
+{
+	WAITING_JOB_ID = 1,
+	WAITING_LANE,
+	WAITING_RUN_AT,
+	WAITING_EXPIRES_AT,
+	WAITING_UNDECIDED,
+	WAITING_PENDING,
+	WAITING_HITS,
+	WAITING_VIOLATED,
+	WAITING_HURT,
+	WAITING_QUORUM,
+	WAITING_ATTEMPT,
+	WAITING_FAILED,
+	WAITING_LOST,
+	WAITING_PRIORITY,
+	WAITING_RULE,
+	WAITING_STRIPES,
+	WAITING_OPEN,
+	WAITING_HELD,
+	WAITING_NATTS = WAITING_HELD
+};
+
+enum
+{
+	STRIPE_JOB_ID = 1,
+	STRIPE_NO,
+	STRIPE_SIZE,
+	STRIPE_REMAINING,
+	STRIPE_NATTS = STRIPE_REMAINING
+};
+
+enum
+{
+	SCHEDULED_RUN_AT = 1,
+	SCHEDULED_JOB_ID,
+	SCHEDULED_LANE,
+	SCHEDULED_EXPIRES_AT,
+	SCHEDULED_ATTEMPT,
+	SCHEDULED_FAILED,
+	SCHEDULED_LOST,
+	SCHEDULED_PRIORITY,
+	SCHEDULED_NATTS = SCHEDULED_PRIORITY
+};
+
+enum
+{
+	READY_LANE = 1,
+	READY_POSITION,
+	READY_JOB_ID,
+	READY_SINCE,
+	READY_EXPIRES_AT,
+	READY_ATTEMPT,
+	READY_FAILED,
+	READY_LOST,
+	READY_PRIORITY,
+	READY_NATTS = READY_PRIORITY
+};
+
+enum
+{
+	LEASE_JOB_ID = 1,
+	LEASE_TOKEN,
+	LEASE_LANE,
+	LEASE_DEADLINE,
+	LEASE_UNTIL,
+	LEASE_TIMEOUT_AT,
+	LEASE_STARTED_AT,
+	LEASE_PERIOD,
+	LEASE_HOLDER,
+	LEASE_ATTEMPT,
+	LEASE_FAILED,
+	LEASE_LOST,
+	LEASE_PRIORITY,
+	LEASE_CANCEL_REQUESTED,
+	LEASE_WORKER,
+	LEASE_CANCEL_REASON,
+	LEASE_PROGRESS,
+	LEASE_NATTS = LEASE_PROGRESS
+};
+
+enum
+{
+	EXPIRY_EXPIRES_AT = 1,
+	EXPIRY_JOB_ID,
+	EXPIRY_NATTS = EXPIRY_JOB_ID
+};
+
+enum
+{
+	ATTEMPT_JOB_ID = 1,
+	ATTEMPT_NO,
+	ATTEMPT_STARTED_AT,
+	ATTEMPT_ENDED_AT,
+	ATTEMPT_CAUSE,
+	ATTEMPT_WORKER,
+	ATTEMPT_ERROR,
+	ATTEMPT_NATTS = ATTEMPT_ERROR
+};
+
+enum
+{
+	QUEUE_NAME = 1,
+	QUEUE_LANE,
+	QUEUE_PAUSED,
+	QUEUE_MAX_ATTEMPTS,
+	QUEUE_MAX_LOST,
+	QUEUE_BACKOFF,
+	QUEUE_BACKOFF_CAP,
+	QUEUE_TIMEOUT,
+	QUEUE_LEASE,
+	QUEUE_NOTIFY,
+	QUEUE_NATTS = QUEUE_NOTIFY
+};
+
+enum
+{
+	PRIVILEGE_ROLE = 1,
+	PRIVILEGE_QUEUE,
+	PRIVILEGE_PRIVILEGE,
+	PRIVILEGE_NATTS = PRIVILEGE_PRIVILEGE
+};
+
+enum
+{
+	HOME_SYSTEM_IDENTIFIER = 1,
+	HOME_DATABASE,
+	HOME_NATTS = HOME_DATABASE
+};
+
+/* ----------------
+ *		rows.c: the only file that calls the table and index AM
+ * ----------------
+ */
+typedef struct JobqRel JobqRel;
+typedef struct JobqScan JobqScan;
+
+/* Which index of a table a scan uses; rowio.c says what they are on */
+typedef enum JobqIndex
+{
+	INDEX_KEY,
+	INDEX_SECOND
+} JobqIndex;
+
+/*
+ * One call of an entry point: the relations it has open.  jobq_open_call()
+ * makes what the calling statement wrote before visible, jobq_close_call() makes
+ * what was written here visible to what follows.
+ */
+typedef struct JobqCall
+{
+	JobqRel    *rels[JOBQ_NTABLES];
+	MemoryContext mcxt;			/* lives as long as the call */
+	TimestampTz now;			/* the wall clock when the call began */
+	bool		bulk;			/* rows are inserted many at once */
+} JobqCall;
+
+extern void jobq_open_call(JobqCall *call);
+extern void jobq_close_call(JobqCall *call);
+extern void jobq_advance(void);
+extern void jobq_open_table(JobqCall *call, JobqTable table);
+
+/* A row of job_ready, as the hand-out knows it */
+typedef struct JobqReady
+{
+	int64		lane;
+	int64		position;
+	int64		count;			/* jobs to wake waiters for */
+	Oid			table;			/* InvalidOid: there is no row, only wake */
+	JobqFileNumber file;
+	ItemPointerData tid;
+	int16		priority;
+	bool		many;			/* rows of this priority from position on */
+} JobqReady;
+
+extern ItemPointerData jobq_insert(JobqCall *call, JobqTable table, Datum *values, bool *nulls);
+extern void jobq_bulk_begin(JobqCall *call);
+extern void jobq_bulk_end(JobqCall *call);
+extern JobqScan *jobq_scan_ready(JobqCall *call, int64 lane, int16 priority, int16 down_to,
+								 int64 from, int64 upto, Snapshot snapshot);
+extern TupleTableSlot *jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot);
+extern void jobq_ready_origin(JobqCall *call, JobqReady *ready);
+extern void jobq_ready_from_slot(JobqCall *call, TupleTableSlot *slot, JobqReady *ready);
+extern bool jobq_being_deleted(JobqCall *call, JobqTable table, TupleTableSlot *slot);
+extern JobqScan *jobq_scan_begin(JobqCall *call, JobqTable table, JobqIndex which,
+								 int nkeys, const Datum *keys, Snapshot snapshot);
+extern JobqScan *jobq_scan_range(JobqCall *call, JobqTable table, JobqIndex which,
+								 TimestampTz from, TimestampTz upto, Snapshot snapshot);
+extern TupleTableSlot *jobq_scan_next(JobqScan *scan);
+extern void jobq_scan_end(JobqScan *scan);
+extern TupleTableSlot *jobq_find_in(JobqCall *call, JobqTable table, JobqIndex which,
+									int nkeys, const Datum *keys, Snapshot snapshot);
+extern TupleTableSlot *jobq_find(JobqCall *call, JobqTable table, JobqIndex which,
+								 int nkeys, const Datum *keys);
+extern TupleTableSlot *jobq_find_id(JobqCall *call, JobqTable table, int64 id);
+extern TupleTableSlot *jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot);
+extern void jobq_slot_free(TupleTableSlot *slot);
+extern bool jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot,
+						Datum *values, bool *nulls);
+extern bool jobq_try_update(JobqCall *call, JobqTable table, TupleTableSlot *slot,
+							Datum *values, bool *nulls);
+extern bool jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot);
+extern bool jobq_try_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot);
+extern bool jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot,
+					  LockTupleMode mode);
+extern void jobq_values(TupleTableSlot *slot, Datum *values, bool *nulls);
+
+/* Set a column of a row to be written. */
+static inline void
+jobq_set(Datum *values, bool *nulls, int attno, Datum value)
+{
+	values[attno - 1] = value;
+	nulls[attno - 1] = false;
+}
+
+static inline Datum
+jobq_attr(TupleTableSlot *slot, int attno, bool *isnull)
+{
+	return slot_getattr(slot, attno, isnull);
+}
+
+static inline int64
+jobq_attr_int64(TupleTableSlot *slot, int attno)
+{
+	bool		isnull;
+	Datum		d = slot_getattr(slot, attno, &isnull);
+
+	return isnull ? 0 : DatumGetInt64(d);
+}
+
+static inline int32
+jobq_attr_int32(TupleTableSlot *slot, int attno)
+{
+	bool		isnull;
+	Datum		d = slot_getattr(slot, attno, &isnull);
+
+	return isnull ? 0 : DatumGetInt32(d);
+}
+
+static inline int16
+jobq_attr_int16(TupleTableSlot *slot, int attno)
+{
+	bool		isnull;
+	Datum		d = slot_getattr(slot, attno, &isnull);
+
+	return isnull ? 0 : DatumGetInt16(d);
+}
+
+static inline bool
+jobq_attr_bool(TupleTableSlot *slot, int attno)
+{
+	bool		isnull;
+	Datum		d = slot_getattr(slot, attno, &isnull);
+
+	return isnull ? false : DatumGetBool(d);
+}
+
+static inline bool
+jobq_attr_isnull(TupleTableSlot *slot, int attno)
+{
+	return slot_attisnull(slot, attno);
+}
+
+/* A text column that is not null, as a C string. */
+static inline char *
+jobq_attr_cstring(TupleTableSlot *slot, int attno)
+{
+	bool		isnull;
+
+	return text_to_cstring(DatumGetTextPP(slot_getattr(slot, attno, &isnull)));
+}
+
+/* Is a job past its expires_at (0: it has none) without having begun? */
+static inline bool
+jobq_is_expired(JobqCall *call, TimestampTz expires_at, int32 attempt)
+{
+	return expires_at != 0 && expires_at <= call->now && attempt == 0;
+}
+
+/* ----------------
+ *		catalog.c: where our own objects are
+ * ----------------
+ */
+typedef void (*JobqResetCallback) (void);
+
+extern void jobq_catalog_init(void);
+extern void jobq_on_catalog_reset(JobqResetCallback callback);
+extern void jobq_catalog_reset(void);
+extern bool jobq_extension_exists(void);
+extern Oid	jobq_schema(void);
+extern Oid	jobq_owner(void);
+extern Oid	jobq_table_oid(JobqTable table);
+extern int64 jobq_nextval(void);
+
+#endif							/* JOBQ_TABLE_H */
