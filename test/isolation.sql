@@ -1,0 +1,37 @@
+-- What the isolation specs share, loaded into their database by test/run.
+
+-- tokens of the attempts that procedure claim began, also of those that have ended since
+CREATE TABLE claimed (kind text, token bigint);
+
+-- begin again: no jobs, no queues, and ids from 1
+CREATE PROCEDURE reset() LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE (SELECT 'TRUNCATE claimed, ' || string_agg(c.oid::regclass::text, ', ')
+			 FROM pg_depend d JOIN pg_extension e ON (d.refclassid, d.refobjid) = ('pg_extension'::regclass, e.oid)
+				 JOIN pg_class c ON (d.classid, d.objid) = ('pg_class'::regclass, c.oid)
+			 WHERE e.extname = 'jobq' AND d.deptype = 'e' AND c.relkind = 'r' AND c.relname <> 'job_home');
+	PERFORM setval('job_id_seq', 1, false);
+END $$;
+
+CREATE PROCEDURE claim(queue text, max_jobs int DEFAULT 1, lease interval DEFAULT NULL) LANGUAGE sql AS
+	$$ INSERT INTO claimed SELECT kind, token FROM job_claim(queue, 'worker', max_jobs, lease) $$;
+
+-- the job of this kind, and its token: of its first attempt if claim began that, else of the one that runs
+CREATE FUNCTION id_of(k text) RETURNS bigint LANGUAGE sql STABLE AS
+	$$ SELECT id FROM job WHERE kind = k $$;
+CREATE FUNCTION token_of(k text) RETURNS bigint LANGUAGE sql STABLE AS
+	$$ SELECT token FROM claimed WHERE kind = k UNION ALL
+	   SELECT l.token FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.kind = k LIMIT 1 $$;
+
+-- poll until a condition holds, with a limit; returns whether it does
+CREATE FUNCTION comes_true(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+	held boolean;
+BEGIN
+	FOR i IN 1 .. 6000 LOOP
+		EXECUTE 'SELECT ' || condition INTO held;
+		EXIT WHEN held;
+		PERFORM pg_sleep(0.005), pg_stat_clear_snapshot();
+	END LOOP;
+	RETURN held;
+END $$;
