@@ -25,7 +25,7 @@ EXTRA_CLEAN = $(WORKER)
 WORKER = worker/jobq-worker
 WORKER_SRC = $(sort $(wildcard worker/*.c))
 
-PG_CONFIG = pg_config
+PG_CONFIG ?= pg_config
 
 .DEFAULT_GOAL = all
 .PHONY: demo test bench soak indent
@@ -54,8 +54,14 @@ indent:
 ifneq (,$(or $(filter-out demo test bench soak indent,$(MAKECMDGOALS)),$(if $(MAKECMDGOALS),,all)))
 
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
-ifeq (,$(wildcard $(PGXS)))
-$(error No server headers for "$(PG_CONFIG)": install postgresql-server-dev-15, or set PG_CONFIG)
+ifeq (,$(PGXS))
+$(error There is no "$(PG_CONFIG)": set PG_CONFIG, or install postgresql-server-dev-N, N being the server's major version)
+endif
+# Debian's package of the client has pgxs.mk, but no headers.
+HEADER := $(shell $(PG_CONFIG) --includedir-server)/postgres.h
+ifeq (,$(and $(wildcard $(PGXS)),$(wildcard $(HEADER))))
+$(error "$(PG_CONFIG)" is of a server without headers, for there is no $(HEADER): set PG_CONFIG, \
+	or install postgresql-server-dev-$(shell $(PG_CONFIG) --version | sed 's/[^0-9]*\([0-9]*\).*/\1/'))
 endif
 override with_llvm = no
 include $(PGXS)
