@@ -116,13 +116,20 @@ beat_start(Job *job, Usec sent)
 	beat_after(job, sent);
 }
 
-/* The lease lasts this long from then on. */
+/*
+ * The lease lasts this long from then on.  One that was over when its claim
+ * answered has its heartbeat at once, which tells whether the job is ours: it
+ * must not keep its place until then.
+ */
 void
 beat_set_lease(Job *job, Usec from, Usec lease)
 {
 	job->kept_until = from + lease;
 	job->lease = lease > 3 * MIN_HEARTBEAT ? lease : 3 * MIN_HEARTBEAT;
-	beat_after(job, from);
+	if (lease > 0)
+		beat_after(job, from);
+	else
+		beat_at(job, now_usec());
 }
 
 /*

@@ -294,7 +294,7 @@ call_reply(Conn *conn, PGresult *res, void *arg)
 	}
 	claimed++;
 	work_likely = true;
-	job = job_start(res, 0, now, 0, draining);
+	job = job_start(res, 0, now, LEASE_UNKNOWN, draining);
 
 	/*
 	 * Only the server's clock tells how long the lease is; the job begins

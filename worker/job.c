@@ -188,7 +188,7 @@ job_start(const PGresult *res, int row, Usec sent, Usec lease, bool release)
 	job->key = field_copy(res, row, "key");
 	job->started = now_usec();
 	beat_start(job, sent);
-	if (lease > 0)
+	if (lease != LEASE_UNKNOWN)
 		beat_set_lease(job, sent, lease);
 	child_init(&job->child);
 	list_append(&jobs[JOB_QUEUED], job);
