@@ -38,7 +38,7 @@ CREATE TABLE @extschema@.job (
     priority      smallint NOT NULL,
     rule          smallint NOT NULL,
     outcome       smallint,
-    cause         smallint,
+    attempt_outcome smallint,
     notify        boolean NOT NULL,
     queue         text NOT NULL,
     kind          text NOT NULL,
@@ -55,15 +55,15 @@ REVOKE ALL ON @extschema@.job FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job', '');
 
 CREATE TABLE @extschema@.job_dependency (
-    parent        bigint NOT NULL,
-    child         bigint NOT NULL,
+    upstream      bigint NOT NULL,
+    downstream    bigint NOT NULL,
     require       smallint NOT NULL,
     suffice       smallint NOT NULL,
-    PRIMARY KEY (parent, child)
+    PRIMARY KEY (upstream, downstream)
 );
-CREATE INDEX job_dependency_child ON @extschema@.job_dependency (child, parent);
+CREATE INDEX job_dependency_downstream ON @extschema@.job_dependency (downstream, upstream);
 COMMENT ON TABLE @extschema@.job_dependency IS
-    'Edges. require and suffice are masks over the outcome of the parent: 1 succeeded, 2 failed, 4 skipped, 8 cancelled, 16 upstream_failed';
+    'Edges. require and suffice are masks over the outcome of upstream: 1 succeeded, 2 failed, 4 skipped, 8 cancelled, 16 upstream_failed';
 REVOKE ALL ON @extschema@.job_dependency FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_dependency', '');
 
@@ -181,7 +181,7 @@ CREATE TABLE @extschema@.job_attempt (
     attempt       int NOT NULL,
     started_at    timestamptz NOT NULL,
     ended_at      timestamptz NOT NULL,
-    cause         smallint NOT NULL,
+    outcome       smallint NOT NULL,
     worker        text,
     error         text,
     PRIMARY KEY (job_id, attempt)
@@ -220,14 +220,14 @@ REVOKE ALL ON @extschema@.job_privilege FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_privilege',
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = role::pg_catalog.oid)');
 
-CREATE TABLE @extschema@.job_home (
+CREATE TABLE @extschema@.job_active_database (
     system_identifier bigint NOT NULL,
     database      oid NOT NULL,
     PRIMARY KEY (system_identifier)
 );
-COMMENT ON TABLE @extschema@.job_home IS
+COMMENT ON TABLE @extschema@.job_active_database IS
     'The database whose background worker may act: written by the first use, not dumped, so that a restored or copied database stays still';
-REVOKE ALL ON @extschema@.job_home FROM PUBLIC;
+REVOKE ALL ON @extschema@.job_active_database FROM PUBLIC;
 
 --
 -- Submitting
@@ -463,14 +463,14 @@ END;
 COMMENT ON FUNCTION @extschema@.job_outcome_name(smallint) IS 'Internal, for the views: the name of a stored outcome';
 REVOKE ALL ON FUNCTION @extschema@.job_outcome_name(smallint) FROM PUBLIC;
 
-CREATE FUNCTION @extschema@.job_cause_name(cause smallint) RETURNS text
+CREATE FUNCTION @extschema@.job_attempt_outcome_name(outcome smallint) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
-    SELECT CASE cause WHEN 0 THEN 'succeeded' WHEN 1 THEN 'failed' WHEN 2 THEN 'timed_out' WHEN 3 THEN 'lost' WHEN 4 THEN 'released' WHEN 5 THEN 'snoozed'
+    SELECT CASE outcome WHEN 0 THEN 'succeeded' WHEN 1 THEN 'failed' WHEN 2 THEN 'timed_out' WHEN 3 THEN 'lost' WHEN 4 THEN 'released' WHEN 5 THEN 'snoozed'
         WHEN 6 THEN 'cancelled' END;
 END;
-COMMENT ON FUNCTION @extschema@.job_cause_name(smallint) IS 'Internal, for the views: the name of how an attempt ended';
-REVOKE ALL ON FUNCTION @extschema@.job_cause_name(smallint) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.job_attempt_outcome_name(smallint) IS 'Internal, for the views: the name of how an attempt ended';
+REVOKE ALL ON FUNCTION @extschema@.job_attempt_outcome_name(smallint) FROM PUBLIC;
 
 CREATE VIEW @extschema@.job_status WITH (security_barrier) AS
 SELECT j.id, j.queue, j.kind,
@@ -524,15 +524,15 @@ REVOKE ALL ON @extschema@.job_status FROM PUBLIC;
 
 -- The filter stands above the union: one that is written into its branches does not keep the caller's from being run first.
 CREATE VIEW @extschema@.job_attempts WITH (security_barrier) AS
-SELECT e.job_id, e.attempt, e.worker, e.started_at, e.ended_at, @extschema@.job_cause_name(e.cause) AS outcome, e.error
-FROM (SELECT a.job_id, a.attempt, a.worker, a.started_at, a.ended_at, a.cause, a.error, j.queue, j.submitted_by, l.holder
+SELECT e.job_id, e.attempt, e.worker, e.started_at, e.ended_at, @extschema@.job_attempt_outcome_name(e.outcome) AS outcome, e.error
+FROM (SELECT a.job_id, a.attempt, a.worker, a.started_at, a.ended_at, a.outcome, a.error, j.queue, j.submitted_by, l.holder
       FROM @extschema@.job_attempt a
           JOIN @extschema@.job j ON j.id = a.job_id
           LEFT JOIN @extschema@.job_lease l ON l.job_id = j.id
       UNION ALL
-      SELECT j.id, j.attempt, j.worker, j.started_at, j.finished_at, j.cause, j.error, j.queue, j.submitted_by, NULL::regrole
+      SELECT j.id, j.attempt, j.worker, j.started_at, j.finished_at, j.attempt_outcome, j.error, j.queue, j.submitted_by, NULL::regrole
       FROM @extschema@.job j
-      WHERE j.cause IS NOT NULL) e
+      WHERE j.attempt_outcome IS NOT NULL) e
 WHERE @extschema@.job_visible(e.queue, e.submitted_by, e.holder);
 COMMENT ON VIEW @extschema@.job_attempts IS 'One row for each attempt that ended, of the jobs that the caller may see';
 COMMENT ON COLUMN @extschema@.job_attempts.job_id IS 'Id of the job';

@@ -50,7 +50,7 @@ BEGIN;
 SELECT inputs IS NULL AS none FROM job_claim('claim');
 ROLLBACK;
 RESET jobq.max_inputs_size;
-SELECT inputs -> (SELECT min(parent)::text FROM job_dependency WHERE child = :many) AS input, job_complete(job_id, token) FROM job_claim('claim');
+SELECT inputs -> (SELECT min(upstream)::text FROM job_dependency WHERE downstream = :many) AS input, job_complete(job_id, token) FROM job_claim('claim');
 
 -- the key: the same over all attempts, new after job_retry, never another job's
 SELECT job_submit('key', queue => 'claim_key') AS k \gset

@@ -82,7 +82,7 @@ CREATE FUNCTION pg_temp.miscounted() RETURNS bigint LANGUAGE sql AS $$
              count(*) FILTER (WHERE p.outcome & d.suffice <> 0) AS hits,
              count(*) FILTER (WHERE d.require <> 0 AND p.outcome & d.require = 0) AS violated,
              count(*) FILTER (WHERE p.outcome IN (2, 8, 16)) AS hurt
-         FROM job_dependency d JOIN job p ON p.id = d.parent WHERE d.child = w.job_id) e ON true
+         FROM job_dependency d JOIN job p ON p.id = d.upstream WHERE d.downstream = w.job_id) e ON true
     WHERE w.open AND (w.undecided, w.pending, w.hits, w.violated, w.hurt) IS DISTINCT FROM (e.undecided, e.pending, e.hits, e.violated, e.hurt)
 $$;
 SELECT pg_temp.miscounted();

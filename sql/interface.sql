@@ -8,12 +8,12 @@ CREATE TEMP VIEW member AS
 -- functions and procedures
 SELECT CASE p.prokind WHEN 'p' THEN 'PROCEDURE ' ELSE 'FUNCTION ' END || p.proname || '(' || pg_get_function_arguments(p.oid) || ')' || coalesce(' RETURNS ' || pg_get_function_result(p.oid), '')
 FROM pg_proc p JOIN member m ON m.classid = 'pg_proc'::regclass AND m.objid = p.oid
-WHERE p.proname NOT IN ('job_visible', 'job_lease_until', 'job_outcome_name', 'job_cause_name')
+WHERE p.proname NOT IN ('job_visible', 'job_lease_until', 'job_outcome_name', 'job_attempt_outcome_name')
 ORDER BY p.proname COLLATE "C", pg_get_function_arguments(p.oid) COLLATE "C";
 
 -- those that write are volatile and unsafe in parallel workers; none is strict, so that NULL is refused or means the default
 SELECT p.proname, p.provolatile, p.proparallel, p.proisstrict, p.prosecdef FROM pg_proc p JOIN member m ON m.classid = 'pg_proc'::regclass AND m.objid = p.oid
-WHERE p.prokind = 'f' AND p.proname NOT IN ('job_visible', 'job_lease_until', 'job_outcome_name', 'job_cause_name')
+WHERE p.prokind = 'f' AND p.proname NOT IN ('job_visible', 'job_lease_until', 'job_outcome_name', 'job_attempt_outcome_name')
     AND (p.provolatile, p.proparallel, p.proisstrict, p.prosecdef) IS DISTINCT FROM ('v', 'u', false, false)
 ORDER BY p.proname COLLATE "C";
 
@@ -41,7 +41,7 @@ WHERE EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proown
 SELECT c.oid::regclass FROM pg_class c JOIN member m ON m.classid = 'pg_class'::regclass AND m.objid = c.oid
 WHERE EXISTS (SELECT FROM aclexplode(c.relacl) x WHERE x.grantee = 0);
 
--- a dump takes all tables but job_home, and no table can be missed when one is added
+-- a dump takes all tables but job_active_database, and no table can be missed when one is added
 SELECT c.relname FROM pg_class c JOIN member m ON m.classid = 'pg_class'::regclass AND m.objid = c.oid
 WHERE c.relkind IN ('r', 'S') AND c.oid <> ALL ((SELECT extconfig FROM pg_extension WHERE extname = 'jobq')::oid[]);
 -- what is deleted reaches a subscriber of logical replication
@@ -53,4 +53,4 @@ SELECT count(*) FROM pg_trigger t JOIN member m ON m.classid = 'pg_class'::regcl
 -- the extension cannot be moved, and an index mentions no column that the end of a job writes
 SELECT extrelocatable FROM pg_extension WHERE extname = 'jobq';
 SELECT i.indexrelid::regclass FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-WHERE i.indrelid = 'job'::regclass AND a.attname IN ('outcome', 'cause', 'started_at', 'finished_at', 'token', 'attempt', 'failed', 'lost', 'worker', 'error', 'result');
+WHERE i.indrelid = 'job'::regclass AND a.attname IN ('outcome', 'attempt_outcome', 'started_at', 'finished_at', 'token', 'attempt', 'failed', 'lost', 'worker', 'error', 'result');

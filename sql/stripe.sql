@@ -20,7 +20,7 @@ CREATE FUNCTION pg_temp.wrong() RETURNS bigint LANGUAGE sql SET enable_seqscan =
                  count(*) FILTER (WHERE p.outcome & d.suffice <> 0) AS hits,
                  count(*) FILTER (WHERE d.require <> 0 AND p.outcome & d.require = 0) AS violated,
                  count(*) FILTER (WHERE p.outcome IN (2, 8, 16)) AS hurt
-             FROM job_dependency d JOIN job p ON p.id = d.parent WHERE d.child = w.job_id) e ON true
+             FROM job_dependency d JOIN job p ON p.id = d.upstream WHERE d.downstream = w.job_id) e ON true
     WHERE w.job_id IS NULL
         OR (w.open AND (w.undecided - coalesce(s.used, 0), w.pending - coalesce(s.used, 0), w.hits, w.violated, w.hurt)
                 IS DISTINCT FROM (e.undecided, e.pending, e.hits, e.violated, e.hurt))

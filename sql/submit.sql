@@ -42,7 +42,7 @@ SELECT job_cancel(:cancelled);
 SELECT job_submit('child of cancelled', queue => 'submit', depends_on => ARRAY[:cancelled]) AS upstream \gset
 SELECT job_submit('child of upstream_failed', queue => 'submit', depends_on => ARRAY[:upstream, :waits]) AS upstream2 \gset
 SELECT kind, state, date_trunc('second', run_at) AS run_at, finished_at IS NOT NULL AS finished FROM job_status WHERE queue = 'submit' AND id > :nulls ORDER BY id;
-SELECT parent = :waits AS waits, parent = :past AS past, parent = :none AS none FROM job_dependency WHERE child = :unsorted ORDER BY parent;
+SELECT upstream = :waits AS waits, upstream = :past AS past, upstream = :none AS none FROM job_dependency WHERE downstream = :unsorted ORDER BY upstream;
 
 -- a job that expired before it was submitted is never run
 SELECT job_submit('expired', queue => 'submit_expired', expires_at => '2000-01-01') AS expired \gset
@@ -83,6 +83,6 @@ WITH RECURSIVE chain(n, id) AS (
     SELECT n + 1, job_submit('chain', queue => 'submit_chain', depends_on => ARRAY[id]) FROM chain WHERE n < 5)
 SELECT n FROM chain;
 SELECT state, count(*) FROM job_status WHERE queue = 'submit_chain' GROUP BY state ORDER BY state;
-SELECT count(*) FROM job_dependency d JOIN job j ON j.id = d.child WHERE j.queue = 'submit_chain' AND d.parent < d.child;
+SELECT count(*) FROM job_dependency d JOIN job j ON j.id = d.downstream WHERE j.queue = 'submit_chain' AND d.upstream < d.downstream;
 
 SELECT count(job_cancel(id)) > 0 AS ok FROM job_status WHERE queue LIKE 'submit%' AND finished_at IS NULL;

@@ -12,7 +12,7 @@ SELECT array_agg(id) AS ids FROM job_submit_many('[
     {"queue": "many", "kind": "c", "name": "c", "depends_on": ["a"], "trigger_rule": "all_done"},
     {"queue": "many", "kind": "free"}]') id \gset
 SELECT n, kind, state FROM unnest(:'ids'::bigint[]) WITH ORDINALITY u(id, n) JOIN job_status USING (id) ORDER BY n;
-SELECT p.kind AS parent, c.kind AS child, p.id < c.id AS ascending FROM job_dependency d JOIN job p ON p.id = d.parent JOIN job c ON c.id = d.child
+SELECT p.kind AS parent, c.kind AS child, p.id < c.id AS ascending FROM job_dependency d JOIN job p ON p.id = d.upstream JOIN job c ON c.id = d.downstream
 WHERE c.queue = 'many' ORDER BY 1, 2;
 
 -- names and ids together; a name may look like a number
@@ -21,7 +21,7 @@ SELECT array_agg(id) AS ids FROM job_submit_many(jsonb_build_array(
     jsonb_build_object('queue', 'many_more', 'kind', 'x', 'name', '1'),
     jsonb_build_object('queue', 'many_more', 'kind', 'y', 'name', '', 'depends_on', jsonb_build_array('1', :outside)),
     jsonb_build_object('queue', 'many_more', 'kind', 'z', 'depends_on', jsonb_build_array(:outside, '', '1'), 'trigger_rule', 'quorum', 'quorum', 3))) id \gset
-SELECT c.kind AS child, p.kind AS parent FROM job_dependency d JOIN job p ON p.id = d.parent JOIN job c ON c.id = d.child
+SELECT c.kind AS child, p.kind AS parent FROM job_dependency d JOIN job p ON p.id = d.upstream JOIN job c ON c.id = d.downstream
 WHERE c.queue = 'many_more' ORDER BY c.id, p.id;
 SELECT kind, state FROM job_status WHERE queue = 'many_more' ORDER BY id;
 

@@ -128,7 +128,7 @@ end_transaction(void)
 	if (suspended != NULL)
 		jobq_database_resume(suspended);
 	else if (look_again)
-		jobq_launcher_look();
+		jobq_launcher_reread();
 	suspended = NULL;
 	look_again = false;
 }
@@ -165,7 +165,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 
 		jobq_lanes_forget_database();
 		if (db != NULL)
-			jobq_database_poke(db, POKE_LOOK | POKE_SWEEP);
+			jobq_database_ask(db, ASK_CHECK | ASK_SWEEP);
 		jobq_wake_all();
 	}
 }

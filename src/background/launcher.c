@@ -165,7 +165,7 @@ worker_ended(Managed *m, JobqDatabase *db)
 	if (!dismissed)
 	{
 		m->not_before = GetCurrentTimestamp() + RESTART_DELAY;
-		jobq_launcher_look();	/* perhaps the database is gone */
+		jobq_launcher_reread(); /* perhaps the database is gone */
 	}
 }
 
@@ -174,7 +174,7 @@ static void
 ask_to_leave(JobqDatabase *db)
 {
 	if (pg_atomic_exchange_u32(&db->yield, 1) == 0)
-		jobq_database_poke(db, 0);
+		jobq_database_ask(db, 0);
 }
 
 /* Note which workers have ended, and free slots that are no longer needed. */
@@ -199,7 +199,7 @@ review_slots(void)
 		}
 		if (jobq_database_evict(db, !list_member_oid(eligible, database)) &&
 			!list_member_oid(all_databases, database))
-			jobq_beats_forget_database(database);
+			jobq_heartbeats_forget_database(database);
 	}
 	for (int i = 0; i < jobq_max_databases; i++)
 	{
@@ -215,8 +215,8 @@ static bool
 is_due(JobqDatabase *db, TimestampTz now)
 {
 	return db->state == DATABASE_UNKNOWN ||
-		pg_atomic_read_u32(&db->poke) != 0 ||
-		pg_atomic_read_u32(&db->dirty) != 0 ||
+		pg_atomic_read_u32(&db->asked) != 0 ||
+		pg_atomic_read_u32(&db->notify_wanted) != 0 ||
 		jobq_read_time(&db->wake_at) <= now ||
 		jobq_database_low(db) <= now;
 }
@@ -410,7 +410,7 @@ jobq_launcher_main(Datum arg)
 	jobq_launcher_attach();
 	MemoryContextSwitchTo(TopMemoryContext);
 	managed = palloc0(jobq_max_databases * sizeof(Managed));
-	jobq_launcher_look();
+	jobq_launcher_reread();
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	for (;;)
@@ -430,7 +430,7 @@ jobq_launcher_main(Datum arg)
 		}
 
 		full = jobq_launcher_take_full();
-		if (jobq_launcher_take_look() || full)
+		if (jobq_launcher_take_reread() || full)
 			read_databases();
 		review_slots();
 		if (full)

@@ -4,7 +4,7 @@
  *
  * It ends leases that ran out and attempts that timed out, cancels expired
  * jobs, makes scheduled jobs ready, sends the coalesced notifications, and
- * sweeps.  It acts only where job_home names its database (home.c).
+ * sweeps.  It acts only where job_active_database names its database (active.c).
  *
  * 1. A transaction that wrote a row before a floor (due.c) announces it when it
  *	  commits (announced_low).  The worker takes the announcements before its
@@ -43,7 +43,7 @@
 int			jobq_sweep_interval_ms = JOBQ_DEFAULT_SWEEP_INTERVAL_MS;
 int			jobq_notify_interval_ms = JOBQ_DEFAULT_NOTIFY_INTERVAL_MS;
 
-#define BEATS			100		/* heartbeats that one step of a sweep takes */
+#define HEARTBEATS			100 /* heartbeats that one step of a sweep takes */
 #define LOCK_TIMEOUT_MS	200		/* at most, for a round's first locked row */
 #define RETRY_FIRST		(100 * INT64CONST(1000))	/* delays of what failed */
 #define RETRY_MAX		(60 * USECS_PER_SEC)
@@ -51,17 +51,17 @@ int			jobq_notify_interval_ms = JOBQ_DEFAULT_NOTIFY_INTERVAL_MS;
 #define LOG_ERROR		2		/* failures in a row before an error is logged */
 #define LOG_CONFLICT	5		/* the same for a conflict with others */
 #define SWEEP_SHARE		20		/* a sweep may take 1/20 of the time */
-#define STALE_BEAT		(60 * USECS_PER_SEC)
+#define STALE_HEARTBEAT		(60 * USECS_PER_SEC)
 
 static JobqDatabase *database;
-static bool at_home = false;
-static TimestampTz look_at = DT_NOBEGIN;	/* look whether we are */
-static JobqFailures look_failures;
+static bool active = false;
+static TimestampTz check_at = DT_NOBEGIN;	/* look whether we are */
+static JobqFailures check_failures;
 static TimestampTz notify_at = 0;	/* no notification before */
 static JobqFailures notify_failures;
 static TimestampTz sweep_at = 0;
 static TimestampTz sweep_began = 0; /* 0: none is under way */
-static int	sweep_partition = JOBQ_BEAT_PARTITIONS; /* next to look at */
+static int	sweep_partition = JOBQ_HEARTBEAT_PARTITIONS;	/* next to look at */
 static JobqSweep sweep_lanes;
 static bool sweep_lanes_done = true;
 static bool waited = false;		/* in this round, until lock_timeout */
@@ -196,7 +196,7 @@ typedef struct Lanes
 {
 	bool		all;
 	int			n;
-	int64		lanes[JOBQ_DIRTY_LANES];
+	int64		lanes[JOBQ_NOTIFY_LANES];
 } Lanes;
 
 /* Announce a queue if it wants that done by us. */
@@ -239,14 +239,14 @@ send_notifications(void)
 	Lanes		lanes;
 	ErrorData  *error;
 
-	pg_atomic_exchange_u32(&database->dirty, 0);
-	lanes.all = pg_atomic_exchange_u32(&database->dirty_overflow, 0) != 0;
+	pg_atomic_exchange_u32(&database->notify_wanted, 0);
+	lanes.all = pg_atomic_exchange_u32(&database->notify_all, 0) != 0;
 	lanes.n = 0;
-	for (int i = 0; i < JOBQ_DIRTY_LANES; i++)
+	for (int i = 0; i < JOBQ_NOTIFY_LANES; i++)
 	{
-		if (pg_atomic_read_u64(&database->dirty_lanes[i]) != 0)
+		if (pg_atomic_read_u64(&database->notify_lanes[i]) != 0)
 			lanes.lanes[lanes.n++] =
-				(int64) pg_atomic_exchange_u64(&database->dirty_lanes[i], 0);
+				(int64) pg_atomic_exchange_u64(&database->notify_lanes[i], 0);
 	}
 	if (lanes.n == 0 && !lanes.all)
 		return;
@@ -261,8 +261,8 @@ send_notifications(void)
 		/* perhaps the notification queue is full: all of them, later */
 		notify_at += jobq_retry_delay(notify_failures.count);
 		jobq_worker_failed(&notify_failures, error, "notify of new jobs", 0);
-		pg_atomic_write_u32(&database->dirty_overflow, 1);
-		pg_atomic_write_u32(&database->dirty, 1);
+		pg_atomic_write_u32(&database->notify_all, 1);
+		pg_atomic_write_u32(&database->notify_wanted, 1);
 	}
 }
 
@@ -282,44 +282,44 @@ begin_sweep(TimestampTz now)
 	sweep_began = now;
 }
 
-typedef struct StaleBeats
+typedef struct StaleHeartbeats
 {
 	int			n;
 	int			kept;			/* belong to a lease */
-	JobqBeatRef refs[BEATS];
-} StaleBeats;
+	JobqHeartbeatRef refs[HEARTBEATS];
+} StaleHeartbeats;
 
 /* Remove those heartbeats that belong to no lease. */
 static void
-beats_work(JobqCall *call, void *arg)
+heartbeats_work(JobqCall *call, void *arg)
 {
-	StaleBeats *stale = arg;
+	StaleHeartbeats *stale = arg;
 
 	for (int i = 0; i < stale->n; i++)
 	{
-		JobqBeatRef *ref = &stale->refs[i];
+		JobqHeartbeatRef *ref = &stale->refs[i];
 		TupleTableSlot *lease = jobq_find_id(call, JOBQ_LEASE, ref->job_id);
 
 		if (lease != NULL && jobq_attr_int64(lease, LEASE_TOKEN) == ref->token)
 			stale->kept++;
 		else
-			jobq_beat_remove(ref->job_id, ref->token);
+			jobq_heartbeat_remove(ref->job_id, ref->token);
 		jobq_slot_free(lease);
 	}
 }
 
 /* Look for such heartbeats in the next partition. */
 static void
-sweep_beats(TimestampTz now)
+sweep_heartbeats(TimestampTz now)
 {
-	StaleBeats	stale = {0};
+	StaleHeartbeats stale = {0};
 
-	stale.n = jobq_beat_stale(sweep_partition, now - STALE_BEAT, stale.refs, BEATS);
-	if (stale.n > 0 && jobq_worker_run(beats_work, &stale, true) != NULL)
+	stale.n = jobq_heartbeat_stale(sweep_partition, now - STALE_HEARTBEAT, stale.refs, HEARTBEATS);
+	if (stale.n > 0 && jobq_worker_run(heartbeats_work, &stale, true) != NULL)
 		stale.kept = stale.n;	/* the next sweep will see */
 
 	/* stay with this one if there are more, and something to gain */
-	if (stale.n < BEATS || stale.kept > 0)
+	if (stale.n < HEARTBEATS || stale.kept > 0)
 		sweep_partition++;
 }
 
@@ -341,9 +341,9 @@ do_sweep(TimestampTz now)
 		begin_sweep(now);
 		return true;
 	}
-	if (sweep_partition < JOBQ_BEAT_PARTITIONS)
+	if (sweep_partition < JOBQ_HEARTBEAT_PARTITIONS)
 	{
-		sweep_beats(now);
+		sweep_heartbeats(now);
 		return true;
 	}
 	if (!sweep_lanes_done)
@@ -367,14 +367,14 @@ do_sweep(TimestampTz now)
 
 /* Read whether this is the home. */
 static void
-home_work(JobqCall *call, void *arg)
+active_work(JobqCall *call, void *arg)
 {
-	at_home = jobq_is_home(call);
+	active = jobq_is_active(call);
 }
 
 /* Look whether there is an extension, and whether this is its home. */
 static void
-look_around(void)
+check_database(void)
 {
 	ErrorData  *error;
 	bool		exists;
@@ -386,11 +386,11 @@ look_around(void)
 	MemoryContextSwitchTo(round_context);
 	if (!exists)
 	{
-		at_home = false;
-		jobq_beats_forget_database(MyDatabaseId);
+		active = false;
+		jobq_heartbeats_forget_database(MyDatabaseId);
 		if (jobq_worker_detach(database, LEAVE_NO_EXTENSION, DT_NOEND))
 			proc_exit(0);
-		return;					/* poked meanwhile, so look again */
+		return;					/* asked meanwhile, so look again */
 	}
 	SpinLockAcquire(&database->mutex);
 	probe = database->state == DATABASE_UNKNOWN;
@@ -399,28 +399,28 @@ look_around(void)
 	if (probe)
 		jobq_launcher_wake();	/* it may start the next */
 
-	error = jobq_worker_run(home_work, NULL, true);
+	error = jobq_worker_run(active_work, NULL, true);
 	if (error == NULL)
-		look_failures.count = 0;
+		check_failures.count = 0;
 
-	/* elsewhere than at home only a poke wakes us; one could be missed */
-	look_at = at_home && error == NULL ? DT_NOEND : GetCurrentTimestamp() +
-		(error ? jobq_retry_delay(look_failures.count) : jobq_sweep_interval_ms * INT64CONST(1000));
+	/* elsewhere than at home only a asked wakes us; one could be missed */
+	check_at = active && error == NULL ? DT_NOEND : GetCurrentTimestamp() +
+		(error ? jobq_retry_delay(check_failures.count) : jobq_sweep_interval_ms * INT64CONST(1000));
 	if (error != NULL)
-		jobq_worker_failed(&look_failures, error, "read where it may act", 0);
+		jobq_worker_failed(&check_failures, error, "read where it may act", 0);
 }
 
 /* Take what was announced. */
 static void
 take_announcements(void)
 {
-	uint32		poke = pg_atomic_exchange_u32(&database->poke, 0);
+	uint32		asked = pg_atomic_exchange_u32(&database->asked, 0);
 
-	if ((poke & POKE_LOOK) || (look_at != DT_NOEND && look_at <= GetCurrentTimestamp()))
-		look_around();
-	if (poke & POKE_SWEEP)
+	if ((asked & ASK_CHECK) || (check_at != DT_NOEND && check_at <= GetCurrentTimestamp()))
+		check_database();
+	if (asked & ASK_SWEEP)
 		sweep_at = 0;
-	for (int k = 0; k < DEADLINE_KINDS && at_home; k++)
+	for (int k = 0; k < DEADLINE_KINDS && active; k++)
 	{
 		TimestampTz low;
 
@@ -438,10 +438,10 @@ do_round(void)
 	TimestampTz now = GetCurrentTimestamp();
 	bool		more = false;
 
-	if (!at_home)
+	if (!active)
 		return false;
 	waited = false;
-	if (pg_atomic_read_u32(&database->dirty) != 0 && now >= notify_at)
+	if (pg_atomic_read_u32(&database->notify_wanted) != 0 && now >= notify_at)
 		send_notifications();
 	more |= jobq_due_round(now);
 	more |= do_sweep(now);
@@ -452,14 +452,14 @@ do_round(void)
 static TimestampTz
 next_wake(void)
 {
-	TimestampTz at = look_at;
+	TimestampTz at = check_at;
 
-	if (!at_home)
+	if (!active)
 		return at;
 	at = Min(at, jobq_due_next());
 	if (sweep_began == 0)
 		at = Min(at, sweep_at);
-	if (pg_atomic_read_u32(&database->dirty) != 0)
+	if (pg_atomic_read_u32(&database->notify_wanted) != 0)
 		at = Min(at, notify_at);
 	return Max(at, DT_NOBEGIN + 1);
 }
@@ -468,12 +468,12 @@ next_wake(void)
 static bool
 announced_before(TimestampTz at)
 {
-	if (pg_atomic_read_u32(&database->poke) != 0 || jobq_worker_must_leave())
+	if (pg_atomic_read_u32(&database->asked) != 0 || jobq_worker_must_leave())
 		return true;
-	if (!at_home)
+	if (!active)
 		return false;
 	return jobq_database_low(database) < at ||
-		(pg_atomic_read_u32(&database->dirty) != 0 && notify_at < at);
+		(pg_atomic_read_u32(&database->notify_wanted) != 0 && notify_at < at);
 }
 
 /* Sleep until there is something to do. */

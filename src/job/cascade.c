@@ -46,16 +46,16 @@
 
 #define BULK_CHILDREN	64		/* from so many on */
 
-typedef struct WorkItem
+typedef struct CascadeItem
 {
 	int64		id;				/* hash key */
 	pairingheap_node node;
 	int			argument;		/* -1: none */
 	bool		reopened;		/* a parent was opened again */
 	JobqCounters delta;
-} WorkItem;
+} CascadeItem;
 
-struct JobqWork
+struct JobqCascade
 {
 	JobqCall   *call;
 	HTAB	   *items;
@@ -66,54 +66,54 @@ struct JobqWork
 static int
 compare_items(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 {
-	int64		ida = pairingheap_const_container(WorkItem, node, a)->id;
-	int64		idb = pairingheap_const_container(WorkItem, node, b)->id;
+	int64		ida = pairingheap_const_container(CascadeItem, node, a)->id;
+	int64		idb = pairingheap_const_container(CascadeItem, node, b)->id;
 
 	return ida < idb ? 1 : ida > idb ? -1 : 0;
 }
 
 /* An empty list. */
-JobqWork *
-jobq_work_create(JobqCall *call)
+JobqCascade *
+jobq_cascade_create(JobqCall *call)
 {
-	JobqWork   *work = palloc(sizeof(JobqWork));
-	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(WorkItem),
+	JobqCascade   *cascade = palloc(sizeof(JobqCascade));
+	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(CascadeItem),
 	.hcxt = CurrentMemoryContext};
 
-	work->call = call;
-	work->items = hash_create("jobq work list", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	work->heap = pairingheap_allocate(compare_items, NULL);
-	return work;
+	cascade->call = call;
+	cascade->items = hash_create("jobq cascade list", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	cascade->heap = pairingheap_allocate(compare_items, NULL);
+	return cascade;
 }
 
 /* The call that a list belongs to. */
 JobqCall *
-jobq_work_call(JobqWork *work)
+jobq_cascade_call(JobqCascade *cascade)
 {
-	return work->call;
+	return cascade->call;
 }
 
 /* The item of an id, made where there is none. */
-static WorkItem *
-work_item(JobqWork *work, int64 id)
+static CascadeItem *
+cascade_item(JobqCascade *cascade, int64 id)
 {
 	bool		found;
-	WorkItem   *item = hash_search(work->items, &id, HASH_ENTER, &found);
+	CascadeItem   *item = hash_search(cascade->items, &id, HASH_ENTER, &found);
 
 	if (!found)
 	{
-		memset((char *) item + sizeof(int64), 0, sizeof(WorkItem) - sizeof(int64));
+		memset((char *) item + sizeof(int64), 0, sizeof(CascadeItem) - sizeof(int64));
 		item->argument = -1;
-		pairingheap_add(work->heap, &item->node);
+		pairingheap_add(cascade->heap, &item->node);
 	}
 	return item;
 }
 
 /* Add an argument of the call; false: its id was there already. */
 bool
-jobq_work_add_argument(JobqWork *work, int64 id, int argument)
+jobq_cascade_add_argument(JobqCascade *cascade, int64 id, int argument)
 {
-	WorkItem   *item = work_item(work, id);
+	CascadeItem   *item = cascade_item(cascade, id);
 
 	if (item->argument >= 0)
 		return false;
@@ -123,15 +123,15 @@ jobq_work_add_argument(JobqWork *work, int64 id, int argument)
 
 /* Add the children of a job that got (n = 1) or lost (n = -1) an outcome. */
 static void
-add_children(JobqWork *work, int64 id, int outcome, int n)
+add_downstream(JobqCascade *cascade, int64 id, int outcome, int n)
 {
 	Datum		key = Int64GetDatum(id);
-	JobqScan   *scan = jobq_scan_begin(work->call, JOBQ_DEPENDENCY, INDEX_KEY, 1, &key, NULL);
+	JobqScan   *scan = jobq_scan_begin(cascade->call, JOBQ_DEPENDENCY, INDEX_KEY, 1, &key, NULL);
 	TupleTableSlot *slot;
 
 	while ((slot = jobq_scan_next(scan)) != NULL)
 	{
-		WorkItem   *item = work_item(work, jobq_attr_int64(slot, DEP_CHILD));
+		CascadeItem   *item = cascade_item(cascade, jobq_attr_int64(slot, DEP_DOWNSTREAM));
 
 		jobq_count_edge(&item->delta, jobq_attr_int16(slot, DEP_REQUIRE),
 						jobq_attr_int16(slot, DEP_SUFFICE), outcome, n);
@@ -142,16 +142,16 @@ add_children(JobqWork *work, int64 id, int outcome, int n)
 
 /* A job was decided: its row in job is updated, now its children are due. */
 void
-jobq_work_decided(JobqWork *work, int64 id, int outcome)
+jobq_cascade_decided(JobqCascade *cascade, int64 id, int outcome)
 {
-	add_children(work, id, outcome, 1);
+	add_downstream(cascade, id, outcome, 1);
 }
 
 /* A job that had this outcome was opened again. */
 void
-jobq_work_reopened(JobqWork *work, int64 id, int outcome)
+jobq_cascade_reopened(JobqCascade *cascade, int64 id, int outcome)
 {
-	add_children(work, id, outcome, -1);
+	add_downstream(cascade, id, outcome, -1);
 }
 
 /* The counters of a row of job_waiting. */
@@ -167,13 +167,13 @@ jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c)
 
 /* Apply a delta to a waiting child; false: its row changed, look again. */
 static bool
-apply_delta(JobqWork *work, TupleTableSlot *slot, const JobqCounters *delta)
+apply_delta(JobqCascade *cascade, TupleTableSlot *slot, const JobqCounters *delta)
 {
-	JobqCall   *call = work->call;
+	JobqCall   *call = cascade->call;
 	JobqRule	rule = jobq_attr_int16(slot, WAITING_RULE);
 	bool		held = jobq_attr_bool(slot, WAITING_HELD);
 	JobqCounters c;
-	JobqCarry	carry;
+	JobqPrefix	prefix;
 	JobqVerdict verdict;
 
 	jobq_read_counters(slot, &c);
@@ -199,14 +199,14 @@ apply_delta(JobqWork *work, TupleTableSlot *slot, const JobqCounters *delta)
 
 	if (!jobq_delete(call, JOBQ_WAITING, slot))
 		return false;
-	jobq_carry_from_slot(JOBQ_WAITING, slot, &carry);
+	jobq_read_prefix(JOBQ_WAITING, slot, &prefix);
 	if (verdict == VERDICT_READY)
-		jobq_place(call, &carry, 0);
+		jobq_place(call, &prefix, 0);
 	else
 	{
-		JobqDecision decision = {.outcome = jobq_verdict_outcome(verdict),.cause = -1};
+		JobqDecision decision = {.outcome = jobq_verdict_outcome(verdict),.attempt_outcome = -1};
 
-		jobq_decide(work, &carry, &decision);
+		jobq_decide(cascade, &prefix, &decision);
 	}
 	return true;
 }
@@ -216,7 +216,7 @@ apply_delta(JobqWork *work, TupleTableSlot *slot, const JobqCounters *delta)
  * the end of the transaction unless its outcome is one of settled.
  */
 int
-jobq_parent_outcome(JobqCall *call, int64 id, int settled)
+jobq_upstream_outcome(JobqCall *call, int64 id, int settled)
 {
 	for (;;)
 	{
@@ -253,7 +253,7 @@ jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
 		int			outcome;
 
 		jobq_count_undecided(c, require);
-		outcome = jobq_parent_outcome(call, jobq_attr_int64(slot, DEP_PARENT), settled);
+		outcome = jobq_upstream_outcome(call, jobq_attr_int64(slot, DEP_UPSTREAM), settled);
 		if (outcome != 0)
 			jobq_count_edge(c, require, jobq_attr_int16(slot, DEP_SUFFICE), outcome, 1);
 	}
@@ -265,15 +265,15 @@ jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
  * decided without running because of it.  False: it changed, look again.
  */
 static bool
-reopen_child(JobqWork *work, TupleTableSlot *job)
+reopen_downstream(JobqCascade *cascade, TupleTableSlot *job)
 {
-	JobqCall   *call = work->call;
+	JobqCall   *call = cascade->call;
 	int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
 	JobqRule	rule = jobq_attr_int16(job, JOB_RULE);
 	int			quorum = jobq_attr_int32(job, JOB_QUORUM);
 	JobqCounters c;
 	JobqVerdict verdict;
-	JobqCarry	carry;
+	JobqPrefix	prefix;
 
 	if (outcome != OUTCOME_SKIPPED && outcome != OUTCOME_UPSTREAM_FAILED)
 		return true;
@@ -284,14 +284,14 @@ reopen_child(JobqWork *work, TupleTableSlot *job)
 	verdict = jobq_verdict(rule, quorum, &c);
 	if (verdict != VERDICT_WAIT && verdict != VERDICT_READY)
 		return true;
-	if (!jobq_reopen(call, job, true, &carry))
+	if (!jobq_reopen(call, job, true, &prefix))
 		return false;
 	if (verdict == VERDICT_READY)
-		jobq_place(call, &carry, 0);
+		jobq_place(call, &prefix, 0);
 	else
-		jobq_place_waiting(call, &carry, &c, rule, quorum, 0, true, false);
+		jobq_place_waiting(call, &prefix, &c, rule, quorum, 0, true, false);
 	jobq_advance();				/* its children must see it undecided */
-	jobq_work_reopened(work, carry.job_id, outcome);
+	jobq_cascade_reopened(cascade, prefix.job_id, outcome);
 	return true;
 }
 
@@ -302,7 +302,7 @@ reopen_child(JobqWork *work, TupleTableSlot *job)
  * again while we look.
  */
 static void
-handle_child(JobqWork *work, WorkItem *item)
+handle_downstream(JobqCascade *cascade, CascadeItem *item)
 {
 	JobqCounters delta = item->delta;
 	bool		plain = !item->reopened && delta.violated == 0;
@@ -312,31 +312,31 @@ handle_child(JobqWork *work, WorkItem *item)
 
 	while (!done)
 	{
-		TupleTableSlot *slot = walk ? jobq_walk_id(work->call, JOBQ_WAITING, item->id, NULL) :
-		jobq_find_id(work->call, JOBQ_WAITING, item->id);
+		TupleTableSlot *slot = walk ? jobq_walk_id(cascade->call, JOBQ_WAITING, item->id, NULL) :
+		jobq_find_id(cascade->call, JOBQ_WAITING, item->id);
 
 		if (slot != NULL && !jobq_attr_bool(slot, WAITING_OPEN))
 			done = !walk;		/* a walk may be older than the lock on its
 								 * parent */
 		else if (slot != NULL && !credited && plain && jobq_attr_int16(slot, WAITING_STRIPES) > 0)
 		{
-			credited = jobq_stripe_use(work->call, slot, &delta);
+			credited = jobq_stripe_use(cascade->call, slot, &delta);
 			done = credited && delta.undecided == 0 && delta.hurt == 0;
 		}
 		else if (slot != NULL)
-			done = (credited || !jobq_unstripe(work->call, slot)) && apply_delta(work, slot, &delta);
+			done = (credited || !jobq_unstripe(cascade->call, slot)) && apply_delta(cascade, slot, &delta);
 		else if (item->reopened)
 		{
 			Datum		key = Int64GetDatum(item->id);
 			Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-			slot = jobq_find_in(work->call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
+			slot = jobq_find_in(cascade->call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
 			if (slot != NULL && !jobq_attr_isnull(slot, JOB_OUTCOME))
-				done = reopen_child(work, slot);
+				done = reopen_downstream(cascade, slot);
 			else
 			{
 				jobq_slot_free(slot);
-				slot = jobq_find_in(work->call, JOBQ_WAITING, INDEX_KEY, 1, &key, snapshot);
+				slot = jobq_find_in(cascade->call, JOBQ_WAITING, INDEX_KEY, 1, &key, snapshot);
 				done = slot == NULL;
 			}
 			UnregisterSnapshot(snapshot);
@@ -353,25 +353,25 @@ handle_child(JobqWork *work, WorkItem *item)
  * inserted many at once, which none of this reads again.
  */
 void
-jobq_work_run(JobqWork *work, JobqArgumentHandler handler, void *arg)
+jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg)
 {
 	int			children = 0;
 
-	while (!pairingheap_is_empty(work->heap))
+	while (!pairingheap_is_empty(cascade->heap))
 	{
-		pairingheap_node *node = pairingheap_remove_first(work->heap);
-		WorkItem   *item = pairingheap_container(WorkItem, node, node);
+		pairingheap_node *node = pairingheap_remove_first(cascade->heap);
+		CascadeItem   *item = pairingheap_container(CascadeItem, node, node);
 
 		CHECK_FOR_INTERRUPTS();
 		if (item->delta.undecided != 0)
 		{
 			if (++children == BULK_CHILDREN)
-				jobq_bulk_begin(work->call);
-			handle_child(work, item);
+				jobq_bulk_begin(cascade->call);
+			handle_downstream(cascade, item);
 		}
 		if (item->argument >= 0)
-			handler(work, item->id, item->argument, arg);
-		hash_search(work->items, &item->id, HASH_REMOVE, NULL);
+			handler(cascade, item->id, item->argument, arg);
+		hash_search(cascade->items, &item->id, HASH_REMOVE, NULL);
 	}
-	jobq_bulk_end(work->call);
+	jobq_bulk_end(cascade->call);
 }

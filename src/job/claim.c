@@ -135,7 +135,7 @@ read_inputs(JobqCall *call, int64 id)
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	while (fits && (edge = jobq_scan_next(scan)) != NULL)
 	{
-		int64		parent = jobq_attr_int64(edge, DEP_PARENT);
+		int64		parent = jobq_attr_int64(edge, DEP_UPSTREAM);
 		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, parent);
 		bool		isnull;
 
@@ -190,7 +190,7 @@ job_key(TupleTableSlot *job)
 
 /* Insert the lease of a job and fill in what its worker gets. */
 static void
-lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTableSlot *job,
+lease_job(Claim *claim, const JobqQueue *queue, const JobqPrefix *prefix, TupleTableSlot *job,
 		  JobqAssignment *a)
 {
 	JobqCall   *call = claim->call;
@@ -207,12 +207,12 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTab
 	if (period < 0)
 		period = jobq_attr_isnull(job, JOB_LEASE) ? queue->lease : jobq_attr_int64(job, JOB_LEASE);
 
-	a->job_id = carry->job_id;
+	a->job_id = prefix->job_id;
 	a->token = new_token();
-	a->attempt = carry->attempt + 1;
+	a->attempt = prefix->attempt + 1;
 	a->kind = DatumGetTextPCopy(jobq_attr(job, JOB_KIND, &isnull));
 	a->args = DatumGetJsonbPCopy(jobq_attr(job, JOB_ARGS, &isnull));
-	a->inputs = jobq_attr_int32(job, JOB_DEPENDENCIES) > 0 ? read_inputs(call, carry->job_id) :
+	a->inputs = jobq_attr_int32(job, JOB_DEPENDENCIES) > 0 ? read_inputs(call, prefix->job_id) :
 		claim->no_inputs;
 	a->key = job_key(job);
 
@@ -224,9 +224,9 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTab
 	deadline = jobq_lease_deadline(a->lease_until, timeout_at);
 
 	memset(nulls, true, sizeof(nulls));
-	jobq_set(values, nulls, LEASE_JOB_ID, Int64GetDatum(carry->job_id));
+	jobq_set(values, nulls, LEASE_JOB_ID, Int64GetDatum(prefix->job_id));
 	jobq_set(values, nulls, LEASE_TOKEN, Int64GetDatum(a->token));
-	jobq_set(values, nulls, LEASE_LANE, Int64GetDatum(carry->lane));
+	jobq_set(values, nulls, LEASE_LANE, Int64GetDatum(prefix->lane));
 	jobq_set(values, nulls, LEASE_DEADLINE, TimestampTzGetDatum(deadline));
 	jobq_set(values, nulls, LEASE_UNTIL, TimestampTzGetDatum(a->lease_until));
 	if (timeout_at != 0)
@@ -235,9 +235,9 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqCarry *carry, TupleTab
 	jobq_set(values, nulls, LEASE_PERIOD, Int64GetDatum(period));
 	jobq_set(values, nulls, LEASE_HOLDER, ObjectIdGetDatum(GetUserId()));
 	jobq_set(values, nulls, LEASE_ATTEMPT, Int32GetDatum(a->attempt));
-	jobq_set(values, nulls, LEASE_FAILED, Int32GetDatum(carry->failed));
-	jobq_set(values, nulls, LEASE_LOST, Int32GetDatum(carry->lost));
-	jobq_set(values, nulls, LEASE_PRIORITY, Int16GetDatum(carry->priority));
+	jobq_set(values, nulls, LEASE_FAILED, Int32GetDatum(prefix->failed));
+	jobq_set(values, nulls, LEASE_LOST, Int32GetDatum(prefix->lost));
+	jobq_set(values, nulls, LEASE_PRIORITY, Int16GetDatum(prefix->priority));
 	jobq_set(values, nulls, LEASE_CANCEL_REQUESTED, BoolGetDatum(false));
 	if (claim->worker != NULL)
 		jobq_set(values, nulls, LEASE_WORKER, PointerGetDatum(claim->worker));
@@ -257,23 +257,23 @@ static bool
 assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, Snapshot snapshot,
 	   JobqAssignment *a)
 {
-	JobqCarry	carry;
+	JobqPrefix	prefix;
 	TupleTableSlot *job;
 
-	jobq_carry_from_slot(JOBQ_READY, row, &carry);
-	job = snapshot ? jobq_walk_id(claim->call, JOBQ_JOB, carry.job_id, snapshot) :
-		jobq_find_id(claim->call, JOBQ_JOB, carry.job_id);
+	jobq_read_prefix(JOBQ_READY, row, &prefix);
+	job = snapshot ? jobq_walk_id(claim->call, JOBQ_JOB, prefix.job_id, snapshot) :
+		jobq_find_id(claim->call, JOBQ_JOB, prefix.job_id);
 	if (job == NULL || !jobq_attr_isnull(job, JOB_OUTCOME))
 	{
 		ereport(WARNING,
 				(errmsg(job == NULL ? "job %lld is ready but has no row in table \"job\"" :
 						"job %lld is ready but has an outcome in table \"job\"",
-						(long long) carry.job_id),
+						(long long) prefix.job_id),
 				 errdetail("Rows were changed by hand; the one in \"job_ready\" is removed now.")));
 		jobq_slot_free(job);
 		return false;
 	}
-	lease_job(claim, queue, &carry, job, a);
+	lease_job(claim, queue, &prefix, job, a);
 	jobq_slot_free(job);
 	return true;
 }

@@ -58,7 +58,7 @@ child_held_by_caller(JobqCall *call, int64 id)
 	bool		held = false;
 
 	while (!held && (edge = jobq_scan_next(scan)) != NULL)
-		held = held_by_caller(call, jobq_attr_int64(edge, DEP_CHILD));
+		held = held_by_caller(call, jobq_attr_int64(edge, DEP_DOWNSTREAM));
 	jobq_scan_end(scan);
 	return held;
 }
@@ -165,18 +165,18 @@ unstripe(JobqCall *call, JobqTable table, TupleTableSlot *state)
 
 /* Decide a job as cancelled without a deciding attempt. */
 static void
-decide_cancelled(JobqWork *work, const JobqCarry *carry, const char *error)
+decide_cancelled(JobqCascade *cascade, const JobqPrefix *prefix, const char *error)
 {
-	JobqDecision decision = {.outcome = OUTCOME_CANCELLED,.cause = -1,.error = error};
+	JobqDecision decision = {.outcome = OUTCOME_CANCELLED,.attempt_outcome = -1,.error = error};
 
-	jobq_decide(work, carry, &decision);
+	jobq_decide(cascade, prefix, &decision);
 }
 
 /* The same for one that has expired. */
 static void
-decide_expired(JobqWork *work, const JobqCarry *carry)
+decide_expired(JobqCascade *cascade, const JobqPrefix *prefix)
 {
-	decide_cancelled(work, carry, "expired before it was started");
+	decide_cancelled(cascade, prefix, "expired before it was started");
 }
 
 /* Ask the worker of a running job to end it; false: the row changed, look again. */
@@ -225,13 +225,13 @@ jobq_job_cancel(PG_FUNCTION_ARGS)
 			done = changed = request_cancel(&call, state, PG_GETARG_DATUM(1), !PG_ARGISNULL(1));
 		else if (!unstripe(&call, table, state) && jobq_displace(&call, table, state, true))
 		{
-			JobqWork   *work = jobq_work_create(&call);
-			JobqCarry	carry;
+			JobqCascade   *cascade = jobq_cascade_create(&call);
+			JobqPrefix	prefix;
 
-			jobq_carry_from_slot(table, state, &carry);
-			decide_cancelled(work, &carry,
+			jobq_read_prefix(table, state, &prefix);
+			decide_cancelled(cascade, &prefix,
 							 PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
-			jobq_work_run(work, NULL, NULL);
+			jobq_cascade_run(cascade, NULL, NULL);
 			done = changed = true;
 		}
 		jobq_slot_free(state);
@@ -243,27 +243,27 @@ jobq_job_cancel(PG_FUNCTION_ARGS)
 
 /*
  * Take back how a job ended: clear its row, and move its deciding attempt to
- * the history.  *carry is what it starts again with; if not expires, its
+ * the history.  *prefix is what it starts again with; if not expires, its
  * expires_at does not apply any more.  False: look again.
  */
 bool
-jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqCarry *carry)
+jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix)
 {
-	static const int cleared[] = {JOB_OUTCOME, JOB_CAUSE, JOB_FINISHED_AT, JOB_STARTED_AT,
+	static const int cleared[] = {JOB_OUTCOME, JOB_ATTEMPT_OUTCOME, JOB_FINISHED_AT, JOB_STARTED_AT,
 	JOB_TOKEN, JOB_WORKER, JOB_ERROR, JOB_RESULT, JOB_ATTEMPT_NO, JOB_FAILED, JOB_LOST};
 	Datum		values[JOB_NATTS];
 	bool		nulls[JOB_NATTS];
 	Datum		attempt[ATTEMPT_NATTS] = {0};
 	bool		attempt_nulls[ATTEMPT_NATTS];
 
-	memset(carry, 0, sizeof(JobqCarry));
-	carry->job_id = jobq_attr_int64(job, JOB_ID);
-	carry->lane = jobq_lane(jobq_attr_cstring(job, JOB_QUEUE));
-	carry->run_at = jobq_attr_int64(job, JOB_RUN_AT);
-	carry->attempt = jobq_attr_int32(job, JOB_ATTEMPT_NO);
-	if (carry->attempt == 0 && expires)
-		carry->expires_at = jobq_attr_int64(job, JOB_EXPIRES_AT);
-	carry->priority = jobq_attr_int16(job, JOB_PRIORITY);
+	memset(prefix, 0, sizeof(JobqPrefix));
+	prefix->job_id = jobq_attr_int64(job, JOB_ID);
+	prefix->lane = jobq_lane(jobq_attr_cstring(job, JOB_QUEUE));
+	prefix->run_at = jobq_attr_int64(job, JOB_RUN_AT);
+	prefix->attempt = jobq_attr_int32(job, JOB_ATTEMPT_NO);
+	if (prefix->attempt == 0 && expires)
+		prefix->expires_at = jobq_attr_int64(job, JOB_EXPIRES_AT);
+	prefix->priority = jobq_attr_int16(job, JOB_PRIORITY);
 
 	jobq_values(job, values, nulls);
 	jobq_set(values, nulls, JOB_GENERATION,
@@ -274,10 +274,10 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqCarry *carry)
 		nulls[JOB_EXPIRES_AT - 1] = true;
 	if (!jobq_update(call, JOBQ_JOB, job, values, nulls))
 		return false;
-	if (carry->expires_at != 0)
-		jobq_note_expiry(call, carry->job_id, carry->expires_at);
+	if (prefix->expires_at != 0)
+		jobq_note_expiry(call, prefix->job_id, prefix->expires_at);
 
-	if (jobq_attr_isnull(job, JOB_CAUSE))
+	if (jobq_attr_isnull(job, JOB_ATTEMPT_OUTCOME))
 		return true;
 	memset(attempt_nulls, true, sizeof(attempt_nulls));
 	jobq_values(job, values, nulls);
@@ -285,7 +285,7 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqCarry *carry)
 	jobq_set(attempt, attempt_nulls, ATTEMPT_NO, values[JOB_ATTEMPT_NO - 1]);
 	jobq_set(attempt, attempt_nulls, ATTEMPT_STARTED_AT, values[JOB_STARTED_AT - 1]);
 	jobq_set(attempt, attempt_nulls, ATTEMPT_ENDED_AT, values[JOB_FINISHED_AT - 1]);
-	jobq_set(attempt, attempt_nulls, ATTEMPT_CAUSE, values[JOB_CAUSE - 1]);
+	jobq_set(attempt, attempt_nulls, ATTEMPT_OUTCOME, values[JOB_ATTEMPT_OUTCOME - 1]);
 	if (!nulls[JOB_WORKER - 1])
 		jobq_set(attempt, attempt_nulls, ATTEMPT_WORKER, values[JOB_WORKER - 1]);
 	if (!nulls[JOB_ERROR - 1])
@@ -304,8 +304,8 @@ retry(JobqCall *call, TupleTableSlot *job, int outcome)
 	int			quorum = jobq_attr_int32(job, JOB_QUORUM);
 	JobqCounters counters;
 	JobqVerdict verdict = VERDICT_READY;
-	JobqCarry	carry;
-	JobqWork   *work;
+	JobqPrefix	prefix;
+	JobqCascade   *cascade;
 
 	/* one that never ran may have dependencies left */
 	if (jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0 && jobq_attr_int32(job, JOB_DEPENDENCIES) > 0)
@@ -316,20 +316,20 @@ retry(JobqCall *call, TupleTableSlot *job, int outcome)
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
 		error_state(id, "retry", jobq_outcome_name(outcome),
 					"Its dependencies can no longer be met; retry those that failed first.");
-	if (!jobq_reopen(call, job, false, &carry))
+	if (!jobq_reopen(call, job, false, &prefix))
 		return false;
 	if (verdict == VERDICT_READY)
 	{
-		if (carry.attempt > 0)
-			carry.run_at = 0;	/* now */
-		jobq_place(call, &carry, 0);
+		if (prefix.attempt > 0)
+			prefix.run_at = 0;	/* now */
+		jobq_place(call, &prefix, 0);
 	}
 	else
-		jobq_place_waiting(call, &carry, &counters, rule, quorum, 0, true, false);
+		jobq_place_waiting(call, &prefix, &counters, rule, quorum, 0, true, false);
 	jobq_advance();				/* its children must see it undecided */
-	work = jobq_work_create(call);
-	jobq_work_reopened(work, id, outcome);
-	jobq_work_run(work, NULL, NULL);
+	cascade = jobq_cascade_create(call);
+	jobq_cascade_reopened(cascade, id, outcome);
+	jobq_cascade_run(cascade, NULL, NULL);
 	return true;
 }
 
@@ -382,14 +382,14 @@ static bool
 hold(JobqCall *call, TupleTableSlot *job, JobqTable table, TupleTableSlot *state)
 {
 	JobqCounters none = {0};
-	JobqCarry	carry;
+	JobqPrefix	prefix;
 
 	if (table == JOBQ_WAITING)
 		return set_held(call, state, true);
 	if (!jobq_displace(call, table, state, true))
 		return false;
-	jobq_carry_from_slot(table, state, &carry);
-	jobq_place_waiting(call, &carry, &none, jobq_attr_int16(job, JOB_RULE),
+	jobq_read_prefix(table, state, &prefix);
+	jobq_place_waiting(call, &prefix, &none, jobq_attr_int16(job, JOB_RULE),
 					   jobq_attr_int32(job, JOB_QUORUM), 0, false, true);
 	return true;
 }
@@ -398,14 +398,14 @@ hold(JobqCall *call, TupleTableSlot *job, JobqTable table, TupleTableSlot *state
 static bool
 unhold(JobqCall *call, TupleTableSlot *waiting)
 {
-	JobqCarry	carry;
+	JobqPrefix	prefix;
 
 	if (jobq_attr_bool(waiting, WAITING_OPEN))
 		return set_held(call, waiting, false);
 	if (!jobq_delete(call, JOBQ_WAITING, waiting))
 		return false;
-	jobq_carry_from_slot(JOBQ_WAITING, waiting, &carry);
-	jobq_place(call, &carry, 0);
+	jobq_read_prefix(JOBQ_WAITING, waiting, &prefix);
+	jobq_place(call, &prefix, 0);
 	return true;
 }
 
@@ -507,14 +507,14 @@ jobq_job_result(PG_FUNCTION_ARGS)
 	return result;
 }
 
-/* Is a job past its expires_at, and not begun?  *carry is what it carries. */
+/* Is a job past its expires_at, and not begun?  *prefix is what it carries. */
 static bool
-has_expired(JobqCall *call, JobqTable table, TupleTableSlot *state, JobqCarry *carry)
+has_expired(JobqCall *call, JobqTable table, TupleTableSlot *state, JobqPrefix *prefix)
 {
 	if (state == NULL || table == JOBQ_LEASE)
 		return false;
-	jobq_carry_from_slot(table, state, carry);
-	return jobq_is_expired(call, carry->expires_at, carry->attempt);
+	jobq_read_prefix(table, state, prefix);
+	return jobq_is_expired(call, prefix->expires_at, prefix->attempt);
 }
 
 /*
@@ -530,28 +530,28 @@ jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz expires_at)
 	TupleTableSlot *noted = jobq_find(call, JOBQ_EXPIRY, INDEX_KEY, 2, keys);
 	TupleTableSlot *state;
 	JobqTable	table;
-	JobqCarry	carry;
+	JobqPrefix	prefix;
 	bool		expired;
 	bool		ok = true;
 
 	if (noted == NULL)
 		return true;
 	table = jobq_find_state(call, job_id, &state);
-	expired = has_expired(call, table, state, &carry);
+	expired = has_expired(call, table, state, &prefix);
 	if (expired && unstripe(call, table, state))
 	{
 		jobq_slot_free(state);
 		table = jobq_find_state(call, job_id, &state);
-		expired = has_expired(call, table, state, &carry);
+		expired = has_expired(call, table, state, &prefix);
 	}
 	if (expired)
 		ok = jobq_displace(call, table, state, false);
 	if (expired && ok)
 	{
-		JobqWork   *work = jobq_work_create(call);
+		JobqCascade   *cascade = jobq_cascade_create(call);
 
-		decide_expired(work, &carry);
-		jobq_work_run(work, NULL, NULL);
+		decide_expired(cascade, &prefix);
+		jobq_cascade_run(cascade, NULL, NULL);
 	}
 	ok = ok && jobq_try_delete(call, JOBQ_EXPIRY, noted);
 	jobq_slot_free(state);

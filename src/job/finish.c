@@ -51,7 +51,7 @@ typedef struct Argument
 
 typedef struct FinishRequest
 {
-	JobqCause	cause;
+	JobqAttemptOutcome	attempt_outcome;
 	bool		retry;
 	int64		delay;			/* microseconds; -1: by backoff */
 	Argument   *arguments;
@@ -80,17 +80,17 @@ jobq_notify_decided(int64 id, bool notify, int outcome)
 
 /* Write how a job ended into its row, and go on to its children. */
 void
-jobq_decide(JobqWork *work, const JobqCarry *carry, const JobqDecision *d)
+jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *d)
 {
-	JobqCall   *call = jobq_work_call(work);
+	JobqCall   *call = jobq_cascade_call(cascade);
 	bool		notify = false;
 	bool		done = false;
-	bool		walk = d->cause == CAUSE_SUCCEEDED;
+	bool		walk = d->attempt_outcome == ATTEMPT_SUCCEEDED;
 
 	while (!done)
 	{
-		TupleTableSlot *slot = walk ? jobq_walk_id(call, JOBQ_JOB, carry->job_id, NULL) :
-		jobq_find_id(call, JOBQ_JOB, carry->job_id);
+		TupleTableSlot *slot = walk ? jobq_walk_id(call, JOBQ_JOB, prefix->job_id, NULL) :
+		jobq_find_id(call, JOBQ_JOB, prefix->job_id);
 		Datum		values[JOB_NATTS];
 		bool		nulls[JOB_NATTS];
 
@@ -101,12 +101,12 @@ jobq_decide(JobqWork *work, const JobqCarry *carry, const JobqDecision *d)
 		notify = jobq_attr_bool(slot, JOB_NOTIFY);
 		jobq_set(values, nulls, JOB_OUTCOME, Int16GetDatum(d->outcome));
 		jobq_set(values, nulls, JOB_FINISHED_AT, TimestampTzGetDatum(call->now));
-		jobq_set(values, nulls, JOB_ATTEMPT_NO, Int32GetDatum(carry->attempt));
-		jobq_set(values, nulls, JOB_FAILED, Int32GetDatum(carry->failed));
-		jobq_set(values, nulls, JOB_LOST, Int32GetDatum(carry->lost));
-		if (d->cause >= 0)
+		jobq_set(values, nulls, JOB_ATTEMPT_NO, Int32GetDatum(prefix->attempt));
+		jobq_set(values, nulls, JOB_FAILED, Int32GetDatum(prefix->failed));
+		jobq_set(values, nulls, JOB_LOST, Int32GetDatum(prefix->lost));
+		if (d->attempt_outcome >= 0)
 		{
-			jobq_set(values, nulls, JOB_CAUSE, Int16GetDatum(d->cause));
+			jobq_set(values, nulls, JOB_ATTEMPT_OUTCOME, Int16GetDatum(d->attempt_outcome));
 			jobq_set(values, nulls, JOB_TOKEN, Int64GetDatum(d->token));
 			jobq_set(values, nulls, JOB_STARTED_AT, TimestampTzGetDatum(d->started_at));
 		}
@@ -120,13 +120,13 @@ jobq_decide(JobqWork *work, const JobqCarry *carry, const JobqDecision *d)
 		jobq_slot_free(slot);
 		walk = false;
 	}
-	jobq_notify_decided(carry->job_id, notify, d->outcome);
-	jobq_work_decided(work, carry->job_id, d->outcome);
+	jobq_notify_decided(prefix->job_id, notify, d->outcome);
+	jobq_cascade_decided(cascade, prefix->job_id, d->outcome);
 }
 
 /* Record an attempt that did not decide its job. */
 static void
-record_attempt(JobqCall *call, TupleTableSlot *lease, JobqCause cause, const char *error)
+record_attempt(JobqCall *call, TupleTableSlot *lease, JobqAttemptOutcome attempt_outcome, const char *error)
 {
 	Datum		values[ATTEMPT_NATTS] = {0};
 	bool		nulls[ATTEMPT_NATTS];
@@ -137,7 +137,7 @@ record_attempt(JobqCall *call, TupleTableSlot *lease, JobqCause cause, const cha
 	jobq_set(values, nulls, ATTEMPT_STARTED_AT,
 			 TimestampTzGetDatum(jobq_attr_int64(lease, LEASE_STARTED_AT)));
 	jobq_set(values, nulls, ATTEMPT_ENDED_AT, TimestampTzGetDatum(call->now));
-	jobq_set(values, nulls, ATTEMPT_CAUSE, Int16GetDatum(cause));
+	jobq_set(values, nulls, ATTEMPT_OUTCOME, Int16GetDatum(attempt_outcome));
 	if (!jobq_attr_isnull(lease, LEASE_WORKER))
 		jobq_set(values, nulls, ATTEMPT_WORKER,
 				 CStringGetTextDatum(jobq_attr_cstring(lease, LEASE_WORKER)));
@@ -160,46 +160,46 @@ own_or(TupleTableSlot *job, int attno, bool wide, int64 otherwise)
  * delay: until the next attempt, -1 for the backoff.  Returns the job's state.
  */
 const char *
-jobq_end_attempt(JobqWork *work, TupleTableSlot *lease, JobqCause cause,
+jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome attempt_outcome,
 				 const char *error, bool retry, int64 delay)
 {
-	JobqCall   *call = jobq_work_call(work);
-	JobqCarry	carry;
+	JobqCall   *call = jobq_cascade_call(cascade);
+	JobqPrefix	prefix;
 	JobqQueue	queue;
 	TupleTableSlot *job;
 	bool		decided = false;
-	JobqDecision decision = {.outcome = OUTCOME_FAILED,.cause = cause};
+	JobqDecision decision = {.outcome = OUTCOME_FAILED,.attempt_outcome = attempt_outcome};
 	const char *state;
 
-	jobq_carry_from_slot(JOBQ_LEASE, lease, &carry);
-	jobq_announce_lease_end(carry.job_id, jobq_attr_int64(lease, LEASE_TOKEN));
-	jobq_queue_settings(call, carry.lane, &queue);
-	job = jobq_find_id(call, JOBQ_JOB, carry.job_id);
+	jobq_read_prefix(JOBQ_LEASE, lease, &prefix);
+	jobq_announce_lease_end(prefix.job_id, jobq_attr_int64(lease, LEASE_TOKEN));
+	jobq_queue_settings(call, prefix.lane, &queue);
+	job = jobq_find_id(call, JOBQ_JOB, prefix.job_id);
 
 	if (jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED))
 	{
 		decided = true;
 		decision.outcome = OUTCOME_CANCELLED;
-		decision.cause = CAUSE_CANCELLED;
+		decision.attempt_outcome = ATTEMPT_CANCELLED;
 		if (!jobq_attr_isnull(lease, LEASE_CANCEL_REASON))
 			error = jobq_attr_cstring(lease, LEASE_CANCEL_REASON);
 	}
-	else if (cause == CAUSE_FAILED || cause == CAUSE_TIMED_OUT)
+	else if (attempt_outcome == ATTEMPT_FAILED || attempt_outcome == ATTEMPT_TIMED_OUT)
 	{
-		carry.failed++;
+		prefix.failed++;
 		decided = !retry ||
-			carry.failed >= own_or(job, JOB_MAX_ATTEMPTS, false, queue.max_attempts);
+			prefix.failed >= own_or(job, JOB_MAX_ATTEMPTS, false, queue.max_attempts);
 		if (delay < 0)
 			delay = backoff(own_or(job, JOB_BACKOFF, true, queue.backoff), queue.backoff_cap,
-							carry.failed);
+							prefix.failed);
 	}
-	else if (cause == CAUSE_LOST)
+	else if (attempt_outcome == ATTEMPT_LOST)
 	{
-		carry.lost++;
-		decided = carry.lost >= own_or(job, JOB_MAX_LOST, false, queue.max_lost);
+		prefix.lost++;
+		decided = prefix.lost >= own_or(job, JOB_MAX_LOST, false, queue.max_lost);
 		if (delay < 0)
 			delay = backoff(own_or(job, JOB_BACKOFF, true, queue.backoff), queue.backoff_cap,
-							carry.lost);
+							prefix.lost);
 	}
 	jobq_slot_free(job);
 
@@ -210,26 +210,26 @@ jobq_end_attempt(JobqWork *work, TupleTableSlot *lease, JobqCause cause,
 		if (!jobq_attr_isnull(lease, LEASE_WORKER))
 			decision.worker = CStringGetTextDatum(jobq_attr_cstring(lease, LEASE_WORKER));
 		decision.error = error;
-		jobq_decide(work, &carry, &decision);
+		jobq_decide(cascade, &prefix, &decision);
 		state = jobq_outcome_name(decision.outcome);
 	}
 	else
 	{
-		record_attempt(call, lease, cause, error);
-		carry.run_at = delay > 0 ? call->now + delay : 0;
-		state = jobq_place(call, &carry, 0);
+		record_attempt(call, lease, attempt_outcome, error);
+		prefix.run_at = delay > 0 ? call->now + delay : 0;
+		state = jobq_place(call, &prefix, 0);
 	}
 	return state;
 }
 
 /* Decide a job that its worker completed. */
 static void
-complete(JobqWork *work, TupleTableSlot *lease, const Argument *a)
+complete(JobqCascade *cascade, TupleTableSlot *lease, const Argument *a)
 {
-	JobqCarry	carry;
-	JobqDecision decision = {.outcome = OUTCOME_SUCCEEDED,.cause = CAUSE_SUCCEEDED};
+	JobqPrefix	prefix;
+	JobqDecision decision = {.outcome = OUTCOME_SUCCEEDED,.attempt_outcome = ATTEMPT_SUCCEEDED};
 
-	jobq_carry_from_slot(JOBQ_LEASE, lease, &carry);
+	jobq_read_prefix(JOBQ_LEASE, lease, &prefix);
 	jobq_announce_lease_end(a->job_id, a->token);
 	decision.token = a->token;
 	decision.started_at = jobq_attr_int64(lease, LEASE_STARTED_AT);
@@ -237,7 +237,7 @@ complete(JobqWork *work, TupleTableSlot *lease, const Argument *a)
 		decision.worker = CStringGetTextDatum(jobq_attr_cstring(lease, LEASE_WORKER));
 	decision.has_result = a->has_payload;
 	decision.result = a->payload;
-	jobq_decide(work, &carry, &decision);
+	jobq_decide(cascade, &prefix, &decision);
 }
 
 /* There is no lease with this token: why? */
@@ -249,7 +249,7 @@ refused(JobqCall *call, const FinishRequest *request, const Argument *a)
 
 	if (job == NULL || !jobq_may_work_on(call, job))
 		verdict = UNKNOWN;
-	else if (request->cause == CAUSE_SUCCEEDED &&
+	else if (request->attempt_outcome == ATTEMPT_SUCCEEDED &&
 			 jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_SUCCEEDED &&
 			 jobq_attr_int64(job, JOB_TOKEN) == a->token)
 		verdict = ACCEPTED;		/* the reply to the first time was lost */
@@ -259,9 +259,9 @@ refused(JobqCall *call, const FinishRequest *request, const Argument *a)
 
 /* Handle one argument of the finishing functions. */
 static void
-finish_one(JobqWork *work, int64 id, int argument, void *arg)
+finish_one(JobqCascade *cascade, int64 id, int argument, void *arg)
 {
-	JobqCall   *call = jobq_work_call(work);
+	JobqCall   *call = jobq_cascade_call(cascade);
 	FinishRequest *request = arg;
 	Argument   *a = &request->arguments[argument];
 	TupleTableSlot *lease = jobq_walk_id(call, JOBQ_LEASE, id, NULL);
@@ -277,10 +277,10 @@ finish_one(JobqWork *work, int64 id, int argument, void *arg)
 		jobq_require_privilege(call, jobq_attr_int64(lease, LEASE_LANE), PRIV_WORK, NULL);
 		if (jobq_delete(call, JOBQ_LEASE, lease))
 		{
-			if (request->cause == CAUSE_SUCCEEDED)
-				complete(work, lease, a);
+			if (request->attempt_outcome == ATTEMPT_SUCCEEDED)
+				complete(cascade, lease, a);
 			else
-				a->state = jobq_end_attempt(work, lease, request->cause,
+				a->state = jobq_end_attempt(cascade, lease, request->attempt_outcome,
 											a->has_payload ? TextDatumGetCString(a->payload) : NULL,
 											request->retry, request->delay);
 			jobq_slot_free(lease);
@@ -295,16 +295,16 @@ finish_one(JobqWork *work, int64 id, int argument, void *arg)
 static void
 finish(JobqCall *call, FinishRequest *request, int n)
 {
-	JobqWork   *work = jobq_work_create(call);
+	JobqCascade   *cascade = jobq_cascade_create(call);
 
 	for (int i = 0; i < n; i++)
 	{
-		if (!jobq_work_add_argument(work, request->arguments[i].job_id, i))
+		if (!jobq_cascade_add_argument(cascade, request->arguments[i].job_id, i))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("job %lld is named twice", (long long) request->arguments[i].job_id)));
 	}
-	jobq_work_run(work, finish_one, request);
+	jobq_cascade_run(cascade, finish_one, request);
 }
 
 /* The token does not fit. */
@@ -365,7 +365,7 @@ PG_FUNCTION_INFO_V1(jobq_job_complete);
 Datum
 jobq_job_complete(PG_FUNCTION_ARGS)
 {
-	FinishRequest request = {.cause = CAUSE_SUCCEEDED};
+	FinishRequest request = {.attempt_outcome = ATTEMPT_SUCCEEDED};
 	Argument	a = {0};
 
 	read_job_and_token(fcinfo, &a);
@@ -385,7 +385,7 @@ PG_FUNCTION_INFO_V1(jobq_job_fail);
 Datum
 jobq_job_fail(PG_FUNCTION_ARGS)
 {
-	FinishRequest request = {.cause = CAUSE_FAILED};
+	FinishRequest request = {.attempt_outcome = ATTEMPT_FAILED};
 	Argument	a = {0};
 
 	read_job_and_token(fcinfo, &a);
@@ -402,7 +402,7 @@ PG_FUNCTION_INFO_V1(jobq_job_release);
 Datum
 jobq_job_release(PG_FUNCTION_ARGS)
 {
-	FinishRequest request = {.cause = CAUSE_RELEASED};
+	FinishRequest request = {.attempt_outcome = ATTEMPT_RELEASED};
 	Argument	a = {0};
 
 	read_job_and_token(fcinfo, &a);
@@ -416,7 +416,7 @@ PG_FUNCTION_INFO_V1(jobq_job_snooze);
 Datum
 jobq_job_snooze(PG_FUNCTION_ARGS)
 {
-	FinishRequest request = {.cause = CAUSE_SNOOZED};
+	FinishRequest request = {.attempt_outcome = ATTEMPT_SNOOZED};
 	Argument	a = {0};
 
 	read_job_and_token(fcinfo, &a);
@@ -469,7 +469,7 @@ Datum
 jobq_job_complete_many(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	FinishRequest request = {.cause = CAUSE_SUCCEEDED};
+	FinishRequest request = {.attempt_outcome = ATTEMPT_SUCCEEDED};
 	JobqCall	call;
 	int			n = read_arrays(fcinfo, "results", JSONBOID, &request.arguments);
 
@@ -500,7 +500,7 @@ Datum
 jobq_job_fail_many(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	FinishRequest request = {.cause = CAUSE_FAILED};
+	FinishRequest request = {.attempt_outcome = ATTEMPT_FAILED};
 	JobqCall	call;
 	int			n = read_arrays(fcinfo, "errors", TEXTOID, &request.arguments);
 

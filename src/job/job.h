@@ -20,7 +20,7 @@ extern int	jobq_max_inputs_size;
  * ----------------
  */
 
-/* Outcome of a decided job: a bit, so that an edge can carry a mask of them. */
+/* Outcome of a decided job: a bit, so that an edge can prefix a mask of them. */
 #define OUTCOME_SUCCEEDED		0x01
 #define OUTCOME_FAILED			0x02
 #define OUTCOME_SKIPPED			0x04
@@ -29,17 +29,17 @@ extern int	jobq_max_inputs_size;
 #define OUTCOME_ANY				0x1f
 #define OUTCOME_HURTS			(OUTCOME_FAILED | OUTCOME_CANCELLED | OUTCOME_UPSTREAM_FAILED)
 
-/* Cause of an attempt's end, as stored in job_attempt.cause */
-typedef enum JobqCause
+/* Cause of an attempt's end, as stored in job_attempt.attempt_outcome */
+typedef enum JobqAttemptOutcome
 {
-	CAUSE_SUCCEEDED,			/* only in the job row */
-	CAUSE_FAILED,
-	CAUSE_TIMED_OUT,
-	CAUSE_LOST,
-	CAUSE_RELEASED,
-	CAUSE_SNOOZED,
-	CAUSE_CANCELLED
-} JobqCause;
+	ATTEMPT_SUCCEEDED,			/* only in the job row */
+	ATTEMPT_FAILED,
+	ATTEMPT_TIMED_OUT,
+	ATTEMPT_LOST,
+	ATTEMPT_RELEASED,
+	ATTEMPT_SNOOZED,
+	ATTEMPT_CANCELLED
+} JobqAttemptOutcome;
 
 typedef enum JobqRule
 {
@@ -69,8 +69,8 @@ typedef struct JobqRuleInfo
 extern const JobqRuleInfo jobq_rules[];
 extern const int jobq_nrules;
 
-/* What all four state tables carry along */
-typedef struct JobqCarry
+/* What all four state tables prefix along */
+typedef struct JobqPrefix
 {
 	int64		job_id;
 	int64		lane;
@@ -80,7 +80,7 @@ typedef struct JobqCarry
 	int32		failed;			/* of these failed or timed out */
 	int32		lost;			/* of these lost */
 	int16		priority;
-} JobqCarry;
+} JobqPrefix;
 
 /* How far a job's dependencies are; kept in job_waiting */
 typedef struct JobqCounters
@@ -112,22 +112,22 @@ extern void jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c);
 extern void jobq_count_edge(JobqCounters *c, int16 require, int16 suffice, int outcome, int n);
 extern void jobq_count_undecided(JobqCounters *c, int16 require);
 extern void jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c);
-extern int	jobq_parent_outcome(JobqCall *call, int64 id, int settled);
+extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled);
 
 /* ----------------
  *		cascade.c: what a decision does to those that depend on it
  * ----------------
  */
-typedef struct JobqWork JobqWork;
+typedef struct JobqCascade JobqCascade;
 
-typedef void (*JobqArgumentHandler) (JobqWork *work, int64 id, int argument, void *arg);
+typedef void (*JobqArgumentHandler) (JobqCascade *cascade, int64 id, int argument, void *arg);
 
-extern JobqWork *jobq_work_create(JobqCall *call);
-extern JobqCall *jobq_work_call(JobqWork *work);
-extern bool jobq_work_add_argument(JobqWork *work, int64 id, int argument);
-extern void jobq_work_decided(JobqWork *work, int64 id, int outcome);
-extern void jobq_work_reopened(JobqWork *work, int64 id, int outcome);
-extern void jobq_work_run(JobqWork *work, JobqArgumentHandler handler, void *arg);
+extern JobqCascade *jobq_cascade_create(JobqCall *call);
+extern JobqCall *jobq_cascade_call(JobqCascade *cascade);
+extern bool jobq_cascade_add_argument(JobqCascade *cascade, int64 id, int argument);
+extern void jobq_cascade_decided(JobqCascade *cascade, int64 id, int outcome);
+extern void jobq_cascade_reopened(JobqCascade *cascade, int64 id, int outcome);
+extern void jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg);
 
 /* ----------------
  *		submit.c
@@ -154,16 +154,16 @@ typedef struct JobqSubmission
 	bool		notify;
 	bool		has_parent;
 	int64		parent;
-	int			nparents;
-	int64	   *parents;		/* depends_on */
+	int			nupstream;
+	int64	   *upstream;		/* depends_on */
 } JobqSubmission;
 
 extern void jobq_submission_init(JobqSubmission *s);
 extern int	jobq_compare_ids(const void *a, const void *b);
 extern void jobq_check_submission(JobqSubmission *s, int ndependencies);
 extern void jobq_admit(JobqCall *call, const JobqSubmission *s);
-extern HTAB *jobq_parents_create(void);
-extern void jobq_resolve_parent(JobqCall *call, HTAB *parents, int64 id);
+extern HTAB *jobq_upstream_create(void);
+extern void jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id);
 extern void jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at);
 extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
 
@@ -171,12 +171,12 @@ extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
  *		state.c: which table a job that is not decided stands in
  * ----------------
  */
-extern const char *jobq_place(JobqCall *call, const JobqCarry *carry, int64 position);
-extern void jobq_place_ready(JobqCall *call, const JobqCarry *carry, int64 position);
-extern void jobq_place_waiting(JobqCall *call, const JobqCarry *carry, const JobqCounters *counters,
+extern const char *jobq_place(JobqCall *call, const JobqPrefix *prefix, int64 position);
+extern void jobq_place_ready(JobqCall *call, const JobqPrefix *prefix, int64 position);
+extern void jobq_place_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters *counters,
 							   JobqRule rule, int quorum, int stripes, bool open, bool held);
 extern void jobq_set_counters(Datum *values, bool *nulls, const JobqCounters *c);
-extern void jobq_carry_from_slot(JobqTable table, TupleTableSlot *slot, JobqCarry *carry);
+extern void jobq_read_prefix(JobqTable table, TupleTableSlot *slot, JobqPrefix *prefix);
 extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **state);
 extern bool jobq_displace(JobqCall *call, JobqTable table, TupleTableSlot *state, bool wait);
 
@@ -198,7 +198,7 @@ extern bool jobq_unstripe(JobqCall *call, TupleTableSlot *waiting);
 typedef struct JobqDecision
 {
 	int			outcome;
-	int			cause;			/* of the deciding attempt's end, -1: none */
+	int			attempt_outcome;			/* of the deciding attempt's end, -1: none */
 	int64		token;			/* this and the next two of that attempt */
 	TimestampTz started_at;
 	Datum		worker;			/* text, 0: none */
@@ -208,8 +208,8 @@ typedef struct JobqDecision
 } JobqDecision;
 
 extern void jobq_notify_decided(int64 id, bool notify, int outcome);
-extern void jobq_decide(JobqWork *work, const JobqCarry *carry, const JobqDecision *d);
-extern const char *jobq_end_attempt(JobqWork *work, TupleTableSlot *lease, JobqCause cause,
+extern void jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *d);
+extern const char *jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome attempt_outcome,
 									const char *error, bool retry, int64 delay);
 extern void jobq_error_stale(int64 id);
 
@@ -236,7 +236,7 @@ extern int	jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, 
 
 extern void jobq_require_visible(JobqCall *call, int64 id);
 extern const char *jobq_job_state(JobqCall *call, int64 id, Datum *result, bool *isnull);
-extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqCarry *carry);
+extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
 
 /* What the background worker does with one due row; in the file of the act */
 extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at);	/* lease.c */

@@ -33,7 +33,7 @@ jobq_lease_deadline(TimestampTz until, TimestampTz timeout_at)
 
 /* Write a heartbeat into the row; false: the row changed, look again. */
 static bool
-beat_row(JobqCall *call, TupleTableSlot *lease, TimestampTz until, bool has_progress, Datum progress)
+write_heartbeat(JobqCall *call, TupleTableSlot *lease, TimestampTz until, bool has_progress, Datum progress)
 {
 	Datum		values[LEASE_NATTS];
 	bool		nulls[LEASE_NATTS];
@@ -83,7 +83,7 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 		TupleTableSlot *lease = jobq_find_id(&call, JOBQ_LEASE, id);
 		int64		period;
 		TimestampTz until;
-		JobqBeat	beat = BEAT_NONE;
+		JobqHeartbeat	heartbeat = HEARTBEAT_NONE;
 
 		if (lease == NULL || jobq_attr_int64(lease, LEASE_TOKEN) != token)
 		{
@@ -98,10 +98,10 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 		period = jobq_attr_int64(lease, LEASE_PERIOD);
 		until = call.now + (extend > 0 ? extend : period);
 		if (extend <= period)
-			beat = jobq_beat_extend(id, token, until);
-		cancel = jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED) || beat == BEAT_CANCEL;
-		if (beat == BEAT_NONE || has_progress)
-			done = beat_row(&call, lease, beat == BEAT_NONE ? until : 0, has_progress, progress);
+			heartbeat = jobq_heartbeat_extend(id, token, until);
+		cancel = jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED) || heartbeat == HEARTBEAT_CANCEL;
+		if (heartbeat == HEARTBEAT_NONE || has_progress)
+			done = write_heartbeat(&call, lease, heartbeat == HEARTBEAT_NONE ? until : 0, has_progress, progress);
 		else
 			done = true;
 		jobq_slot_free(lease);
@@ -128,7 +128,7 @@ jobq_job_lease_until(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
 		PG_RETURN_NULL();
 	until = PG_GETARG_TIMESTAMPTZ(2);
-	heard = jobq_shmem_ready() ? jobq_beat_until(PG_GETARG_INT64(0), PG_GETARG_INT64(1)) : 0;
+	heard = jobq_shmem_ready() ? jobq_heartbeat_until(PG_GETARG_INT64(0), PG_GETARG_INT64(1)) : 0;
 	if (heard <= until)
 		PG_RETURN_TIMESTAMPTZ(until);
 	if (jobq_is_owner())
@@ -159,9 +159,9 @@ jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at)
 	TupleTableSlot *lease = jobq_find_id(call, JOBQ_LEASE, job_id);
 	int64		token;
 	TimestampTz timeout_at;
-	JobqCause	cause = CAUSE_TIMED_OUT;
+	JobqAttemptOutcome	attempt_outcome = ATTEMPT_TIMED_OUT;
 	const char *error = "timed out";
-	JobqWork   *work;
+	JobqCascade   *cascade;
 
 	*retry_at = 0;
 	if (lease == NULL)
@@ -174,13 +174,13 @@ jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at)
 		TimestampTz until = Max(jobq_attr_int64(lease, LEASE_UNTIL),
 								jobq_grace_start() + jobq_attr_int64(lease, LEASE_PERIOD));
 
-		if (until > call->now || !jobq_beat_expire(job_id, token, call->now, &until))
+		if (until > call->now || !jobq_heartbeat_expire(job_id, token, call->now, &until))
 		{
 			*retry_at = jobq_lease_deadline(until, timeout_at);
 			jobq_slot_free(lease);
 			return false;
 		}
-		cause = CAUSE_LOST;
+		attempt_outcome = ATTEMPT_LOST;
 		error = "lease ran out";
 	}
 	if (!jobq_try_delete(call, JOBQ_LEASE, lease))
@@ -188,9 +188,9 @@ jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at)
 		jobq_slot_free(lease);
 		return false;
 	}
-	work = jobq_work_create(call);
-	jobq_end_attempt(work, lease, cause, error, true, -1);
+	cascade = jobq_cascade_create(call);
+	jobq_end_attempt(cascade, lease, attempt_outcome, error, true, -1);
 	jobq_slot_free(lease);
-	jobq_work_run(work, NULL, NULL);
+	jobq_cascade_run(cascade, NULL, NULL);
 	return true;
 }

@@ -33,50 +33,50 @@ set_time(Datum *values, bool *nulls, int attno, TimestampTz at)
 
 /* Make a job ready. */
 void
-jobq_place_ready(JobqCall *call, const JobqCarry *carry, int64 position)
+jobq_place_ready(JobqCall *call, const JobqPrefix *prefix, int64 position)
 {
 	Datum		values[READY_NATTS] = {0};
 	bool		nulls[READY_NATTS];
-	JobqReady	ready = {.lane = carry->lane,.position = position,.count = 1,.priority = carry->priority};
+	JobqReady	ready = {.lane = prefix->lane,.position = position,.count = 1,.priority = prefix->priority};
 	JobqQueue	queue;
 
 	memset(nulls, true, sizeof(nulls));
-	jobq_set(values, nulls, READY_LANE, Int64GetDatum(carry->lane));
+	jobq_set(values, nulls, READY_LANE, Int64GetDatum(prefix->lane));
 	jobq_set(values, nulls, READY_POSITION, Int64GetDatum(position));
-	jobq_set(values, nulls, READY_JOB_ID, Int64GetDatum(carry->job_id));
+	jobq_set(values, nulls, READY_JOB_ID, Int64GetDatum(prefix->job_id));
 	jobq_set(values, nulls, READY_SINCE, TimestampTzGetDatum(call->now));
-	set_time(values, nulls, READY_EXPIRES_AT, carry->expires_at);
-	jobq_set(values, nulls, READY_ATTEMPT, Int32GetDatum(carry->attempt));
-	jobq_set(values, nulls, READY_FAILED, Int32GetDatum(carry->failed));
-	jobq_set(values, nulls, READY_LOST, Int32GetDatum(carry->lost));
-	jobq_set(values, nulls, READY_PRIORITY, Int16GetDatum(carry->priority));
+	set_time(values, nulls, READY_EXPIRES_AT, prefix->expires_at);
+	jobq_set(values, nulls, READY_ATTEMPT, Int32GetDatum(prefix->attempt));
+	jobq_set(values, nulls, READY_FAILED, Int32GetDatum(prefix->failed));
+	jobq_set(values, nulls, READY_LOST, Int32GetDatum(prefix->lost));
+	jobq_set(values, nulls, READY_PRIORITY, Int16GetDatum(prefix->priority));
 	jobq_ready_origin(call, &ready);
 	ready.tid = jobq_insert(call, JOBQ_READY, values, nulls);
 	ready.many = !ItemPointerIsValid(&ready.tid);
 	jobq_announce_ready(&ready);
-	jobq_queue_settings(call, carry->lane, &queue);
+	jobq_queue_settings(call, prefix->lane, &queue);
 	if (queue.known && queue.notify == JOBQ_NOTIFY_TRANSACTIONAL)
 		Async_Notify(psprintf("job_queue_%s", queue.name), "");
 }
 
 /* Make a job wait for the clock. */
 static void
-place_scheduled(JobqCall *call, const JobqCarry *carry)
+place_scheduled(JobqCall *call, const JobqPrefix *prefix)
 {
 	Datum		values[SCHEDULED_NATTS] = {0};
 	bool		nulls[SCHEDULED_NATTS];
 
 	memset(nulls, true, sizeof(nulls));
-	jobq_set(values, nulls, SCHEDULED_RUN_AT, TimestampTzGetDatum(carry->run_at));
-	jobq_set(values, nulls, SCHEDULED_JOB_ID, Int64GetDatum(carry->job_id));
-	jobq_set(values, nulls, SCHEDULED_LANE, Int64GetDatum(carry->lane));
-	set_time(values, nulls, SCHEDULED_EXPIRES_AT, carry->expires_at);
-	jobq_set(values, nulls, SCHEDULED_ATTEMPT, Int32GetDatum(carry->attempt));
-	jobq_set(values, nulls, SCHEDULED_FAILED, Int32GetDatum(carry->failed));
-	jobq_set(values, nulls, SCHEDULED_LOST, Int32GetDatum(carry->lost));
-	jobq_set(values, nulls, SCHEDULED_PRIORITY, Int16GetDatum(carry->priority));
+	jobq_set(values, nulls, SCHEDULED_RUN_AT, TimestampTzGetDatum(prefix->run_at));
+	jobq_set(values, nulls, SCHEDULED_JOB_ID, Int64GetDatum(prefix->job_id));
+	jobq_set(values, nulls, SCHEDULED_LANE, Int64GetDatum(prefix->lane));
+	set_time(values, nulls, SCHEDULED_EXPIRES_AT, prefix->expires_at);
+	jobq_set(values, nulls, SCHEDULED_ATTEMPT, Int32GetDatum(prefix->attempt));
+	jobq_set(values, nulls, SCHEDULED_FAILED, Int32GetDatum(prefix->failed));
+	jobq_set(values, nulls, SCHEDULED_LOST, Int32GetDatum(prefix->lost));
+	jobq_set(values, nulls, SCHEDULED_PRIORITY, Int16GetDatum(prefix->priority));
 	jobq_insert(call, JOBQ_SCHEDULED, values, nulls);
-	jobq_announce_deadline(DEADLINE_SCHEDULED, carry->run_at);
+	jobq_announce_deadline(DEADLINE_SCHEDULED, prefix->run_at);
 }
 
 /*
@@ -84,14 +84,14 @@ place_scheduled(JobqCall *call, const JobqCarry *carry)
  * of its state.  position 0: draw one.
  */
 const char *
-jobq_place(JobqCall *call, const JobqCarry *carry, int64 position)
+jobq_place(JobqCall *call, const JobqPrefix *prefix, int64 position)
 {
-	if (carry->run_at > call->now)
+	if (prefix->run_at > call->now)
 	{
-		place_scheduled(call, carry);
+		place_scheduled(call, prefix);
 		return "scheduled";
 	}
-	jobq_place_ready(call, carry, position ? position : jobq_nextval());
+	jobq_place_ready(call, prefix, position ? position : jobq_nextval());
 	return "ready";
 }
 
@@ -111,75 +111,75 @@ jobq_set_counters(Datum *values, bool *nulls, const JobqCounters *c)
  * Its undecided parents are counted in that many stripes, 0: in its own row.
  */
 void
-jobq_place_waiting(JobqCall *call, const JobqCarry *carry, const JobqCounters *counters,
+jobq_place_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters *counters,
 				   JobqRule rule, int quorum, int stripes, bool open, bool held)
 {
 	Datum		values[WAITING_NATTS] = {0};
 	bool		nulls[WAITING_NATTS];
 
 	memset(nulls, true, sizeof(nulls));
-	jobq_set(values, nulls, WAITING_JOB_ID, Int64GetDatum(carry->job_id));
-	jobq_set(values, nulls, WAITING_LANE, Int64GetDatum(carry->lane));
-	set_time(values, nulls, WAITING_RUN_AT, carry->run_at);
-	set_time(values, nulls, WAITING_EXPIRES_AT, carry->expires_at);
+	jobq_set(values, nulls, WAITING_JOB_ID, Int64GetDatum(prefix->job_id));
+	jobq_set(values, nulls, WAITING_LANE, Int64GetDatum(prefix->lane));
+	set_time(values, nulls, WAITING_RUN_AT, prefix->run_at);
+	set_time(values, nulls, WAITING_EXPIRES_AT, prefix->expires_at);
 	jobq_set_counters(values, nulls, counters);
 	jobq_set(values, nulls, WAITING_QUORUM, Int32GetDatum(quorum));
-	jobq_set(values, nulls, WAITING_ATTEMPT, Int32GetDatum(carry->attempt));
-	jobq_set(values, nulls, WAITING_FAILED, Int32GetDatum(carry->failed));
-	jobq_set(values, nulls, WAITING_LOST, Int32GetDatum(carry->lost));
-	jobq_set(values, nulls, WAITING_PRIORITY, Int16GetDatum(carry->priority));
+	jobq_set(values, nulls, WAITING_ATTEMPT, Int32GetDatum(prefix->attempt));
+	jobq_set(values, nulls, WAITING_FAILED, Int32GetDatum(prefix->failed));
+	jobq_set(values, nulls, WAITING_LOST, Int32GetDatum(prefix->lost));
+	jobq_set(values, nulls, WAITING_PRIORITY, Int16GetDatum(prefix->priority));
 	jobq_set(values, nulls, WAITING_RULE, Int16GetDatum(rule));
 	jobq_set(values, nulls, WAITING_STRIPES, Int16GetDatum(stripes));
 	jobq_set(values, nulls, WAITING_OPEN, BoolGetDatum(open));
 	jobq_set(values, nulls, WAITING_HELD, BoolGetDatum(held));
 	jobq_insert(call, JOBQ_WAITING, values, nulls);
 	if (stripes > 0)
-		jobq_stripes_make(call, carry->job_id, stripes, counters->undecided);
+		jobq_stripes_make(call, prefix->job_id, stripes, counters->undecided);
 }
 
 /* What a row of one of the four tables carries. */
 void
-jobq_carry_from_slot(JobqTable table, TupleTableSlot *slot, JobqCarry *carry)
+jobq_read_prefix(JobqTable table, TupleTableSlot *slot, JobqPrefix *prefix)
 {
-	memset(carry, 0, sizeof(JobqCarry));
+	memset(prefix, 0, sizeof(JobqPrefix));
 	switch (table)
 	{
 		case JOBQ_WAITING:
-			carry->job_id = jobq_attr_int64(slot, WAITING_JOB_ID);
-			carry->lane = jobq_attr_int64(slot, WAITING_LANE);
-			carry->run_at = jobq_attr_int64(slot, WAITING_RUN_AT);
-			carry->expires_at = jobq_attr_int64(slot, WAITING_EXPIRES_AT);
-			carry->attempt = jobq_attr_int32(slot, WAITING_ATTEMPT);
-			carry->failed = jobq_attr_int32(slot, WAITING_FAILED);
-			carry->lost = jobq_attr_int32(slot, WAITING_LOST);
-			carry->priority = jobq_attr_int16(slot, WAITING_PRIORITY);
+			prefix->job_id = jobq_attr_int64(slot, WAITING_JOB_ID);
+			prefix->lane = jobq_attr_int64(slot, WAITING_LANE);
+			prefix->run_at = jobq_attr_int64(slot, WAITING_RUN_AT);
+			prefix->expires_at = jobq_attr_int64(slot, WAITING_EXPIRES_AT);
+			prefix->attempt = jobq_attr_int32(slot, WAITING_ATTEMPT);
+			prefix->failed = jobq_attr_int32(slot, WAITING_FAILED);
+			prefix->lost = jobq_attr_int32(slot, WAITING_LOST);
+			prefix->priority = jobq_attr_int16(slot, WAITING_PRIORITY);
 			break;
 		case JOBQ_SCHEDULED:
-			carry->job_id = jobq_attr_int64(slot, SCHEDULED_JOB_ID);
-			carry->lane = jobq_attr_int64(slot, SCHEDULED_LANE);
-			carry->run_at = jobq_attr_int64(slot, SCHEDULED_RUN_AT);
-			carry->expires_at = jobq_attr_int64(slot, SCHEDULED_EXPIRES_AT);
-			carry->attempt = jobq_attr_int32(slot, SCHEDULED_ATTEMPT);
-			carry->failed = jobq_attr_int32(slot, SCHEDULED_FAILED);
-			carry->lost = jobq_attr_int32(slot, SCHEDULED_LOST);
-			carry->priority = jobq_attr_int16(slot, SCHEDULED_PRIORITY);
+			prefix->job_id = jobq_attr_int64(slot, SCHEDULED_JOB_ID);
+			prefix->lane = jobq_attr_int64(slot, SCHEDULED_LANE);
+			prefix->run_at = jobq_attr_int64(slot, SCHEDULED_RUN_AT);
+			prefix->expires_at = jobq_attr_int64(slot, SCHEDULED_EXPIRES_AT);
+			prefix->attempt = jobq_attr_int32(slot, SCHEDULED_ATTEMPT);
+			prefix->failed = jobq_attr_int32(slot, SCHEDULED_FAILED);
+			prefix->lost = jobq_attr_int32(slot, SCHEDULED_LOST);
+			prefix->priority = jobq_attr_int16(slot, SCHEDULED_PRIORITY);
 			break;
 		case JOBQ_READY:
-			carry->job_id = jobq_attr_int64(slot, READY_JOB_ID);
-			carry->lane = jobq_attr_int64(slot, READY_LANE);
-			carry->expires_at = jobq_attr_int64(slot, READY_EXPIRES_AT);
-			carry->attempt = jobq_attr_int32(slot, READY_ATTEMPT);
-			carry->failed = jobq_attr_int32(slot, READY_FAILED);
-			carry->lost = jobq_attr_int32(slot, READY_LOST);
-			carry->priority = jobq_attr_int16(slot, READY_PRIORITY);
+			prefix->job_id = jobq_attr_int64(slot, READY_JOB_ID);
+			prefix->lane = jobq_attr_int64(slot, READY_LANE);
+			prefix->expires_at = jobq_attr_int64(slot, READY_EXPIRES_AT);
+			prefix->attempt = jobq_attr_int32(slot, READY_ATTEMPT);
+			prefix->failed = jobq_attr_int32(slot, READY_FAILED);
+			prefix->lost = jobq_attr_int32(slot, READY_LOST);
+			prefix->priority = jobq_attr_int16(slot, READY_PRIORITY);
 			break;
 		case JOBQ_LEASE:
-			carry->job_id = jobq_attr_int64(slot, LEASE_JOB_ID);
-			carry->lane = jobq_attr_int64(slot, LEASE_LANE);
-			carry->attempt = jobq_attr_int32(slot, LEASE_ATTEMPT);
-			carry->failed = jobq_attr_int32(slot, LEASE_FAILED);
-			carry->lost = jobq_attr_int32(slot, LEASE_LOST);
-			carry->priority = jobq_attr_int16(slot, LEASE_PRIORITY);
+			prefix->job_id = jobq_attr_int64(slot, LEASE_JOB_ID);
+			prefix->lane = jobq_attr_int64(slot, LEASE_LANE);
+			prefix->attempt = jobq_attr_int32(slot, LEASE_ATTEMPT);
+			prefix->failed = jobq_attr_int32(slot, LEASE_FAILED);
+			prefix->lost = jobq_attr_int32(slot, LEASE_LOST);
+			prefix->priority = jobq_attr_int16(slot, LEASE_PRIORITY);
 			break;
 		default:
 			elog(ERROR, "table %d holds no state", (int) table);
@@ -269,17 +269,17 @@ bool
 jobq_move_due_job(JobqCall *call, int64 job_id)
 {
 	TupleTableSlot *slot = jobq_find_id(call, JOBQ_SCHEDULED, job_id);
-	JobqCarry	carry;
+	JobqPrefix	prefix;
 	bool		ok = true;
 
 	if (slot != NULL)
 	{
-		jobq_carry_from_slot(JOBQ_SCHEDULED, slot, &carry);
-		if (carry.run_at <= call->now)
+		jobq_read_prefix(JOBQ_SCHEDULED, slot, &prefix);
+		if (prefix.run_at <= call->now)
 		{
 			ok = jobq_try_delete(call, JOBQ_SCHEDULED, slot);
 			if (ok)
-				jobq_place_ready(call, &carry, jobq_nextval());
+				jobq_place_ready(call, &prefix, jobq_nextval());
 		}
 	}
 	jobq_slot_free(slot);

@@ -8,7 +8,7 @@
  * therefore striped: its undecided edges are dealt out as credits to rows of
  * job_stripe.  Who decides k of its parents takes k credits from any one stripe
  * that has them and that nobody else has locked; which one does not matter, as
- * all edges of a child carry the same masks.  Only who takes the last credit of
+ * all edges of a child prefix the same masks.  Only who takes the last credit of
  * a stripe deletes it, and takes its size off the counters of the child's row.
  *
  * That holds for parents within require, of rules with quorum 0: nothing can be

@@ -89,20 +89,20 @@ jobq_check_submission(JobqSubmission *s, int ndependencies)
 		s->quorum = jobq_rules[s->rule].quorum;
 	s->lane = jobq_lane(s->queue);
 
-	if (s->nparents > 1)
-		qsort(s->parents, s->nparents, sizeof(int64), jobq_compare_ids);
-	for (int i = 1; i < s->nparents; i++)
+	if (s->nupstream > 1)
+		qsort(s->upstream, s->nupstream, sizeof(int64), jobq_compare_ids);
+	for (int i = 1; i < s->nupstream; i++)
 	{
-		if (s->parents[i] == s->parents[i - 1])
+		if (s->upstream[i] == s->upstream[i - 1])
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("job %lld is named twice in \"depends_on\"", (long long) s->parents[i])));
+					 errmsg("job %lld is named twice in \"depends_on\"", (long long) s->upstream[i])));
 	}
 }
 
 /* A table of parents that are resolved once per call. */
 HTAB *
-jobq_parents_create(void)
+jobq_upstream_create(void)
 {
 	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(Parent),
 	.hcxt = CurrentMemoryContext};
@@ -115,7 +115,7 @@ jobq_parents_create(void)
  * allowed to see it, since its result goes to the child's worker.
  */
 void
-jobq_resolve_parent(JobqCall *call, HTAB *parents, int64 id)
+jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
 {
 	bool		found;
 	Parent	   *p = hash_search(parents, &id, HASH_ENTER, &found);
@@ -123,7 +123,7 @@ jobq_resolve_parent(JobqCall *call, HTAB *parents, int64 id)
 	if (found)
 		return;
 	jobq_require_visible(call, id);
-	p->outcome = jobq_parent_outcome(call, id, OUTCOME_SUCCEEDED);
+	p->outcome = jobq_upstream_outcome(call, id, OUTCOME_SUCCEEDED);
 }
 
 /* Insert the edges of a job. */
@@ -135,8 +135,8 @@ insert_edges(JobqCall *call, int64 child, int n, const int64 *parents, const Job
 
 	for (int i = 0; i < n; i++)
 	{
-		jobq_set(values, nulls, DEP_PARENT, Int64GetDatum(parents[i]));
-		jobq_set(values, nulls, DEP_CHILD, Int64GetDatum(child));
+		jobq_set(values, nulls, DEP_UPSTREAM, Int64GetDatum(parents[i]));
+		jobq_set(values, nulls, DEP_DOWNSTREAM, Int64GetDatum(child));
 		jobq_set(values, nulls, DEP_REQUIRE, Int16GetDatum(rule->require));
 		jobq_set(values, nulls, DEP_SUFFICE, Int16GetDatum(rule->suffice));
 		jobq_insert(call, JOBQ_DEPENDENCY, values, nulls);
@@ -171,7 +171,7 @@ insert_job(JobqCall *call, const JobqSubmission *s, int outcome)
 		jobq_set(values, nulls, JOB_MAX_LOST, Int32GetDatum(s->max_lost));
 	jobq_set(values, nulls, JOB_SUBMITTED_BY, ObjectIdGetDatum(GetUserId()));
 	jobq_set(values, nulls, JOB_QUORUM, Int32GetDatum(s->quorum));
-	jobq_set(values, nulls, JOB_DEPENDENCIES, Int32GetDatum(s->nparents));
+	jobq_set(values, nulls, JOB_DEPENDENCIES, Int32GetDatum(s->nupstream));
 	jobq_set(values, nulls, JOB_GENERATION, Int32GetDatum(0));
 	jobq_set(values, nulls, JOB_PRIORITY, Int16GetDatum(s->priority));
 	jobq_set(values, nulls, JOB_RULE, Int16GetDatum(s->rule));
@@ -214,7 +214,7 @@ jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
 }
 
 /*
- * Insert a job whose parents are all in the table of parents.  s->parents is
+ * Insert a job whose parents are all in the table of parents.  s->upstream is
  * sorted.  The job itself is added to the table, as a parent for others; without
  * a table it has none and is none.
  */
@@ -224,37 +224,37 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	const JobqRuleInfo *rule = &jobq_rules[s->rule];
 	JobqCounters counters = {0};
 	JobqVerdict verdict = VERDICT_READY;
-	JobqCarry	carry = {0};
+	JobqPrefix	prefix = {0};
 	int			outcome = 0;
 
-	for (int i = 0; i < s->nparents; i++)
+	for (int i = 0; i < s->nupstream; i++)
 	{
-		Parent	   *p = hash_search(parents, &s->parents[i], HASH_FIND, NULL);
+		Parent	   *p = hash_search(parents, &s->upstream[i], HASH_FIND, NULL);
 
 		jobq_count_undecided(&counters, rule->require);
 		if (p->outcome != 0)
 			jobq_count_edge(&counters, rule->require, rule->suffice, p->outcome, 1);
 	}
 	/* without parents there is nothing to wait for, whatever the rule */
-	if (s->nparents > 0)
+	if (s->nupstream > 0)
 		verdict = jobq_verdict(s->rule, s->quorum, &counters);
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
 		outcome = jobq_verdict_outcome(verdict);
 
 	s->id = jobq_nextval();
-	if (s->nparents > 0 && s->parents[s->nparents - 1] >= s->id)
+	if (s->nupstream > 0 && s->upstream[s->nupstream - 1] >= s->id)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("sequence \"job_id_seq\" is behind the ids of existing jobs"),
 				 errhint("Set it, with setval, to the largest of all ids in job and all positions in job_ready.")));
 	insert_job(call, s, outcome);
-	insert_edges(call, s->id, s->nparents, s->parents, rule);
+	insert_edges(call, s->id, s->nupstream, s->upstream, rule);
 
-	carry.job_id = s->id;
-	carry.lane = s->lane;
-	carry.run_at = s->run_at;
-	carry.expires_at = s->expires_at;
-	carry.priority = s->priority;
+	prefix.job_id = s->id;
+	prefix.lane = s->lane;
+	prefix.run_at = s->run_at;
+	prefix.expires_at = s->expires_at;
+	prefix.priority = s->priority;
 	if (outcome != 0)
 		jobq_notify_decided(s->id, s->notify, outcome);
 	else
@@ -262,9 +262,9 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 		if (s->expires_at != 0)
 			jobq_note_expiry(call, s->id, s->expires_at);
 		if (verdict == VERDICT_READY)
-			jobq_place(call, &carry, s->id);
+			jobq_place(call, &prefix, s->id);
 		else
-			jobq_place_waiting(call, &carry, &counters, s->rule, s->quorum,
+			jobq_place_waiting(call, &prefix, &counters, s->rule, s->quorum,
 							   jobq_stripes_wanted(s->rule, &counters), true, false);
 	}
 
@@ -325,10 +325,10 @@ jobq_job_submit(PG_FUNCTION_ARGS)
 		Datum	   *values;
 		bool	   *nulls;
 
-		s.nparents = jobq_check_array(fcinfo, 5, "depends_on", INT8OID, false, &values, &nulls);
-		s.parents = palloc(Max(s.nparents, 1) * sizeof(int64));
-		for (int i = 0; i < s.nparents; i++)
-			s.parents[i] = DatumGetInt64(values[i]);
+		s.nupstream = jobq_check_array(fcinfo, 5, "depends_on", INT8OID, false, &values, &nulls);
+		s.upstream = palloc(Max(s.nupstream, 1) * sizeof(int64));
+		for (int i = 0; i < s.nupstream; i++)
+			s.upstream[i] = DatumGetInt64(values[i]);
 	}
 	if (!PG_ARGISNULL(6))
 		s.rule = jobq_find_rule(text_to_cstring(PG_GETARG_TEXT_PP(6)));
@@ -349,14 +349,14 @@ jobq_job_submit(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(15))
 		s.tags = PG_GETARG_JSONB_P(15);
 	s.notify = !PG_ARGISNULL(16) && PG_GETARG_BOOL(16);
-	jobq_check_submission(&s, s.nparents);
+	jobq_check_submission(&s, s.nupstream);
 
 	jobq_enter(&call, "job_submit()", true);
 	jobq_admit(&call, &s);
-	if (s.nparents > 0)
-		parents = jobq_parents_create();
-	for (int i = 0; i < s.nparents; i++)
-		jobq_resolve_parent(&call, parents, s.parents[i]);
+	if (s.nupstream > 0)
+		parents = jobq_upstream_create();
+	for (int i = 0; i < s.nupstream; i++)
+		jobq_resolve_upstream(&call, parents, s.upstream[i]);
 	id = jobq_submit(&call, &s, parents);
 	jobq_close_call(&call);
 	PG_RETURN_INT64(id);

@@ -145,7 +145,7 @@ dependencies_value(Element *e, JsonbValue *v)
 		error_type("depends_on", "an array of ids and names");
 	array = v->val.binary.data;
 	n = JsonContainerSize(array);
-	e->s.parents = palloc(Max(n, 1) * sizeof(int64));
+	e->s.upstream = palloc(Max(n, 1) * sizeof(int64));
 	e->names = palloc(Max(n, 1) * sizeof(char *));
 	for (int i = 0; i < n; i++)
 	{
@@ -154,7 +154,7 @@ dependencies_value(Element *e, JsonbValue *v)
 		if (item->type == jbvString)
 			e->names[e->nnames++] = string_value("depends_on", item);
 		else if (item->type == jbvNumeric)
-			e->s.parents[e->s.nparents++] = integer_value("depends_on", item);
+			e->s.upstream[e->s.nupstream++] = integer_value("depends_on", item);
 		else
 			error_type("depends_on", "an array of ids and names");
 	}
@@ -262,7 +262,7 @@ read_element(Element *e, JsonbValue *v, Where *where)
 	}
 	if (e->s.args == NULL)
 		e->s.args = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
-	jobq_check_submission(&e->s, e->s.nparents + e->nnames);
+	jobq_check_submission(&e->s, e->s.nupstream + e->nnames);
 }
 
 /* All elements of the array. */
@@ -468,20 +468,20 @@ typedef struct OutsideParent
 
 /* Lock and read the parents outside the call, in ascending order. */
 static void
-resolve_parents(JobqCall *call, Element *elements, int n, HTAB *parents, Where *where)
+resolve_upstream(JobqCall *call, Element *elements, int n, HTAB *parents, Where *where)
 {
 	Size		total = 0;
 	OutsideParent *all;
 
 	for (int i = 0; i < n; i++)
-		total += elements[i].s.nparents;
+		total += elements[i].s.nupstream;
 	all = palloc_extended(Max(total, 1) * sizeof(OutsideParent), MCXT_ALLOC_HUGE);
 	total = 0;
 	for (int i = 0; i < n; i++)
 	{
-		for (int k = 0; k < elements[i].s.nparents; k++)
+		for (int k = 0; k < elements[i].s.nupstream; k++)
 		{
-			all[total].id = elements[i].s.parents[k];
+			all[total].id = elements[i].s.upstream[k];
 			all[total].element = i;
 			total++;
 		}
@@ -491,7 +491,7 @@ resolve_parents(JobqCall *call, Element *elements, int n, HTAB *parents, Where *
 	{
 		where->index = all[i].element;
 		where->name = elements[all[i].element].name;
-		jobq_resolve_parent(call, parents, all[i].id);
+		jobq_resolve_upstream(call, parents, all[i].id);
 	}
 	where->index = -1;
 	pfree(all);
@@ -509,7 +509,7 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 	int			n;
 	Element    *elements;
 	int		   *order;
-	HTAB	   *parents;
+	HTAB	   *outcomes;
 	Where		where = {.index = -1};
 	ErrorContextCallback context = {.callback = element_error_callback,.arg = &where};
 
@@ -537,8 +537,8 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 		where.name = elements[i].name;
 		jobq_admit(&call, &elements[i].s);
 	}
-	parents = jobq_parents_create();
-	resolve_parents(&call, elements, n, parents, &where);
+	outcomes = jobq_upstream_create();
+	resolve_upstream(&call, elements, n, outcomes, &where);
 	jobq_bulk_begin(&call);
 	for (int i = 0; i < n; i++)
 	{
@@ -549,10 +549,10 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 		where.index = order[i];
 		where.name = e->name;
 		for (int k = 0; k < e->nnames; k++)
-			s->parents[s->nparents++] = elements[e->uses[k]].s.id;
+			s->upstream[s->nupstream++] = elements[e->uses[k]].s.id;
 		if (e->nnames > 0)
-			qsort(s->parents, s->nparents, sizeof(int64), jobq_compare_ids);
-		jobq_submit(&call, s, parents);
+			qsort(s->upstream, s->nupstream, sizeof(int64), jobq_compare_ids);
+		jobq_submit(&call, s, outcomes);
 	}
 	jobq_bulk_end(&call);
 	error_context_stack = context.previous;

@@ -1,8 +1,8 @@
 /*
- * home.c
+ * active.c
  *	  Where the background worker may act.
  *
- * job_home holds the system identifier and the database that last used jobq.
+ * job_active_database holds the system identifier and the database that last used jobq.
  * It is written by the first call of a function that writes, not by CREATE
  * EXTENSION, and is not dumped.  So in a restored dump, or in a database that
  * was copied from a template, the worker stays still until somebody uses jobq
@@ -52,8 +52,8 @@ static bool
 is_here(TupleTableSlot *slot)
 {
 	return slot != NULL &&
-		jobq_attr_int64(slot, HOME_SYSTEM_IDENTIFIER) == (int64) GetSystemIdentifier() &&
-		(Oid) jobq_attr_int32(slot, HOME_DATABASE) == MyDatabaseId;
+		jobq_attr_int64(slot, ACTIVE_SYSTEM_IDENTIFIER) == (int64) GetSystemIdentifier() &&
+		(Oid) jobq_attr_int32(slot, ACTIVE_DATABASE) == MyDatabaseId;
 }
 
 /* Was the row written by this transaction? */
@@ -68,9 +68,9 @@ is_ours(TupleTableSlot *slot)
 
 /* May the worker act in this database? */
 bool
-jobq_is_home(JobqCall *call)
+jobq_is_active(JobqCall *call)
 {
-	TupleTableSlot *slot = jobq_find(call, JOBQ_HOME, INDEX_KEY, 0, NULL);
+	TupleTableSlot *slot = jobq_find(call, JOBQ_ACTIVE, INDEX_KEY, 0, NULL);
 	bool		here = is_here(slot);
 
 	jobq_slot_free(slot);
@@ -79,16 +79,16 @@ jobq_is_home(JobqCall *call)
 
 /* Write the row, under the lock. */
 static void
-write_home(JobqCall *call, TupleTableSlot *old)
+write_active(JobqCall *call, TupleTableSlot *old)
 {
-	Datum		values[HOME_NATTS];
-	bool		nulls[HOME_NATTS] = {false};
+	Datum		values[ACTIVE_NATTS];
+	bool		nulls[ACTIVE_NATTS] = {false};
 
-	values[HOME_SYSTEM_IDENTIFIER - 1] = Int64GetDatum((int64) GetSystemIdentifier());
-	values[HOME_DATABASE - 1] = ObjectIdGetDatum(MyDatabaseId);
+	values[ACTIVE_SYSTEM_IDENTIFIER - 1] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[ACTIVE_DATABASE - 1] = ObjectIdGetDatum(MyDatabaseId);
 	if (old == NULL)
-		jobq_insert(call, JOBQ_HOME, values, nulls);
-	else if (!jobq_update(call, JOBQ_HOME, old, values, nulls))
+		jobq_insert(call, JOBQ_ACTIVE, values, nulls);
+	else if (!jobq_update(call, JOBQ_ACTIVE, old, values, nulls))
 		return;					/* changed by hand; the next call tries again */
 	jobq_advance();
 	jobq_announce_wake_worker();
@@ -96,15 +96,15 @@ write_home(JobqCall *call, TupleTableSlot *old)
 
 /* Make this database the home of its jobs if it is not yet. */
 void
-jobq_claim_home(JobqCall *call)
+jobq_make_active(JobqCall *call)
 {
-	Oid			table = jobq_table_oid(JOBQ_HOME);
+	Oid			table = jobq_table_oid(JOBQ_ACTIVE);
 	TupleTableSlot *slot;
 	LOCKTAG		tag;
 
 	if (known_table == table)
 		return;
-	slot = jobq_find(call, JOBQ_HOME, INDEX_KEY, 0, NULL);
+	slot = jobq_find(call, JOBQ_ACTIVE, INDEX_KEY, 0, NULL);
 	if (is_here(slot))
 	{
 		if (!is_ours(slot))
@@ -118,8 +118,8 @@ jobq_claim_home(JobqCall *call)
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, table, 0);
 	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return;
-	slot = jobq_find(call, JOBQ_HOME, INDEX_KEY, 0, NULL);
+	slot = jobq_find(call, JOBQ_ACTIVE, INDEX_KEY, 0, NULL);
 	if (!is_here(slot))
-		write_home(call, slot);
+		write_active(call, slot);
 	jobq_slot_free(slot);
 }

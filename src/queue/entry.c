@@ -40,5 +40,5 @@ jobq_enter(JobqCall *call, const char *function, bool writes)
 	AcceptInvalidationMessages();
 	jobq_open_call(call);
 	if (writes)
-		jobq_claim_home(call);
+		jobq_make_active(call);
 }

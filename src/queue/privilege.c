@@ -50,7 +50,7 @@ typedef struct PrivilegeInfo
 	const char *members;		/* what it lets use, comma-separated */
 } PrivilegeInfo;
 
-#define JOB_VIEWS	"job_status,job_attempts,job_visible,job_lease_until,job_outcome_name,job_cause_name"
+#define JOB_VIEWS	"job_status,job_attempts,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name"
 #define ALL_VIEWS	JOB_VIEWS ",job_queue_status,job_worker_status"
 
 static const PrivilegeInfo privileges[] = {

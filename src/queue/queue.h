@@ -94,8 +94,8 @@ extern void jobq_enter(JobqCall *call, const char *function, bool writes);
  *		active.c: the database whose background worker may act
  * ----------------
  */
-extern void jobq_claim_home(JobqCall *call);
-extern bool jobq_is_home(JobqCall *call);
+extern void jobq_make_active(JobqCall *call);
+extern bool jobq_is_active(JobqCall *call);
 
 /* ----------------
  *		check.c: arguments

@@ -446,13 +446,13 @@ carry_out(void)
 		switch (c->act)
 		{
 			case LEASE_ENTER:
-				jobq_beat_enter(c->job_id, c->token, c->until);
+				jobq_heartbeat_enter(c->job_id, c->token, c->until);
 				break;
 			case LEASE_END:
-				jobq_beat_remove(c->job_id, c->token);
+				jobq_heartbeat_remove(c->job_id, c->token);
 				break;
 			case LEASE_CANCEL:
-				jobq_beat_cancel(c->job_id, c->token);
+				jobq_heartbeat_cancel(c->job_id, c->token);
 				break;
 		}
 	}

@@ -26,17 +26,17 @@
 
 int			jobq_max_heartbeats = JOBQ_DEFAULT_MAX_HEARTBEATS;
 
-typedef struct Beat
+typedef struct Heartbeat
 {
 	int64		job_id;
 	int64		token;
 	TimestampTz until;
 	Oid			database;
-	unsigned int next:31;		/* in chain or free list; NIL_BEAT: last */
+	unsigned int next:31;		/* in chain or free list; NIL_HEARTBEAT: last */
 	unsigned int cancel:1;		/* cancellation was asked for */
-} Beat;
+} Heartbeat;
 
-#define NIL_BEAT	0x7fffffffU
+#define NIL_HEARTBEAT	0x7fffffffU
 
 /* All fields of it and of its entries: the lock of the partition. */
 typedef struct Partition
@@ -45,7 +45,7 @@ typedef struct Partition
 	uint32		used;			/* entries that were ever in use */
 	uint32		count;			/* entries in use */
 	uint32	   *buckets;		/* heads of the chains */
-	Beat	   *beats;
+	Heartbeat	   *heartbeats;
 } Partition;
 
 static Partition *partitions;
@@ -56,42 +56,42 @@ static uint32
 partition_entries(void)
 {
 	/* some more, for they do not fill evenly */
-	return jobq_max_heartbeats / JOBQ_BEAT_PARTITIONS * 33 / 32 + 32;
+	return jobq_max_heartbeats / JOBQ_HEARTBEAT_PARTITIONS * 33 / 32 + 32;
 }
 
 /* How much shared memory it takes. */
 static Size
 heartbeats_size(void)
 {
-	Size		size = mul_size(partition_entries(), MAXALIGN(sizeof(Beat)) + sizeof(uint32));
+	Size		size = mul_size(partition_entries(), MAXALIGN(sizeof(Heartbeat)) + sizeof(uint32));
 
-	return add_size(MAXALIGN(JOBQ_BEAT_PARTITIONS * sizeof(Partition)),
-					mul_size(JOBQ_BEAT_PARTITIONS, MAXALIGN(size)));
+	return add_size(MAXALIGN(JOBQ_HEARTBEAT_PARTITIONS * sizeof(Partition)),
+					mul_size(JOBQ_HEARTBEAT_PARTITIONS, MAXALIGN(size)));
 }
 
 /* Initialize or attach. */
 static void
 heartbeats_init(void *area, bool found, LWLockPadded *locks)
 {
-	char	   *p = (char *) area + MAXALIGN(JOBQ_BEAT_PARTITIONS * sizeof(Partition));
+	char	   *p = (char *) area + MAXALIGN(JOBQ_HEARTBEAT_PARTITIONS * sizeof(Partition));
 	uint32		n = partition_entries();
 
 	partitions = area;
 	partition_locks = locks;
 	if (found)
 		return;
-	for (int i = 0; i < JOBQ_BEAT_PARTITIONS; i++)
+	for (int i = 0; i < JOBQ_HEARTBEAT_PARTITIONS; i++)
 	{
 		Partition  *part = &partitions[i];
 
-		part->free = NIL_BEAT;
+		part->free = NIL_HEARTBEAT;
 		part->used = 0;
 		part->count = 0;
-		part->beats = (Beat *) p;
-		part->buckets = (uint32 *) (p + n * MAXALIGN(sizeof(Beat)));
+		part->heartbeats = (Heartbeat *) p;
+		part->buckets = (uint32 *) (p + n * MAXALIGN(sizeof(Heartbeat)));
 		for (uint32 b = 0; b < n; b++)
-			part->buckets[b] = NIL_BEAT;
-		p += MAXALIGN(n * (MAXALIGN(sizeof(Beat)) + sizeof(uint32)));
+			part->buckets[b] = NIL_HEARTBEAT;
+		p += MAXALIGN(n * (MAXALIGN(sizeof(Heartbeat)) + sizeof(uint32)));
 	}
 }
 
@@ -101,7 +101,7 @@ heartbeats_used(void)
 {
 	int			n = 0;
 
-	for (int i = 0; i < JOBQ_BEAT_PARTITIONS; i++)
+	for (int i = 0; i < JOBQ_HEARTBEAT_PARTITIONS; i++)
 	{
 		LWLockAcquire(&partition_locks[i].lock, LW_SHARED);
 		n += partitions[i].count;
@@ -114,7 +114,7 @@ heartbeats_used(void)
 static int
 heartbeats_locks(void)
 {
-	return JOBQ_BEAT_PARTITIONS;
+	return JOBQ_HEARTBEAT_PARTITIONS;
 }
 
 /* How many there can be. */
@@ -142,84 +142,84 @@ static uint32 *
 lock_job(int64 job_id, LWLockMode mode, Partition **part, LWLock **lock)
 {
 	uint64		h = hash_job(MyDatabaseId, job_id);
-	int			i = h % JOBQ_BEAT_PARTITIONS;
+	int			i = h % JOBQ_HEARTBEAT_PARTITIONS;
 
 	*part = &partitions[i];
 	*lock = &partition_locks[i].lock;
 	LWLockAcquire(*lock, mode);
-	return &(*part)->buckets[(h / JOBQ_BEAT_PARTITIONS) % partition_entries()];
+	return &(*part)->buckets[(h / JOBQ_HEARTBEAT_PARTITIONS) % partition_entries()];
 }
 
 /* The entry of a job, or NULL. */
-static Beat *
-find_beat(Partition *part, uint32 head, int64 job_id)
+static Heartbeat *
+find_heartbeat(Partition *part, uint32 head, int64 job_id)
 {
-	for (uint32 i = head; i != NIL_BEAT; i = part->beats[i].next)
+	for (uint32 i = head; i != NIL_HEARTBEAT; i = part->heartbeats[i].next)
 	{
-		if (part->beats[i].job_id == job_id && part->beats[i].database == MyDatabaseId)
-			return &part->beats[i];
+		if (part->heartbeats[i].job_id == job_id && part->heartbeats[i].database == MyDatabaseId)
+			return &part->heartbeats[i];
 	}
 	return NULL;
 }
 
 /* Unlink an entry from its chain and free it. */
 static void
-free_beat(Partition *part, uint32 *head, Beat *beat)
+free_beat(Partition *part, uint32 *head, Heartbeat *heartbeat)
 {
-	uint32		index = beat - part->beats;
+	uint32		index = heartbeat - part->heartbeats;
 
 	if (*head == index)
-		*head = beat->next;
+		*head = heartbeat->next;
 	else
 	{
 		uint32		i = *head;
 
-		while (part->beats[i].next != index)
-			i = part->beats[i].next;
-		part->beats[i].next = beat->next;
+		while (part->heartbeats[i].next != index)
+			i = part->heartbeats[i].next;
+		part->heartbeats[i].next = heartbeat->next;
 	}
-	beat->database = InvalidOid;
-	beat->next = part->free;
+	heartbeat->database = InvalidOid;
+	heartbeat->next = part->free;
 	part->free = index;
 	part->count--;
 }
 
 /* Make the entry of a lease, or extend it; does nothing if there is no room. */
 void
-jobq_beat_enter(int64 job_id, int64 token, TimestampTz until)
+jobq_heartbeat_enter(int64 job_id, int64 token, TimestampTz until)
 {
 	Partition  *part;
 	LWLock	   *lock;
 	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
-	Beat	   *beat = find_beat(part, *head, job_id);
+	Heartbeat	   *heartbeat = find_heartbeat(part, *head, job_id);
 
-	if (beat != NULL && beat->token == token)
-		beat->until = Max(beat->until, until);
+	if (heartbeat != NULL && heartbeat->token == token)
+		heartbeat->until = Max(heartbeat->until, until);
 	else
 	{
-		if (beat == NULL)
+		if (heartbeat == NULL)
 		{
 			uint32		index = part->free;
 
-			if (index != NIL_BEAT)
-				part->free = part->beats[index].next;
+			if (index != NIL_HEARTBEAT)
+				part->free = part->heartbeats[index].next;
 			else if (part->used < partition_entries())
 				index = part->used++;
-			if (index != NIL_BEAT)
+			if (index != NIL_HEARTBEAT)
 			{
-				beat = &part->beats[index];
-				beat->next = *head;
+				heartbeat = &part->heartbeats[index];
+				heartbeat->next = *head;
 				*head = index;
 				part->count++;
 			}
 		}
-		if (beat != NULL)
+		if (heartbeat != NULL)
 		{
-			beat->job_id = job_id;
-			beat->token = token;
-			beat->until = until;
-			beat->database = MyDatabaseId;
-			beat->cancel = false;
+			heartbeat->job_id = job_id;
+			heartbeat->token = token;
+			heartbeat->until = until;
+			heartbeat->database = MyDatabaseId;
+			heartbeat->cancel = false;
 		}
 	}
 	LWLockRelease(lock);
@@ -227,46 +227,46 @@ jobq_beat_enter(int64 job_id, int64 token, TimestampTz until)
 
 /* Remove the entry of a lease. */
 void
-jobq_beat_remove(int64 job_id, int64 token)
+jobq_heartbeat_remove(int64 job_id, int64 token)
 {
 	Partition  *part;
 	LWLock	   *lock;
 	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
-	Beat	   *beat = find_beat(part, *head, job_id);
+	Heartbeat	   *heartbeat = find_heartbeat(part, *head, job_id);
 
-	if (beat != NULL && beat->token == token)
-		free_beat(part, head, beat);
+	if (heartbeat != NULL && heartbeat->token == token)
+		free_beat(part, head, heartbeat);
 	LWLockRelease(lock);
 }
 
 /* Note that cancellation was asked for. */
 void
-jobq_beat_cancel(int64 job_id, int64 token)
+jobq_heartbeat_cancel(int64 job_id, int64 token)
 {
 	Partition  *part;
 	LWLock	   *lock;
 	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
-	Beat	   *beat = find_beat(part, *head, job_id);
+	Heartbeat	   *heartbeat = find_heartbeat(part, *head, job_id);
 
-	if (beat != NULL && beat->token == token)
-		beat->cancel = true;
+	if (heartbeat != NULL && heartbeat->token == token)
+		heartbeat->cancel = true;
 	LWLockRelease(lock);
 }
 
 /* A heartbeat. */
-JobqBeat
-jobq_beat_extend(int64 job_id, int64 token, TimestampTz until)
+JobqHeartbeat
+jobq_heartbeat_extend(int64 job_id, int64 token, TimestampTz until)
 {
 	Partition  *part;
 	LWLock	   *lock;
 	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
-	Beat	   *beat = find_beat(part, *head, job_id);
-	JobqBeat	result = BEAT_NONE;
+	Heartbeat	   *heartbeat = find_heartbeat(part, *head, job_id);
+	JobqHeartbeat	result = HEARTBEAT_NONE;
 
-	if (beat != NULL && beat->token == token)
+	if (heartbeat != NULL && heartbeat->token == token)
 	{
-		beat->until = Max(beat->until, until);
-		result = beat->cancel ? BEAT_CANCEL : BEAT_ALIVE;
+		heartbeat->until = Max(heartbeat->until, until);
+		result = heartbeat->cancel ? HEARTBEAT_CANCEL : HEARTBEAT_ALIVE;
 	}
 	LWLockRelease(lock);
 	return result;
@@ -274,13 +274,13 @@ jobq_beat_extend(int64 job_id, int64 token, TimestampTz until)
 
 /* Until when a lease is alive by its entry; 0: there is none. */
 TimestampTz
-jobq_beat_until(int64 job_id, int64 token)
+jobq_heartbeat_until(int64 job_id, int64 token)
 {
 	Partition  *part;
 	LWLock	   *lock;
 	uint32	   *head = lock_job(job_id, LW_SHARED, &part, &lock);
-	Beat	   *beat = find_beat(part, *head, job_id);
-	TimestampTz until = beat != NULL && beat->token == token ? beat->until : 0;
+	Heartbeat	   *heartbeat = find_heartbeat(part, *head, job_id);
+	TimestampTz until = heartbeat != NULL && heartbeat->token == token ? heartbeat->until : 0;
 
 	LWLockRelease(lock);
 	return until;
@@ -291,23 +291,23 @@ jobq_beat_until(int64 job_id, int64 token)
  * it is alive until *until.
  */
 bool
-jobq_beat_expire(int64 job_id, int64 token, TimestampTz now, TimestampTz *until)
+jobq_heartbeat_expire(int64 job_id, int64 token, TimestampTz now, TimestampTz *until)
 {
 	Partition  *part;
 	LWLock	   *lock;
 	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
-	Beat	   *beat = find_beat(part, *head, job_id);
+	Heartbeat	   *heartbeat = find_heartbeat(part, *head, job_id);
 	bool		expired = true;
 
-	if (beat != NULL && beat->token == token)
+	if (heartbeat != NULL && heartbeat->token == token)
 	{
-		if (beat->until > now)
+		if (heartbeat->until > now)
 		{
-			*until = beat->until;
+			*until = heartbeat->until;
 			expired = false;
 		}
 		else
-			free_beat(part, head, beat);
+			free_beat(part, head, heartbeat);
 	}
 	LWLockRelease(lock);
 	return expired;
@@ -315,7 +315,7 @@ jobq_beat_expire(int64 job_id, int64 token, TimestampTz now, TimestampTz *until)
 
 /* Entries of this database in one partition that ended before a time. */
 int
-jobq_beat_stale(int partition, TimestampTz before, JobqBeatRef *refs, int max)
+jobq_heartbeat_stale(int partition, TimestampTz before, JobqHeartbeatRef *refs, int max)
 {
 	Partition  *part = &partitions[partition];
 	int			n = 0;
@@ -323,12 +323,12 @@ jobq_beat_stale(int partition, TimestampTz before, JobqBeatRef *refs, int max)
 	LWLockAcquire(&partition_locks[partition].lock, LW_SHARED);
 	for (uint32 i = 0; i < part->used && n < max; i++)
 	{
-		Beat	   *beat = &part->beats[i];
+		Heartbeat	   *heartbeat = &part->heartbeats[i];
 
-		if (beat->database == MyDatabaseId && beat->until < before)
+		if (heartbeat->database == MyDatabaseId && heartbeat->until < before)
 		{
-			refs[n].job_id = beat->job_id;
-			refs[n].token = beat->token;
+			refs[n].job_id = heartbeat->job_id;
+			refs[n].token = heartbeat->token;
 			n++;
 		}
 	}
@@ -338,23 +338,23 @@ jobq_beat_stale(int partition, TimestampTz before, JobqBeatRef *refs, int max)
 
 /* Forget all entries of a database. */
 void
-jobq_beats_forget_database(Oid database)
+jobq_heartbeats_forget_database(Oid database)
 {
-	for (int p = 0; p < JOBQ_BEAT_PARTITIONS; p++)
+	for (int p = 0; p < JOBQ_HEARTBEAT_PARTITIONS; p++)
 	{
 		Partition  *part = &partitions[p];
 
 		LWLockAcquire(&partition_locks[p].lock, LW_EXCLUSIVE);
 		for (uint32 i = 0; i < part->used; i++)
 		{
-			Beat	   *beat = &part->beats[i];
+			Heartbeat	   *heartbeat = &part->heartbeats[i];
 
-			if (beat->database == database)
+			if (heartbeat->database == database)
 			{
-				uint64		h = hash_job(database, beat->job_id);
+				uint64		h = hash_job(database, heartbeat->job_id);
 
-				free_beat(part, &part->buckets[(h / JOBQ_BEAT_PARTITIONS) % partition_entries()],
-						  beat);
+				free_beat(part, &part->buckets[(h / JOBQ_HEARTBEAT_PARTITIONS) % partition_entries()],
+						  heartbeat);
 			}
 		}
 		LWLockRelease(&partition_locks[p].lock);

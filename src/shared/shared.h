@@ -17,7 +17,7 @@
 #include "table/table.h"
 
 #define JOBQ_WAIT_LANES		8	/* lanes a waiter can name */
-#define JOBQ_DIRTY_LANES	64	/* lanes to notify of, before all of them are */
+#define JOBQ_NOTIFY_LANES	64	/* lanes to notify of, before all of them are */
 
 #define JOBQ_DEFAULT_MAX_HEARTBEATS	100000
 #define JOBQ_DEFAULT_MAX_DATABASES	64
@@ -90,30 +90,30 @@ extern void jobq_announce_extension(void);
  *		heartbeat.c: until when running jobs are alive
  * ----------------
  */
-typedef enum JobqBeat
+typedef enum JobqHeartbeat
 {
-	BEAT_NONE,					/* no entry: use the row */
-	BEAT_ALIVE,
-	BEAT_CANCEL					/* alive, and cancellation was asked for */
-} JobqBeat;
+	HEARTBEAT_NONE,					/* no entry: use the row */
+	HEARTBEAT_ALIVE,
+	HEARTBEAT_CANCEL					/* alive, and cancellation was asked for */
+} JobqHeartbeat;
 
-extern void jobq_beat_enter(int64 job_id, int64 token, TimestampTz until);
-extern void jobq_beat_remove(int64 job_id, int64 token);
-extern void jobq_beat_cancel(int64 job_id, int64 token);
-extern JobqBeat jobq_beat_extend(int64 job_id, int64 token, TimestampTz until);
-extern TimestampTz jobq_beat_until(int64 job_id, int64 token);
-extern bool jobq_beat_expire(int64 job_id, int64 token, TimestampTz now, TimestampTz *until);
-extern void jobq_beats_forget_database(Oid database);
-/* beat.c */
-typedef struct JobqBeatRef
+extern void jobq_heartbeat_enter(int64 job_id, int64 token, TimestampTz until);
+extern void jobq_heartbeat_remove(int64 job_id, int64 token);
+extern void jobq_heartbeat_cancel(int64 job_id, int64 token);
+extern JobqHeartbeat jobq_heartbeat_extend(int64 job_id, int64 token, TimestampTz until);
+extern TimestampTz jobq_heartbeat_until(int64 job_id, int64 token);
+extern bool jobq_heartbeat_expire(int64 job_id, int64 token, TimestampTz now, TimestampTz *until);
+extern void jobq_heartbeats_forget_database(Oid database);
+/* heartbeat.c */
+typedef struct JobqHeartbeatRef
 {
 	int64		job_id;
 	int64		token;
-} JobqBeatRef;
+} JobqHeartbeatRef;
 
-#define JOBQ_BEAT_PARTITIONS	16
+#define JOBQ_HEARTBEAT_PARTITIONS	16
 
-extern int	jobq_beat_stale(int partition, TimestampTz before, JobqBeatRef *refs, int max);
+extern int	jobq_heartbeat_stale(int partition, TimestampTz before, JobqHeartbeatRef *refs, int max);
 
 /* ----------------
  *		waiter.c: sessions that sleep
@@ -144,14 +144,14 @@ typedef enum JobqDatabaseState
 /* How a worker leaves */
 typedef enum JobqLeave
 {
-	LEAVE_NO_EXTENSION,			/* refused if it was poked meanwhile */
+	LEAVE_NO_EXTENSION,			/* refused if it was asked meanwhile */
 	LEAVE_ORDERLY,				/* to make room, or because it was suspended */
 	LEAVE_FAILED
 } JobqLeave;
 
-/* Why a worker is poked */
-#define POKE_LOOK		0x01	/* extension or home may have come or gone */
-#define POKE_SWEEP		0x02	/* something changed that was not announced */
+/* Why a worker is asked */
+#define ASK_CHECK		0x01	/* extension or home may have come or gone */
+#define ASK_SWEEP		0x02	/* something changed that was not announced */
 
 /*
  * What shared memory knows about one database.  "database" changes under the
@@ -170,7 +170,7 @@ typedef struct JobqDatabase
 	Latch	   *worker_latch;
 
 	pg_atomic_uint32 yield;		/* the worker shall make room for another */
-	pg_atomic_uint32 poke;		/* POKE_ flags, taken by the worker */
+	pg_atomic_uint32 asked;		/* ASK_ flags, taken by the worker */
 
 	/*
 	 * When whoever is responsible (the worker, or without one the launcher)
@@ -182,9 +182,9 @@ typedef struct JobqDatabase
 	/* the lowest deadlines announced since the worker last took them */
 	pg_atomic_uint64 announced_low[DEADLINE_KINDS];
 
-	pg_atomic_uint32 dirty;		/* one of the next two was set */
-	pg_atomic_uint32 dirty_overflow;	/* lanes that found no place */
-	pg_atomic_uint64 dirty_lanes[JOBQ_DIRTY_LANES]; /* a hash table, 0: free */
+	pg_atomic_uint32 notify_wanted;		/* one of the next two was set */
+	pg_atomic_uint32 notify_all;	/* lanes that found no place */
+	pg_atomic_uint64 notify_lanes[JOBQ_NOTIFY_LANES]; /* a hash table, 0: free */
 } JobqDatabase;
 
 extern TimestampTz jobq_grace_start(void);
@@ -192,7 +192,7 @@ extern JobqDatabase *jobq_database_at(int i);
 extern JobqDatabase *jobq_database_find(Oid database, bool create);
 extern bool jobq_database_evict(JobqDatabase *db, bool barred);
 extern JobqDatabase *jobq_my_database(bool create);
-extern void jobq_database_poke(JobqDatabase *db, uint32 flags);
+extern void jobq_database_ask(JobqDatabase *db, uint32 flags);
 extern TimestampTz jobq_database_low(JobqDatabase *db);
 
 /* the backends' side */
@@ -212,8 +212,8 @@ extern void jobq_database_resume(JobqDatabase *db);
 extern void jobq_launcher_attach(void);
 extern void jobq_launcher_detach(void);
 extern void jobq_launcher_wake(void);
-extern void jobq_launcher_look(void);
-extern bool jobq_launcher_take_look(void);
+extern void jobq_launcher_reread(void);
+extern bool jobq_launcher_take_reread(void);
 extern bool jobq_launcher_take_full(void);
 
 static inline TimestampTz

@@ -17,7 +17,7 @@
  *	  then reads the hints again; both with a barrier between.  So one of them
  *	  sees the other, and no wake-up is lost.
  * 3. Whoever lowers wake_at to "awake" sets the latch, and nobody else needs to.
- * 4. A worker that finds no extension leaves only if nobody poked it since it
+ * 4. A worker that finds no extension leaves only if nobody asked it since it
  *	  began to look, decided under the slot's mutex.
  * 5. Only the launcher frees a slot, and only while it has no worker and is not
  *	  suspended.
@@ -46,7 +46,7 @@ typedef struct JobqShared
 	slock_t		mutex;			/* guards launcher_latch */
 	Latch	   *launcher_latch; /* NULL: no launcher */
 	pg_atomic_uint32 launched;	/* a launcher has run */
-	pg_atomic_uint32 look;		/* the launcher shall read pg_database */
+	pg_atomic_uint32 reread;		/* the launcher shall read pg_database */
 	pg_atomic_uint32 full;		/* a database found no slot */
 	pg_atomic_uint64 grace_start;
 	JobqDatabase databases[FLEXIBLE_ARRAY_MEMBER];
@@ -74,14 +74,14 @@ reset_database(JobqDatabase *db)
 	db->worker_pid = 0;
 	db->worker_latch = NULL;
 	pg_atomic_write_u32(&db->yield, 0);
-	pg_atomic_write_u32(&db->poke, 0);
+	pg_atomic_write_u32(&db->asked, 0);
 	pg_atomic_write_u64(&db->wake_at, (uint64) DT_NOEND);
 	for (int k = 0; k < DEADLINE_KINDS; k++)
 		pg_atomic_write_u64(&db->announced_low[k], (uint64) DT_NOEND);
-	pg_atomic_write_u32(&db->dirty, 0);
-	pg_atomic_write_u32(&db->dirty_overflow, 0);
-	for (int i = 0; i < JOBQ_DIRTY_LANES; i++)
-		pg_atomic_write_u64(&db->dirty_lanes[i], 0);
+	pg_atomic_write_u32(&db->notify_wanted, 0);
+	pg_atomic_write_u32(&db->notify_all, 0);
+	for (int i = 0; i < JOBQ_NOTIFY_LANES; i++)
+		pg_atomic_write_u64(&db->notify_lanes[i], 0);
 }
 
 /* Initialize an array of slots. */
@@ -91,7 +91,7 @@ init_shared(void)
 	memset(shared, 0, databases_size());
 	SpinLockInit(&shared->mutex);
 	pg_atomic_init_u32(&shared->launched, 0);
-	pg_atomic_init_u32(&shared->look, 0);
+	pg_atomic_init_u32(&shared->reread, 0);
 	pg_atomic_init_u32(&shared->full, 0);
 	pg_atomic_init_u64(&shared->grace_start, (uint64) GetCurrentTimestamp());
 	for (int i = 0; i < jobq_max_databases; i++)
@@ -100,14 +100,14 @@ init_shared(void)
 
 		SpinLockInit(&db->mutex);
 		pg_atomic_init_u32(&db->yield, 0);
-		pg_atomic_init_u32(&db->poke, 0);
+		pg_atomic_init_u32(&db->asked, 0);
 		pg_atomic_init_u64(&db->wake_at, 0);
 		for (int k = 0; k < DEADLINE_KINDS; k++)
 			pg_atomic_init_u64(&db->announced_low[k], 0);
-		pg_atomic_init_u32(&db->dirty, 0);
-		pg_atomic_init_u32(&db->dirty_overflow, 0);
-		for (int k = 0; k < JOBQ_DIRTY_LANES; k++)
-			pg_atomic_init_u64(&db->dirty_lanes[k], 0);
+		pg_atomic_init_u32(&db->notify_wanted, 0);
+		pg_atomic_init_u32(&db->notify_all, 0);
+		for (int k = 0; k < JOBQ_NOTIFY_LANES; k++)
+			pg_atomic_init_u64(&db->notify_lanes[k], 0);
 		reset_database(db);
 	}
 }
@@ -224,7 +224,7 @@ jobq_database_evict(JobqDatabase *db, bool barred)
 	LWLockAcquire(databases_lock, LW_EXCLUSIVE);
 	SpinLockAcquire(&db->mutex);
 	free = db->worker_pid == 0 && db->suspended == 0 &&
-		(barred || (db->state == DATABASE_NONE && pg_atomic_read_u32(&db->poke) == 0));
+		(barred || (db->state == DATABASE_NONE && pg_atomic_read_u32(&db->asked) == 0));
 	SpinLockRelease(&db->mutex);
 	if (free)
 	{
@@ -286,9 +286,9 @@ wake_database(JobqDatabase *db, TimestampTz at)
 
 /* Tell the worker to look at more than the tables; without one the launcher starts it. */
 void
-jobq_database_poke(JobqDatabase *db, uint32 flags)
+jobq_database_ask(JobqDatabase *db, uint32 flags)
 {
-	pg_atomic_fetch_or_u32(&db->poke, flags);
+	pg_atomic_fetch_or_u32(&db->asked, flags);
 	SpinLockAcquire(&db->mutex);
 	if (db->state == DATABASE_NONE)
 		db->state = DATABASE_UNKNOWN;
@@ -303,7 +303,7 @@ jobq_worker_wake(void)
 	JobqDatabase *db = jobq_my_database(true);
 
 	if (db != NULL)
-		jobq_database_poke(db, POKE_LOOK);
+		jobq_database_ask(db, ASK_CHECK);
 }
 
 /* A row with this deadline was written. */
@@ -339,7 +339,7 @@ jobq_worker_lane_ready(int64 lane)
 	pg_memory_barrier();
 	for (int i = 0; i < 8 && !noted && lane != 0; i++)
 	{
-		pg_atomic_uint64 *place = &db->dirty_lanes[(start + i) % JOBQ_DIRTY_LANES];
+		pg_atomic_uint64 *place = &db->notify_lanes[(start + i) % JOBQ_NOTIFY_LANES];
 		uint64		old = pg_atomic_read_u64(place);
 
 		if (old == (uint64) lane)
@@ -352,9 +352,9 @@ jobq_worker_lane_ready(int64 lane)
 		}
 	}
 	if (!noted)
-		pg_atomic_write_u32(&db->dirty_overflow, 1);
+		pg_atomic_write_u32(&db->notify_all, 1);
 	pg_memory_barrier();
-	if (pg_atomic_exchange_u32(&db->dirty, 1) == 0)
+	if (pg_atomic_exchange_u32(&db->notify_wanted, 1) == 0)
 		wake_database(db, DT_NOBEGIN + 1);
 }
 
@@ -408,7 +408,7 @@ jobq_worker_detach(JobqDatabase *db, JobqLeave leave, TimestampTz wake_at)
 
 	SpinLockAcquire(&db->mutex);
 	ok = db->worker_pid == MyProcPid &&
-		(leave != LEAVE_NO_EXTENSION || pg_atomic_read_u32(&db->poke) == 0);
+		(leave != LEAVE_NO_EXTENSION || pg_atomic_read_u32(&db->asked) == 0);
 	if (ok)
 	{
 		db->worker_pid = 0;
@@ -463,7 +463,7 @@ jobq_database_resume(JobqDatabase *db)
 	SpinLockAcquire(&db->mutex);
 	db->suspended--;
 	SpinLockRelease(&db->mutex);
-	jobq_launcher_look();
+	jobq_launcher_reread();
 }
 
 /* ----------------
@@ -507,18 +507,18 @@ jobq_launcher_wake(void)
 
 /* Have the launcher read pg_database. */
 void
-jobq_launcher_look(void)
+jobq_launcher_reread(void)
 {
-	pg_atomic_write_u32(&shared->look, 1);
+	pg_atomic_write_u32(&shared->reread, 1);
 	pg_memory_barrier();
 	jobq_launcher_wake();
 }
 
 /* For the launcher: shall it read pg_database? */
 bool
-jobq_launcher_take_look(void)
+jobq_launcher_take_reread(void)
 {
-	return pg_atomic_exchange_u32(&shared->look, 0) != 0;
+	return pg_atomic_exchange_u32(&shared->reread, 0) != 0;
 }
 
 /* For the launcher: did a database find no slot? */

@@ -36,7 +36,7 @@ static const char *const table_names[JOBQ_NTABLES] = {
 	[JOBQ_ATTEMPT] = "job_attempt",
 	[JOBQ_QUEUE] = "job_queue",
 	[JOBQ_PRIVILEGE] = "job_privilege",
-	[JOBQ_HOME] = "job_home",
+	[JOBQ_ACTIVE] = "job_active_database",
 };
 
 typedef struct Catalog

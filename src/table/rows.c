@@ -90,8 +90,8 @@ typedef struct IndexColumns
 
 static const IndexColumns index_columns[JOBQ_NTABLES][2] = {
 	[JOBQ_JOB] = {{1, {JOB_ID}, {F_INT8EQ}}},
-	[JOBQ_DEPENDENCY] = {{2, {DEP_PARENT, DEP_CHILD}, {F_INT8EQ, F_INT8EQ}},
-	{2, {DEP_CHILD, DEP_PARENT}, {F_INT8EQ, F_INT8EQ}}},
+	[JOBQ_DEPENDENCY] = {{2, {DEP_UPSTREAM, DEP_DOWNSTREAM}, {F_INT8EQ, F_INT8EQ}},
+	{2, {DEP_DOWNSTREAM, DEP_UPSTREAM}, {F_INT8EQ, F_INT8EQ}}},
 	[JOBQ_WAITING] = {{1, {WAITING_JOB_ID}, {F_INT8EQ}}},
 	[JOBQ_STRIPE] = {{2, {STRIPE_JOB_ID, STRIPE_NO}, {F_INT8EQ, F_INT2EQ}}},
 	[JOBQ_SCHEDULED] = {{1, {SCHEDULED_JOB_ID}, {F_INT8EQ}},
@@ -105,7 +105,7 @@ static const IndexColumns index_columns[JOBQ_NTABLES][2] = {
 	[JOBQ_QUEUE] = {{1, {QUEUE_NAME}, {F_TEXTEQ}},
 	{1, {QUEUE_LANE}, {F_INT8EQ}}},
 	[JOBQ_PRIVILEGE] = {{3, {PRIVILEGE_ROLE, PRIVILEGE_QUEUE, PRIVILEGE_PRIVILEGE}, {F_OIDEQ, F_TEXTEQ, F_TEXTEQ}}},
-	[JOBQ_HOME] = {{1, {HOME_SYSTEM_IDENTIFIER}, {F_INT8EQ}}},
+	[JOBQ_ACTIVE] = {{1, {ACTIVE_SYSTEM_IDENTIFIER}, {F_INT8EQ}}},
 };
 
 /* Begin a call: see what was written before, open nothing yet. */
@@ -184,7 +184,7 @@ static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_ATTEMPT] = "84tt2xx",
 	[JOBQ_QUEUE] = "x8b4488882",
 	[JOBQ_PRIVILEGE] = "rxx",
-	[JOBQ_HOME] = "8o",
+	[JOBQ_ACTIVE] = "8o",
 };
 
 static const Oid types[] = {
@@ -733,11 +733,11 @@ jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot)
 bool
 jobq_being_deleted(JobqCall *call, JobqTable table, TupleTableSlot *slot)
 {
-	SnapshotData dirty;
+	SnapshotData notify_wanted;
 
-	InitDirtySnapshot(dirty);
-	return !table_tuple_satisfies_snapshot(open_rel(call, table)->rel, slot, &dirty) ||
-		TransactionIdIsValid(dirty.xmax);
+	InitDirtySnapshot(notify_wanted);
+	return !table_tuple_satisfies_snapshot(open_rel(call, table)->rel, slot, &notify_wanted) ||
+		TransactionIdIsValid(notify_wanted.xmax);
 }
 
 /* Free a slot that jobq_find() returned. */

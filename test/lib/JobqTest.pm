@@ -253,13 +253,13 @@ EOQ
 
 # The counters of jobs, recounted from edges and parents.
 my $recount = <<'EOQ';
-(SELECT d.child AS id, count(*) FILTER (WHERE p.outcome IS NULL) AS undecided,
+(SELECT d.downstream AS id, count(*) FILTER (WHERE p.outcome IS NULL) AS undecided,
      count(*) FILTER (WHERE p.outcome IS NULL AND d.require <> 0) AS pending,
      count(*) FILTER (WHERE p.outcome & d.suffice <> 0) AS hits,
      count(*) FILTER (WHERE d.require <> 0 AND p.outcome & d.require = 0) AS violated,
      count(*) FILTER (WHERE p.outcome IN (2, 8, 16)) AS hurt
- FROM job_dependency d JOIN job p ON p.id = d.parent
- GROUP BY d.child)
+ FROM job_dependency d JOIN job p ON p.id = d.upstream
+ GROUP BY d.downstream)
 EOQ
 
 # What becomes of a job with counters n of a job j.
@@ -314,15 +314,15 @@ EOQ
 	'columns of an outcome are set together' => <<'EOQ',
 SELECT j.* FROM job j
 WHERE CASE WHEN outcome IS NULL
-      THEN num_nonnulls(finished_at, cause, token, started_at, worker, error, result, attempt, failed, lost) > 0
+      THEN num_nonnulls(finished_at, attempt_outcome, token, started_at, worker, error, result, attempt, failed, lost) > 0
       ELSE num_nulls(finished_at, attempt, failed, lost) > 0
-          OR num_nonnulls(cause, token, started_at) NOT IN (0, 3)
+          OR num_nonnulls(attempt_outcome, token, started_at) NOT IN (0, 3)
           OR (result IS NOT NULL AND outcome <> 1)
-          OR CASE outcome WHEN 1 THEN cause IS DISTINCT FROM 0
-                 WHEN 2 THEN cause IS NULL OR cause NOT IN (1, 2, 3)
-                 WHEN 4 THEN cause IS NOT NULL OR attempt > 0
-                 WHEN 8 THEN cause <> 6
-                 WHEN 16 THEN cause IS NOT NULL OR attempt > 0
+          OR CASE outcome WHEN 1 THEN attempt_outcome IS DISTINCT FROM 0
+                 WHEN 2 THEN attempt_outcome IS NULL OR attempt_outcome NOT IN (1, 2, 3)
+                 WHEN 4 THEN attempt_outcome IS NOT NULL OR attempt > 0
+                 WHEN 8 THEN attempt_outcome <> 6
+                 WHEN 16 THEN attempt_outcome IS NOT NULL OR attempt > 0
                  ELSE true END END
 EOQ
 	'every attempt is on record, once' => <<EOQ,
@@ -330,37 +330,37 @@ SELECT j.id, j.outcome, s.state, s.attempt, j.attempt, a.numbers
 FROM job j LEFT JOIN $states s ON s.job_id = j.id
     LEFT JOIN (SELECT job_id, array_agg(attempt ORDER BY attempt) AS numbers FROM job_attempt GROUP BY job_id) a ON a.job_id = j.id
 WHERE coalesce(a.numbers, '{}') IS DISTINCT FROM ARRAY (SELECT generate_series(1,
-    coalesce(j.attempt, s.attempt) - (s.state IS NOT DISTINCT FROM 'running' OR j.cause IS NOT NULL)::int))
+    coalesce(j.attempt, s.attempt) - (s.state IS NOT DISTINCT FROM 'running' OR j.attempt_outcome IS NOT NULL)::int))
 EOQ
 	'failed and lost attempts are counted' => <<EOQ,
 SELECT j.id, s.*, j.failed, j.lost, a.*
 FROM job j LEFT JOIN $states s ON s.job_id = j.id
-    LEFT JOIN (SELECT job_id, count(*) FILTER (WHERE cause IN (1, 2)) AS failed, count(*) FILTER (WHERE cause = 3) AS lost
+    LEFT JOIN (SELECT job_id, count(*) FILTER (WHERE outcome IN (1, 2)) AS failed, count(*) FILTER (WHERE outcome = 3) AS lost
                FROM job_attempt GROUP BY job_id) a ON a.job_id = j.id
 WHERE j.generation = 0
-    AND (coalesce(s.failed, j.failed) <> coalesce(a.failed, 0) + (j.cause IS NOT NULL AND j.cause IN (1, 2))::int
-         OR coalesce(s.lost, j.lost) <> coalesce(a.lost, 0) + (j.cause IS NOT NULL AND j.cause = 3)::int)
+    AND (coalesce(s.failed, j.failed) <> coalesce(a.failed, 0) + (j.attempt_outcome IS NOT NULL AND j.attempt_outcome IN (1, 2))::int
+         OR coalesce(s.lost, j.lost) <> coalesce(a.lost, 0) + (j.attempt_outcome IS NOT NULL AND j.attempt_outcome = 3)::int)
 EOQ
 	'attempts ended after they began' => <<'EOQ',
-SELECT job_id, attempt FROM job_attempt WHERE ended_at < started_at OR cause NOT BETWEEN 1 AND 6
+SELECT job_id, attempt FROM job_attempt WHERE ended_at < started_at OR outcome NOT BETWEEN 1 AND 6
 UNION ALL SELECT id, attempt FROM job WHERE finished_at < started_at
 EOQ
 	'an attempt begins after the one before it ended' => <<'EOQ',
 SELECT * FROM (SELECT job_id, attempt, started_at, lag(ended_at) OVER (PARTITION BY job_id ORDER BY attempt) AS before
     FROM (SELECT job_id, attempt, started_at, ended_at FROM job_attempt
-          UNION ALL SELECT id, attempt, started_at, finished_at FROM job WHERE cause IS NOT NULL
+          UNION ALL SELECT id, attempt, started_at, finished_at FROM job WHERE attempt_outcome IS NOT NULL
           UNION ALL SELECT job_id, attempt, started_at, NULL FROM job_lease) x) y
 WHERE started_at < before - interval '1 s'
 EOQ
 	'edges go from old to new and are complete' => <<'EOQ',
-SELECT d.parent, d.child FROM job_dependency d LEFT JOIN job c ON c.id = d.child LEFT JOIN job p ON p.id = d.parent
-WHERE d.parent >= d.child OR c.id IS NULL OR p.id IS NULL
+SELECT d.upstream, d.downstream FROM job_dependency d LEFT JOIN job c ON c.id = d.downstream LEFT JOIN job p ON p.id = d.upstream
+WHERE d.upstream >= d.downstream OR c.id IS NULL OR p.id IS NULL
 UNION ALL
 SELECT j.id, j.dependencies FROM job j
-WHERE j.dependencies <> (SELECT count(*) FROM job_dependency d WHERE d.child = j.id)
+WHERE j.dependencies <> (SELECT count(*) FROM job_dependency d WHERE d.downstream = j.id)
 EOQ
 	'edges carry the masks of their rule' => <<'EOQ',
-SELECT d.*, j.rule FROM job_dependency d JOIN job j ON j.id = d.child JOIN rules r ON r.rule = j.rule
+SELECT d.*, j.rule FROM job_dependency d JOIN job j ON j.id = d.downstream JOIN rules r ON r.rule = j.rule
 WHERE (d.require, d.suffice) <> (r.require, r.suffice)
 EOQ
 	'what can expire is looked at then' => <<EOQ,

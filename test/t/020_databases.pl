@@ -154,7 +154,7 @@ ok(within(5, sub { $uno->value("SELECT state FROM job_status WHERE id = $due") e
 my $copy = client('copy');
 is($copy->value("SELECT state FROM job_status WHERE id = $due"), 'scheduled',
 	'that of the copy does nothing');
-is($copy->value('SELECT database <> (SELECT oid FROM pg_database WHERE datname = current_database()) FROM job_home'),
+is($copy->value('SELECT database <> (SELECT oid FROM pg_database WHERE datname = current_database()) FROM job_active_database'),
 	't', '... it is not at home');
 $copy->rows(q{SELECT job_submit('x')});
 ok(within(5, sub { $copy->value("SELECT state FROM job_status WHERE id = $due") eq 'ready' }),

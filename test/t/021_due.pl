@@ -332,7 +332,7 @@ $client->rows('DROP DATABASE far');
 # Where it is not at home it does nothing, until somebody uses jobq.
 $id = $client->value(q{SELECT job_submit('x', queue => 'home', run_at => now() + interval '0.5 s')});
 my ($homeless) = backend_pids($node, '^jobq worker$');
-$other->rows('TRUNCATE job_home');
+$other->rows('TRUNCATE job_active_database');
 $other->rows("SELECT pg_terminate_backend($homeless, 5000)");
 ok(within(5, sub { my ($new) = backend_pids($node, '^jobq worker$', "state = 'idle'"); $new && $new != $homeless }), 'another worker');
 ok(poll_until(sub { $client->value("SELECT now() > run_at + interval '0.2 s' FROM job WHERE id = $id") eq 't' }), '... when a job is due');

@@ -177,7 +177,7 @@ EOQ
 	my $n = 0;
 	my $g = 0;
 	push @{ $job{ $_->[1] }{parents} }, $_->[0]
-	  foreach $control->rows("SELECT parent, child FROM job_dependency WHERE child IN (SELECT id FROM job WHERE queue = '$queue')");
+	  foreach $control->rows("SELECT upstream, downstream FROM job_dependency WHERE downstream IN (SELECT id FROM job WHERE queue = '$queue')");
 
 	my (%claims, %keys);
 	foreach my $claim (@claims)

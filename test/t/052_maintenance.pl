@@ -24,7 +24,7 @@ foreach my $db (@databases)
 	$node->safe_psql($db, 'CREATE EXTENSION jobq');
 	$session{$db} = JobqClient->new($node, dbname => $db, name => "session of $db");
 }
-my @tables = (@JobqTest::TABLES, 'job_home');
+my @tables = (@JobqTest::TABLES, 'job_active_database');
 
 # Something that falls due happens in a database, for a session that has been
 # there all the time; seen by a job of its own.
@@ -160,7 +160,7 @@ foreach my $round (1 .. 4)
 {
 	ok(within(30, sub { $session{one}->value($jobs) > 300 }), 'jobs are submitted');
 	my $list = join ', ', $round % 2 ? @tables : reverse @tables;
-	$list =~ s/, job_home|job_home, // if $round == 1;
+	$list =~ s/, job_active_database|job_active_database, // if $round == 1;
 	my $r;
 	ok(within(60, sub { $r = $session{one}->query("TRUNCATE $list"); ($r->{sqlstate} // '') !~ /^40/ }) && !$r->{sqlstate},
 		"TRUNCATE of all tables, round $round") or diag($r->{message});
@@ -168,7 +168,7 @@ foreach my $round (1 .. 4)
 	invariants_hold($node, "after TRUNCATE, round $round", dbname => 'one');
 }
 # a worker that starts now finds no home but what sessions from before made
-$session{one}->rows('TRUNCATE job_home');
+$session{one}->rows('TRUNCATE job_active_database');
 $session{one}->rows("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = 'one' AND backend_type = 'jobq worker'");
 worker_works('one', 'another worker works too');
 append_to_file($file, '');

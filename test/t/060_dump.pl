@@ -117,7 +117,7 @@ my $restored = JobqClient->new($node, dbname => 'restored');
 is_deeply(table_digest($restored), $digest, 'the restored tables are equal');
 workers_have_looked();
 is_deeply(table_digest($restored), $digest, 'nothing happens in it, though jobs and leases are overdue');
-is($restored->value('SELECT count(*) FROM job_home'), 0, 'it has no home');
+is($restored->value('SELECT count(*) FROM job_active_database'), 0, 'it has no home');
 $restored->value('SELECT count(*) FROM job_status');
 $restored->value('SELECT count(*) FROM job_attempts');
 $restored->value('SELECT sum(ready) FROM job_queue_status');
@@ -169,14 +169,14 @@ $node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE template_of');
 cmp_ok(time - $before, '<', 5, 'CREATE DATABASE ... TEMPLATE with a worker attached');
 my $copy = JobqClient->new($node, dbname => 'copy');
 is_deeply(table_digest($copy), $copied, 'the copy is equal');
-is($copy->value('SELECT count(*) FROM job_home'), 1, 'and has the home of its template');
+is($copy->value('SELECT count(*) FROM job_active_database'), 1, 'and has the home of its template');
 $template = JobqClient->new($node, dbname => 'template_of');
 passes_in($template, 'the worker of the template has come back');
 workers_have_looked();
 is_deeply(table_digest($copy), $copied, 'nothing happens in the copy');
 $copy->value("SELECT job_cancel(min(id)) FROM job WHERE kind = 'late'");
 passes_in($copy, 'until somebody uses it');
-is($copy->value('SELECT count(*) FROM job_home h, pg_database d WHERE d.datname = current_database() AND h.database = d.oid'),
+is($copy->value('SELECT count(*) FROM job_active_database h, pg_database d WHERE d.datname = current_database() AND h.database = d.oid'),
 	1, 'then it is at home there');
 invariants_hold($node, 'in the copy', dbname => 'copy');
 
