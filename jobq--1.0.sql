@@ -42,6 +42,7 @@ CREATE TABLE @extschema@.job (
     notify        boolean NOT NULL,
     queue         text NOT NULL,
     kind          text NOT NULL,
+    name          text,
     args          jsonb NOT NULL,
     tags          jsonb,
     worker        text,
@@ -250,19 +251,21 @@ CREATE FUNCTION @extschema@.job_submit(
     expires_at    timestamptz DEFAULT NULL,
     parent        bigint      DEFAULT NULL,
     tags          jsonb       DEFAULT NULL,
-    notify        boolean     DEFAULT false
+    notify        boolean     DEFAULT false,
+    name          text        DEFAULT NULL,
+    run_in        interval    DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_submit';
-COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean) IS
+COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval) IS
     'Submits a job and returns its id; NULL for an option means the setting of the queue, else the GUC''s. 22003, 22004 or 22023 for a bad value, JQ002 where a job that is named does not exist or may not be seen, 42501.';
-REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_submit_many(jobs jsonb) RETURNS SETOF bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_submit_many';
 COMMENT ON FUNCTION @extschema@.job_submit_many(jsonb) IS
-    'Submits all jobs of an array of objects with job_submit''s arguments, or none, and returns their ids in the array''s order; depends_on may hold the "name" of other elements. SQLSTATEs are job_submit''s, and 22023 for an unknown key or name and for a cycle.';
+    'Submits all jobs of an array of objects with job_submit''s arguments, or none, and returns their ids in the array''s order; depends_on may hold the "name" of other elements, which none may share. SQLSTATEs are job_submit''s, and 22023 for an unknown key or name and for a cycle.';
 REVOKE ALL ON FUNCTION @extschema@.job_submit_many(jsonb) FROM PUBLIC;
 
 --

@@ -60,6 +60,10 @@ SELECT pg_temp.try($$SELECT job_submit(repeat('k', 129))$$);
 SELECT pg_temp.try($$SELECT job_submit(repeat('ü', 65))$$);
 SELECT pg_temp.try($$SELECT job_submit(E'a\nb')$$);
 SELECT pg_temp.try($$SELECT job_submit(E'a\x7f')$$);
+SELECT pg_temp.try($$SELECT job_submit('k', name => '')$$);
+SELECT pg_temp.try($$SELECT job_submit('k', name => repeat('n', 129))$$);
+SELECT pg_temp.try($$SELECT job_submit('k', name => E'a\nb')$$);
+SELECT pg_temp.try($$SELECT job_submit('k', args => NULL)$$);
 SELECT pg_temp.try($$SELECT job_submit('k', queue => NULL)$$);
 SELECT pg_temp.try($$SELECT job_submit('k', queue => '')$$);
 SELECT pg_temp.try($$SELECT job_submit('k', queue => repeat('q', 51))$$);
@@ -107,7 +111,9 @@ SELECT pg_temp.try($$SELECT job_submit('k', priority => -32769)$$);
 SELECT pg_temp.try(format($$SELECT job_submit('k', %s => %s)$$, name, value))
 FROM unnest('{max_attempts,max_lost}'::text[]) name, unnest('{0,-1}'::text[]) value;
 SELECT pg_temp.try(format($$SELECT job_submit('k', %s => %L)$$, name, value))
-FROM unnest('{backoff,timeout,lease}'::text[]) name, unnest('{0,-1 us,1 day -25 h,1 month -31 days,300 years,-300 years,178000000 years}'::text[]) value;
+FROM unnest('{backoff,timeout,lease,run_in}'::text[]) name, unnest('{0,-1 us,1 day -25 h,1 month -31 days,300 years,-300 years,178000000 years}'::text[]) value
+WHERE name NOT IN ('timeout', 'run_in') OR value <> '0';
+SELECT pg_temp.try($$SELECT job_submit('k', run_at => '2999-01-01', run_in => '1 s')$$);
 SELECT pg_temp.try(format($$SELECT job_submit('k', %s => %L)$$, name, value))
 FROM unnest('{run_at,expires_at}'::text[]) name, unnest('{infinity,-infinity}'::text[]) value;
 SELECT pg_temp.try($$SELECT * FROM job_claim('bad', max_jobs => 0)$$);
@@ -192,7 +198,8 @@ SELECT pg_temp.try($$SELECT job_submit_many('[{"kind": "k"}, [{"kind": "k"}]]')$
 
 -- job_submit_many: one bad element; the good ones around it are not kept
 SELECT pg_temp.try(format($$SELECT job_submit_many('[{"kind": "good", "queue": "bad_many"}, {"kind": "b", "queue": "bad_many", "name": "b", %s}, {"kind": "good", "queue": "bad_many"}]')$$, bad))
-FROM unnest(ARRAY['"args": []', '"args": "x"', '"queue": "a b"', '"queue": 1', '"kind": ""', '"kind": null', '"kind": 1', '"kind": ["x"]', '"name": 1',
+FROM unnest(ARRAY['"args": []', '"args": "x"', '"queue": "a b"', '"queue": 1', '"kind": ""', '"kind": null', '"kind": 1', '"kind": ["x"]', '"name": 1', '"name": ""',
+    '"name": "a\tb"', '"run_in": "-1 s"', '"run_in": 60', '"run_in": "1 s", "run_at": "2999-01-01"',
     '"priority": 32768', '"priority": 1.5', '"priority": "1"', '"priority": 3000000000', '"priority": 1e30', '"run_at": "soon"', '"run_at": 1', '"run_at": "infinity"',
     '"depends_on": 1', '"depends_on": {}', '"depends_on": [null]', '"depends_on": [1.5]', '"depends_on": [[]]', '"depends_on": "b"', '"depends_on": ["x"]',
     '"depends_on": [1e30]', '"depends_on": [9223372036854775807]', '"depends_on": [0, 0]', '"trigger_rule": "x"', '"trigger_rule": 1', '"quorum": 1',

@@ -38,6 +38,20 @@ SELECT job_fail(job_id, token, retry_in => '0') FROM job_claim('queue_m');
 SELECT job_fail(job_id, token, retry_in => '0') FROM job_claim('queue_m');
 SELECT job_fail(job_id, token, retry_in => '0') FROM job_claim('queue_m');
 RESET jobq.max_attempts;
+-- without any of these: twenty, whose delays (1 s, doubled up to 1 h) are eight hours together
+DO $$
+DECLARE
+    attempts int := 0;
+    state text := 'ready';
+BEGIN
+    PERFORM job_submit('default', queue => 'queue_m20');
+    WHILE state = 'ready' LOOP
+        SELECT job_fail(job_id, token, retry_in => '0') INTO state FROM job_claim('queue_m20');
+        attempts := attempts + 1;
+    END LOOP;
+    RAISE NOTICE '% after % attempts', state, attempts;
+END $$;
+SELECT sum(least(interval '1 s' * 2 ^ (n - 1), '1 h')) FROM generate_series(1, current_setting('jobq.max_attempts')::int - 1) n;
 
 -- backoff
 SET jobq.backoff = '1000 s';
@@ -77,6 +91,10 @@ SELECT lease_until - started_at = '3000 s' AS lease, timeout_at - started_at = '
 SELECT job_submit('claim', queue => 'queue_t', lease => '3000 s') AS c \gset
 SELECT count(*) FROM job_claim('queue_t', lease => '4000 s');
 SELECT lease_until - started_at = '4000 s' AS lease, timeout_at - started_at = '6000 s' AS timeout FROM job_lease WHERE job_id = :c;
+-- '0' is no limit, whatever the queue says
+SELECT job_submit('no limit', queue => 'queue_t', timeout => '0') AS n \gset
+SELECT count(*) FROM job_claim('queue_t');
+SELECT timeout_at FROM job_lease WHERE job_id = :n;
 RESET jobq.lease;
 RESET jobq.timeout;
 -- none at all

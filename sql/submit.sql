@@ -14,16 +14,28 @@ SELECT job_complete(job_id, token) FROM job_lease WHERE job_id = :plain;
 
 -- all of it, by position and by name
 SELECT job_submit('by position', '{"a": [1, null]}', 'submit', -5, '2999-01-01', NULL, 'all_success', NULL, 7, 2, '3 s', '1 min', '2 min',
-    '2999-02-01', NULL, '["x"]', true) AS position \gset
+    '2999-02-01', NULL, '["x"]', true, 'first', NULL) AS position \gset
 SELECT job_submit(kind => 'by name', args => '{"b": {}}', queue => 'submit', priority => 9, run_at => '2999-01-02', depends_on => ARRAY[:position],
     trigger_rule => 'quorum', quorum => 1, max_attempts => 1, max_lost => 1, backoff => '1 day', timeout => '1 month', lease => '1 us',
-    expires_at => '2999-02-02', parent => :position, tags => '{"t": 1}', notify => false) AS named \gset
+    expires_at => '2999-02-02', parent => :position, tags => '{"t": 1}', notify => false, name => 'second') AS named \gset
 SELECT kind, state, priority, args, tags, parent = :position AS parent, run_at FROM job_status WHERE id IN (:position, :named) ORDER BY id;
-SELECT kind, expires_at, backoff, timeout, lease, max_attempts, max_lost, notify FROM job WHERE id IN (:position, :named) ORDER BY id;
+SELECT kind, expires_at, backoff, timeout, lease, max_attempts, max_lost, notify, name FROM job WHERE id IN (:position, :named) ORDER BY id;
 
 -- NULL is the default, wherever one can be
-SELECT job_submit('nulls', '{}', 'submit', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) AS nulls \gset
+SELECT job_submit('nulls', '{}', 'submit', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL) AS nulls \gset
 SELECT state, priority FROM job_status WHERE id = :nulls;
+
+-- run_in counts from now(); a month has 30 days, and 0 is at once
+BEGIN;
+SELECT job_submit('in a month', queue => 'submit_in', run_in => '1 month 1 s') AS month \gset
+SELECT job_submit('at once', queue => 'submit_in', run_in => '0') AS at_once \gset
+SELECT kind, state, run_at - now() AS run_in FROM job_status WHERE queue = 'submit_in' ORDER BY id;
+COMMIT;
+
+-- names: any may have one, and more than one the same
+SELECT count(job_submit('named', queue => 'submit_in', name => 'twice')) FROM generate_series(1, 2);
+SELECT job_submit('named', queue => 'submit_in', name => repeat('ü', 64)) IS NOT NULL AS ok;
+SELECT length(name), count(*) FROM job WHERE queue = 'submit_in' GROUP BY name ORDER BY name;
 
 -- states to begin in
 SELECT job_submit('run_at in the past', queue => 'submit', run_at => '1999-12-31') AS past \gset

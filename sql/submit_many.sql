@@ -19,11 +19,12 @@ WHERE c.queue = 'many' ORDER BY 1, 2;
 SELECT job_submit('outside', queue => 'many_more') AS outside \gset
 SELECT array_agg(id) AS ids FROM job_submit_many(jsonb_build_array(
     jsonb_build_object('queue', 'many_more', 'kind', 'x', 'name', '1'),
-    jsonb_build_object('queue', 'many_more', 'kind', 'y', 'name', '', 'depends_on', jsonb_build_array('1', :outside)),
-    jsonb_build_object('queue', 'many_more', 'kind', 'z', 'depends_on', jsonb_build_array(:outside, '', '1'), 'trigger_rule', 'quorum', 'quorum', 3))) id \gset
+    jsonb_build_object('queue', 'many_more', 'kind', 'y', 'name', ' ', 'depends_on', jsonb_build_array('1', :outside)),
+    jsonb_build_object('queue', 'many_more', 'kind', 'z', 'depends_on', jsonb_build_array(:outside, ' ', '1'), 'trigger_rule', 'quorum', 'quorum', 3))) id \gset
 SELECT c.kind AS child, p.kind AS parent FROM job_dependency d JOIN job p ON p.id = d.upstream JOIN job c ON c.id = d.downstream
 WHERE c.queue = 'many_more' ORDER BY c.id, p.id;
 SELECT kind, state FROM job_status WHERE queue = 'many_more' ORDER BY id;
+SELECT kind, name FROM job WHERE queue = 'many_more' ORDER BY id;
 
 -- every key
 SELECT job_submit_many(jsonb_build_array(jsonb_build_object('kind', 'all', 'args', '{"a": 1}'::jsonb, 'queue', 'many_all', 'priority', -3,
@@ -31,12 +32,17 @@ SELECT job_submit_many(jsonb_build_array(jsonb_build_object('kind', 'all', 'args
     'max_lost', 6, 'backoff', '2 s', 'timeout', '3 min', 'lease', '00:00:04', 'expires_at', '2999-01-02 00:00:00+00', 'parent', :outside,
     'tags', '[1, {"x": null}]'::jsonb, 'notify', true, 'name', 'n'))) AS id \gset
 SELECT kind, args, queue, priority, run_at, trim(tags::text) AS tags, parent = :outside AS parent FROM job_status WHERE id = :id;
-SELECT quorum, max_attempts, max_lost, backoff, timeout, lease, expires_at, notify FROM job WHERE id = :id;
+SELECT quorum, max_attempts, max_lost, backoff, timeout, lease, expires_at, notify, name FROM job WHERE id = :id;
+BEGIN;
+SELECT job_submit_many('[{"kind": "later", "queue": "many_in", "run_in": "2 days", "timeout": "0"}]') AS id \gset
+SELECT state, run_at - now() AS run_in FROM job_status WHERE id = :id;
+SELECT timeout FROM job WHERE id = :id;
+ROLLBACK;
 
 -- null is the same as leaving it out; numbers may be written in any way
 SELECT count(*) FROM job_submit_many('[{"kind": "nulls", "args": null, "queue": "many_nulls", "priority": null, "run_at": null, "depends_on": null,
     "trigger_rule": null, "quorum": null, "max_attempts": null, "max_lost": null, "backoff": null, "timeout": null, "lease": null,
-    "expires_at": null, "parent": null, "tags": null, "notify": null, "name": null},
+    "expires_at": null, "parent": null, "tags": null, "notify": null, "name": null, "run_in": null},
     {"kind": "numbers", "queue": "many_nulls", "priority": 1.0e1, "max_attempts": 300e-2}]');
 SELECT kind, args, priority, tags FROM job_status WHERE queue = 'many_nulls' ORDER BY id;
 

@@ -130,7 +130,7 @@ extern void jobq_cascade_reopened(JobqCascade *cascade, int64 id, int outcome);
 extern void jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg);
 
 /* ----------------
- *		submit.c
+ *		options.c: what a submission says
  * ----------------
  */
 typedef struct JobqSubmission
@@ -138,6 +138,7 @@ typedef struct JobqSubmission
 	int64		id;				/* once submitted */
 	int64		lane;
 	char	   *kind;
+	char	   *name;			/* NULL: none */
 	char	   *queue;
 	Jsonb	   *args;
 	Jsonb	   *tags;			/* NULL: none */
@@ -147,20 +148,30 @@ typedef struct JobqSubmission
 	int32		max_attempts;	/* -1 here and below: not given */
 	int32		max_lost;
 	int64		backoff;
-	int64		timeout;
+	int64		timeout;		/* 0: no limit */
 	int64		lease;
+	int64		run_in;
 	TimestampTz run_at;			/* 0: none */
 	TimestampTz expires_at;		/* 0: none */
 	bool		notify;
-	bool		has_parent;
-	int64		parent;
+	int64	   *parent;			/* NULL: none */
 	int			nupstream;
-	int64	   *upstream;		/* depends_on */
+	int64	   *upstream;		/* depends_on: ids */
+	int			nnames;
+	char	  **names;			/* and names of elements of the same call */
 } JobqSubmission;
 
 extern void jobq_submission_init(JobqSubmission *s);
+extern void jobq_read_arguments(FunctionCallInfo fcinfo, JobqSubmission *s);
+extern void jobq_read_key(JobqSubmission *s, const char *key, JsonbValue *v);
+extern void jobq_check_submission(JobqSubmission *s);
+extern void jobq_set_options(const JobqSubmission *s, Datum *values, bool *nulls);
+
+/* ----------------
+ *		submit.c
+ * ----------------
+ */
 extern int	jobq_compare_ids(const void *a, const void *b);
-extern void jobq_check_submission(JobqSubmission *s, int ndependencies);
 extern void jobq_admit(JobqCall *call, const JobqSubmission *s);
 extern HTAB *jobq_upstream_create(void);
 extern void jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id);

@@ -27,21 +27,6 @@ typedef struct Parent
 	int			outcome;		/* 0: undecided */
 } Parent;
 
-/* The defaults of job_submit's arguments. */
-void
-jobq_submission_init(JobqSubmission *s)
-{
-	memset(s, 0, sizeof(JobqSubmission));
-	s->queue = "default";
-	s->rule = RULE_ALL_SUCCESS;
-	s->quorum = -1;
-	s->max_attempts = -1;
-	s->max_lost = -1;
-	s->backoff = -1;
-	s->timeout = -1;
-	s->lease = -1;
-}
-
 /* Order of ids. */
 int
 jobq_compare_ids(const void *a, const void *b)
@@ -50,54 +35,6 @@ jobq_compare_ids(const void *a, const void *b)
 	int64		idb = *(const int64 *) b;
 
 	return ida < idb ? -1 : ida > idb ? 1 : 0;
-}
-
-/* Check what can be checked without reading anything. */
-void
-jobq_check_submission(JobqSubmission *s, int ndependencies)
-{
-	if (s->kind == NULL)
-		jobq_error_null("kind");
-	jobq_check_name(s->kind, "kind");
-	jobq_check_queue_name(s->queue);
-	if (s->args == NULL)
-		jobq_error_null("args");
-	if (!JB_ROOT_IS_OBJECT(s->args))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"args\" must be a JSON object")));
-	jobq_check_json(s->args, "args");
-	if (s->tags != NULL)
-		jobq_check_json(s->tags, "tags");
-	if (s->priority < PG_INT16_MIN || s->priority > PG_INT16_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("\"priority\" is out of range"),
-				 errhint("It is between %d and %d.", PG_INT16_MIN, PG_INT16_MAX)));
-	if (s->rule == RULE_QUORUM)
-	{
-		if (s->quorum < 1 || s->quorum > ndependencies)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("\"quorum\" must be between 1 and the number of jobs in \"depends_on\"")));
-	}
-	else if (s->quorum != -1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"quorum\" goes with trigger rule \"quorum\" only")));
-	else
-		s->quorum = jobq_rules[s->rule].quorum;
-	s->lane = jobq_lane(s->queue);
-
-	if (s->nupstream > 1)
-		qsort(s->upstream, s->nupstream, sizeof(int64), jobq_compare_ids);
-	for (int i = 1; i < s->nupstream; i++)
-	{
-		if (s->upstream[i] == s->upstream[i - 1])
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("job %lld is named twice in \"depends_on\"", (long long) s->upstream[i])));
-	}
 }
 
 /* A table of parents that are resolved once per call. */
@@ -151,36 +88,12 @@ insert_job(JobqCall *call, const JobqSubmission *s, int outcome)
 	bool		nulls[JOB_NATTS];
 
 	memset(nulls, true, sizeof(nulls));
+	jobq_set_options(s, values, nulls);
 	jobq_set(values, nulls, JOB_ID, Int64GetDatum(s->id));
-	if (s->has_parent)
-		jobq_set(values, nulls, JOB_PARENT, Int64GetDatum(s->parent));
 	jobq_set(values, nulls, JOB_SUBMITTED_AT, TimestampTzGetDatum(call->now));
-	if (s->run_at != 0)
-		jobq_set(values, nulls, JOB_RUN_AT, TimestampTzGetDatum(s->run_at));
-	if (s->expires_at != 0)
-		jobq_set(values, nulls, JOB_EXPIRES_AT, TimestampTzGetDatum(s->expires_at));
-	if (s->backoff > 0)
-		jobq_set(values, nulls, JOB_BACKOFF, Int64GetDatum(s->backoff));
-	if (s->timeout > 0)
-		jobq_set(values, nulls, JOB_TIMEOUT, Int64GetDatum(s->timeout));
-	if (s->lease > 0)
-		jobq_set(values, nulls, JOB_LEASE, Int64GetDatum(s->lease));
-	if (s->max_attempts > 0)
-		jobq_set(values, nulls, JOB_MAX_ATTEMPTS, Int32GetDatum(s->max_attempts));
-	if (s->max_lost > 0)
-		jobq_set(values, nulls, JOB_MAX_LOST, Int32GetDatum(s->max_lost));
 	jobq_set(values, nulls, JOB_SUBMITTED_BY, ObjectIdGetDatum(GetUserId()));
-	jobq_set(values, nulls, JOB_QUORUM, Int32GetDatum(s->quorum));
 	jobq_set(values, nulls, JOB_DEPENDENCIES, Int32GetDatum(s->nupstream));
 	jobq_set(values, nulls, JOB_GENERATION, Int32GetDatum(0));
-	jobq_set(values, nulls, JOB_PRIORITY, Int16GetDatum(s->priority));
-	jobq_set(values, nulls, JOB_RULE, Int16GetDatum(s->rule));
-	jobq_set(values, nulls, JOB_NOTIFY, BoolGetDatum(s->notify));
-	jobq_set(values, nulls, JOB_QUEUE, CStringGetTextDatum(s->queue));
-	jobq_set(values, nulls, JOB_KIND, CStringGetTextDatum(s->kind));
-	jobq_set(values, nulls, JOB_ARGS, PointerGetDatum(s->args));
-	if (s->tags != NULL)
-		jobq_set(values, nulls, JOB_TAGS, PointerGetDatum(s->tags));
 	if (outcome != 0)
 	{
 		jobq_set(values, nulls, JOB_OUTCOME, Int16GetDatum(outcome));
@@ -283,26 +196,13 @@ jobq_admit(JobqCall *call, const JobqSubmission *s)
 {
 	jobq_require_privilege(call, s->lane, PRIV_SUBMIT, s->queue);
 	jobq_queue_register(call, s->queue, s->lane);
-	if (s->has_parent)
-		jobq_require_visible(call, s->parent);
-}
-
-/* A timestamptz argument, 0: none. */
-static TimestampTz
-time_argument(FunctionCallInfo fcinfo, int argno, const char *what)
-{
-	if (PG_ARGISNULL(argno))
-		return 0;
-	return jobq_check_time(PG_GETARG_TIMESTAMPTZ(argno), what);
+	if (s->parent != NULL)
+		jobq_require_visible(call, *s->parent);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_submit);
 
-/*
- * job_submit(kind, args, queue, priority, run_at, depends_on, trigger_rule,
- * quorum, max_attempts, max_lost, backoff, timeout, lease, expires_at, parent,
- * tags, notify)
- */
+/* job_submit(kind, ...): the arguments are those of the table in options.c */
 Datum
 jobq_job_submit(PG_FUNCTION_ARGS)
 {
@@ -311,45 +211,8 @@ jobq_job_submit(PG_FUNCTION_ARGS)
 	HTAB	   *parents = NULL;
 	int64		id;
 
-	jobq_submission_init(&s);
-	if (!PG_ARGISNULL(0))
-		s.kind = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	if (!PG_ARGISNULL(1))
-		s.args = PG_GETARG_JSONB_P(1);
-	s.queue = jobq_check_queue(fcinfo, 2);
-	if (!PG_ARGISNULL(3))
-		s.priority = PG_GETARG_INT32(3);
-	s.run_at = time_argument(fcinfo, 4, "run_at");
-	if (!PG_ARGISNULL(5))
-	{
-		Datum	   *values;
-		bool	   *nulls;
-
-		s.nupstream = jobq_check_array(fcinfo, 5, "depends_on", INT8OID, false, &values, &nulls);
-		s.upstream = palloc(Max(s.nupstream, 1) * sizeof(int64));
-		for (int i = 0; i < s.nupstream; i++)
-			s.upstream[i] = DatumGetInt64(values[i]);
-	}
-	if (!PG_ARGISNULL(6))
-		s.rule = jobq_find_rule(text_to_cstring(PG_GETARG_TEXT_PP(6)));
-	if (!PG_ARGISNULL(7))
-	{
-		s.quorum = PG_GETARG_INT32(7);
-		jobq_check_positive(s.quorum, "quorum");
-	}
-	s.max_attempts = jobq_check_count(fcinfo, 8, "max_attempts");
-	s.max_lost = jobq_check_count(fcinfo, 9, "max_lost");
-	s.backoff = jobq_check_interval(fcinfo, 10, "backoff", false);
-	s.timeout = jobq_check_interval(fcinfo, 11, "timeout", false);
-	s.lease = jobq_check_interval(fcinfo, 12, "lease", false);
-	s.expires_at = time_argument(fcinfo, 13, "expires_at");
-	s.has_parent = !PG_ARGISNULL(14);
-	if (s.has_parent)
-		s.parent = PG_GETARG_INT64(14);
-	if (!PG_ARGISNULL(15))
-		s.tags = PG_GETARG_JSONB_P(15);
-	s.notify = !PG_ARGISNULL(16) && PG_GETARG_BOOL(16);
-	jobq_check_submission(&s, s.nupstream);
+	jobq_read_arguments(fcinfo, &s);
+	jobq_check_submission(&s);
 
 	jobq_enter(&call, "job_submit()", true);
 	jobq_admit(&call, &s);

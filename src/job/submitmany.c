@@ -21,10 +21,7 @@
 typedef struct Element
 {
 	JobqSubmission s;
-	char	   *name;			/* NULL: none */
-	int			nnames;
-	char	  **names;			/* names in depends_on */
-	int		   *uses;			/* the elements they name */
+	int		   *uses;			/* the elements that its depends_on names */
 	int			ndependents;	/* elements that name this one */
 	int		   *dependents;
 	int			unresolved;		/* named elements not yet in the order */
@@ -57,182 +54,6 @@ element_error_callback(void *arg)
 		errcontext("element %d of \"jobs\"", where->index);
 }
 
-/* A value of the wrong type. */
-static void
-error_type(const char *key, const char *expected)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("\"%s\" must be %s", key, expected)));
-}
-
-/* A string. */
-static char *
-string_value(const char *key, JsonbValue *v)
-{
-	if (v->type != jbvString)
-		error_type(key, "a string");
-	return pnstrdup(v->val.string.val, v->val.string.len);
-}
-
-/* A whole number. */
-static int64
-integer_value(const char *key, JsonbValue *v)
-{
-	Datum		number;
-
-	if (v->type != jbvNumeric)
-		error_type(key, "a whole number");
-	number = NumericGetDatum(v->val.numeric);
-	if (!DatumGetBool(DirectFunctionCall2(numeric_eq, number,
-										  DirectFunctionCall2(numeric_trunc, number, Int32GetDatum(0)))))
-		error_type(key, "a whole number");
-	return DatumGetInt64(DirectFunctionCall1(numeric_int8, number));
-}
-
-/* A whole number that fits into an int. */
-static int32
-int_value(const char *key, JsonbValue *v)
-{
-	int64		n = integer_value(key, v);
-
-	if (n < PG_INT32_MIN || n > PG_INT32_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("\"%s\" is out of range", key)));
-	return (int32) n;
-}
-
-/* A positive number. */
-static int32
-count_value(const char *key, JsonbValue *v)
-{
-	int32		n = int_value(key, v);
-
-	jobq_check_positive(n, key);
-	return n;
-}
-
-/* A time, as a string. */
-static TimestampTz
-time_value(const char *key, JsonbValue *v)
-{
-	return jobq_check_time(DatumGetTimestampTz(
-											   DirectFunctionCall3(timestamptz_in, CStringGetDatum(string_value(key, v)),
-																   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1))),
-						   key);
-}
-
-/* An interval, as a string. */
-static int64
-interval_value(const char *key, JsonbValue *v)
-{
-	Datum		interval = DirectFunctionCall3(interval_in, CStringGetDatum(string_value(key, v)),
-											   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
-
-	return jobq_interval(DatumGetIntervalP(interval), key, false);
-}
-
-/* depends_on: an array of ids and names. */
-static void
-dependencies_value(Element *e, JsonbValue *v)
-{
-	JsonbContainer *array;
-	int			n;
-
-	if (v->type != jbvBinary || !JsonContainerIsArray(v->val.binary.data) ||
-		JsonContainerIsScalar(v->val.binary.data))
-		error_type("depends_on", "an array of ids and names");
-	array = v->val.binary.data;
-	n = JsonContainerSize(array);
-	e->s.upstream = palloc(Max(n, 1) * sizeof(int64));
-	e->names = palloc(Max(n, 1) * sizeof(char *));
-	for (int i = 0; i < n; i++)
-	{
-		JsonbValue *item = getIthJsonbValueFromContainer(array, i);
-
-		if (item->type == jbvString)
-			e->names[e->nnames++] = string_value("depends_on", item);
-		else if (item->type == jbvNumeric)
-			e->s.upstream[e->s.nupstream++] = integer_value("depends_on", item);
-		else
-			error_type("depends_on", "an array of ids and names");
-	}
-}
-
-/* Is this a key that an element can have? */
-static void
-check_key(const char *key)
-{
-	static const char *const keys[] = {"name", "kind", "args", "queue", "priority", "run_at",
-		"depends_on", "trigger_rule", "quorum", "max_attempts", "max_lost", "backoff", "timeout",
-	"lease", "expires_at", "parent", "tags", "notify"};
-
-	for (int i = 0; i < lengthof(keys); i++)
-	{
-		if (strcmp(keys[i], key) == 0)
-			return;
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("unrecognized key: \"%s\"", key),
-			 errhint("Keys are the arguments of job_submit, and \"name\".")));
-}
-
-/* One key of an element. */
-static void
-read_key(Element *e, const char *key, JsonbValue *v)
-{
-	JobqSubmission *s = &e->s;
-
-	check_key(key);
-	if (v->type == jbvNull)		/* the same as leaving it out */
-		return;
-	if (strcmp(key, "name") == 0)
-		e->name = string_value(key, v);
-	else if (strcmp(key, "kind") == 0)
-		s->kind = string_value(key, v);
-	else if (strcmp(key, "args") == 0)
-		s->args = JsonbValueToJsonb(v);
-	else if (strcmp(key, "queue") == 0)
-		s->queue = string_value(key, v);
-	else if (strcmp(key, "priority") == 0)
-		s->priority = int_value(key, v);
-	else if (strcmp(key, "run_at") == 0)
-		s->run_at = time_value(key, v);
-	else if (strcmp(key, "depends_on") == 0)
-		dependencies_value(e, v);
-	else if (strcmp(key, "trigger_rule") == 0)
-		s->rule = jobq_find_rule(string_value(key, v));
-	else if (strcmp(key, "quorum") == 0)
-		s->quorum = count_value(key, v);
-	else if (strcmp(key, "max_attempts") == 0)
-		s->max_attempts = count_value(key, v);
-	else if (strcmp(key, "max_lost") == 0)
-		s->max_lost = count_value(key, v);
-	else if (strcmp(key, "backoff") == 0)
-		s->backoff = interval_value(key, v);
-	else if (strcmp(key, "timeout") == 0)
-		s->timeout = interval_value(key, v);
-	else if (strcmp(key, "lease") == 0)
-		s->lease = interval_value(key, v);
-	else if (strcmp(key, "expires_at") == 0)
-		s->expires_at = time_value(key, v);
-	else if (strcmp(key, "parent") == 0)
-	{
-		s->has_parent = true;
-		s->parent = integer_value(key, v);
-	}
-	else if (strcmp(key, "tags") == 0)
-		s->tags = JsonbValueToJsonb(v);
-	else						/* notify */
-	{
-		if (v->type != jbvBool)
-			error_type(key, "true or false");
-		s->notify = v->val.boolean;
-	}
-}
-
 /* One element of the array. */
 static void
 read_element(Element *e, JsonbValue *v, Where *where)
@@ -249,20 +70,20 @@ read_element(Element *e, JsonbValue *v, Where *where)
 				 errmsg("a job must be a JSON object")));
 	name = getKeyJsonValueFromContainer(v->val.binary.data, "name", 4, NULL);
 	if (name != NULL && name->type == jbvString)
-		where->name = string_value("name", name);
+		where->name = pnstrdup(name->val.string.val, name->val.string.len);
 
 	jobq_submission_init(&e->s);
 	it = JsonbIteratorInit(v->val.binary.data);
 	while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
 	{
 		if (token == WJB_KEY)
-			key = string_value("key", &item);
+			key = pnstrdup(item.val.string.val, item.val.string.len);
 		else if (token == WJB_VALUE)
-			read_key(e, key, &item);
+			jobq_read_key(&e->s, key, &item);
 	}
 	if (e->s.args == NULL)
 		e->s.args = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
-	jobq_check_submission(&e->s, e->s.nupstream + e->nnames);
+	jobq_check_submission(&e->s);
 }
 
 /* All elements of the array. */
@@ -304,21 +125,21 @@ name_match(const void *a, const void *b, Size keysize)
 static void
 check_twice(const Element *e)
 {
-	int64	   *sorted = palloc(Max(e->nnames, 1) * sizeof(int64));
+	int64	   *sorted = palloc(Max(e->s.nnames, 1) * sizeof(int64));
 
-	for (int k = 0; k < e->nnames; k++)
+	for (int k = 0; k < e->s.nnames; k++)
 		sorted[k] = e->uses[k];
-	qsort(sorted, e->nnames, sizeof(int64), jobq_compare_ids);
-	for (int k = 1; k < e->nnames; k++)
+	qsort(sorted, e->s.nnames, sizeof(int64), jobq_compare_ids);
+	for (int k = 1; k < e->s.nnames; k++)
 	{
 		if (sorted[k] != sorted[k - 1])
 			continue;
-		for (int m = 0; m < e->nnames; m++)
+		for (int m = 0; m < e->s.nnames; m++)
 		{
 			if (e->uses[m] == sorted[k])
 				ereport(ERROR,
 						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						 errmsg("\"%s\" is named twice in \"depends_on\"", e->names[m])));
+						 errmsg("\"%s\" is named twice in \"depends_on\"", e->s.names[m])));
 		}
 	}
 	pfree(sorted);
@@ -339,15 +160,15 @@ resolve_names(Element *elements, int n, Where *where)
 	for (int i = 0; i < n; i++)
 	{
 		where->index = i;
-		where->name = elements[i].name;
-		if (elements[i].name == NULL)
+		where->name = elements[i].s.name;
+		if (elements[i].s.name == NULL)
 			continue;
-		entry = hash_search(names, &elements[i].name, HASH_ENTER, &found);
+		entry = hash_search(names, &elements[i].s.name, HASH_ENTER, &found);
 		if (found)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("elements %d and %d have the same name \"%s\"",
-							entry->index, i, elements[i].name)));
+							entry->index, i, elements[i].s.name)));
 		entry->index = i;
 	}
 	for (int i = 0; i < n; i++)
@@ -355,15 +176,15 @@ resolve_names(Element *elements, int n, Where *where)
 		Element    *e = &elements[i];
 
 		where->index = i;
-		where->name = e->name;
-		e->uses = palloc(Max(e->nnames, 1) * sizeof(int));
-		for (int k = 0; k < e->nnames; k++)
+		where->name = e->s.name;
+		e->uses = palloc(Max(e->s.nnames, 1) * sizeof(int));
+		for (int k = 0; k < e->s.nnames; k++)
 		{
-			entry = hash_search(names, &e->names[k], HASH_FIND, NULL);
+			entry = hash_search(names, &e->s.names[k], HASH_FIND, NULL);
 			if (entry == NULL)
 				ereport(ERROR,
 						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						 errmsg("no element has the name \"%s\"", e->names[k]),
+						 errmsg("no element has the name \"%s\"", e->s.names[k]),
 						 errhint("\"depends_on\" names other elements, or has the ids of existing jobs as numbers.")));
 			e->uses[k] = entry->index;
 			elements[entry->index].ndependents++;
@@ -389,7 +210,7 @@ error_cycle(Element *elements, int n)
 	while (!seen[i])
 	{
 		seen[i] = true;
-		for (int k = 0; k < elements[i].nnames; k++)
+		for (int k = 0; k < elements[i].s.nnames; k++)
 		{
 			if (elements[elements[i].uses[k]].unresolved > 0)
 			{
@@ -402,8 +223,8 @@ error_cycle(Element *elements, int n)
 	initStringInfo(&path);
 	do
 	{
-		appendStringInfo(&path, "\"%s\" -> ", elements[i].name);
-		for (int k = 0; k < elements[i].nnames; k++)
+		appendStringInfo(&path, "\"%s\" -> ", elements[i].s.name);
+		for (int k = 0; k < elements[i].s.nnames; k++)
 		{
 			if (elements[elements[i].uses[k]].unresolved > 0)
 			{
@@ -412,7 +233,7 @@ error_cycle(Element *elements, int n)
 			}
 		}
 	} while (i != start);
-	appendStringInfo(&path, "\"%s\"", elements[start].name);
+	appendStringInfo(&path, "\"%s\"", elements[start].s.name);
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("jobs depend on each other in a cycle: %s", path.data)));
@@ -434,8 +255,8 @@ sort_elements(Element *elements, int n)
 	{
 		Element    *e = &elements[i];
 
-		e->unresolved = e->nnames;
-		for (int k = 0; k < e->nnames; k++)
+		e->unresolved = e->s.nnames;
+		for (int k = 0; k < e->s.nnames; k++)
 		{
 			Element    *used = &elements[e->uses[k]];
 
@@ -490,7 +311,7 @@ resolve_upstream(JobqCall *call, Element *elements, int n, HTAB *parents, Where 
 	for (Size i = 0; i < total; i++)
 	{
 		where->index = all[i].element;
-		where->name = elements[all[i].element].name;
+		where->name = elements[all[i].element].s.name;
 		jobq_resolve_upstream(call, parents, all[i].id);
 	}
 	where->index = -1;
@@ -534,7 +355,7 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		where.index = i;
-		where.name = elements[i].name;
+		where.name = elements[i].s.name;
 		jobq_admit(&call, &elements[i].s);
 	}
 	outcomes = jobq_upstream_create();
@@ -547,10 +368,10 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 
 		CHECK_FOR_INTERRUPTS();
 		where.index = order[i];
-		where.name = e->name;
-		for (int k = 0; k < e->nnames; k++)
+		where.name = e->s.name;
+		for (int k = 0; k < e->s.nnames; k++)
 			s->upstream[s->nupstream++] = elements[e->uses[k]].s.id;
-		if (e->nnames > 0)
+		if (e->s.nnames > 0)
 			qsort(s->upstream, s->nupstream, sizeof(int64), jobq_compare_ids);
 		jobq_submit(&call, s, outcomes);
 	}

@@ -173,7 +173,7 @@ jobq_advance(void)
 
 /* The types of our tables' columns, a letter each */
 static const char *const column_types[JOBQ_NTABLES] = {
-	[JOBQ_JOB] = "88ttt888tt8r444444442222bxxjjxxj",
+	[JOBQ_JOB] = "88ttt888tt8r444444442222bxxxjjxxj",
 	[JOBQ_DEPENDENCY] = "8822",
 	[JOBQ_WAITING] = "88tt444444444222bb",
 	[JOBQ_STRIPE] = "8244",

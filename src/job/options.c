@@ -1,0 +1,415 @@
+/*
+ * options.c
+ *	  The options of a submission, in one table.
+ *
+ * The table names the arguments of job_submit in their order, which are also the
+ * keys of an element of job_submit_many: how each is read and checked, in which
+ * field of a JobqSubmission it is kept, and in which column of table job.  To
+ * add one is to add a line here, the field, and the column.
+ *
+ * What JSON has is made what the argument would have been, so that there is one
+ * place where a value is checked.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "job/job.h"
+
+/* How a value is read, checked and kept; what is kept where none was given */
+typedef enum OptionType
+{
+	OPTION_NAME,				/* char *, NULL */
+	OPTION_QUEUE,				/* char * */
+	OPTION_JSON,				/* Jsonb *, NULL */
+	OPTION_PRIORITY,			/* int32, 0 */
+	OPTION_RULE,				/* JobqRule */
+	OPTION_COUNT,				/* int32 above zero, -1 */
+	OPTION_PERIOD,				/* int64 microseconds above zero, -1 */
+	OPTION_DELAY,				/* the same, but can be zero */
+	OPTION_TIME,				/* TimestampTz, 0 */
+	OPTION_JOB,					/* int64 *, NULL */
+	OPTION_JOBS,				/* depends_on */
+	OPTION_BOOL					/* bool, false */
+} OptionType;
+
+typedef struct Option
+{
+	const char *name;
+	OptionType	type;
+	size_t		offset;			/* of the field */
+	int			column;			/* of table job, 0: none */
+	bool		required;		/* the argument must not be NULL */
+} Option;
+
+#define FIELD(name) offsetof(JobqSubmission, name)
+
+static const Option options[] = {
+	{"kind", OPTION_NAME, FIELD(kind), JOB_KIND, true},
+	{"args", OPTION_JSON, FIELD(args), JOB_ARGS, true},
+	{"queue", OPTION_QUEUE, FIELD(queue), JOB_QUEUE, true},
+	{"priority", OPTION_PRIORITY, FIELD(priority), JOB_PRIORITY},
+	{"run_at", OPTION_TIME, FIELD(run_at), JOB_RUN_AT},
+	{"depends_on", OPTION_JOBS, FIELD(upstream)},
+	{"trigger_rule", OPTION_RULE, FIELD(rule), JOB_RULE},
+	{"quorum", OPTION_COUNT, FIELD(quorum), JOB_QUORUM},
+	{"max_attempts", OPTION_COUNT, FIELD(max_attempts), JOB_MAX_ATTEMPTS},
+	{"max_lost", OPTION_COUNT, FIELD(max_lost), JOB_MAX_LOST},
+	{"backoff", OPTION_PERIOD, FIELD(backoff), JOB_BACKOFF},
+	{"timeout", OPTION_DELAY, FIELD(timeout), JOB_TIMEOUT},
+	{"lease", OPTION_PERIOD, FIELD(lease), JOB_LEASE},
+	{"expires_at", OPTION_TIME, FIELD(expires_at), JOB_EXPIRES_AT},
+	{"parent", OPTION_JOB, FIELD(parent), JOB_PARENT},
+	{"tags", OPTION_JSON, FIELD(tags), JOB_TAGS},
+	{"notify", OPTION_BOOL, FIELD(notify), JOB_NOTIFY},
+	{"name", OPTION_NAME, FIELD(name), JOB_NAME},
+	{"run_in", OPTION_DELAY, FIELD(run_in)},
+};
+
+/* The defaults of job_submit's arguments. */
+void
+jobq_submission_init(JobqSubmission *s)
+{
+	memset(s, 0, sizeof(JobqSubmission));
+	s->queue = "default";
+	s->rule = RULE_ALL_SUCCESS;
+	s->quorum = -1;
+	s->max_attempts = -1;
+	s->max_lost = -1;
+	s->backoff = -1;
+	s->timeout = -1;
+	s->lease = -1;
+	s->run_in = -1;
+}
+
+/* Check and keep a value, which is of the argument's type. */
+static void
+set_option(JobqSubmission *s, const Option *option, Datum value)
+{
+	void	   *field = (char *) s + option->offset;
+
+	switch (option->type)
+	{
+		case OPTION_NAME:
+			*(char **) field = TextDatumGetCString(value);
+			jobq_check_name(*(char **) field, option->name);
+			break;
+		case OPTION_QUEUE:
+			*(char **) field = TextDatumGetCString(value);
+			jobq_check_queue_name(*(char **) field);
+			break;
+		case OPTION_JSON:
+			*(Jsonb **) field = DatumGetJsonbP(value);
+			break;
+		case OPTION_PRIORITY:
+			*(int32 *) field = DatumGetInt32(value);
+			if (DatumGetInt32(value) < PG_INT16_MIN || DatumGetInt32(value) > PG_INT16_MAX)
+				ereport(ERROR,
+						(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+						 errmsg("\"%s\" is out of range", option->name),
+						 errhint("It is between %d and %d.", PG_INT16_MIN, PG_INT16_MAX)));
+			break;
+		case OPTION_RULE:
+			*(JobqRule *) field = jobq_find_rule(TextDatumGetCString(value));
+			break;
+		case OPTION_COUNT:
+			*(int32 *) field = DatumGetInt32(value);
+			jobq_check_positive(DatumGetInt32(value), option->name);
+			break;
+		case OPTION_PERIOD:
+		case OPTION_DELAY:
+			*(int64 *) field = jobq_interval(DatumGetIntervalP(value), option->name,
+											 option->type == OPTION_DELAY);
+			break;
+		case OPTION_TIME:
+			*(TimestampTz *) field = jobq_check_time(DatumGetTimestampTz(value), option->name);
+			break;
+		case OPTION_JOB:
+			*(int64 **) field = palloc(sizeof(int64));
+			**(int64 **) field = DatumGetInt64(value);
+			break;
+		case OPTION_BOOL:
+			*(bool *) field = DatumGetBool(value);
+			break;
+		case OPTION_JOBS:
+			elog(ERROR, "\"%s\" is not a single value", option->name);
+	}
+}
+
+/* depends_on as an argument: an array of ids. */
+static void
+read_ids(JobqSubmission *s, FunctionCallInfo fcinfo, int argno)
+{
+	Datum	   *values;
+	bool	   *nulls;
+
+	s->nupstream = jobq_check_array(fcinfo, argno, options[argno].name, INT8OID, false, &values, &nulls);
+	s->upstream = palloc(Max(s->nupstream, 1) * sizeof(int64));
+	for (int i = 0; i < s->nupstream; i++)
+		s->upstream[i] = DatumGetInt64(values[i]);
+}
+
+/* Read the arguments of job_submit, NULL being the default. */
+void
+jobq_read_arguments(FunctionCallInfo fcinfo, JobqSubmission *s)
+{
+	jobq_submission_init(s);
+	for (int i = 0; i < lengthof(options); i++)
+	{
+		if (PG_ARGISNULL(i))
+		{
+			if (options[i].required)
+				jobq_error_null(options[i].name);
+		}
+		else if (options[i].type == OPTION_JOBS)
+			read_ids(s, fcinfo, i);
+		else
+			set_option(s, &options[i], PG_GETARG_DATUM(i));
+	}
+}
+
+/* A value of the wrong type. */
+static void
+error_type(const char *key, const char *expected)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("\"%s\" must be %s", key, expected)));
+}
+
+/* A string. */
+static char *
+string_value(const char *key, JsonbValue *v)
+{
+	if (v->type != jbvString)
+		error_type(key, "a string");
+	return pnstrdup(v->val.string.val, v->val.string.len);
+}
+
+/* A whole number. */
+static int64
+integer_value(const char *key, JsonbValue *v)
+{
+	Datum		number;
+
+	if (v->type != jbvNumeric)
+		error_type(key, "a whole number");
+	number = NumericGetDatum(v->val.numeric);
+	if (!DatumGetBool(DirectFunctionCall2(numeric_eq, number,
+										  DirectFunctionCall2(numeric_trunc, number, Int32GetDatum(0)))))
+		error_type(key, "a whole number");
+	return DatumGetInt64(DirectFunctionCall1(numeric_int8, number));
+}
+
+/* A whole number that fits into an int. */
+static int32
+int_value(const char *key, JsonbValue *v)
+{
+	int64		n = integer_value(key, v);
+
+	if (n < PG_INT32_MIN || n > PG_INT32_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("\"%s\" is out of range", key)));
+	return (int32) n;
+}
+
+/* A string, as an input function of a type with a modifier reads it. */
+static Datum
+input_value(const char *key, JsonbValue *v, PGFunction input)
+{
+	return DirectFunctionCall3(input, CStringGetDatum(string_value(key, v)),
+							   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+}
+
+/* depends_on in JSON: an array of ids and names. */
+static void
+read_ids_and_names(JobqSubmission *s, const char *key, JsonbValue *v)
+{
+	JsonbContainer *array;
+	int			n;
+
+	if (v->type != jbvBinary || !JsonContainerIsArray(v->val.binary.data) ||
+		JsonContainerIsScalar(v->val.binary.data))
+		error_type(key, "an array of ids and names");
+	array = v->val.binary.data;
+	n = JsonContainerSize(array);
+	s->upstream = palloc(Max(n, 1) * sizeof(int64));
+	s->names = palloc(Max(n, 1) * sizeof(char *));
+	for (int i = 0; i < n; i++)
+	{
+		JsonbValue *item = getIthJsonbValueFromContainer(array, i);
+
+		if (item->type == jbvString)
+			s->names[s->nnames++] = string_value(key, item);
+		else if (item->type == jbvNumeric)
+			s->upstream[s->nupstream++] = integer_value(key, item);
+		else
+			error_type(key, "an array of ids and names");
+	}
+}
+
+/* A value in JSON as the argument that it stands for. */
+static Datum
+json_argument(const Option *option, JsonbValue *v)
+{
+	switch (option->type)
+	{
+		case OPTION_NAME:
+		case OPTION_QUEUE:
+		case OPTION_RULE:
+			return CStringGetTextDatum(string_value(option->name, v));
+		case OPTION_JSON:
+			return JsonbPGetDatum(JsonbValueToJsonb(v));
+		case OPTION_PRIORITY:
+		case OPTION_COUNT:
+			return Int32GetDatum(int_value(option->name, v));
+		case OPTION_PERIOD:
+		case OPTION_DELAY:
+			return input_value(option->name, v, interval_in);
+		case OPTION_TIME:
+			return input_value(option->name, v, timestamptz_in);
+		case OPTION_JOB:
+			return Int64GetDatum(integer_value(option->name, v));
+		case OPTION_BOOL:
+			if (v->type != jbvBool)
+				error_type(option->name, "true or false");
+			return BoolGetDatum(v->val.boolean);
+		case OPTION_JOBS:
+			break;
+	}
+	elog(ERROR, "\"%s\" is not a single value", option->name);
+}
+
+/* Read one key of an element of job_submit_many; null is the same as leaving it out. */
+void
+jobq_read_key(JobqSubmission *s, const char *key, JsonbValue *v)
+{
+	for (int i = 0; i < lengthof(options); i++)
+	{
+		if (strcmp(options[i].name, key) != 0)
+			continue;
+		if (v->type == jbvNull)
+			return;
+		if (options[i].type == OPTION_JOBS)
+			read_ids_and_names(s, key, v);
+		else
+			set_option(s, &options[i], json_argument(&options[i], v));
+		return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unrecognized key: \"%s\"", key),
+			 errhint("Keys are the arguments of job_submit.")));
+}
+
+/* Check what can be checked without reading anything, and set what follows from it. */
+void
+jobq_check_submission(JobqSubmission *s)
+{
+	if (s->kind == NULL)
+		jobq_error_null("kind");
+	if (!JB_ROOT_IS_OBJECT(s->args))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"args\" must be a JSON object")));
+	jobq_check_json(s->args, "args");
+	if (s->tags != NULL)
+		jobq_check_json(s->tags, "tags");
+	if (s->rule == RULE_QUORUM)
+	{
+		if (s->quorum < 1 || s->quorum > s->nupstream + s->nnames)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("\"quorum\" must be between 1 and the number of jobs in \"depends_on\"")));
+	}
+	else if (s->quorum != -1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"quorum\" goes with trigger rule \"quorum\" only")));
+	else
+		s->quorum = jobq_rules[s->rule].quorum;
+	if (s->run_in >= 0)
+	{
+		if (s->run_at != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("\"run_at\" and \"run_in\" cannot be given together")));
+		s->run_at = jobq_check_time(GetCurrentTransactionStartTimestamp() + s->run_in, "run_in");
+	}
+	s->lane = jobq_lane(s->queue);
+
+	if (s->nupstream > 1)
+		qsort(s->upstream, s->nupstream, sizeof(int64), jobq_compare_ids);
+	for (int i = 1; i < s->nupstream; i++)
+	{
+		if (s->upstream[i] == s->upstream[i - 1])
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("job %lld is named twice in \"depends_on\"", (long long) s->upstream[i])));
+	}
+}
+
+/* What is stored of an option; false: nothing. */
+static bool
+stored_value(const JobqSubmission *s, const Option *option, Datum *value)
+{
+	const void *field = (const char *) s + option->offset;
+
+	switch (option->type)
+	{
+		case OPTION_NAME:
+		case OPTION_QUEUE:
+			if (*(char *const *) field == NULL)
+				return false;
+			*value = CStringGetTextDatum(*(char *const *) field);
+			return true;
+		case OPTION_JSON:
+			*value = PointerGetDatum(*(Jsonb *const *) field);
+			return *(Jsonb *const *) field != NULL;
+		case OPTION_PRIORITY:
+			*value = Int16GetDatum(*(const int32 *) field);
+			return true;
+		case OPTION_RULE:
+			*value = Int16GetDatum(*(const JobqRule *) field);
+			return true;
+		case OPTION_COUNT:
+			*value = Int32GetDatum(*(const int32 *) field);
+			return *(const int32 *) field >= 0;
+		case OPTION_PERIOD:
+		case OPTION_DELAY:
+			*value = Int64GetDatum(*(const int64 *) field);
+			return *(const int64 *) field >= 0;
+		case OPTION_TIME:
+			*value = TimestampTzGetDatum(*(const TimestampTz *) field);
+			return *(const TimestampTz *) field != 0;
+		case OPTION_JOB:
+			if (*(int64 *const *) field == NULL)
+				return false;
+			*value = Int64GetDatum(**(int64 *const *) field);
+			return true;
+		case OPTION_BOOL:
+			*value = BoolGetDatum(*(const bool *) field);
+			return true;
+		case OPTION_JOBS:
+			break;
+	}
+	return false;
+}
+
+/* Set the columns of a row in job that hold options. */
+void
+jobq_set_options(const JobqSubmission *s, Datum *values, bool *nulls)
+{
+	for (int i = 0; i < lengthof(options); i++)
+	{
+		Datum		value;
+
+		if (options[i].column != 0 && stored_value(s, &options[i], &value))
+			jobq_set(values, nulls, options[i].column, value);
+	}
+}
