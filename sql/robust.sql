@@ -23,7 +23,7 @@ SELECT job_heartbeat(:id, :token, progress => (SELECT jsonb_agg(1e131071::numeri
 SELECT state FROM job_status WHERE id IN (:other, :id);
 SELECT * FROM job_complete_many(ARRAY[:other], ARRAY[:other_token], ARRAY[to_jsonb(repeat(E'\x01', 100000))]) ORDER BY 1 \gset c_
 \echo :c_accepted
-SET jobq.max_result_size = '1GB';
+SET jobq.max_result_size = '128MB';
 SELECT job_complete(:id, :token, (SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 500)));
 RESET jobq.max_result_size;
 SELECT kind, inputs FROM job_claim('robust');

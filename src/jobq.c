@@ -50,15 +50,25 @@ define_settings(void)
 							"For jobs and queues that set none; 0 means no limit.",
 							&jobq_timeout_ms, 0, 0, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.max_result_size",
-							"Largest result that a job may have.",
+	DefineCustomIntVariable("jobq.max_args_size",
+							"Largest size of a job's arguments and tags together.",
 							NULL,
-							&jobq_max_result_size, JOBQ_DEFAULT_MAX_RESULT_KB, 1, 1024 * 1024,
+							&jobq_max_args_size, JOBQ_DEFAULT_MAX_ARGS_KB, 1, JOBQ_LARGEST_JSON_KB,
+							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("jobq.max_error_size",
+							"Size at which errors and reasons are cut.",
+							NULL,
+							&jobq_max_error_size, JOBQ_DEFAULT_MAX_ERROR_KB, 1, JOBQ_LARGEST_ERROR_KB,
+							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("jobq.max_result_size",
+							"Largest result, or progress, that a job may have.",
+							NULL,
+							&jobq_max_result_size, JOBQ_DEFAULT_MAX_RESULT_KB, 1, JOBQ_LARGEST_JSON_KB,
 							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("jobq.max_inputs_size",
 							"Largest size of the parents' ids and results that a claim returns.",
 							"Above it inputs is null, and they are read with job_result.",
-							&jobq_max_inputs_size, JOBQ_DEFAULT_MAX_INPUTS_KB, 0, 128 * 1024,
+							&jobq_max_inputs_size, JOBQ_DEFAULT_MAX_INPUTS_KB, 0, JOBQ_LARGEST_JSON_KB,
 							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("jobq.sweep_interval",
 							"Time between two looks of the background worker for what no announcement told it.",

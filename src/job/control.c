@@ -181,15 +181,15 @@ decide_expired(JobqCascade *cascade, const JobqPrefix *prefix)
 
 /* Ask the worker of a running job to end it; false: the row changed, look again. */
 static bool
-request_cancel(JobqCall *call, TupleTableSlot *lease, Datum reason, bool has_reason)
+request_cancel(JobqCall *call, TupleTableSlot *lease, const char *reason)
 {
 	Datum		values[LEASE_NATTS];
 	bool		nulls[LEASE_NATTS];
 
 	jobq_values(lease, values, nulls);
 	jobq_set(values, nulls, LEASE_CANCEL_REQUESTED, BoolGetDatum(true));
-	if (has_reason)
-		jobq_set(values, nulls, LEASE_CANCEL_REASON, reason);
+	if (reason != NULL)
+		jobq_set(values, nulls, LEASE_CANCEL_REASON, CStringGetTextDatum(reason));
 	if (!jobq_update(call, JOBQ_LEASE, lease, values, nulls))
 		return false;
 	jobq_announce_cancel_request(jobq_attr_int64(lease, LEASE_JOB_ID),
@@ -205,6 +205,7 @@ Datum
 jobq_job_cancel(PG_FUNCTION_ARGS)
 {
 	int64		id = jobq_check_id(fcinfo, 0, "job_id");
+	const char *reason = PG_ARGISNULL(1) ? NULL : jobq_cut_error(PG_GETARG_DATUM(1));
 	JobqCall	call;
 	bool		changed = false;
 	bool		done = false;
@@ -222,15 +223,14 @@ jobq_job_cancel(PG_FUNCTION_ARGS)
 			(table == JOBQ_LEASE && jobq_attr_bool(state, LEASE_CANCEL_REQUESTED)))
 			done = true;
 		else if (table == JOBQ_LEASE)
-			done = changed = request_cancel(&call, state, PG_GETARG_DATUM(1), !PG_ARGISNULL(1));
+			done = changed = request_cancel(&call, state, reason);
 		else if (!unstripe(&call, table, state) && jobq_displace(&call, table, state, true))
 		{
 			JobqCascade   *cascade = jobq_cascade_create(&call);
 			JobqPrefix	prefix;
 
 			jobq_read_prefix(table, state, &prefix);
-			decide_cancelled(cascade, &prefix,
-							 PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
+			decide_cancelled(cascade, &prefix, reason);
 			jobq_cascade_run(cascade, NULL, NULL);
 			done = changed = true;
 		}

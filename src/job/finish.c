@@ -19,7 +19,6 @@
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "common/pg_prng.h"
@@ -281,7 +280,7 @@ finish_one(JobqCascade *cascade, int64 id, int argument, void *arg)
 				complete(cascade, lease, a);
 			else
 				a->state = jobq_end_attempt(cascade, lease, request->attempt_outcome,
-											a->has_payload ? TextDatumGetCString(a->payload) : NULL,
+											a->has_payload ? jobq_cut_error(a->payload) : NULL,
 											request->retry, request->delay);
 			jobq_slot_free(lease);
 			a->verdict = ACCEPTED;
@@ -347,16 +346,9 @@ read_job_and_token(FunctionCallInfo fcinfo, Argument *a)
 static void
 check_result(int64 job_id, Datum result)
 {
-	Size		limit = (Size) jobq_max_result_size * 1024;
-
-	if (toast_raw_datum_size(result) - VARHDRSZ > limit ||
-		jobq_json_size(DatumGetJsonbP(result), limit) > limit)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("result of job %lld is too large", (long long) job_id),
-				 errdetail("Stored or as text it has more than jobq.max_result_size, %d kB.",
-						   jobq_max_result_size),
-				 errhint("Store it elsewhere and return where it is, or raise jobq.max_result_size.")));
+	jobq_check_json(DatumGetJsonbP(result), NULL,
+					psprintf("result of job %lld", (long long) job_id),
+					"jobq.max_result_size", jobq_max_result_size);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_complete);

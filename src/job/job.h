@@ -9,9 +9,11 @@
 
 #include "queue/queue.h"
 
+#define JOBQ_DEFAULT_MAX_ARGS_KB	1024
 #define JOBQ_DEFAULT_MAX_RESULT_KB	1024
 #define JOBQ_DEFAULT_MAX_INPUTS_KB	1024
 
+extern int	jobq_max_args_size;
 extern int	jobq_max_result_size;
 extern int	jobq_max_inputs_size;
 

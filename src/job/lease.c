@@ -76,7 +76,8 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 	bool		done = false;
 
 	if (has_progress)
-		jobq_check_json(DatumGetJsonbP(progress), "progress");
+		jobq_check_json(DatumGetJsonbP(progress), NULL, "\"progress\"",
+						"jobq.max_result_size", jobq_max_result_size);
 	jobq_enter(&call, "job_heartbeat()", true);
 	while (!done)
 	{

@@ -46,6 +46,8 @@ typedef struct Option
 	bool		required;		/* the argument must not be NULL */
 } Option;
 
+int			jobq_max_args_size = JOBQ_DEFAULT_MAX_ARGS_KB;
+
 #define FIELD(name) offsetof(JobqSubmission, name)
 
 static const Option options[] = {
@@ -317,9 +319,8 @@ jobq_check_submission(JobqSubmission *s)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"args\" must be a JSON object")));
-	jobq_check_json(s->args, "args");
-	if (s->tags != NULL)
-		jobq_check_json(s->tags, "tags");
+	jobq_check_json(s->args, s->tags, s->tags ? "\"args\" with \"tags\"" : "\"args\"",
+					"jobq.max_args_size", jobq_max_args_size);
 	if (s->rule == RULE_QUORUM)
 	{
 		if (s->quorum < 1 || s->quorum > s->nupstream + s->nnames)

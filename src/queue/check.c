@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
@@ -232,15 +233,37 @@ jobq_json_size(Jsonb *json, Size limit)
 	return Max(size, VARSIZE_ANY_EXHDR(json));
 }
 
-/* What cannot be sent would keep whoever reads it from all that stands beside it. */
+/*
+ * Refuse a value, or two together, above a setting for sizes: what cannot be
+ * sent would keep whoever reads it from all that stands beside it.
+ */
 void
-jobq_check_json(Jsonb *json, const char *what)
+jobq_check_json(Jsonb *json, Jsonb *other, const char *what, const char *setting, int limit_kb)
 {
-	if (jobq_json_size(json, JOBQ_MAX_ARGS_SIZE) > JOBQ_MAX_ARGS_SIZE)
+	Size		limit = (Size) limit_kb * 1024;
+
+	if (jobq_json_size(json, limit) + (other ? jobq_json_size(other, limit) : 0) > limit)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("\"%s\" is too large", what),
-				 errdetail("Stored or as text it has more than %d MB.",
-						   JOBQ_MAX_ARGS_SIZE / (1024 * 1024)),
-				 errhint("Store it elsewhere and pass where it is.")));
+				 errmsg("%s is too large", what),
+				 errdetail("Stored or as text it has more than %s, %d kB.", setting, limit_kb),
+				 errhint("Store it elsewhere and pass where it is, or raise %s.", setting)));
+}
+
+/* An error or a reason, cut at jobq.max_error_size with a mark that says so. */
+char *
+jobq_cut_error(Datum error)
+{
+	Size		size = toast_raw_datum_size(error) - VARHDRSZ;
+	Size		limit = (Size) jobq_max_error_size * 1024;
+	char	   *mark;
+	text	   *head;
+	int			len;
+
+	if (size <= limit)
+		return TextDatumGetCString(error);
+	mark = psprintf(" ... [cut here, of %zu bytes]", size);
+	head = DatumGetTextPSlice(error, 0, limit);
+	len = pg_mbcliplen(VARDATA_ANY(head), VARSIZE_ANY_EXHDR(head), limit - strlen(mark));
+	return psprintf("%.*s%s", len, VARDATA_ANY(head), mark);
 }

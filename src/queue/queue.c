@@ -33,6 +33,7 @@ int			jobq_max_lost = JOBQ_DEFAULT_MAX_LOST;
 int			jobq_backoff_ms = JOBQ_DEFAULT_BACKOFF_MS;
 int			jobq_backoff_cap_ms = JOBQ_DEFAULT_BACKOFF_CAP_MS;
 int			jobq_lease_ms = JOBQ_DEFAULT_LEASE_MS;
+int			jobq_max_error_size = JOBQ_DEFAULT_MAX_ERROR_KB;
 int			jobq_timeout_ms = 0;
 
 #define MICROS_PER_MS	INT64CONST(1000)

@@ -16,13 +16,21 @@
 
 #define JOBQ_MAX_QUEUE_NAME		50
 #define JOBQ_MAX_NAME			128
-#define JOBQ_MAX_ARGS_SIZE		(256 * 1024 * 1024) /* as text */
 
 #define JOBQ_DEFAULT_MAX_ATTEMPTS	20
 #define JOBQ_DEFAULT_MAX_LOST		3
 #define JOBQ_DEFAULT_BACKOFF_MS		1000
 #define JOBQ_DEFAULT_BACKOFF_CAP_MS	3600000
 #define JOBQ_DEFAULT_LEASE_MS		60000
+#define JOBQ_DEFAULT_MAX_ERROR_KB	64
+
+/*
+ * Bounds of the settings for sizes, so that a row with all that it can hold can
+ * be read and dumped: COPY writes two bytes for a backslash, other encodings up
+ * to three for a character of one, and 1 GB is the end of a line.
+ */
+#define JOBQ_LARGEST_JSON_KB		(128 * 1024)
+#define JOBQ_LARGEST_ERROR_KB		(16 * 1024)
 
 extern int	jobq_max_attempts;
 extern int	jobq_max_lost;
@@ -30,6 +38,7 @@ extern int	jobq_backoff_ms;
 extern int	jobq_backoff_cap_ms;
 extern int	jobq_lease_ms;
 extern int	jobq_timeout_ms;
+extern int	jobq_max_error_size;
 
 /* ----------------
  *		queue.c: settings
@@ -113,7 +122,9 @@ extern void jobq_check_positive(int64 value, const char *what);
 extern int32 jobq_check_count(FunctionCallInfo fcinfo, int argno, const char *what);
 extern int64 jobq_check_id(FunctionCallInfo fcinfo, int argno, const char *what);
 extern Size jobq_json_size(Jsonb *json, Size limit);
-extern void jobq_check_json(Jsonb *json, const char *what);
+extern void jobq_check_json(Jsonb *json, Jsonb *other, const char *what, const char *setting,
+							int limit_kb);
+extern char *jobq_cut_error(Datum error);
 extern int	jobq_check_array(FunctionCallInfo fcinfo, int argno, const char *what, Oid elemtype,
 							 bool nulls_ok, Datum **values, bool **nulls);
 
