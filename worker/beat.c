@@ -232,7 +232,7 @@ beat_send(Conn *conn, Usec now)
 	values[0] = ids.data;
 	values[1] = tokens.data;
 	conn_call(conn, beat_reply, batch, 2, values,
-			  "SELECT @.job_heartbeat(b.id, b.token) FROM unnest(" MANY_IDS ", $2::pg_catalog.int8[]) AS b (id, token)");
+			  "SELECT @.job_heartbeat(b.id, b.token) FROM unnest(" MANY_IDS("'" LOCK_TIMEOUT "'") ", $2::pg_catalog.int8[]) AS b (id, token)");
 	buf_free(&ids);
 	buf_free(&tokens);
 	return true;

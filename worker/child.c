@@ -90,6 +90,15 @@ write_inputs(Child *child, const char *inputs)
 	return close(fd) == 0;
 }
 
+static void
+remove_inputs(Child *child)
+{
+	if (child->inputs_path)
+		unlink(child->inputs_path);
+	free(child->inputs_path);
+	child->inputs_path = NULL;
+}
+
 /* In the new process: become the command. */
 static void
 run_command(const char *command, const char *inputs_path, const ChildEnv *env, int nenv,
@@ -303,8 +312,7 @@ child_ended(Child *child, Usec now)
 	close_fd(&child->fd_in);
 	close_fd(&child->fd_out);
 	close_fd(&child->fd_err);
-	if (child->inputs_path)
-		unlink(child->inputs_path);
+	remove_inputs(child);
 	return true;
 }
 
@@ -364,6 +372,16 @@ child_stderr(const Child *child, Buf *to)
 	to->data[to->len] = '\0';
 }
 
+/* Forget all of a command that has ended but its output. */
+void
+child_forget(Child *child)
+{
+	remove_inputs(child);
+	free(child->input);
+	free(child->err);
+	child->input = child->err = NULL;
+}
+
 /* Forget a command; one that still runs is killed. */
 void
 child_free(Child *child)
@@ -372,10 +390,6 @@ child_free(Child *child)
 	close_fd(&child->fd_in);
 	close_fd(&child->fd_out);
 	close_fd(&child->fd_err);
-	if (child->inputs_path)
-		unlink(child->inputs_path);
-	free(child->inputs_path);
-	free(child->input);
-	free(child->err);
+	child_forget(child);
 	buf_free(&child->out);
 }

@@ -110,8 +110,8 @@ capacity(void)
 	int			n = most - jobs[JOB_RUNNING].n - jobs[JOB_QUEUED].n;
 
 	/* Reports that the server is slow to take must not pile up. */
-	if (n > 2 * most - njobs)
-		n = 2 * most - njobs;
+	if (n > 2 * most - (njobs - jobs_locked()))
+		n = 2 * most - (njobs - jobs_locked());
 	if (opt.max_jobs > 0 && n > opt.max_jobs - claimed)
 		n = opt.max_jobs - claimed;
 	return n;

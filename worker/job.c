@@ -4,8 +4,9 @@
  *
  * QUEUED -> RUNNING -> REPORTING -> DONE.  A job leaves QUEUED when there is
  * room to run it, RUNNING when nothing of its command runs any more, and
- * REPORTING by its report (report.c).  A list for each, in the order in which
- * they came there, so that jobs that wait are in nobody's way.
+ * REPORTING by its report (report.c), or to LOCKED while somebody keeps it
+ * locked.  A list for each, in the order in which they came there, so that jobs
+ * that wait are in nobody's way.
  */
 #include "worker.h"
 
@@ -20,6 +21,7 @@ int			njobs = 0;
 #define BEGIN_MAX 20			/* commands, between which heartbeats are sent */
 
 static int	begun = 0;			/* of those */
+static size_t locked_bytes = 0; /* the payloads of the jobs that are locked */
 
 static const Kind *
 find_kind(const char *name)
@@ -47,6 +49,16 @@ list_append(JobList *list, Job *job)
 }
 
 static void
+list_prepend(JobList *list, Job *job)
+{
+	job->prev = NULL;
+	job->next = list->first;
+	*(list->first ? &list->first->prev : &list->last) = job;
+	list->first = job;
+	list->n++;
+}
+
+static void
 list_remove(JobList *list, Job *job)
 {
 	*(job->prev ? &job->prev->next : &list->first) = job->next;
@@ -58,6 +70,8 @@ static void
 set_phase(Job *job, JobPhase phase)
 {
 	list_remove(&jobs[job->phase], job);
+	locked_bytes -= job->locked_bytes;
+	job->locked_bytes = 0;
 	job->phase = phase;
 	list_append(&jobs[phase], job);
 }
@@ -77,10 +91,45 @@ void
 job_report(Job *job, Report report)
 {
 	set_phase(job, JOB_REPORTING);
+	child_forget(&job->child);
 	job->report = report;
 	job->report_at = 0;
 	while (job->error.len > 0 && job->error.data[job->error.len - 1] == '\n')
 		job->error.data[--job->error.len] = '\0';
+}
+
+/*
+ * Somebody keeps the job locked, which may be for long: let it wait apart from
+ * the others.  What may be locked only by company goes before what was locked.
+ */
+void
+job_locked(Job *job, Usec retry_at, bool first)
+{
+	bool		bounded = jobs_locked() == jobs[JOB_LOCKED].n;
+
+	set_phase(job, JOB_LOCKED);
+	job->report_at = retry_at;
+	if (first)
+	{
+		list_remove(&jobs[JOB_LOCKED], job);
+		list_prepend(&jobs[JOB_LOCKED], job);
+	}
+	job->locked_bytes = job->child.out.len + job->error.len;
+	locked_bytes += job->locked_bytes;
+	if (bounded && jobs_locked() < jobs[JOB_LOCKED].n)
+		log_event(LOG_WARNING, "many_locked", "jobs", num(jobs[JOB_LOCKED].n),
+				  "bytes", num((int64_t) locked_bytes), (char *) NULL);
+}
+
+/* How many jobs are locked and keep no places? */
+int
+jobs_locked(void)
+{
+	int			n = jobs[JOB_LOCKED].n;
+
+	if (locked_bytes > MAX_LOCKED_BYTES)
+		return 0;
+	return n < MAX_LOCKED ? n : MAX_LOCKED;
 }
 
 static char *
@@ -418,6 +467,9 @@ jobs_timer(Usec now, bool sendable)
 		if (!job->report_busy && job->report_at > now)
 			note_time(&timer, job->report_at);
 	}
+	/* the first of these is due first */
+	if (jobs[JOB_LOCKED].first && sendable && jobs[JOB_LOCKED].first->report_at > now)
+		note_time(&timer, jobs[JOB_LOCKED].first->report_at);
 	return timer;
 }
 

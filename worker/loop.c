@@ -8,8 +8,8 @@
  * and their jobs given back.  The third kills the commands and leaves the jobs
  * to the end of their leases.
  *
- * Heartbeats and other statements take turns, and the first report goes before
- * claims.  Where the pool has more than one connection up, the last free one is
+ * Heartbeats and other statements take turns, and so do the reports of jobs that
+ * are locked and all else.  The first report goes before claims.  Where the pool has more than one connection up, the last free one is
  * kept for heartbeats, so that reports that take long cannot cost the other jobs
  * their leases.
  */
@@ -304,9 +304,16 @@ handle_all(void)
 static bool
 send_work(Conn *conn, Usec now)
 {
-	if (reports_in_flight())
-		return claim_send(conn, now) || report_send(conn, now);
-	return report_send(conn, now) || claim_send(conn, now);
+	static bool locked_before = false;
+	bool		reports_first = !reports_in_flight();
+
+	if (!locked_before && report_send_locked(conn, now))
+		return locked_before = true;
+	locked_before = false;
+	if ((reports_first && report_send(conn, now)) || claim_send(conn, now) ||
+		(!reports_first && report_send(conn, now)))
+		return true;
+	return locked_before = report_send_locked(conn, now);
 }
 
 /* Send what is due, with heartbeats and work by turns if there are both. */

@@ -15,9 +15,13 @@
  *
  * One job must not spoil the others' reports.  The server answers for each
  * whether it was accepted.  A result that it does not take is an error of the
- * whole statement, which then has done nothing, as is a job that somebody
- * keeps locked (LOCK_TIMEOUT); then each is sent alone, and that one again
- * and again.
+ * whole statement, which then has done nothing; then each is sent alone.
+ *
+ * So is a job that somebody keeps locked (LOCK_TIMEOUT), who may do so for long
+ * and with many, as by a transaction that submits a job that depends on them.
+ * The jobs of such a statement go to JOB_LOCKED, where each is tried alone: one
+ * at a time, by turns with everything else, and the more they are, the
+ * shorter.  They keep their leases, but not their places.
  */
 #include "worker.h"
 
@@ -26,7 +30,8 @@
 
 #define BATCH_BYTES (1024 * 1024)	/* of results or errors together */
 
-static int	in_flight = 0;		/* statements */
+static int	in_flight = 0;		/* statements, without this one */
+static bool locked_in_flight = false;	/* of a job that was locked */
 
 bool
 reports_in_flight(void)
@@ -118,7 +123,7 @@ report_unacceptable(Job *job, const char *state, const char *msg)
 
 /* What became of a statement for one job. */
 static void
-report_answered(Job *job, const PGresult *res, Usec now)
+report_answered(Job *job, const PGresult *res, bool locked, Usec now)
 {
 	const char *state = result_state(res);
 	char	   *msg;
@@ -135,14 +140,27 @@ report_answered(Job *job, const PGresult *res, Usec now)
 		report_unacceptable(job, state, msg);
 	else
 	{
-		bool		locked = strcmp(state, "55P03") == 0;
-		Usec		delay = backoff_delay(++job->report_failures, locked ? LOCKED_RETRY_MAX : RETRY_MAX);
+		Usec		delay = locked ? LOCKED_RETRY : backoff_delay(job->report_failures + 1, RETRY_MAX);
+
+		job->report_failures++;
 
 		/* Log the tries 1, 2, 4, 8 and so on. */
 		log_event((job->report_failures & (job->report_failures - 1)) != 0 ? LOG_DEBUG : LOG_WARNING,
 				  "report_failed", "job", job->id, "kind", job->kind, "sqlstate", state,
 				  "error", msg, "retry_ms", num(delay / USEC_PER_MSEC), (char *) NULL);
-		job->report_at = now + delay;
+		if (locked)
+		{
+			job_locked(job, now + delay, false);
+
+			/* each try in vain is a line in the server's log */
+			if (jobs[JOB_LOCKED].first->report_at < now + LOCKED_PAUSE)
+				jobs[JOB_LOCKED].first->report_at = now + LOCKED_PAUSE;
+		}
+		else
+		{
+			job_report(job, job->report);
+			job->report_at = now + delay;
+		}
 	}
 	free(msg);
 }
@@ -164,9 +182,13 @@ report_reply(Conn *conn, PGresult *res, void *arg)
 {
 	Batch	   *batch = arg;
 	Usec		now = now_usec();
+	bool		locked = res && strcmp(result_state(res), "55P03") == 0;
 
 	(void) conn;
-	in_flight--;
+	if (batch->jobs[0]->phase == JOB_LOCKED)
+		locked_in_flight = false;
+	else
+		in_flight--;
 	if (res && batch->njobs > 1 && !result_ok(res))
 		log_event(LOG_DEBUG, "reports_one_by_one", "jobs", num(batch->njobs),
 				  "sqlstate", result_state(res), (char *) NULL);
@@ -178,7 +200,9 @@ report_reply(Conn *conn, PGresult *res, void *arg)
 		if (res == NULL)
 			job->report_at = now;
 		else if (batch->njobs == 1)
-			report_answered(job, res, now);
+			report_answered(job, res, locked, now);
+		else if (locked)
+			job_locked(job, now, true);
 		else
 			batch_answered(job, res, i);
 		beat_resume(job);
@@ -214,6 +238,14 @@ same_sort(const Job *a, const Job *b)
 		a->retry_in == b->retry_in;
 }
 
+static void
+batch_add(Batch *batch, Job *job)
+{
+	job->report_busy = true;
+	beat_pause(job);
+	batch->jobs[batch->njobs++] = job;
+}
+
 /* That job, and others that can go with it. */
 static Batch *
 make_batch(Job *first, Usec now)
@@ -231,11 +263,18 @@ make_batch(Job *first, Usec now)
 		if (job != first && bytes + len > BATCH_BYTES)
 			continue;
 		bytes += len;
-		job->report_busy = true;
-		beat_pause(job);
-		batch->jobs[batch->njobs++] = job;
+		batch_add(batch, job);
 	}
 	return batch;
+}
+
+/* Where many jobs are locked, each is waited for less. */
+static const char *
+lock_timeout(void)
+{
+	int			n = jobs[JOB_LOCKED].n;
+
+	return n <= 4 ? LOCK_TIMEOUT : num(n < 100 ? 1000 / n : 10);
 }
 
 static void
@@ -243,22 +282,22 @@ send_one(Conn *conn, Batch *batch)
 {
 	const Job  *job = batch->jobs[0];
 	const char *values[] = {
-		job->id, job->token, payload(job), job->report == REPORT_FAIL ? "true" : "false",
-		job->retry_in
+		job->id, job->token, lock_timeout(), payload(job),
+		job->report == REPORT_FAIL ? "true" : "false", job->retry_in
 	};
 
 	switch (job->report)
 	{
 		case REPORT_COMPLETE:
-			conn_call(conn, report_reply, batch, 3, values, "SELECT @.job_complete(" ONE_ID ", $2, $3)");
+			conn_call(conn, report_reply, batch, 4, values, "SELECT @.job_complete(" ONE_ID("$3") ", $2, $4)");
 			break;
 		case REPORT_FAIL:
 		case REPORT_FAIL_FINALLY:
-			conn_call(conn, report_reply, batch, 5, values,
-					  "SELECT @.job_fail(" ONE_ID ", $2, $3, $4, $5)");
+			conn_call(conn, report_reply, batch, 6, values,
+					  "SELECT @.job_fail(" ONE_ID("$3") ", $2, $4, $5, $6)");
 			break;
 		case REPORT_RELEASE:
-			conn_call(conn, report_reply, batch, 2, values, "SELECT @.job_release(" ONE_ID ", $2)");
+			conn_call(conn, report_reply, batch, 3, values, "SELECT @.job_release(" ONE_ID("$3") ", $2)");
 			break;
 	}
 }
@@ -268,30 +307,32 @@ send_many(Conn *conn, Batch *batch)
 {
 	const Job  *first = batch->jobs[0];
 	Buf			arrays[3] = {{0}};
-	const char *values[5];
+	const char *values[6];
 
 	batch_arrays(batch, &arrays[0], &arrays[1]);
 	for (int i = 0; i < batch->njobs; i++)
 		buf_element(&arrays[2], payload(batch->jobs[i]));
 	buf_puts(&arrays[2], "}");
-	for (int i = 0; i < 3; i++)
-		values[i] = arrays[i].data;
-	values[3] = first->report == REPORT_FAIL ? "true" : "false";
-	values[4] = first->retry_in;
+	values[0] = arrays[0].data;
+	values[1] = arrays[1].data;
+	values[2] = lock_timeout();
+	values[3] = arrays[2].data;
+	values[4] = first->report == REPORT_FAIL ? "true" : "false";
+	values[5] = first->retry_in;
 	switch (first->report)
 	{
 		case REPORT_COMPLETE:
-			conn_call(conn, report_reply, batch, 3, values,
-					  "SELECT accepted, '' FROM @.job_complete_many(" MANY_IDS ", $2, $3)");
+			conn_call(conn, report_reply, batch, 4, values,
+					  "SELECT accepted, '' FROM @.job_complete_many(" MANY_IDS("$3") ", $2, $4)");
 			break;
 		case REPORT_FAIL:
 		case REPORT_FAIL_FINALLY:
-			conn_call(conn, report_reply, batch, 5, values,
-					  "SELECT accepted, state FROM @.job_fail_many(" MANY_IDS ", $2, $3, $4, $5)");
+			conn_call(conn, report_reply, batch, 6, values,
+					  "SELECT accepted, state FROM @.job_fail_many(" MANY_IDS("$3") ", $2, $4, $5, $6)");
 			break;
 		case REPORT_RELEASE:
-			conn_call(conn, report_reply, batch, 2, values,
-					  "SELECT true, '' FROM unnest(" MANY_IDS ", $2::pg_catalog.int8[]) AS b (id, token),"
+			conn_call(conn, report_reply, batch, 3, values,
+					  "SELECT true, '' FROM unnest(" MANY_IDS("$3") ", $2::pg_catalog.int8[]) AS b (id, token),"
 					  " @.job_release(b.id, b.token)");
 			break;
 	}
@@ -314,5 +355,21 @@ report_send(Conn *conn, Usec now)
 		send_one(conn, batch);
 	else
 		send_many(conn, batch);
+	return true;
+}
+
+/* The same for the next of those that somebody kept locked. */
+bool
+report_send_locked(Conn *conn, Usec now)
+{
+	Job		   *job = jobs[JOB_LOCKED].first;
+	Batch	   *batch;
+
+	if (job == NULL || locked_in_flight || !is_due(job, now))
+		return false;
+	batch = batch_create(1);
+	batch_add(batch, job);
+	locked_in_flight = true;
+	send_one(conn, batch);
 	return true;
 }

@@ -12,7 +12,8 @@
  * accepted its outcome, refused it, or the lease is known to be lost.  The
  * number of jobs that run, wait to begin or are asked for is never above
  * --concurrency and --prefetch together.  With those that have ended and are
- * still to be reported it is never above twice that.
+ * still to be reported it is never above twice that.  Those that cannot be
+ * reported because somebody keeps them locked do not count, up to MAX_LOCKED.
  */
 #ifndef JOBQ_WORKER_H
 #define JOBQ_WORKER_H
@@ -61,8 +62,10 @@ typedef int64_t Usec;
 #define CONNECT_TIMEOUT (15 * USEC_PER_SEC)
 #define FIRST_RETRY (100 * USEC_PER_MSEC)
 #define RETRY_MAX (10 * USEC_PER_SEC)	/* of a statement the server refused */
-#define LOCKED_RETRY_MAX (1 * USEC_PER_SEC) /* the same for a job that is
-											 * locked */
+#define LOCKED_RETRY (1 * USEC_PER_SEC) /* of a report whose job is locked */
+#define LOCKED_PAUSE (100 * USEC_PER_MSEC)	/* after one, before the next */
+#define MAX_LOCKED 1000			/* such jobs that keep no places */
+#define MAX_LOCKED_BYTES (64 * 1024 * 1024) /* and what they came to */
 #define SHORTAGE_DELAY (5 * USEC_PER_SEC)	/* before the next claim, of
 											 * processes or the like */
 #define CANCEL_REPEAT (1 * USEC_PER_SEC)
@@ -265,6 +268,7 @@ extern void child_stop(Child *child, Usec now);
 extern void child_tick(Child *child, Usec now);
 extern Usec child_timer(const Child *child);
 extern void child_stderr(const Child *child, Buf *to);
+extern void child_forget(Child *child);
 extern void child_free(Child *child);
 
 /* guard.c */
@@ -282,6 +286,7 @@ typedef enum JobPhase
 	JOB_QUEUED,					/* its command is to be started */
 	JOB_RUNNING,				/* its command runs */
 	JOB_REPORTING,				/* the outcome is to be sent */
+	JOB_LOCKED,					/* the same, but somebody keeps it locked */
 	JOB_DONE
 } JobPhase;
 
@@ -334,6 +339,7 @@ typedef struct Job
 	bool		error_ascii;	/* its text was refused before */
 	int			report_failures;
 	Usec		report_at;
+	size_t		locked_bytes;	/* of its payload, while it is locked */
 	bool		report_busy;
 	bool		report_alone;	/* not together with others */
 	bool		lease_asked;	/* its reply will refer to this job */
@@ -353,21 +359,22 @@ typedef struct Batch
 	Job		   *jobs[];
 } Batch;
 
-#define LOCK_TIMEOUT "250ms"	/* so that a locked job does not hold up
+#define LOCK_TIMEOUT "250"		/* ms, so that a locked job does not hold up
 								 * others */
 
 /* The arguments of a function are computed before it begins. */
-#define WITH_LOCK_TIMEOUT(argument) \
-	"CASE WHEN pg_catalog.set_config('lock_timeout', '" LOCK_TIMEOUT "', true) <> ''" \
-	" THEN " argument " END"
-#define ONE_ID WITH_LOCK_TIMEOUT("$1::pg_catalog.int8")
-#define MANY_IDS WITH_LOCK_TIMEOUT("$1::pg_catalog.int8[]")
+#define WITH_LOCK_TIMEOUT(timeout, argument) \
+	"CASE WHEN pg_catalog.set_config('lock_timeout', " timeout ", true) <> '' THEN " argument " END"
+#define ONE_ID(timeout) WITH_LOCK_TIMEOUT(timeout, "$1::pg_catalog.int8")
+#define MANY_IDS(timeout) WITH_LOCK_TIMEOUT(timeout, "$1::pg_catalog.int8[]")
 
 extern JobList jobs[JOB_PHASES];
 extern int	njobs;
 
 extern Job *job_start(const PGresult *res, int row, Usec sent, Usec lease, bool release);
 extern void job_report(Job *job, Report report);
+extern void job_locked(Job *job, Usec retry_at, bool first);
+extern int	jobs_locked(void);
 extern void job_done(Job *job);
 extern void job_stop(Job *job, StopReason reason);
 extern Batch *batch_create(int size);
@@ -395,6 +402,7 @@ extern void beats_end(void);
 /* report.c */
 
 extern bool report_send(Conn *conn, Usec now);
+extern bool report_send_locked(Conn *conn, Usec now);
 extern bool reports_in_flight(void);
 
 /* claim.c */

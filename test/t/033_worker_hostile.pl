@@ -52,5 +52,36 @@ is(scalar(() = slurp_file($worker->{log}) =~ /event=lease_lost/g), 20, '... but 
 $worker->signal('TERM');
 $worker->ends_with(0, 'leaves');
 
+# Jobs that cannot be reported, because a role that may only submit keeps a
+# transaction open whose job depends on them, keep no places either, and they
+# keep their leases.
+$node->safe_psql('postgres', q{CREATE ROLE hostile LOGIN; SELECT job_grant('hostile', 'theirs', 'submit')});
+my $hostile = JobqClient->new($node, user => 'hostile');
+foreach my $case ([ 200, '--concurrency', '4' ], [ 40, '--concurrency', '2', '--pool', '1' ])
+{
+	my ($n, @args) = @$case;
+	my $ids = $hostile->value(
+		"SELECT array_agg(job_submit('m', queue => 'theirs', max_lost => 1)) FROM generate_series(1, $n)");
+	$hostile->rows('BEGIN');
+	$hostile->rows("SELECT job_submit('m', queue => 'theirs', depends_on => '$ids')");
+	$node->safe_psql('postgres', q{SELECT job_submit('m', queue => 'ours') FROM generate_series(1, 100)});
+	my $worker = start_worker($node, '--queue', 'theirs', '--queue', 'ours', '--lease', '2s', '--kind', 'm=:noop',
+		@args);
+	ok($node->poll_query_until('postgres',
+			q{SELECT count(*) = 0 FROM job_status WHERE queue = 'ours' AND state <> 'succeeded'}),
+		"jobs that cannot be reported hold up no others (@args)");
+	ok($node->poll_query_until('postgres', qq{SELECT count(*) = $n AND clock_timestamp() > max(started_at) + '3 s'
+			FROM job_status WHERE id = ANY ('$ids') AND state = 'running'}),
+		'... all of them, which keep their leases');
+	state_is($node, submit($node, q{'m', queue => 'ours'}), 'succeeded', '... one that comes later');
+	$hostile->rows('COMMIT');
+	ok($node->poll_query_until('postgres',
+			q{SELECT count(*) = 0 FROM job_status WHERE queue = 'theirs' AND state <> 'succeeded'}),
+		'... and they are reported when they can be');
+	$worker->signal('TERM');
+	$worker->ends_with(0, 'leaves');
+	unlike(slurp_file($worker->{log}), qr/event=(?:lease_lost|report_refused)/, 'none was lost');
+}
+
 $node->stop;
 done_testing();
