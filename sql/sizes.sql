@@ -54,6 +54,34 @@ SELECT job_cancel(:id, repeat('x', 2000));
 SELECT octet_length(error), right(error, 30) FROM job_status WHERE id = :id;
 RESET jobq.max_error_size;
 
+-- a claim returns no more than jobq.max_claim_size, and leaves to others what it does not return; but any claim returns a job
+SELECT count(job_submit('big', jsonb_build_object('a', repeat('x', 3000)), 'sizes_claim', lease => '1 h')) FROM generate_series(1, 5);
+SELECT job_submit('huge', jsonb_build_object('a', repeat('x', 20000)), 'sizes_claim', 1) IS NOT NULL AS ok;
+SELECT job_submit('many', jsonb_build_object('a', (SELECT jsonb_agg(1e1000) FROM generate_series(1, 5))), 'sizes_claim2', 5) IS NOT NULL AS ok;
+SET jobq.max_claim_size = '10kB';
+BEGIN;
+SELECT kind, length(args::text) FROM job_claim('sizes_claim', max_jobs => 10);
+SELECT kind, length(args::text) FROM job_claim('{sizes_claim,sizes_claim2}'::text[], max_jobs => 10);
+ROLLBACK;
+-- under the snapshot of a transaction, and of jobs that it has submitted itself
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT kind, length(args::text) FROM job_claim('sizes_claim', max_jobs => 10);
+SELECT kind, length(args::text) FROM job_claim('sizes_claim2', max_jobs => 10);
+ROLLBACK;
+BEGIN;
+SELECT count(job_submit('own', jsonb_build_object('a', repeat('x', 3000)), 'sizes_own')) FROM generate_series(1, 5);
+SELECT kind, length(args::text) FROM job_claim('sizes_own', max_jobs => 10);
+SELECT kind, length(args::text) FROM job_claim('sizes_own', max_jobs => 10);
+ROLLBACK;
+-- inputs count
+SELECT job_submit('part', queue => 'sizes_part') AS part \gset
+SELECT count(job_submit('join', queue => 'sizes_join', depends_on => ARRAY[:part]::bigint[])) FROM generate_series(1, 5);
+SELECT job_complete(job_id, token, to_jsonb(repeat('x', 4000))) FROM job_claim('sizes_part');
+SELECT kind, length(inputs::text) > 4000 AS ok FROM job_claim('sizes_join', max_jobs => 10);
+SELECT kind, length(inputs::text) > 4000 AS ok FROM job_claim('sizes_join', max_jobs => 10);
+RESET jobq.max_claim_size;
+SELECT kind, count(*) FROM job_claim('{sizes_claim,sizes_claim2,sizes_join}'::text[], max_jobs => 10) GROUP BY kind ORDER BY kind;
+
 -- bounds of the settings
 SELECT name, setting, unit, context, min_val, max_val FROM pg_settings WHERE name LIKE 'jobq.max%size' ORDER BY name COLLATE "C";
 SELECT count(job_cancel(id)) > 0 AS ok FROM job_status WHERE queue LIKE 'sizes%' AND finished_at IS NULL;

@@ -70,6 +70,11 @@ define_settings(void)
 							"Above it inputs is null, and they are read with job_result.",
 							&jobq_max_inputs_size, JOBQ_DEFAULT_MAX_INPUTS_KB, 0, JOBQ_LARGEST_JSON_KB,
 							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("jobq.max_claim_size",
+							"Largest size of the arguments and inputs that one claim returns.",
+							"A claim returns one job at least.",
+							&jobq_max_claim_size, JOBQ_DEFAULT_MAX_CLAIM_KB, 1, JOBQ_LARGEST_JSON_KB,
+							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("jobq.sweep_interval",
 							"Time between two looks of the background worker for what no announcement told it.",
 							NULL,

@@ -37,6 +37,7 @@
 #include "job/job.h"
 
 int			jobq_max_inputs_size = JOBQ_DEFAULT_MAX_INPUTS_KB;
+int			jobq_max_claim_size = JOBQ_DEFAULT_MAX_CLAIM_KB;
 
 #define MAX_INPUT_DEPTH	1000	/* of arrays and objects in one result */
 #define MAX_POPPED		256		/* candidates taken at once */
@@ -57,6 +58,8 @@ typedef struct Claim
 	text	   *worker;
 	int64		lease;			/* microseconds, -1: the job's or queue's */
 	Jsonb	   *no_inputs;		/* an empty object */
+	Size		size;			/* of the jobs so far */
+	bool		full;			/* the next would exceed jobq.max_claim_size */
 } Claim;
 
 /* A token: 63 bits that nobody can guess, never 0.  Random bits are drawn for many. */
@@ -119,10 +122,10 @@ push_result(JsonbParseState **state, Jsonb *result)
 /*
  * The results of a job's succeeded parents as one object; NULL if they are too
  * large or nested too deeply.  One parent's result must never keep its
- * child, or what stands behind it, from being claimed.
+ * child, or what stands behind it, from being claimed.  Adds to *total.
  */
 static Jsonb *
-read_inputs(JobqCall *call, int64 id)
+read_inputs(JobqCall *call, int64 id, Size *total)
 {
 	Datum		key = Int64GetDatum(id);
 	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
@@ -171,7 +174,10 @@ read_inputs(JobqCall *call, int64 id)
 		jobq_slot_free(job);
 	}
 	jobq_scan_end(scan);
-	return fits ? JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)) : NULL;
+	if (!fits)
+		return NULL;
+	*total += size;
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
 /*
@@ -188,7 +194,41 @@ job_key(TupleTableSlot *job)
 									jobq_attr_int32(job, JOB_GENERATION)));
 }
 
-/* Insert the lease of a job and fill in what its worker gets. */
+/*
+ * Read the row of a job that is ready, and what its worker gets.  False: that is
+ * more than the claim may return, so the job stays where it is; any claim takes
+ * one job.  NULL in *job: there is no such job, or it has ended.
+ *
+ * This is done before the row of job_ready is deleted.  If the deletion succeeds
+ * the job was ready all the time since that row was seen, and nobody changes a
+ * job's row meanwhile, so the latest is right.  Where the row was committed and
+ * found in a snapshot, that one is as good, and lets ids be walked.
+ */
+static bool
+read_job(Claim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAssignment *a)
+{
+	Size		limit = (Size) jobq_max_claim_size * 1024;
+	Size		size;
+	bool		isnull;
+
+	*job = snapshot ? jobq_walk_id(claim->call, JOBQ_JOB, id, snapshot) :
+		jobq_find_id(claim->call, JOBQ_JOB, id);
+	if (*job == NULL || !jobq_attr_isnull(*job, JOB_OUTCOME))
+	{
+		jobq_slot_free(*job);
+		*job = NULL;
+		return true;
+	}
+	a->args = DatumGetJsonbPCopy(jobq_attr(*job, JOB_ARGS, &isnull));
+	size = jobq_json_size(a->args, limit);
+	a->inputs = jobq_attr_int32(*job, JOB_DEPENDENCIES) > 0 ?
+		read_inputs(claim->call, id, &size) : claim->no_inputs;
+	claim->full = claim->size > 0 && claim->size + size > limit;
+	a->size = size;
+	return !claim->full;
+}
+
+/* Insert the lease of a job and fill in the rest of what its worker gets. */
 static void
 lease_job(Claim *claim, const JobqQueue *queue, const JobqPrefix *prefix, TupleTableSlot *job,
 		  JobqAssignment *a)
@@ -211,9 +251,6 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqPrefix *prefix, TupleT
 	a->token = new_token();
 	a->attempt = prefix->attempt + 1;
 	a->kind = DatumGetTextPCopy(jobq_attr(job, JOB_KIND, &isnull));
-	a->args = DatumGetJsonbPCopy(jobq_attr(job, JOB_ARGS, &isnull));
-	a->inputs = jobq_attr_int32(job, JOB_DEPENDENCIES) > 0 ? read_inputs(call, prefix->job_id) :
-		claim->no_inputs;
 	a->key = job_key(job);
 
 	/* what the claim waited for is not the worker's time */
@@ -247,44 +284,41 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqPrefix *prefix, TupleT
 	jobq_announce_deadline(DEADLINE_LEASE, deadline);
 }
 
-/*
- * Turn a row of job_ready that was deleted into a lease; false: there is no such
- * job, or it has ended.  Nobody changes a job's row in table job while it is
- * ready, so the latest is right.  Where the row was committed and found in a
- * snapshot, that one is as good, and lets ids be walked.
- */
+/* Turn a row of job_ready that was deleted into a lease; false: there is no job to run. */
 static bool
-assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, Snapshot snapshot,
+assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, TupleTableSlot *job,
 	   JobqAssignment *a)
 {
 	JobqPrefix	prefix;
-	TupleTableSlot *job;
 
 	jobq_read_prefix(JOBQ_READY, row, &prefix);
-	job = snapshot ? jobq_walk_id(claim->call, JOBQ_JOB, prefix.job_id, snapshot) :
-		jobq_find_id(claim->call, JOBQ_JOB, prefix.job_id);
-	if (job == NULL || !jobq_attr_isnull(job, JOB_OUTCOME))
+	if (job == NULL)
 	{
 		ereport(WARNING,
-				(errmsg(job == NULL ? "job %lld is ready but has no row in table \"job\"" :
-						"job %lld is ready but has an outcome in table \"job\"",
+				(errmsg("job %lld is ready but has no row in table \"job\", or an outcome there",
 						(long long) prefix.job_id),
 				 errdetail("Rows were changed by hand; the one in \"job_ready\" is removed now.")));
-		jobq_slot_free(job);
 		return false;
 	}
 	lease_job(claim, queue, &prefix, job, a);
-	jobq_slot_free(job);
+	claim->size += a->size;
 	return true;
 }
 
-/* Take a row that a scan found; false: somebody else has it, or it is no job to run. */
+/* Take a row that a scan found; false: somebody else has it, or it is no job to run now. */
 static bool
 take_scanned(Claim *claim, Source *source, JobqAssignment *a)
 {
-	return !jobq_ready_expired(claim->call, source->slot) &&
-		jobq_displace(claim->call, JOBQ_READY, source->slot, false) &&
-		assign(claim, &source->queue, source->slot, NULL, a);
+	JobqCall   *call = claim->call;
+	TupleTableSlot *job = NULL;
+	bool		ok;
+
+	ok = !jobq_ready_expired(call, source->slot) &&
+		read_job(claim, jobq_attr_int64(source->slot, READY_JOB_ID), NULL, &job, a) &&
+		jobq_displace(call, JOBQ_READY, source->slot, false) &&
+		assign(claim, &source->queue, source->slot, job, a);
+	jobq_slot_free(job);
+	return ok;
 }
 
 /* The same for a candidate, which was announced as taken when it was popped. */
@@ -295,18 +329,28 @@ take_candidate(Claim *claim, Source *source, const JobqCandidate *c, Snapshot sn
 	JobqCall   *call = claim->call;
 	JobqReady	ready = {.lane = source->queue.lane,.position = c->position,.tid = c->tid,
 	.priority = c->priority};
-	TupleTableSlot *row = jobq_fetch_ready(call, &ready, snapshot);
+	TupleTableSlot *row = claim->full ? NULL : jobq_fetch_ready(call, &ready, snapshot);
+	TupleTableSlot *job = NULL;
 	bool		ok = false;
 
-	if (row == NULL || jobq_ready_expired(call, row))
-		ok = false;
-	else if (jobq_try_delete(call, JOBQ_READY, row))
-		ok = assign(claim, &source->queue, row, snapshot, a);
-	else if (!jobq_being_deleted(call, JOBQ_READY, row))
+	if (row != NULL && !jobq_ready_expired(call, row) &&
+		read_job(claim, jobq_attr_int64(row, READY_JOB_ID), snapshot, &job, a))
 	{
-		jobq_ready_origin(call, &ready);
-		jobq_announce_ready(&ready);
+		if (jobq_try_delete(call, JOBQ_READY, row))
+			ok = assign(claim, &source->queue, row, job, a);
+		else if (!jobq_being_deleted(call, JOBQ_READY, row))
+		{
+			jobq_ready_origin(call, &ready);
+			jobq_announce_ready(&ready);
+		}
 	}
+	if (claim->full)
+	{
+		/* others can have it at once */
+		jobq_ready_origin(call, &ready);
+		jobq_lane_offer(&ready);
+	}
+	jobq_slot_free(job);
 	jobq_slot_free(row);
 	return ok;
 }
@@ -381,7 +425,7 @@ take(Claim *claim, Source *source, JobqKey limit, int max, JobqAssignment *a)
 		begin_scan(claim, source);
 	if (jobq_compare_keys(source->next, jobq_key_last) == 0)
 		return -1;
-	while (n < max && jobq_compare_keys(source->next, jobq_key_last) < 0 &&
+	while (n < max && !claim->full && jobq_compare_keys(source->next, jobq_key_last) < 0 &&
 		   jobq_compare_keys(source->next, limit) <= 0)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -477,7 +521,7 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 		jobq_bulk_begin(call);
 		jobq_open_table(call, JOBQ_DEPENDENCY);
 	}
-	while (n < max_jobs && nsources > 0 &&
+	while (n < max_jobs && !claim.full && nsources > 0 &&
 		   (s = best_source(&claim, sources, nsources, &limit)) != NULL)
 	{
 		int			taken;

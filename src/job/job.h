@@ -12,10 +12,12 @@
 #define JOBQ_DEFAULT_MAX_ARGS_KB	1024
 #define JOBQ_DEFAULT_MAX_RESULT_KB	1024
 #define JOBQ_DEFAULT_MAX_INPUTS_KB	1024
+#define JOBQ_DEFAULT_MAX_CLAIM_KB	(64 * 1024)
 
 extern int	jobq_max_args_size;
 extern int	jobq_max_result_size;
 extern int	jobq_max_inputs_size;
+extern int	jobq_max_claim_size;
 
 /* ----------------
  *		States and outcomes
@@ -240,6 +242,7 @@ typedef struct JobqAssignment
 	text	   *kind;
 	Jsonb	   *args;
 	Jsonb	   *inputs;			/* NULL: too large */
+	Size		size;			/* of args and inputs */
 	text	   *key;
 	TimestampTz lease_until;
 } JobqAssignment;
