@@ -29,6 +29,7 @@
 	" pg_catalog.date_part('epoch', lease_until - pg_catalog.clock_timestamp()) AS lease FROM "
 
 #define CLAIM_MAX 1000			/* so that a claim takes little of the leases */
+#define CLAIM_LARGE 65536		/* bytes; it may have stopped at max_claim_size */
 
 static Conn *wait_conn;
 static bool calls;				/* waits by CALL, not by LISTEN */
@@ -347,6 +348,7 @@ static void
 claim_reply(Conn *conn, PGresult *res, void *arg)
 {
 	int			n;
+	size_t		size = 0;
 
 	(void) conn;
 	(void) arg;
@@ -366,10 +368,14 @@ claim_reply(Conn *conn, PGresult *res, void *arg)
 	failures = 0;
 	n = PQntuples(res);
 	claimed += n;
-	if (n >= asked)
-		work_likely = true;
 	for (int row = 0; row < n; row++)
+	{
+		size += PQgetlength(res, row, PQfnumber(res, "args")) +
+			PQgetlength(res, row, PQfnumber(res, "inputs"));
 		job_start(res, row, asked_at, seconds(PQgetvalue(res, row, PQfnumber(res, "lease"))), draining);
+	}
+	if (n >= asked || size >= CLAIM_LARGE)
+		work_likely = true;
 }
 
 /* Claim on a connection of the pool, if that is what is to be done. */
