@@ -13,6 +13,8 @@ use Time::HiRes qw(time usleep);
 
 my $primary = jobq_node('primary', init => { allows_streaming => 1 });
 my $p = JobqClient->new($primary);
+# so that what is replicated up to then is all that was done
+$p->rows('SET jobq.async_claim = off');
 $p->rows("SELECT job_queue_set('other', max_attempts => 7)");
 my $done = $p->value("SELECT job_submit('done', tags => '{\"t\": 1}')");
 $p->rows("SELECT job_complete(job_id, token, '{\"r\": 1}') FROM job_claim()");
@@ -22,6 +24,10 @@ my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($primary, 'backup', has_streaming => 1);
 $standby->start;
 
+# The primary's worker is stopped, so nothing happens to what is due, however
+# long the primary lives.
+my ($stopped) = backend_pids($primary, '^jobq worker$');
+kill('STOP', $stopped) or die "$stopped: $!";
 my $ready = $p->value("SELECT job_submit('ready')");
 my $due = $p->value("SELECT job_submit('due', queue => 'due', run_at => clock_timestamp() + interval '2 s')");
 my $expires = $p->value("SELECT job_submit('expires', queue => 'e', run_at => now() + interval '1 d', expires_at => clock_timestamp() + interval '2 s')");
@@ -76,9 +82,9 @@ foreach my $call (
 # Nobody wakes a waiter on a standby, but it must not wait longer than it said,
 # nor say what is no longer true.
 my $before = time;
-my $r = $s->query("CALL job_wait($done, '20 s')");
+my $r = $s->query("CALL job_wait($done, '10 min')");
 is_deeply($r->{rows}[0], [ 'succeeded', '{"r": 1}' ], 'job_wait for a decided job');
-cmp_ok(time - $before, '<', 10, 'answers at once');
+cmp_ok(time - $before, '<', 60, 'answers at once');
 my $brief = $p->value("SELECT job_submit('brief', queue => 'brief')");
 $primary->wait_for_catchup($standby);
 $before = time;
@@ -86,12 +92,13 @@ $s->send("CALL job_wait($brief, '3 s')");
 $p->rows("SELECT job_complete(job_id, token) FROM job_claim('brief')");
 $r = $s->receive;
 is($r->{rows}[0][0], 'succeeded', 'job_wait for one that is decided meanwhile');
-cmp_ok(time - $before, '<', 10, 'answers in time');
+cmp_ok(time - $before, '<', 60, 'answers in time');
 is($s->value("SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^jobq'"), 0, 'no process of jobq there');
 is($p->value("SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^jobq'"), 2, 'unlike on the primary');
 
 # The primary dies; leases run out while nobody is there.
-$primary->stop('immediate');
+$primary->kill9;
+kill('KILL', $stopped);
 my $until = $held{abandoned}[2];
 poll_until(sub { time > $until + 0.3 });
 is($s->value("SELECT state FROM job_status WHERE id = $held{abandoned}[0]"), 'running', 'nothing happens on the standby');
@@ -102,22 +109,23 @@ $standby->promote;
 ok(poll_until(sub { $s->value("SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ '^jobq'") == 2 }),
 	'promoted, it has a launcher and a worker');
 ok(poll_until(sub { $s->value("SELECT state FROM job_status WHERE id = $due") eq 'ready' }), 'what is due becomes ready');
-cmp_ok(time - $promoted, '<', 5, 'soon');
+cmp_ok(time - $promoted, '<', 30, 'soon');
 ok(poll_until(sub { $s->value("SELECT state FROM job_status WHERE id = $expires") eq 'cancelled' }), 'what has expired is cancelled');
 
 # A session that was there before the promotion goes on.
 my $beats = 0;
-ok( within(15, sub {
+my $begin = $s->value("SELECT extract(epoch FROM backend_start) FROM pg_stat_activity WHERE backend_type = 'jobq worker'");
+ok( within(60, sub {
 		my $r = $s->query("SELECT job_heartbeat($id, $token)");
 		$beats++ if !$r->{sqlstate} && $r->{rows}[0][0] eq 't';
 		usleep(200_000);
 		return $s->value("SELECT lost FROM job_status WHERE id = $held{abandoned}[0]") == 1;
 	}),
 	'an abandoned lease runs out');
-my $after = $s->value("SELECT extract(epoch FROM ended_at) FROM job_attempts WHERE job_id = $held{abandoned}[0]") - $promoted;
+my $after = $s->value("SELECT extract(epoch FROM ended_at) FROM job_attempts WHERE job_id = $held{abandoned}[0]") - $begin;
 cmp_ok($after, '>', 3.8, 'after a period of grace');
 cmp_ok($after, '<', 8, 'and not much later');
-cmp_ok($beats, '>', 5, 'heartbeats went on');
+cmp_ok($beats, '>', 1, 'heartbeats went on');
 is($s->query("SELECT job_complete($id, $token)")->{sqlstate}, undef, 'who sent them can complete');
 ok(poll_until(sub { $s->value("SELECT state FROM job_status WHERE id = $held{abandoned}[0]") eq 'ready' }), 'the lost one comes back');
 my $new = $s->value("SELECT job_submit('new')");
