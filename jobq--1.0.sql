@@ -332,6 +332,14 @@ COMMENT ON FUNCTION @extschema@.job_complete(bigint, bigint, jsonb) IS
     'Ends a running job as succeeded and lets what depends on it go on; repeating the call that decided the job does nothing. JQ001 for a stale token, JQ002, 54000 for a result over jobq.max_result_size, 42501.';
 REVOKE ALL ON FUNCTION @extschema@.job_complete(bigint, bigint, jsonb) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_next(job_id bigint, token bigint, result jsonb DEFAULT NULL, queues text[] DEFAULT NULL, max_jobs int DEFAULT 1)
+RETURNS SETOF @extschema@.job_assignment
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_next';
+COMMENT ON FUNCTION @extschema@.job_next(bigint, bigint, jsonb, text[], int) IS
+    'Completes a job, then claims the next for the same worker with the same lease, of its queue or the given ones. SQLSTATEs are those of job_complete, in which case nothing is claimed, and of job_claim.';
+REVOKE ALL ON FUNCTION @extschema@.job_next(bigint, bigint, jsonb, text[], int) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.job_complete_many(job_ids bigint[], tokens bigint[], results jsonb[] DEFAULT NULL)
 RETURNS TABLE (job_id bigint, accepted boolean)
 LANGUAGE C VOLATILE PARALLEL UNSAFE

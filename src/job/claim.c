@@ -549,11 +549,58 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 	return n;
 }
 
+/* The columns of job_assignment. */
+void
+jobq_assignment_values(const JobqAssignment *a, Datum *values, bool *nulls)
+{
+	values[0] = Int64GetDatum(a->job_id);
+	values[1] = Int64GetDatum(a->token);
+	values[2] = Int32GetDatum(a->attempt);
+	values[3] = PointerGetDatum(a->kind);
+	values[4] = PointerGetDatum(a->args);
+	values[5] = PointerGetDatum(a->inputs);
+	values[6] = PointerGetDatum(a->key);
+	values[7] = TimestampTzGetDatum(a->lease_until);
+	memset(nulls, false, JOBQ_ASSIGNMENT_NATTS * sizeof(bool));
+	nulls[5] = a->inputs == NULL;
+}
+
+/* Return claimed jobs as the rows of a function, whose result is materialized. */
+void
+jobq_return_assignments(FunctionCallInfo fcinfo, const JobqAssignment *jobs, int n)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Datum		values[JOBQ_ASSIGNMENT_NATTS];
+	bool		nulls[JOBQ_ASSIGNMENT_NATTS];
+
+	for (int i = 0; i < n; i++)
+	{
+		jobq_assignment_values(&jobs[i], values, nulls);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+}
+
+/* An argument "queues". */
+int
+jobq_check_queues(FunctionCallInfo fcinfo, int argno, char ***queues)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			n = jobq_check_array(fcinfo, argno, "queues", TEXTOID, false, &values, &nulls);
+
+	*queues = palloc(Max(n, 1) * sizeof(char *));
+	for (int i = 0; i < n; i++)
+	{
+		(*queues)[i] = TextDatumGetCString(values[i]);
+		jobq_check_queue_name((*queues)[i]);
+	}
+	return n;
+}
+
 /* The arguments that both forms have: worker, max_jobs, lease. */
 static Datum
 claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	text	   *worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
 	int32		max_jobs = PG_ARGISNULL(2) ? 1 : jobq_check_count(fcinfo, 2, "max_jobs");
 	int64		lease = jobq_check_interval(fcinfo, 3, "lease", false);
@@ -566,18 +613,7 @@ claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues)
 	InitMaterializedSRF(fcinfo, 0);
 	jobq_enter(&call, "job_claim()", true);
 	n = jobq_claim(&call, nqueues, queues, worker, max_jobs, lease, &jobs);
-	for (int i = 0; i < n; i++)
-	{
-		JobqAssignment *a = &jobs[i];
-		Datum		values[8] = {
-			Int64GetDatum(a->job_id), Int64GetDatum(a->token), Int32GetDatum(a->attempt),
-			PointerGetDatum(a->kind), PointerGetDatum(a->args), PointerGetDatum(a->inputs),
-			PointerGetDatum(a->key), TimestampTzGetDatum(a->lease_until)
-		};
-		bool		nulls[8] = {false, false, false, false, false, a->inputs == NULL, false, false};
-
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	}
+	jobq_return_assignments(fcinfo, jobs, n);
 	jobq_close_call(&call);
 	return (Datum) 0;
 }
@@ -599,16 +635,8 @@ PG_FUNCTION_INFO_V1(jobq_job_claim_queues);
 Datum
 jobq_job_claim_queues(PG_FUNCTION_ARGS)
 {
-	Datum	   *values;
-	bool	   *nulls;
 	char	  **queues;
-	int			n = jobq_check_array(fcinfo, 0, "queues", TEXTOID, false, &values, &nulls);
+	int			n = jobq_check_queues(fcinfo, 0, &queues);
 
-	queues = palloc(Max(n, 1) * sizeof(char *));
-	for (int i = 0; i < n; i++)
-	{
-		queues[i] = TextDatumGetCString(values[i]);
-		jobq_check_queue_name(queues[i]);
-	}
 	return claim_function(fcinfo, n, queues);
 }

@@ -46,6 +46,7 @@ typedef struct Argument
 	Datum		payload;
 	Verdict		verdict;
 	const char *state;			/* the job's state after it */
+	int64		period;			/* of the lease that was ended */
 } Argument;
 
 typedef struct FinishRequest
@@ -223,7 +224,7 @@ jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome
 
 /* Decide a job that its worker completed. */
 static void
-complete(JobqCascade *cascade, TupleTableSlot *lease, const Argument *a)
+complete(JobqCascade *cascade, TupleTableSlot *lease, Argument *a)
 {
 	JobqPrefix	prefix;
 	JobqDecision decision = {.outcome = OUTCOME_SUCCEEDED,.attempt_outcome = ATTEMPT_SUCCEEDED};
@@ -236,6 +237,7 @@ complete(JobqCascade *cascade, TupleTableSlot *lease, const Argument *a)
 		decision.worker = CStringGetTextDatum(jobq_attr_cstring(lease, LEASE_WORKER));
 	decision.has_result = a->has_payload;
 	decision.result = a->payload;
+	a->period = jobq_attr_int64(lease, LEASE_PERIOD);
 	jobq_decide(cascade, &prefix, &decision);
 }
 
@@ -317,6 +319,18 @@ jobq_error_stale(int64 id)
 			 errhint("Stop working on the job and discard what was done; whoever holds it now does it.")));
 }
 
+/* Handle one argument, or fail. */
+static void
+finish_or_fail(JobqCall *call, FinishRequest *request, Argument *a)
+{
+	request->arguments = a;
+	finish(call, request, 1);
+	if (a->verdict == UNKNOWN)
+		jobq_error_no_such_job(a->job_id);
+	if (a->verdict == STALE)
+		jobq_error_stale(a->job_id);
+}
+
 /* A finishing function for one job. */
 static const char *
 finish_single(const char *function, Argument *a, FinishRequest *request)
@@ -324,12 +338,7 @@ finish_single(const char *function, Argument *a, FinishRequest *request)
 	JobqCall	call;
 
 	jobq_enter(&call, function, true);
-	request->arguments = a;
-	finish(&call, request, 1);
-	if (a->verdict == UNKNOWN)
-		jobq_error_no_such_job(a->job_id);
-	if (a->verdict == STALE)
-		jobq_error_stale(a->job_id);
+	finish_or_fail(&call, request, a);
 	jobq_close_call(&call);
 	return a->state;
 }
@@ -351,6 +360,19 @@ check_result(int64 job_id, Datum result)
 					"jobq.max_result_size", jobq_max_result_size);
 }
 
+/* The arguments that a completion begins with: job_id, token, result. */
+static void
+read_completion(FunctionCallInfo fcinfo, Argument *a)
+{
+	read_job_and_token(fcinfo, a);
+	if (!PG_ARGISNULL(2))
+	{
+		a->has_payload = true;
+		a->payload = PG_GETARG_DATUM(2);
+		check_result(a->job_id, a->payload);
+	}
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_complete);
 
 /* job_complete(job_id, token, result) */
@@ -360,15 +382,54 @@ jobq_job_complete(PG_FUNCTION_ARGS)
 	FinishRequest request = {.attempt_outcome = ATTEMPT_SUCCEEDED};
 	Argument	a = {0};
 
-	read_job_and_token(fcinfo, &a);
-	if (!PG_ARGISNULL(2))
-	{
-		a.has_payload = true;
-		a.payload = PG_GETARG_DATUM(2);
-		check_result(a.job_id, a.payload);
-	}
+	read_completion(fcinfo, &a);
 	finish_single("job_complete()", &a, &request);
 	PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_next);
+
+/*
+ * job_next(job_id, token, result, queues, max_jobs): what the completion made
+ * ready can be claimed at once.  Where it had been completed before, the lease is
+ * gone, and the claim's is that of the next job.
+ */
+Datum
+jobq_job_next(PG_FUNCTION_ARGS)
+{
+	FinishRequest request = {.attempt_outcome = ATTEMPT_SUCCEEDED};
+	Argument	a = {.period = -1};
+	int			max_jobs = PG_ARGISNULL(4) ? 1 : jobq_check_count(fcinfo, 4, "max_jobs");
+	char	  **queues = NULL;
+	int			nqueues = PG_ARGISNULL(3) ? 0 : jobq_check_queues(fcinfo, 3, &queues);
+	JobqCall	call;
+	TupleTableSlot *job;
+	text	   *worker = NULL;
+	JobqAssignment *jobs;
+	int			n;
+
+	read_completion(fcinfo, &a);
+	InitMaterializedSRF(fcinfo, 0);
+	jobq_enter(&call, "job_next()", true);
+	finish_or_fail(&call, &request, &a);
+	jobq_advance();
+
+	/* its row says by now who completed it, also where that was before */
+	job = jobq_find_id(&call, JOBQ_JOB, a.job_id);
+	if (job == NULL)
+		jobq_error_no_such_job(a.job_id);
+	if (queues == NULL)
+	{
+		queues = palloc(sizeof(char *));
+		queues[nqueues++] = jobq_attr_cstring(job, JOB_QUEUE);
+	}
+	if (!jobq_attr_isnull(job, JOB_WORKER))
+		worker = cstring_to_text(jobq_attr_cstring(job, JOB_WORKER));
+	jobq_slot_free(job);
+	n = jobq_claim(&call, nqueues, queues, worker, max_jobs, a.period, &jobs);
+	jobq_return_assignments(fcinfo, jobs, n);
+	jobq_close_call(&call);
+	return (Datum) 0;
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_fail);

@@ -247,6 +247,11 @@ typedef struct JobqAssignment
 	TimestampTz lease_until;
 } JobqAssignment;
 
+#define JOBQ_ASSIGNMENT_NATTS	8
+
+extern void jobq_assignment_values(const JobqAssignment *a, Datum *values, bool *nulls);
+extern void jobq_return_assignments(FunctionCallInfo fcinfo, const JobqAssignment *jobs, int n);
+extern int	jobq_check_queues(FunctionCallInfo fcinfo, int argno, char ***queues);
 extern int	jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_jobs,
 					   int64 lease, JobqAssignment **out);
 

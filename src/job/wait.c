@@ -229,22 +229,6 @@ jobq_job_wait(PG_FUNCTION_ARGS)
 	return end_wait(&wait, values, nulls);
 }
 
-/* Fill in the columns of job_claim_wait. */
-static void
-assignment_values(const JobqAssignment *a, Datum *values, bool *nulls)
-{
-	values[0] = Int64GetDatum(a->job_id);
-	values[1] = Int64GetDatum(a->token);
-	values[2] = Int32GetDatum(a->attempt);
-	values[3] = PointerGetDatum(a->kind);
-	values[4] = PointerGetDatum(a->args);
-	values[5] = PointerGetDatum(a->inputs);
-	values[6] = PointerGetDatum(a->key);
-	values[7] = TimestampTzGetDatum(a->lease_until);
-	memset(nulls, false, 8 * sizeof(bool));
-	nulls[5] = a->inputs == NULL;
-}
-
 PG_FUNCTION_INFO_V1(jobq_job_claim_wait);
 
 /* job_claim_wait(queue, worker, timeout, lease, INOUT the columns of job_assignment) */
@@ -256,8 +240,8 @@ jobq_job_claim_wait(PG_FUNCTION_ARGS)
 	int64		lease = jobq_check_interval(fcinfo, 3, "lease", false);
 	int64		lane = jobq_lane(queue);
 	Wait		wait;
-	Datum		values[8] = {0};
-	bool		nulls[8];
+	Datum		values[JOBQ_ASSIGNMENT_NATTS] = {0};
+	bool		nulls[JOBQ_ASSIGNMENT_NATTS];
 
 	memset(nulls, true, sizeof(nulls));
 	if (worker != NULL)
@@ -275,7 +259,7 @@ jobq_job_claim_wait(PG_FUNCTION_ARGS)
 		begin_look(&wait, &call, true);
 		n = jobq_claim(&call, 1, &queue, worker, 1, lease, &job);
 		if (n > 0)
-			assignment_values(job, values, nulls);
+			jobq_assignment_values(job, values, nulls);
 		jobq_close_call(&call);
 		if (n > 0)
 		{

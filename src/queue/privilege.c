@@ -57,7 +57,7 @@ static const PrivilegeInfo privileges[] = {
 	{"submit", PRIV_SUBMIT,
 	"job_submit,job_submit_many,job_result,job_wait," JOB_VIEWS},
 	{"work", PRIV_WORK,
-		"job_claim,job_claim_wait,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,"
+		"job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,"
 	"job_release,job_snooze,job_result," JOB_VIEWS},
 	{"operate", PRIV_OPERATE,
 	"job_cancel,job_retry,job_hold,job_unhold,job_queue_set,job_result,job_wait," ALL_VIEWS},
