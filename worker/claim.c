@@ -29,9 +29,11 @@
 	" pg_catalog.date_part('epoch', lease_until - pg_catalog.clock_timestamp()) AS lease FROM "
 
 #define CLAIM_MAX 1000			/* so that a claim takes little of the leases */
-#define CLAIM_LARGE 65536		/* bytes; it may have stopped at max_claim_size */
+#define CLAIM_LARGE 65536		/* bytes; it may have stopped at
+								 * max_claim_size */
 
 static Conn *wait_conn;
+static Conn *claim_conn;		/* of the claim that is made, or CALL */
 static bool calls;				/* waits by CALL, not by LISTEN */
 static Buf	queues;				/* the queue, or an array of them */
 static Buf	lease;				/* data is NULL: the job's own */
@@ -181,6 +183,13 @@ state_is_transient(const char *state)
 		state_in_class(state, "57") || strcmp(state, "55P03") == 0;
 }
 
+/* Was it cancelled by ourselves, who are leaving? */
+static bool
+was_cancelled(const PGresult *res)
+{
+	return draining && strcmp(result_state(res), "57014") == 0;
+}
+
 static void
 claim_failed(const PGresult *res)
 {
@@ -280,8 +289,7 @@ call_reply(Conn *conn, PGresult *res, void *arg)
 		return;
 	if (!result_ok(res))
 	{
-		/* Cancelled: by ourselves when leaving. */
-		if (!draining || strcmp(result_state(res), "57014") != 0)
+		if (!was_cancelled(res))
 			claim_failed(res);
 		return;
 	}
@@ -314,30 +322,32 @@ claim_send_wait(Usec now)
 {
 	const char *values[4];
 
-	if (!calls || opt.once || work_likely || wait_conn->state != CONN_IDLE || !may_claim(now))
+	if (!calls || opt.once || work_likely || !conn_free(wait_conn) || !may_claim(now))
 		return;
 	values[0] = queues.data;
 	values[1] = opt.worker;
 	values[2] = timeout.data;
 	values[3] = lease.data;
 	call_running = true;
+	claim_conn = wait_conn;
 	call_sent = now;
 	cancel_at = now;
 	conn_call(wait_conn, call_reply, NULL, 4, values, "CALL @.job_claim_wait($1, $2, $3, $4)");
 }
 
 /*
- * When leaving: end the CALL.  A cancel request that finds the server idle is
- * void, as it is when it overtakes the CALL, so it is repeated until there is
- * an answer.  That may still be a job, claimed just before.
+ * When leaving: end the CALL, or a claim that takes long.  A cancel request that
+ * finds the server idle is void, as it is when it overtakes the statement, so
+ * it is repeated until there is an answer.  That may still be a job, claimed
+ * just before; what was cancelled has claimed nothing.
  */
 void
 claim_cancel(Usec now)
 {
-	if (!call_running || now < cancel_at)
+	if (!claim_in_flight() || now < cancel_at)
 		return;
 	cancel_at = now + CANCEL_REPEAT;
-	conn_cancel(wait_conn);
+	conn_cancel(claim_conn);
 }
 
 /*
@@ -362,7 +372,8 @@ claim_reply(Conn *conn, PGresult *res, void *arg)
 	if (!result_ok(res))
 	{
 		work_likely = true;
-		claim_failed(res);
+		if (!was_cancelled(res))
+			claim_failed(res);
 		return;
 	}
 	failures = 0;
@@ -393,6 +404,8 @@ claim_send(Conn *conn, Usec now)
 	values[2] = num(asked);
 	values[3] = lease.data;
 	claim_running = true;
+	claim_conn = conn;
+	cancel_at = now + CANCEL_AFTER;
 	work_likely = false;		/* a notification may set it meanwhile */
 	conn_call(conn, claim_reply, NULL, 4, values,
 			  opt.nqueues == 1 ?
@@ -429,7 +442,7 @@ claim_timer(Usec now)
 
 	if (draining)
 	{
-		if (call_running)
+		if (claim_in_flight())
 			note_time(&timer, cancel_at);
 		return timer;
 	}

@@ -52,6 +52,16 @@ conn_up(const Conn *conn)
 	return conn->state == CONN_IDLE || conn->state == CONN_BUSY;
 }
 
+/*
+ * May a statement be sent?  Not while a request to cancel the one before is
+ * under way, which could meet the next.
+ */
+bool
+conn_free(const Conn *conn)
+{
+	return conn->state == CONN_IDLE && conn->cancel_pid == 0;
+}
+
 /* Without the newline that libpq ends its messages with. */
 static char *
 trimmed(const char *msg)
@@ -617,7 +627,10 @@ conn_cancel(Conn *conn)
 		_exit(PQcancel(cancel, errbuf, sizeof(errbuf)) ? 0 : 1);
 	}
 	if (conn->cancel_pid < 0)
+	{
 		log_errno(LOG_WARNING, "cancel_failed");
+		conn->cancel_pid = 0;
+	}
 	PQfreeCancel(cancel);
 }
 

@@ -192,6 +192,8 @@ take_signals(void)
 				case SIGCHLD:
 					child_event = true;
 					conn_reap(&wait_conn);
+					for (int k = 0; k < opt.pool; k++)
+						conn_reap(&pool[k]);
 					if (guard_died())
 						unguarded();
 					break;
@@ -341,14 +343,14 @@ send_all(Usec now)
 	claim_send_wait(now);
 	for (int i = 0; i < opt.pool; i++)
 	{
-		idle += pool[i].state == CONN_IDLE;
+		idle += conn_free(&pool[i]);
 		up += conn_up(&pool[i]);
 	}
 	for (int i = 0; i < opt.pool && idle > 0; i++)
 	{
 		Conn	   *conn = &pool[i];
 
-		if (conn->state != CONN_IDLE)
+		if (!conn_free(conn))
 			continue;
 		if (send_next(conn, now, idle > 1 || up == 1))
 			idle--;

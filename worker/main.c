@@ -164,6 +164,8 @@ add_queue(const char *name)
 		if (strcmp(opt.queues[i], name) == 0)
 			usage_error("--queue \"%s\" is given twice", name);
 	}
+	if (opt.nqueues == MAX_QUEUES)
+		usage_error("more than %d queues; start several workers, each for some of them", MAX_QUEUES);
 	opt.queues = xrealloc(opt.queues, (size_t) (opt.nqueues + 1) * sizeof(*opt.queues));
 	opt.queues[opt.nqueues++] = name;
 }

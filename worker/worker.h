@@ -41,6 +41,7 @@ typedef int64_t Usec;
 #define USEC_PER_MSEC INT64_C(1000)
 #define USEC_NEVER INT64_MAX
 
+#define MAX_QUEUES 1000			/* in a claim, of the server */
 #define MAX_QUEUE_NAME 50
 #define MAX_NAME 128			/* of kinds and workers */
 #define MAX_DURATION (INT64_C(366) * 24 * 3600 * USEC_PER_SEC)
@@ -69,6 +70,7 @@ typedef int64_t Usec;
 #define SHORTAGE_DELAY (5 * USEC_PER_SEC)	/* before the next claim, of
 											 * processes or the like */
 #define CANCEL_REPEAT (1 * USEC_PER_SEC)
+#define CANCEL_AFTER (1 * USEC_PER_SEC) /* a claim may take, when leaving */
 #define GIVE_UP_AFTER (10 * USEC_PER_SEC)	/* on the server, when leaving */
 #define MAX_PREPARED 16			/* statements of a connection */
 #define UNKNOWN_KIND_DELAY "30 s"
@@ -206,6 +208,7 @@ struct Conn
 
 extern void conn_init(Conn *conn, const char *name, const char *conninfo);
 extern bool conn_up(const Conn *conn);
+extern bool conn_free(const Conn *conn);
 extern void conn_tick(Conn *conn, Usec now);
 extern Usec conn_timer(const Conn *conn);
 extern bool conn_wants(const Conn *conn, struct pollfd *pfd);

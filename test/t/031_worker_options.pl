@@ -20,6 +20,9 @@ is(join("\n", grep { length > 80 } split /\n/, $help), '', '--help fits into 80 
 command_checks_all([ 'sh', '-c', 'ulimit -n 64; exec jobq-worker --kind k=true --concurrency 100' ],
 	2, [qr/^$/], [qr/--concurrency 100 needs 335 open files, more than the limit \(ulimit -n\)/], 'too few open files');
 
+command_checks_all([ 'sh', '-c', 'exec jobq-worker --kind k=true $(seq -f "--queue q%.0f" 1001)' ],
+	2, [qr/^$/], [qr/^jobq-worker: more than 1000 queues; start several workers, each for some of them$/m], 'too many queues');
+
 # The options, and the error they make.
 my @kind = ('--kind', 'k=true');
 my @cases = (

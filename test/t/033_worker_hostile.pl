@@ -83,5 +83,25 @@ foreach my $case ([ 200, '--concurrency', '4' ], [ 40, '--concurrency', '2', '--
 	unlike(slurp_file($worker->{log}), qr/event=(?:lease_lost|report_refused)/, 'none was lost');
 }
 
+# A claim that takes long does not keep a worker that is told to leave: it is
+# cancelled, and then has claimed nothing.
+$node->safe_psql('postgres', <<'END');
+CREATE SCHEMA slower;
+CREATE FUNCTION slower.job_claim(text, text, int, interval) RETURNS SETOF job_assignment
+LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN QUERY SELECT * FROM public.job_claim($1, $2, $3, $4);
+	PERFORM pg_sleep(3600);
+END $$;
+END
+my $job = submit($node, q{'m', queue => 'slow'});
+$worker = start_worker($node, '--schema', 'slower', '--queue', 'slow', '--kind', 'm=true');
+my $claims = q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'};
+ok($node->poll_query_until('postgres', "SELECT ($claims) = 1"), 'a claim takes an hour');
+$worker->signal('TERM');
+$worker->ends_with(0, '... SIGTERM ends the worker');
+ok($node->poll_query_until('postgres', "SELECT ($claims) = 0"), '... and the claim');
+is(job_field($node, $job, q{state || ' ' || attempt}), 'ready 0', '... and its job is left');
+
 $node->stop;
 done_testing();
