@@ -300,6 +300,15 @@ SET jobq.max_attempts = 0;
 SET jobq.no_such_setting = 1;
 \echo :LAST_ERROR_SQLSTATE
 
+-- leases out of their bounds
+SET jobq.min_lease = '1s';
+SELECT pg_temp.try(replace(call, '#', lease)) FROM unnest(ARRAY['999 ms', '1441 min']) lease, unnest(ARRAY['SELECT job_submit(''k'', lease => ''#'')',
+    'SELECT job_submit_many(''[{"kind": "k", "lease": "#"}]'')', 'SELECT job_claim(''bad'', lease => ''#'')', 'SELECT job_claim(''{bad}''::text[], lease => ''#'')',
+    'CALL job_claim_wait(''bad'', ''w'', ''0'', ''#'')', 'SELECT job_heartbeat(1, 1, ''#'')', 'SELECT job_queue_set(''bad'', lease => ''#'')']) call;
+RESET jobq.min_lease;
+-- more queues than a claim takes
+SELECT pg_temp.try($$SELECT job_claim((SELECT array_agg('bad' || i) FROM generate_series(1, 1001) i))$$);
+
 -- nothing changed
 SELECT pg_temp.fingerprint() = :'before' AS unchanged;
 

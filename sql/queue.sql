@@ -129,8 +129,24 @@ SELECT job_queue_set('queue_sub', paused => true);
 ROLLBACK;
 SELECT kind FROM job_claim('queue_sub');
 
+-- leases that are outside of bounds which were set later
+SELECT job_queue_set('queue_lease', lease => '2 h');
+SELECT count(job_submit('queue''s', queue => 'queue_lease')), count(job_submit('own', queue => 'queue_lease', lease => '30 ms')),
+    count(job_submit('server''s', queue => 'queue_lease2')) FROM generate_series(1, 1);
+SET jobq.min_lease = '10s';
+SET jobq.max_lease = '1h';
+SET jobq.lease = '3h';
+SELECT count(*) FROM job_claim('{queue_lease,queue_lease2}'::text[], max_jobs => 3);
+SELECT j.kind, l.lease_until - l.started_at, l.period FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.queue LIKE 'queue\_lease%' ORDER BY l.job_id;
+RESET jobq.min_lease;
+RESET jobq.max_lease;
+RESET jobq.lease;
+-- a thousand queues in one claim
+SELECT count(job_submit('k', queue => 'queue_many' || i)) FROM generate_series(1, 1000) i;
+SELECT count(*) FROM job_claim((SELECT array_agg('queue_many' || i) FROM generate_series(1, 1000) i), max_jobs => 2000);
+
 -- settings, their units and limits
 SELECT name, setting, unit, context, min_val FROM pg_settings WHERE name IN ('jobq.max_attempts', 'jobq.max_lost', 'jobq.backoff', 'jobq.backoff_cap',
-    'jobq.lease', 'jobq.timeout', 'jobq.max_result_size', 'jobq.max_inputs_size') ORDER BY name COLLATE "C";
+    'jobq.lease', 'jobq.min_lease', 'jobq.max_lease', 'jobq.timeout', 'jobq.max_result_size', 'jobq.max_inputs_size') ORDER BY name COLLATE "C";
 
 SELECT count(job_cancel(id)) > 0 AS ok FROM job_status WHERE queue LIKE 'queue_%' AND finished_at IS NULL;

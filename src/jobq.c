@@ -45,6 +45,16 @@ define_settings(void)
 							"For jobs, queues and claims that set none.",
 							&jobq_lease_ms, JOBQ_DEFAULT_LEASE_MS, 1, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("jobq.min_lease",
+							"Shortest lease.",
+							"One that is given must not be shorter, others are made as long.",
+							&jobq_min_lease_ms, JOBQ_DEFAULT_MIN_LEASE_MS, 0, 60 * 60 * 1000,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("jobq.max_lease",
+							"Longest lease, and longest extension of one.",
+							"One that is given must not be longer, others are made as short.",
+							&jobq_max_lease_s, JOBQ_DEFAULT_MAX_LEASE_S, 1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("jobq.timeout",
 							"Longest time that one attempt may take.",
 							"For jobs and queues that set none; 0 means no limit.",

@@ -47,6 +47,7 @@ typedef struct Source
 {
 	JobqQueue	queue;
 	JobqKey		next;			/* of the next row; jobq_key_last: none */
+	bool		known;			/* next is what was found last */
 	JobqLaneScan *scan;			/* NULL: the hand-out knows */
 	TupleTableSlot *slot;		/* the next row of the scan */
 	int			in_vain;		/* candidates in a row that could not be taken */
@@ -245,7 +246,8 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqPrefix *prefix, TupleT
 	bool		isnull;
 
 	if (period < 0)
-		period = jobq_attr_isnull(job, JOB_LEASE) ? queue->lease : jobq_attr_int64(job, JOB_LEASE);
+		period = jobq_bound_lease(jobq_attr_isnull(job, JOB_LEASE) ? queue->lease :
+								  jobq_attr_int64(job, JOB_LEASE));
 
 	a->job_id = prefix->job_id;
 	a->token = new_token();
@@ -380,13 +382,14 @@ begin_scan(Claim *claim, Source *source)
 	next_scanned(source);
 }
 
-/* Find out what comes next in a lane. */
+/* Find out what comes next in a lane, once until something is taken from it. */
 static void
 look(Claim *claim, Source *source)
 {
-	if (source->scan == NULL &&
+	if (source->scan == NULL && !source->known &&
 		!jobq_handout_peek(claim->call, source->queue.lane, &source->next))
 		begin_scan(claim, source);
+	source->known = true;
 }
 
 /*
@@ -401,6 +404,7 @@ take(Claim *claim, Source *source, JobqKey limit, int max, JobqAssignment *a)
 	int			npopped = -1;
 	int			n = 0;
 
+	source->known = false;
 	if (source->scan == NULL)
 		npopped = jobq_handout_pop(claim->call, source->queue.lane, limit, Min(max, MAX_POPPED), popped);
 	if (npopped == 0)
@@ -588,6 +592,12 @@ jobq_check_queues(FunctionCallInfo fcinfo, int argno, char ***queues)
 	bool	   *nulls;
 	int			n = jobq_check_array(fcinfo, argno, "queues", TEXTOID, false, &values, &nulls);
 
+	if (n > JOBQ_MAX_QUEUES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many queues in one claim"),
+				 errdetail("There are %d, and %d are allowed.", n, JOBQ_MAX_QUEUES),
+				 errhint("Use several claims, or workers, or fewer queues.")));
 	*queues = palloc(Max(n, 1) * sizeof(char *));
 	for (int i = 0; i < n; i++)
 	{
@@ -603,7 +613,7 @@ claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues)
 {
 	text	   *worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
 	int32		max_jobs = PG_ARGISNULL(2) ? 1 : jobq_check_count(fcinfo, 2, "max_jobs");
-	int64		lease = jobq_check_interval(fcinfo, 3, "lease", false);
+	int64		lease = jobq_check_lease(jobq_check_interval(fcinfo, 3, "lease", false), "lease");
 	JobqCall	call;
 	JobqAssignment *jobs;
 	int			n;

@@ -69,7 +69,7 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 	JobqCall	call;
 	int64		id = jobq_check_id(fcinfo, 0, "job_id");
 	int64		token = jobq_check_id(fcinfo, 1, "token");
-	int64		extend = jobq_check_interval(fcinfo, 2, "extend", false);
+	int64		extend = jobq_check_lease(jobq_check_interval(fcinfo, 2, "extend", false), "extend");
 	bool		has_progress = !PG_ARGISNULL(3);
 	Datum		progress = PG_GETARG_DATUM(3);
 	bool		cancel = false;

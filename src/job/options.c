@@ -321,6 +321,7 @@ jobq_check_submission(JobqSubmission *s)
 				 errmsg("\"args\" must be a JSON object")));
 	jobq_check_json(s->args, s->tags, s->tags ? "\"args\" with \"tags\"" : "\"args\"",
 					"jobq.max_args_size", jobq_max_args_size);
+	jobq_check_lease(s->lease, "lease");
 	if (s->rule == RULE_QUORUM)
 	{
 		if (s->quorum < 1 || s->quorum > s->nupstream + s->nnames)

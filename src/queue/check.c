@@ -9,6 +9,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
@@ -99,6 +100,27 @@ jobq_check_interval(FunctionCallInfo fcinfo, int argno, const char *what, bool z
 	if (PG_ARGISNULL(argno))
 		return -1;
 	return jobq_interval(PG_GETARG_INTERVAL_P(argno), what, zero_ok);
+}
+
+/* A lease, brought within its bounds. */
+int64
+jobq_bound_lease(int64 lease)
+{
+	return Min(Max(lease, jobq_min_lease_ms * INT64CONST(1000)), jobq_max_lease_s * USECS_PER_SEC);
+}
+
+/* A lease, or by how much one is extended, that was given: it must be within them; -1: none was. */
+int64
+jobq_check_lease(int64 lease, const char *what)
+{
+	if (lease != -1 && jobq_bound_lease(lease) != lease)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is out of range", what),
+				 errhint("It is between jobq.min_lease, %s, and jobq.max_lease, %s.",
+						 GetConfigOptionByName("jobq.min_lease", NULL, false),
+						 GetConfigOptionByName("jobq.max_lease", NULL, false))));
+	return lease;
 }
 
 /* A time that lies somewhere; 0, which means none elsewhere, becomes its neighbour. */

@@ -33,6 +33,8 @@ int			jobq_max_lost = JOBQ_DEFAULT_MAX_LOST;
 int			jobq_backoff_ms = JOBQ_DEFAULT_BACKOFF_MS;
 int			jobq_backoff_cap_ms = JOBQ_DEFAULT_BACKOFF_CAP_MS;
 int			jobq_lease_ms = JOBQ_DEFAULT_LEASE_MS;
+int			jobq_min_lease_ms = JOBQ_DEFAULT_MIN_LEASE_MS;
+int			jobq_max_lease_s = JOBQ_DEFAULT_MAX_LEASE_S;
 int			jobq_max_error_size = JOBQ_DEFAULT_MAX_ERROR_KB;
 int			jobq_timeout_ms = 0;
 
@@ -254,7 +256,7 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	int64		backoff = jobq_check_interval(fcinfo, 4, "backoff", false);
 	int64		backoff_cap = jobq_check_interval(fcinfo, 5, "backoff_cap", false);
 	int64		timeout = jobq_check_interval(fcinfo, 6, "timeout", false);
-	int64		lease = jobq_check_interval(fcinfo, 7, "lease", false);
+	int64		lease = jobq_check_lease(jobq_check_interval(fcinfo, 7, "lease", false), "lease");
 	int			notify = -1;
 
 	if (!PG_ARGISNULL(8))

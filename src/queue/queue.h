@@ -16,12 +16,15 @@
 
 #define JOBQ_MAX_QUEUE_NAME		50
 #define JOBQ_MAX_NAME			128
+#define JOBQ_MAX_QUEUES			1000	/* that one claim names */
 
 #define JOBQ_DEFAULT_MAX_ATTEMPTS	20
 #define JOBQ_DEFAULT_MAX_LOST		3
 #define JOBQ_DEFAULT_BACKOFF_MS		1000
 #define JOBQ_DEFAULT_BACKOFF_CAP_MS	3600000
 #define JOBQ_DEFAULT_LEASE_MS		60000
+#define JOBQ_DEFAULT_MIN_LEASE_MS	1000
+#define JOBQ_DEFAULT_MAX_LEASE_S	86400
 #define JOBQ_DEFAULT_MAX_ERROR_KB	64
 
 /*
@@ -38,6 +41,8 @@ extern int	jobq_backoff_ms;
 extern int	jobq_backoff_cap_ms;
 extern int	jobq_lease_ms;
 extern int	jobq_timeout_ms;
+extern int	jobq_min_lease_ms;
+extern int	jobq_max_lease_s;
 extern int	jobq_max_error_size;
 
 /* ----------------
@@ -117,6 +122,8 @@ extern char *jobq_check_queue(FunctionCallInfo fcinfo, int argno);
 extern void jobq_check_name(const char *name, const char *what);
 extern int64 jobq_interval(Interval *interval, const char *what, bool zero_ok);
 extern int64 jobq_check_interval(FunctionCallInfo fcinfo, int argno, const char *what, bool zero_ok);
+extern int64 jobq_bound_lease(int64 lease);
+extern int64 jobq_check_lease(int64 lease, const char *what);
 extern TimestampTz jobq_check_time(TimestampTz at, const char *what);
 extern void jobq_check_positive(int64 value, const char *what);
 extern int32 jobq_check_count(FunctionCallInfo fcinfo, int argno, const char *what);

@@ -37,6 +37,7 @@ max_connections = 60
 max_worker_processes = 20
 log_statement = none
 deadlock_timeout = 100ms
+jobq.min_lease = 0
 @{[ $param{conf} // '' ]}
 EOC
 	$node->start;
