@@ -288,7 +288,7 @@ COMMENT ON COLUMN @extschema@.job_assignment.token IS 'Random, never 0; every ac
 COMMENT ON COLUMN @extschema@.job_assignment.attempt IS 'Which attempt of the job this is, from 1 on, whatever became of the others';
 COMMENT ON COLUMN @extschema@.job_assignment.kind IS 'What to run';
 COMMENT ON COLUMN @extschema@.job_assignment.args IS 'With what: an object';
-COMMENT ON COLUMN @extschema@.job_assignment.inputs IS 'Results of the parents that succeeded, by id; NULL if they are larger than jobq.max_inputs_size together: read them with job_result';
+COMMENT ON COLUMN @extschema@.job_assignment.inputs IS 'Results of the parents that succeeded, by name where no other parent has it, else by id; NULL if they are larger than jobq.max_inputs_size together: read them with job_result';
 COMMENT ON COLUMN @extschema@.job_assignment.key IS 'The same over all attempts, new after job_retry, for making effects idempotent';
 COMMENT ON COLUMN @extschema@.job_assignment.lease_until IS 'The job is lost if there is no heartbeat before this time';
 

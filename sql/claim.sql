@@ -52,6 +52,20 @@ ROLLBACK;
 RESET jobq.max_inputs_size;
 SELECT inputs -> (SELECT min(upstream)::text FROM job_dependency WHERE downstream = :many) AS input, job_complete(job_id, token) FROM job_claim('claim');
 
+-- by name, where no other parent has it for a name or an id, whatever became of that one; else by id
+SELECT job_submit('a', queue => 'claim-n', name => 'alike') AS a, job_submit('b', queue => 'claim-n', name => 'alike') AS b,
+    job_submit('c', queue => 'claim-n', name => '"odd"\') AS c, job_submit('d', queue => 'claim-n') AS d,
+    job_submit('e', queue => 'claim-n', name => 'failed') AS e, job_submit('f', queue => 'claim-n', name => 'failed') AS f,
+    job_submit('g', queue => 'claim-n', name => 'silent') AS g \gset
+SELECT job_submit('h', queue => 'claim-n', name => :'d') AS h \gset
+SELECT job_submit('i', queue => 'claim-n', name => :'h') AS i \gset
+SELECT job_submit('j', queue => 'claim-n', name => :'i' || '0') AS j \gset
+SELECT job_submit('join', queue => 'claim-j', depends_on => ARRAY[:a, :b, :c, :d, :e, :f, :g, :h, :i, :j], trigger_rule => 'all_done') IS NOT NULL AS ok;
+SELECT kind, CASE kind WHEN 'e' THEN job_fail(job_id, token, retry => false) ELSE job_complete(job_id, token, CASE WHEN kind <> 'g' THEN to_jsonb(kind) END)::text END
+FROM job_claim('claim-n', max_jobs => 20);
+SELECT inputs = jsonb_build_object(:'a', 'a', :'b', 'b', '"odd"\', 'c', :'d', 'd', :'f', 'f', 'silent', NULL, :'h', 'h', :'i', 'i', :'i' || '0', 'j') AS ok,
+    (SELECT count(*) FROM jsonb_object_keys(inputs)) AS n FROM job_claim('claim-j');
+
 -- the key: the same over all attempts, new after job_retry, never another job's
 SELECT job_submit('key', queue => 'claim_key') AS k \gset
 SELECT key AS key1, job_release(job_id, token) FROM job_claim('claim_key') \gset

@@ -54,13 +54,13 @@ SELECT array_agg(id) AS ids FROM job_submit_many('[{"name": "a", "kind": "a", "q
     {"name": "b", "kind": "b", "queue": "next_dag", "depends_on": ["a"]}, {"name": "c", "kind": "c", "queue": "next_dag", "depends_on": ["a"], "priority": 2},
     {"kind": "d", "queue": "next_dag", "depends_on": ["b", "c"]}, {"kind": "alone", "queue": "next_dag", "priority": 1}]') id \gset
 SELECT job_id, token FROM job_claim('next_dag') \gset
-SELECT job_id, token, kind, jsonb_path_query_array(inputs, '$.*') AS inputs FROM job_next(:job_id, :token, '"of a"') \gset
+SELECT job_id, token, kind, inputs FROM job_next(:job_id, :token, '"of a"') \gset
 \echo :kind :inputs
 SELECT job_id, token, kind FROM job_next(:job_id, :token, '"of c"') \gset
 \echo :kind
 SELECT job_id, token, kind FROM job_next(:job_id, :token) \gset
 \echo :kind
-SELECT job_id, token, kind, jsonb_path_query_array(inputs, '$.*') AS inputs FROM job_next(:job_id, :token, '"of b"') \gset
+SELECT job_id, token, kind, inputs FROM job_next(:job_id, :token, '"of b"') \gset
 \echo :kind :inputs
 SELECT count(*) FROM job_next(:job_id, :token);
 SELECT kind, state FROM job_status WHERE queue = 'next_dag' ORDER BY id;
@@ -68,7 +68,7 @@ SELECT kind, state FROM job_status WHERE queue = 'next_dag' ORDER BY id;
 SELECT count(*) FROM job_submit_many('[{"name": "p", "kind": "p", "queue": "next_rr"}, {"kind": "q", "queue": "next_rr", "depends_on": ["p"]}]');
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT job_id, token FROM job_claim('next_rr') \gset
-SELECT job_id, token, kind, inputs -> :'job_id' AS input FROM job_next(:job_id, :token, '1') \gset
+SELECT job_id, token, kind, inputs ->> 'p' AS input FROM job_next(:job_id, :token, '1') \gset
 \echo :kind :input
 SELECT count(*) FROM job_next(:job_id, :token);
 COMMIT;

@@ -23,7 +23,6 @@
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
@@ -36,10 +35,8 @@
 #include "dispatch/dispatch.h"
 #include "job/job.h"
 
-int			jobq_max_inputs_size = JOBQ_DEFAULT_MAX_INPUTS_KB;
 int			jobq_max_claim_size = JOBQ_DEFAULT_MAX_CLAIM_KB;
 
-#define MAX_INPUT_DEPTH	1000	/* of arrays and objects in one result */
 #define MAX_POPPED		256		/* candidates taken at once */
 
 /* A lane that a claim takes from */
@@ -88,100 +85,6 @@ new_token(void)
 }
 
 /*
- * Add a result to the object that is being built; false if it is nested too
- * deeply for whoever reads it to take it one level deeper.
- */
-static bool
-push_result(JsonbParseState **state, Jsonb *result)
-{
-	JsonbIterator *it;
-	JsonbIteratorToken token;
-	JsonbValue	value;
-	int			depth = 0;
-
-	if (JB_ROOT_IS_SCALAR(result))
-	{
-		(void) JsonbExtractScalar(&result->root, &value);
-		pushJsonbValue(state, WJB_VALUE, &value);
-		return true;
-	}
-	it = JsonbIteratorInit(&result->root);
-	while ((token = JsonbIteratorNext(&it, &value, false)) != WJB_DONE)
-	{
-		if (token == WJB_BEGIN_ARRAY || token == WJB_BEGIN_OBJECT)
-		{
-			if (++depth > MAX_INPUT_DEPTH)
-				return false;
-		}
-		else if (token == WJB_END_ARRAY || token == WJB_END_OBJECT)
-			depth--;
-		pushJsonbValue(state, token, token < WJB_BEGIN_ARRAY ? &value : NULL);
-	}
-	return true;
-}
-
-/*
- * The results of a job's succeeded parents as one object; NULL if they are too
- * large or nested too deeply.  One parent's result must never keep its
- * child, or what stands behind it, from being claimed.  Adds to *total.
- */
-static Jsonb *
-read_inputs(JobqCall *call, int64 id, Size *total)
-{
-	Datum		key = Int64GetDatum(id);
-	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
-	Size		limit = (Size) jobq_max_inputs_size * 1024;
-	Size		size = 0;
-	JsonbParseState *state = NULL;
-	TupleTableSlot *edge;
-	bool		fits = true;
-
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	while (fits && (edge = jobq_scan_next(scan)) != NULL)
-	{
-		int64		parent = jobq_attr_int64(edge, DEP_UPSTREAM);
-		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, parent);
-		bool		isnull;
-
-		if (job != NULL && jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_SUCCEEDED)
-		{
-			Datum		result = jobq_attr(job, JOB_RESULT, &isnull);
-			JsonbValue	value;
-
-			value.type = jbvString;
-			value.val.string.val = psprintf("%lld", (long long) parent);
-			value.val.string.len = strlen(value.val.string.val);
-			pushJsonbValue(&state, WJB_KEY, &value);
-			size += value.val.string.len;
-			if (isnull)
-			{
-				value.type = jbvNull;
-				pushJsonbValue(&state, WJB_VALUE, &value);
-				fits = size <= limit;
-			}
-			else
-			{
-				/* do not fetch what is too large */
-				fits = size + toast_raw_datum_size(result) - VARHDRSZ <= limit;
-				if (fits)
-				{
-					Jsonb	   *json = DatumGetJsonbPCopy(result);
-
-					size += jobq_json_size(json, limit - size);
-					fits = size <= limit && push_result(&state, json);
-				}
-			}
-		}
-		jobq_slot_free(job);
-	}
-	jobq_scan_end(scan);
-	if (!fits)
-		return NULL;
-	*total += size;
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
-}
-
-/*
  * The key of a job: the same over all its attempts, new after job_retry.  The
  * time of submission keeps it apart from that of another job that had the
  * same id in a database restored from a backup since.
@@ -223,7 +126,7 @@ read_job(Claim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAs
 	a->args = DatumGetJsonbPCopy(jobq_attr(*job, JOB_ARGS, &isnull));
 	size = jobq_json_size(a->args, limit);
 	a->inputs = jobq_attr_int32(*job, JOB_DEPENDENCIES) > 0 ?
-		read_inputs(claim->call, id, &size) : claim->no_inputs;
+		jobq_read_inputs(claim->call, id, jobq_attr_int32(*job, JOB_DEPENDENCIES), &size) : claim->no_inputs;
 	claim->full = claim->size > 0 && claim->size + size > limit;
 	a->size = size;
 	return !claim->full;

@@ -229,6 +229,12 @@ extern const char *jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease,
 extern void jobq_error_stale(int64 id);
 
 /* ----------------
+ *		inputs.c: results of parents, for the worker of their child
+ * ----------------
+ */
+extern Jsonb *jobq_read_inputs(JobqCall *call, int64 id, int n, Size *total);
+
+/* ----------------
  *		lease.c, claim.c, control.c
  * ----------------
  */
