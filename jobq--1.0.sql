@@ -5,7 +5,8 @@
 
 --
 -- Tables.  docs/DESIGN.md says what each row means and who may change it.
--- Columns stand in the order that src/jobq.h names them, wide ones last.
+-- Columns stand in the order that src/table/table.h names them, wide ones last.
+-- The four tables of states begin with the same columns.
 -- PUBLIC has no right on anything here; job_grant gives what a role needs.
 --
 
@@ -70,47 +71,53 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_dependency', '');
 
 CREATE TABLE @extschema@.job_waiting (
     job_id        bigint NOT NULL,
+    queue_id      bigint NOT NULL,
     lane          bigint NOT NULL,
     run_at        timestamptz,
     expires_at    timestamptz,
+    attempt       int NOT NULL,
+    failed        int NOT NULL,
+    lost          int NOT NULL,
+    priority      smallint NOT NULL,
     undecided     int NOT NULL,
     pending       int NOT NULL,
     hits          int NOT NULL,
     violated      int NOT NULL,
     hurt          int NOT NULL,
     quorum        int NOT NULL,
-    attempt       int NOT NULL,
-    failed        int NOT NULL,
-    lost          int NOT NULL,
-    priority      smallint NOT NULL,
+    epoch         int NOT NULL,
     rule          smallint NOT NULL,
-    stripes       smallint NOT NULL,
     open          boolean NOT NULL,
     held          boolean NOT NULL,
+    wide          boolean NOT NULL,
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE @extschema@.job_waiting IS
-    'Jobs that wait for dependencies (open) or for job_unhold (held), with how far their dependencies are, less what the stripes say';
+    'Jobs that wait for dependencies (open) or for job_unhold (held), with how far their dependencies are, but for what job_delta says';
 REVOKE ALL ON @extschema@.job_waiting FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_waiting', '');
 
--- A low fillfactor, so that taking from a stripe stays within its page also while an old snapshot is held.
-CREATE TABLE @extschema@.job_stripe (
-    job_id        bigint NOT NULL,
-    stripe        smallint NOT NULL,
-    size          int NOT NULL,
-    remaining     int NOT NULL,
-    PRIMARY KEY (job_id, stripe)
-) WITH (fillfactor = 10);
-COMMENT ON TABLE @extschema@.job_stripe IS
-    'Shares of the undecided parents of jobs that wait for many: of size, remaining are still undecided';
-REVOKE ALL ON @extschema@.job_stripe FROM PUBLIC;
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_stripe', '');
+CREATE TABLE @extschema@.job_delta (
+    seq           bigint NOT NULL,
+    downstream    bigint NOT NULL,
+    epoch         int NOT NULL,
+    undecided     int NOT NULL,
+    pending       int NOT NULL,
+    hits          int NOT NULL,
+    violated      int NOT NULL,
+    hurt          int NOT NULL,
+    PRIMARY KEY (seq)
+);
+COMMENT ON TABLE @extschema@.job_delta IS
+    'What is still to be added to the counters of a job that waits, by the background worker';
+REVOKE ALL ON @extschema@.job_delta FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_delta', '');
 
 CREATE TABLE @extschema@.job_scheduled (
-    run_at        timestamptz NOT NULL,
     job_id        bigint NOT NULL,
+    queue_id      bigint NOT NULL,
     lane          bigint NOT NULL,
+    run_at        timestamptz,
     expires_at    timestamptz,
     attempt       int NOT NULL,
     failed        int NOT NULL,
@@ -124,15 +131,17 @@ REVOKE ALL ON @extschema@.job_scheduled FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_scheduled', '');
 
 CREATE TABLE @extschema@.job_ready (
-    lane          bigint NOT NULL,
-    position      bigint NOT NULL,
     job_id        bigint NOT NULL,
-    since         timestamptz NOT NULL,
+    queue_id      bigint NOT NULL,
+    lane          bigint NOT NULL,
+    run_at        timestamptz,
     expires_at    timestamptz,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
-    priority      smallint NOT NULL
+    priority      smallint NOT NULL,
+    position      bigint NOT NULL,
+    since         timestamptz NOT NULL
 );
 -- What is deleted here must be deleted on a subscriber too, or jobs would be run again there.
 ALTER TABLE @extschema@.job_ready REPLICA IDENTITY FULL;
@@ -145,18 +154,21 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_ready', '');
 
 CREATE TABLE @extschema@.job_lease (
     job_id        bigint NOT NULL,
-    token         bigint NOT NULL,
+    queue_id      bigint NOT NULL,
     lane          bigint NOT NULL,
+    run_at        timestamptz,
+    expires_at    timestamptz,
+    attempt       int NOT NULL,
+    failed        int NOT NULL,
+    lost          int NOT NULL,
+    priority      smallint NOT NULL,
+    token         bigint NOT NULL,
     deadline      timestamptz NOT NULL,
     lease_until   timestamptz NOT NULL,
     timeout_at    timestamptz,
     started_at    timestamptz NOT NULL,
     period        bigint NOT NULL,
     holder        regrole NOT NULL,
-    attempt       int NOT NULL,
-    failed        int NOT NULL,
-    lost          int NOT NULL,
-    priority      smallint NOT NULL,
     cancel_requested boolean NOT NULL,
     worker        text,
     cancel_reason text,
@@ -177,6 +189,18 @@ COMMENT ON TABLE @extschema@.job_expiry IS 'When to look whether a job has expir
 REVOKE ALL ON @extschema@.job_expiry FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_expiry', '');
 
+CREATE TABLE @extschema@.job_cancel_request (
+    seq           bigint NOT NULL,
+    job_id        bigint NOT NULL,
+    generation    int NOT NULL,
+    reason        text,
+    PRIMARY KEY (seq)
+);
+CREATE INDEX job_cancel_request_job_id ON @extschema@.job_cancel_request (job_id);
+COMMENT ON TABLE @extschema@.job_cancel_request IS 'Requests to cancel a job that the background worker has not acted on yet';
+REVOKE ALL ON @extschema@.job_cancel_request FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_cancel_request', '');
+
 CREATE TABLE @extschema@.job_attempt (
     job_id        bigint NOT NULL,
     attempt       int NOT NULL,
@@ -193,7 +217,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_attempt', '');
 
 CREATE TABLE @extschema@.job_queue (
     name          text NOT NULL,
-    lane          bigint NOT NULL,
+    queue_id      bigint NOT NULL,
     paused        boolean NOT NULL DEFAULT false,
     max_attempts  int,
     max_lost      int,
@@ -204,7 +228,7 @@ CREATE TABLE @extschema@.job_queue (
     notify        smallint NOT NULL DEFAULT 0,
     PRIMARY KEY (name)
 );
-CREATE UNIQUE INDEX job_queue_lane ON @extschema@.job_queue (lane);
+CREATE UNIQUE INDEX job_queue_id ON @extschema@.job_queue (queue_id);
 COMMENT ON TABLE @extschema@.job_queue IS 'Queues and their settings; a row is made on first use. Change it with job_queue_set only';
 REVOKE ALL ON @extschema@.job_queue FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_queue', '');
@@ -496,7 +520,7 @@ SELECT j.id, j.queue, j.kind,
     j.args, j.result, j.error, j.tags, j.parent,
     coalesce(j.worker, l.worker) AS worker,
     l.progress,
-    coalesce(l.cancel_requested, false) AS cancel_requested,
+    l.job_id IS NOT NULL AND (l.cancel_requested OR EXISTS (SELECT FROM @extschema@.job_cancel_request c WHERE c.job_id = l.job_id)) AS cancel_requested,
     j.submitted_by, j.submitted_at,
     coalesce(s.run_at, w.run_at, j.run_at) AS run_at,
     coalesce(j.started_at, l.started_at) AS started_at,
@@ -556,22 +580,22 @@ COMMENT ON COLUMN @extschema@.job_attempts.error IS 'The error that was given, i
 REVOKE ALL ON @extschema@.job_attempts FROM PUBLIC;
 
 CREATE VIEW @extschema@.job_queue_status WITH (security_barrier) AS
-WITH w AS (SELECT lane, count(*) AS n, min(job_id) AS any_job FROM @extschema@.job_waiting GROUP BY lane),
-     s AS (SELECT lane, count(*) AS n, min(job_id) AS any_job FROM @extschema@.job_scheduled GROUP BY lane),
-     r AS (SELECT lane, count(*) AS n, min(job_id) AS any_job, min(since) AS oldest FROM @extschema@.job_ready GROUP BY lane),
-     l AS (SELECT lane, count(*) AS n, min(job_id) AS any_job, count(DISTINCT worker) AS workers FROM @extschema@.job_lease GROUP BY lane),
-     lanes AS (SELECT coalesce(q.name, j.queue) AS queue, coalesce(q.paused, false) AS paused, u.lane
-               FROM (SELECT lane, min(any_job) AS any_job
-                     FROM (SELECT lane, any_job FROM w UNION ALL SELECT lane, any_job FROM s UNION ALL SELECT lane, any_job FROM r
-                           UNION ALL SELECT lane, any_job FROM l UNION ALL SELECT lane, NULL FROM @extschema@.job_queue) x
-                     GROUP BY lane) u
-                    LEFT JOIN @extschema@.job_queue q ON q.lane = u.lane
+WITH w AS (SELECT queue_id, count(*) AS n, min(job_id) AS any_job FROM @extschema@.job_waiting GROUP BY queue_id),
+     s AS (SELECT queue_id, count(*) AS n, min(job_id) AS any_job FROM @extschema@.job_scheduled GROUP BY queue_id),
+     r AS (SELECT queue_id, count(*) AS n, min(job_id) AS any_job, min(since) AS oldest FROM @extschema@.job_ready GROUP BY queue_id),
+     l AS (SELECT queue_id, count(*) AS n, min(job_id) AS any_job, count(DISTINCT worker) AS workers FROM @extschema@.job_lease GROUP BY queue_id),
+     queues AS (SELECT coalesce(q.name, j.queue) AS queue, coalesce(q.paused, false) AS paused, u.queue_id
+               FROM (SELECT queue_id, min(any_job) AS any_job
+                     FROM (SELECT queue_id, any_job FROM w UNION ALL SELECT queue_id, any_job FROM s UNION ALL SELECT queue_id, any_job FROM r
+                           UNION ALL SELECT queue_id, any_job FROM l UNION ALL SELECT queue_id, NULL FROM @extschema@.job_queue) x
+                     GROUP BY queue_id) u
+                    LEFT JOIN @extschema@.job_queue q ON q.queue_id = u.queue_id
                     LEFT JOIN @extschema@.job j ON j.id = u.any_job)
-SELECT lanes.queue, lanes.paused,
+SELECT queues.queue, queues.paused,
     coalesce(w.n, 0) AS waiting, coalesce(s.n, 0) AS scheduled, coalesce(r.n, 0) AS ready, coalesce(l.n, 0) AS running,
     r.oldest AS oldest_ready, coalesce(l.workers, 0) AS running_workers
-FROM lanes LEFT JOIN w USING (lane) LEFT JOIN s USING (lane) LEFT JOIN r USING (lane) LEFT JOIN l USING (lane)
-WHERE @extschema@.job_visible(lanes.queue, NULL, NULL);
+FROM queues LEFT JOIN w USING (queue_id) LEFT JOIN s USING (queue_id) LEFT JOIN r USING (queue_id) LEFT JOIN l USING (queue_id)
+WHERE @extschema@.job_visible(queues.queue, NULL, NULL);
 COMMENT ON VIEW @extschema@.job_queue_status IS
     'One row for each queue that the caller may read: how many jobs are in each state, since when the oldest ready one has been ready, how many workers run jobs';
 COMMENT ON COLUMN @extschema@.job_queue_status.queue IS 'Name of the queue';

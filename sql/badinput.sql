@@ -21,7 +21,7 @@ END $$;
 CREATE FUNCTION pg_temp.fingerprint() RETURNS text LANGUAGE sql AS $$
     SELECT md5(string_agg(r, E'\n' ORDER BY r)) FROM (
         SELECT t::text FROM job t UNION ALL SELECT t::text FROM job_dependency t UNION ALL SELECT t::text FROM job_waiting t UNION ALL
-        SELECT t::text FROM job_stripe t UNION ALL
+        SELECT t::text FROM job_delta t UNION ALL
         SELECT t::text FROM job_scheduled t UNION ALL SELECT t::text FROM job_ready t UNION ALL SELECT t::text FROM job_lease t UNION ALL
         SELECT t::text FROM job_expiry t UNION ALL SELECT t::text FROM job_attempt t UNION ALL SELECT t::text FROM job_queue t UNION ALL
         SELECT t::text FROM job_privilege t) all_rows(r)

@@ -45,6 +45,7 @@ SELECT length(inputs -> :'big' ->> 't'), job_complete(job_id, token) FROM job_cl
 -- the ids count
 SELECT job_submit('many', queue => 'claim', depends_on => array_agg(p)) AS many FROM (SELECT job_submit('p', queue => 'claim-p') AS p FROM generate_series(1, 600)) p \gset
 SELECT count(job_complete(job_id, token)) FROM job_claim('claim-p', max_jobs => 600);
+DO $$ BEGIN FOR i IN 1 .. 6000 LOOP EXIT WHEN NOT EXISTS (SELECT FROM job_delta); PERFORM pg_sleep(0.01); END LOOP; END $$;
 SET jobq.max_inputs_size = '1kB';
 BEGIN;
 SELECT inputs IS NULL AS none FROM job_claim('claim');

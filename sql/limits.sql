@@ -32,6 +32,7 @@ SELECT count(*) FROM job_submit_many((SELECT jsonb_agg(jsonb_build_object('kind'
     || (SELECT jsonb_build_array(jsonb_build_object('kind', 'join', 'queue', 'join', 'depends_on', jsonb_agg('p' || i))) FROM generate_series(1, 10000) i));
 CREATE TEMP TABLE part AS SELECT job_id, token FROM job_claim('part', max_jobs => 100000);
 SELECT count(*), bool_and(accepted) FROM job_complete_many((SELECT array_agg(job_id) FROM part), (SELECT array_agg(token) FROM part), (SELECT array_agg(to_jsonb(job_id)) FROM part));
+DO $$ BEGIN FOR i IN 1 .. 6000 LOOP EXIT WHEN NOT EXISTS (SELECT FROM job_delta); PERFORM pg_sleep(0.01); END LOOP; END $$;
 SELECT kind, (SELECT count(*) FROM jsonb_object_keys(inputs)) AS inputs FROM job_claim('join');
 
 -- a job that depends on 10,000 decided ones
@@ -44,6 +45,7 @@ SELECT count(*) FROM job_submit_many((SELECT jsonb_agg(jsonb_build_object('kind'
 SELECT state, count(*) FROM job_status WHERE queue = 'layer' GROUP BY state;
 CREATE TEMP TABLE first AS SELECT job_id, token FROM job_claim('first', max_jobs => 100);
 SELECT state, count(*) FROM job_fail_many((SELECT array_agg(job_id) FROM first), (SELECT array_agg(token) FROM first), retry => false) GROUP BY state;
+DO $$ BEGIN FOR i IN 1 .. 6000 LOOP EXIT WHEN NOT EXISTS (SELECT FROM job_delta); PERFORM pg_sleep(0.01); END LOOP; END $$;
 SELECT state, count(*) FROM job_status WHERE queue = 'layer' GROUP BY state;
 
 \c :home

@@ -80,7 +80,7 @@ SET ROLE jobq_submitter;
 SELECT kind, state, args, submitted_by = current_user::regrole FROM job_status ORDER BY id;
 SELECT job_result(:mine) IS NULL AS not_yet;
 RESET ROLE;
-SELECT pg_temp.as_role('jobq_submitter', ARRAY['SELECT * FROM job', 'SELECT * FROM job_ready', 'SELECT nextval(''job_id_seq'')', 'INSERT INTO job_queue (name, lane) VALUES (''x'', 1)',
+SELECT pg_temp.as_role('jobq_submitter', ARRAY['SELECT * FROM job', 'SELECT * FROM job_ready', 'SELECT nextval(''job_id_seq'')', 'INSERT INTO job_queue (name, queue_id) VALUES (''x'', 1)',
     'SELECT * FROM job_privilege', 'SELECT * FROM job_queue_status', 'SELECT * FROM job_worker_status', 'SELECT job_claim(''priv_a'')', format('SELECT job_cancel(%s)', :mine),
     'SELECT job_queue_set(''priv_a'', true)', 'SELECT job_grant(''jobq_submitter'', ''priv_a'', ''work'')']);
 

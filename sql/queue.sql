@@ -12,7 +12,7 @@ SELECT count(*) FROM (SELECT job_complete(job_id, token) FROM job_claim('queue_a
 
 -- NULL leaves a setting as it is
 SELECT job_queue_set('queue_b', true, 7, 8, '9 s', '10 s', '11 s', '12 s', 'off');
-SELECT * FROM job_queue WHERE name = 'queue_b' AND lane IS NOT NULL \gset q_
+SELECT * FROM job_queue WHERE name = 'queue_b' AND queue_id IS NOT NULL \gset q_
 \echo :q_paused :q_max_attempts :q_max_lost :q_backoff :q_backoff_cap :q_timeout :q_lease :q_notify
 SELECT job_queue_set('queue_b');
 SELECT job_queue_set('queue_b', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);

@@ -12,11 +12,12 @@ join() {
 		depends_on => (SELECT array_agg(id) FROM job_status WHERE queue = 'bench' AND state = 'ready'))" >/dev/null
 }
 
-# joined: that it has become ready; takes it away
+# joined: that it becomes ready; takes it away, and samples how long that took
 joined() {
-	local n
-	n=$(sql -c "SELECT count(job_complete(job_id, token)) FROM job_claim('join')")
-	[ "$n" -eq 1 ] || die 'The job that joins has not become ready.'
+	local start=${EPOCHREALTIME/./} id
+	id=$(sql -c "CALL job_claim_wait('join', NULL, '1 min')" | cut -d '|' -f 1)
+	[ -n "$id" ] || die 'The job that joins has not become ready.'
+	sample 'joined after' $(((${EPOCHREALTIME/./} - start) / 1000))
 }
 
 fresh
@@ -48,6 +49,7 @@ for ((round = 1; round <= rounds; round++)); do
 	done
 done
 figure "fan-in $parents -> 1, 8 clients one by one, / independent" ratio '>=0.7' fan-in independent
+figure "fan-in $parents -> 1, ready after the last, with the time of one psql" ms - 'joined after'
 figure "fan-in $parents -> 1, batches of 100, / independent" ratio '>=0.9' 'fan-in batches' 'independent batches'
 figure "fan-in $parents -> 1, 8 clients, snapshot held, / independent" ratio '>=0.6' 'fan-in, held' independent
 

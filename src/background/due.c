@@ -7,7 +7,9 @@
  * due and learns from the first row that is not when to wake next.  Rows that
  * are due but cannot be dealt with now (a lease that heartbeats in memory keep
  * alive, a locked row, an error) are remembered here with a time to try
- * again, so the floor passes them and no row is scanned again and again.
+ * again, so the floor passes them and no row is scanned again and again.  Deltas
+ * can be very many where one job is locked, so of these only the lowest number
+ * is remembered.
  *
  * Each lease and each expiry is a transaction of its own, and where a batch
  * fails, each of its rows is tried alone: one bad row never stops the rest.
@@ -25,7 +27,10 @@
 
 #include "background/background.h"
 
-#define BATCH			100		/* rows that one pass takes */
+#define BATCH			500		/* rows that one pass takes */
+#define AGAIN_FIRST		(10 * INT64CONST(1000)) /* delays of what is seen
+												 * again */
+#define AGAIN_MAX		(500 * INT64CONST(1000))
 
 /* A row that is due but could not be dealt with */
 typedef struct PendingKey
@@ -48,19 +53,22 @@ typedef struct Clock
 {
 	TimestampTz floor;			/* rows before it were seen */
 	TimestampTz next;			/* nothing there is due before */
+	TimestampTz again_at;		/* see the rows from again_from on again then */
+	int64		again_from;
+	int			again_count;	/* how often in a row */
 	JobqFailures failures;		/* of the scan */
 } Clock;
 
 typedef struct DueRow
 {
-	int64		job_id;
+	int64		job_id;			/* or the number, where it is numbered */
 	TimestampTz deadline;
 	bool		done;
 	TimestampTz retry_at;
 } DueRow;
 
-/* What to do with a row; false: try again at row->retry_at, or soon if that is 0. */
-typedef bool (*RowAct) (JobqCall *call, DueRow *row);
+/* What to do with rows: sets done or, to try again, retry_at, 0: soon. */
+typedef void (*RowsAct) (JobqCall *call, DueRow *rows, int n);
 
 typedef struct Kind
 {
@@ -68,23 +76,31 @@ typedef struct Kind
 	JobqIndex	index;
 	int			id_column;
 	int			deadline_column;
-	RowAct		act;
+	RowsAct		act;
 	int			batch;			/* rows in one transaction */
 	bool		async;			/* commit without waiting for the disk */
+	bool		numbered;		/* the deadline is a number: due once
+								 * committed */
 	const char *what;
 } Kind;
 
-static bool end_lease(JobqCall *call, DueRow *row);
-static bool move_job(JobqCall *call, DueRow *row);
-static bool expire_job(JobqCall *call, DueRow *row);
+static void end_leases(JobqCall *call, DueRow *rows, int n);
+static void move_jobs(JobqCall *call, DueRow *rows, int n);
+static void expire_jobs(JobqCall *call, DueRow *rows, int n);
+static void cancel_jobs(JobqCall *call, DueRow *rows, int n);
+static void fold_deltas(JobqCall *call, DueRow *rows, int n);
 
 static const Kind kinds[DEADLINE_KINDS] = {
-	[DEADLINE_LEASE] = {JOBQ_LEASE, INDEX_SECOND, LEASE_JOB_ID, LEASE_DEADLINE,
-	end_lease, 1, false, "end the lease of"},
-	[DEADLINE_SCHEDULED] = {JOBQ_SCHEDULED, INDEX_SECOND, SCHEDULED_JOB_ID, SCHEDULED_RUN_AT,
-	move_job, BATCH, true, "make ready"},
+	[DEADLINE_LEASE] = {JOBQ_LEASE, INDEX_SECOND, STATE_JOB_ID, LEASE_DEADLINE,
+	end_leases, 1, false, false, "end the lease of"},
+	[DEADLINE_SCHEDULED] = {JOBQ_SCHEDULED, INDEX_SECOND, STATE_JOB_ID, STATE_RUN_AT,
+	move_jobs, 100, true, false, "make ready"},
 	[DEADLINE_EXPIRY] = {JOBQ_EXPIRY, INDEX_KEY, EXPIRY_JOB_ID, EXPIRY_EXPIRES_AT,
-	expire_job, 1, false, "expire"},
+	expire_jobs, 1, false, false, "expire"},
+	[DEADLINE_CANCEL] = {JOBQ_CANCEL_REQUEST, INDEX_KEY, CANCEL_SEQ, CANCEL_SEQ,
+	cancel_jobs, 1, false, true, "cancel a job as requested"},
+	[DEADLINE_DELTA] = {JOBQ_DELTA, INDEX_KEY, DELTA_SEQ, DELTA_SEQ,
+	fold_deltas, BATCH, true, true, "count dependencies"},
 };
 
 static Clock clocks[DEADLINE_KINDS];
@@ -147,30 +163,67 @@ add_pending(JobqDeadline kind, const DueRow *row, TimestampTz at)
 	return p;
 }
 
+/* Remember to see the rows of a table from this one on again, after a delay that grows. */
+static void
+put_back(JobqDeadline kind, int64 from)
+{
+	Clock	   *clock = &clocks[kind];
+
+	if (clock->again_at == DT_NOEND)
+		clock->again_at = GetCurrentTimestamp() +
+			Min(AGAIN_FIRST << Min(clock->again_count++, 10), AGAIN_MAX);
+	clock->again_from = Min(clock->again_from, from);
+}
+
 /* ----------------
  *		What is due
  * ----------------
  */
 
-/* End a lease. */
-static bool
-end_lease(JobqCall *call, DueRow *row)
+/* End leases. */
+static void
+end_leases(JobqCall *call, DueRow *rows, int n)
 {
-	return jobq_end_due_lease(call, row->job_id, &row->retry_at);
+	for (int i = 0; i < n; i++)
+		rows[i].done = jobq_end_due_lease(call, rows[i].job_id, &rows[i].retry_at);
 }
 
-/* Make a scheduled job ready. */
-static bool
-move_job(JobqCall *call, DueRow *row)
+/* Make scheduled jobs ready. */
+static void
+move_jobs(JobqCall *call, DueRow *rows, int n)
 {
-	return jobq_move_due_job(call, row->job_id);
+	for (int i = 0; i < n; i++)
+		rows[i].done = jobq_move_due_job(call, rows[i].job_id);
 }
 
-/* Cancel a job that was not started in time. */
-static bool
-expire_job(JobqCall *call, DueRow *row)
+/* Cancel jobs that were not started in time. */
+static void
+expire_jobs(JobqCall *call, DueRow *rows, int n)
 {
-	return jobq_expire_job(call, row->job_id, row->deadline);
+	for (int i = 0; i < n; i++)
+		rows[i].done = jobq_expire_job(call, rows[i].job_id, rows[i].deadline);
+}
+
+/* Act on requests to cancel jobs. */
+static void
+cancel_jobs(JobqCall *call, DueRow *rows, int n)
+{
+	for (int i = 0; i < n; i++)
+		rows[i].done = jobq_act_on_cancel_request(call, rows[i].deadline);
+}
+
+/* Fold deltas. */
+static void
+fold_deltas(JobqCall *call, DueRow *rows, int n)
+{
+	int64		seqs[BATCH] = {0};
+	bool		done[BATCH];
+
+	for (int i = 0; i < n; i++)
+		seqs[i] = rows[i].deadline;
+	jobq_fold_deltas(call, n, seqs, done);
+	for (int i = 0; i < n; i++)
+		rows[i].done = done[i];
 }
 
 /* Some rows of one kind */
@@ -191,13 +244,8 @@ act_work(JobqCall *call, void *arg)
 	Batch	   *batch = arg;
 
 	for (int i = 0; i < batch->n; i++)
-	{
-		DueRow	   *row = &batch->rows[i];
-
-		row->retry_at = 0;
-		row->done = kinds[batch->kind].act(call, row);
-		jobq_advance();
-	}
+		batch->rows[i].retry_at = 0;
+	kinds[batch->kind].act(call, batch->rows, batch->n);
 }
 
 /* Deal with rows in one transaction; false: an error, nothing was done. */
@@ -211,12 +259,15 @@ act_on_rows(JobqDeadline kind, DueRow *rows, int n)
 	{
 		Pending    *p = add_pending(kind, rows, 0);
 
-		jobq_worker_failed(&p->failures, error, kinds[kind].what, rows->job_id);
+		jobq_worker_failed(&p->failures, error, kinds[kind].what,
+						   kinds[kind].numbered ? 0 : rows->job_id);
 	}
 	for (int i = 0; i < n && error == NULL; i++)
 	{
 		if (rows[i].done)
 			drop_pending(kind, rows[i].job_id);
+		else if (kind == DEADLINE_DELTA)
+			put_back(kind, rows[i].deadline);
 		else
 		{
 			Pending    *p = add_pending(kind, &rows[i], rows[i].retry_at);
@@ -251,12 +302,12 @@ scan_work(JobqCall *call, void *arg)
 {
 	Batch	   *batch = arg;
 	const Kind *k = &kinds[batch->kind];
-	JobqScan   *scan = jobq_scan_range(call, k->table, k->index, clocks[batch->kind].floor,
-									   DT_NOEND, GetActiveSnapshot());
+	JobqScan   *scan = jobq_scan_from(call, k->table, k->index, clocks[batch->kind].floor,
+									  GetActiveSnapshot());
 	TupleTableSlot *slot;
 
 	batch->n = 0;
-	batch->floor = batch->now;
+	batch->floor = k->numbered ? clocks[batch->kind].floor : batch->now;
 	batch->next = DT_NOEND;
 	while ((slot = jobq_scan_next(scan)) != NULL)
 	{
@@ -265,7 +316,7 @@ scan_work(JobqCall *call, void *arg)
 		Pending    *p;
 
 		CHECK_FOR_INTERRUPTS();
-		if (deadline > batch->now)
+		if (!k->numbered && deadline > batch->now)
 		{
 			batch->next = deadline;
 			break;
@@ -275,12 +326,15 @@ scan_work(JobqCall *call, void *arg)
 			continue;
 		if (batch->n == BATCH)
 		{
-			batch->floor = batch->next = deadline;
+			batch->floor = deadline;
+			batch->next = k->numbered ? batch->now : deadline;
 			break;
 		}
 		batch->rows[batch->n].job_id = job_id;
 		batch->rows[batch->n].deadline = deadline;
 		batch->n++;
+		if (k->numbered)
+			batch->floor = deadline + 1;
 	}
 	jobq_scan_end(scan);
 }
@@ -294,6 +348,13 @@ do_due(JobqDeadline kind, TimestampTz now)
 	Batch		batch = {kind, now, 0, rows};
 	ErrorData  *error;
 
+	if (clock->again_at <= now)
+	{
+		clock->floor = Min(clock->floor, clock->again_from);
+		clock->next = now;
+		clock->again_at = DT_NOEND;
+		clock->again_from = PG_INT64_MAX;
+	}
 	if (clock->next > now)
 		return false;
 	error = jobq_worker_run(scan_work, &batch, true);
@@ -307,7 +368,11 @@ do_due(JobqDeadline kind, TimestampTz now)
 	clock->floor = batch.floor;
 	clock->next = batch.next;
 	if (batch.n == 0)
+	{
+		if (clock->again_at == DT_NOEND)
+			clock->again_count = 0;
 		return false;
+	}
 	pgstat_report_activity(STATE_RUNNING, kinds[kind].what);
 	act(kind, rows, batch.n);
 	return true;
@@ -357,7 +422,11 @@ void
 jobq_due_restart(void)
 {
 	for (int k = 0; k < DEADLINE_KINDS; k++)
+	{
 		clocks[k].floor = clocks[k].next = DT_NOBEGIN;
+		clocks[k].again_at = DT_NOEND;
+		clocks[k].again_from = PG_INT64_MAX;
+	}
 }
 
 /* Begin. */
@@ -401,7 +470,7 @@ jobq_due_next(void)
 	TimestampTz at = DT_NOEND;
 
 	for (int k = 0; k < DEADLINE_KINDS; k++)
-		at = Min(at, clocks[k].next);
+		at = Min(at, Min(clocks[k].next, clocks[k].again_at));
 	if (!pairingheap_is_empty(pending_heap))
 		at = Min(at, pairingheap_container(Pending, node, pairingheap_first(pending_heap))->at);
 	return at;

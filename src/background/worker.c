@@ -96,6 +96,7 @@ jobq_worker_run(JobqTransaction work, void *arg, bool async)
 		GetUserIdAndSecContext(&user, &context);
 		SetUserIdAndSecContext(jobq_owner(), context | SECURITY_RESTRICTED_OPERATION);
 		jobq_open_call(&call);
+		call.later = true;		/* it shall not wait */
 		work(&call, arg);
 		jobq_close_call(&call);
 		SetUserIdAndSecContext(user, context);
@@ -192,42 +193,42 @@ jobq_worker_must_leave(void)
  * ----------------
  */
 
-typedef struct Lanes
+typedef struct Queues
 {
 	bool		all;
 	int			n;
-	int64		lanes[JOBQ_NOTIFY_LANES];
-} Lanes;
+	int64		ids[JOBQ_NOTIFY_QUEUES];
+} Queues;
 
 /* Announce a queue if it wants that done by us. */
 static void
-notify_lane(JobqCall *call, int64 lane)
+notify_queue(JobqCall *call, int64 queue_id)
 {
 	char		channel[NAMEDATALEN];
 	JobqQueue	queue;
 
-	jobq_queue_settings(call, lane, &queue);
+	jobq_queue_settings(call, queue_id, &queue);
 	if (!queue.known || queue.notify != JOBQ_NOTIFY_COALESCED)
 		return;
 	snprintf(channel, sizeof(channel), "job_queue_%s", queue.name);
 	Async_Notify(channel, "");
 }
 
-/* Announce the queues of some lanes, or all. */
+/* Announce some queues, or all. */
 static void
 notify_work(JobqCall *call, void *arg)
 {
-	Lanes	   *lanes = arg;
+	Queues	   *queues = arg;
 
-	for (int i = 0; i < lanes->n && !lanes->all; i++)
-		notify_lane(call, lanes->lanes[i]);
-	if (lanes->all)
+	for (int i = 0; i < queues->n && !queues->all; i++)
+		notify_queue(call, queues->ids[i]);
+	if (queues->all)
 	{
 		JobqScan   *scan = jobq_scan_begin(call, JOBQ_QUEUE, INDEX_SECOND, 0, NULL, NULL);
 		TupleTableSlot *slot;
 
 		while ((slot = jobq_scan_next(scan)) != NULL)
-			notify_lane(call, jobq_attr_int64(slot, QUEUE_LANE));
+			notify_queue(call, jobq_attr_int64(slot, QUEUE_ID));
 		jobq_scan_end(scan);
 	}
 }
@@ -236,23 +237,23 @@ notify_work(JobqCall *call, void *arg)
 static void
 send_notifications(void)
 {
-	Lanes		lanes;
+	Queues		queues;
 	ErrorData  *error;
 
 	pg_atomic_exchange_u32(&database->notify_wanted, 0);
-	lanes.all = pg_atomic_exchange_u32(&database->notify_all, 0) != 0;
-	lanes.n = 0;
-	for (int i = 0; i < JOBQ_NOTIFY_LANES; i++)
+	queues.all = pg_atomic_exchange_u32(&database->notify_all, 0) != 0;
+	queues.n = 0;
+	for (int i = 0; i < JOBQ_NOTIFY_QUEUES; i++)
 	{
-		if (pg_atomic_read_u64(&database->notify_lanes[i]) != 0)
-			lanes.lanes[lanes.n++] =
-				(int64) pg_atomic_exchange_u64(&database->notify_lanes[i], 0);
+		if (pg_atomic_read_u64(&database->notify_queues[i]) != 0)
+			queues.ids[queues.n++] =
+				(int64) pg_atomic_exchange_u64(&database->notify_queues[i], 0);
 	}
-	if (lanes.n == 0 && !lanes.all)
+	if (queues.n == 0 && !queues.all)
 		return;
 
 	pgstat_report_activity(STATE_RUNNING, "notify");
-	error = jobq_worker_run(notify_work, &lanes, true);
+	error = jobq_worker_run(notify_work, &queues, true);
 	notify_at = GetCurrentTimestamp() + jobq_notify_interval_ms * INT64CONST(1000);
 	if (error == NULL)
 		notify_failures.count = 0;

@@ -112,6 +112,14 @@ extern const JobqKey jobq_key_last;
 extern int	jobq_compare_keys(JobqKey a, JobqKey b);
 extern void jobq_floors_init(JobqFloors *f);
 extern void jobq_floors_lower(JobqFloors *f, JobqKey key, bool refilling);
+
+/* The lane of a queue's jobs. */
+static inline int64
+jobq_lane(int64 queue_id)
+{
+	return queue_id;
+}
+
 extern Size jobq_floors_size(void);
 extern int	jobq_floors_find(const JobqFloors *f, int16 priority);
 extern void jobq_floors_add(JobqFloors *f, int16 priority, int64 position, int64 offered);

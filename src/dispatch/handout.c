@@ -114,8 +114,8 @@ jobq_lane_scan_end(JobqLaneScan *s)
 bool
 jobq_ready_expired(JobqCall *call, TupleTableSlot *row)
 {
-	return jobq_is_expired(call, jobq_attr_int64(row, READY_EXPIRES_AT),
-						   jobq_attr_int32(row, READY_ATTEMPT));
+	return jobq_is_expired(call, jobq_attr_int64(row, STATE_EXPIRES_AT),
+						   jobq_attr_int32(row, STATE_ATTEMPT));
 }
 
 /*
@@ -188,7 +188,7 @@ read_candidates(JobqCall *call, int64 lane, Found *found)
 		if (jobq_being_deleted(call, JOBQ_READY, slot) || jobq_ready_expired(call, slot))
 			continue;			/* H3, H4 */
 		c = &found->candidates[found->n++];
-		c->priority = jobq_attr_int16(slot, READY_PRIORITY);
+		c->priority = jobq_attr_int16(slot, STATE_PRIORITY);
 		c->position = jobq_attr_int64(slot, READY_POSITION);
 		c->tid = slot->tts_tid;
 	}

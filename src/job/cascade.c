@@ -1,39 +1,49 @@
 /*
- * depend.c
- *	  Dependencies: what a job that is decided, or opened again, does to those
- *	  that depend on it.
+ * cascade.c
+ *	  What a job that is decided, or opened again, does to those downstream.
  *
- * Model.  An edge carries two masks over the parent's outcome, require and
- * suffice; the child has a quorum.  job_waiting counts, over the child's edges:
- * undecided parents, those of them with a require mask (pending), parents
- * within suffice (hits), parents outside require (violated), and parents that
- * failed, upstream_failed or were cancelled (hurt).  From these alone
- * jobq_verdict() says what becomes of the child.  Each count only grows while
- * parents are decided, and the verdict is such that none can be taken back by a
- * later parent, so a child's outcome depends on its parents' outcomes alone and
- * not on their order.
+ * One call handles its arguments and everything that follows from them as one
+ * list of ids, always taking the lowest.  Edges run from lower ids to higher
+ * ones, so the list only moves up, each id is handled once, and two calls meet in
+ * the same order.  The list takes memory in proportion to its width; depth costs
+ * nothing.
+ *
+ * Model.  job_waiting counts how far a job's dependencies are (rules.c).  What
+ * changes the counts is added to them in one of two ways:
+ *	-	at once, in the row of the waiting job, which is then locked to the end of
+ *		the transaction;
+ *	-	as a delta, a row of job_delta, which locks nothing that others need.  The
+ *		background worker folds deltas into the row after they are committed.
+ * A delta is left where the row must not be waited for: in a transaction that has
+ * called us before, and thus may hold what others wait for, if somebody has the
+ * row locked; and always for a wide job, one with JOBQ_WIDE upstream jobs that
+ * were undecided when it began to wait, whose row all of them would contend for.
  *
  * Invariants
- *	D1	The counters of an open row of job_waiting, less what was used of its
- *		stripes, equal what its edges and their parents' rows say, in every
- *		committed state.
- *	D2	A child's row and its edges are inserted while the rows in job of all
- *		its parents that have not succeeded are locked FOR SHARE; who decides or
- *		reopens a parent updates that row first and reads the edges after, with
- *		a snapshot taken then.  So each of the two sees the other.
- *	D3	A job that ran is never touched by what becomes of its parents, nor is
- *		one that is ready, running or scheduled.
+ *	D2	A job's row and its edges are inserted while the rows in job of all its
+ *		upstream jobs that have not succeeded are locked FOR SHARE; whoever decides
+ *		or reopens an upstream job updates that row first and reads the edges
+ *		after, with a snapshot taken then.  So each of the two sees the other.
+ *	D3	A job that is ready, scheduled, runs, ran, or is only held is not touched
+ *		by what becomes of its upstream jobs.
+ *	D4	The counters of an open row plus the deltas of its epoch equal what its
+ *		edges and the rows of its upstream jobs say, in every committed state.
  *
- * Lock order.  One call handles its arguments and everything that follows from
- * them as one list of ids, always taking the lowest: parents have lower ids
- * than their children, so the list only moves up, each id is handled once, and
- * two calls meet in the same order.  For one id: its stripes (stripe.c), the
- * state row, then the row in job.  Only reopening a child takes other rows (its
- * undecided parents, FOR SHARE) out of order; it can meet a deadlock, which
- * PostgreSQL ends (40P01).
+ * Deltas may be folded late and in any order.  Of jobs that are decided they only
+ * add what no later one takes back (D1), so whoever knows a part of them can be
+ * late, never wrong.  An upstream job that is opened again is taken back in the
+ * row itself, never by a delta: a fold that decides the job before is thus seen
+ * by it, and the job opened again; a delta of the first decision that is folded
+ * after it finds counts that are lower than the truth, which mean WAIT.
  *
- * The list is iterative and takes memory in proportion to its width, so chains
- * and fans of any size work.  A crash leaves nothing: all is one transaction.
+ * An epoch is the generation of the job when its edges were counted.  Counting
+ * anew locks the upstream jobs that are undecided, so it waits for whoever is
+ * just deciding one; that one's delta bears the old epoch, and is dropped.
+ *
+ * Locks, for one id: its state row, then its row in job.  Only counting anew
+ * takes others out of order (upstream jobs, FOR SHARE).  Waiting for a state row
+ * is left to the first call of a transaction.  A crash leaves nothing but deltas
+ * that are still to be folded.
  */
 #include "postgres.h"
 
@@ -44,15 +54,18 @@
 
 #include "job/job.h"
 
-#define BULK_CHILDREN	64		/* from so many on */
+#define BULK_DOWNSTREAM	64		/* from so many on */
 
 typedef struct CascadeItem
 {
 	int64		id;				/* hash key */
 	pairingheap_node node;
 	int			argument;		/* -1: none */
-	bool		reopened;		/* a parent was opened again */
-	JobqCounters delta;
+	bool		reopened;		/* an upstream job was opened again */
+	JobqCounters change;		/* by what this call did upstream */
+	bool		folding;		/* there are deltas to be folded, too: */
+	int			epoch;			/* they belong to this one */
+	JobqCounters folded;		/* their sum */
 } CascadeItem;
 
 struct JobqCascade
@@ -61,6 +74,14 @@ struct JobqCascade
 	HTAB	   *items;
 	pairingheap *heap;
 };
+
+/* Where a job stands whose upstream jobs changed */
+typedef enum Standing
+{
+	STANDING_OPEN,				/* waits for them */
+	STANDING_DECIDED,			/* may have to be opened again */
+	STANDING_AWAY				/* is none of their business any more */
+} Standing;
 
 /* Order of the heap: lowest id first. */
 static int
@@ -76,12 +97,12 @@ compare_items(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 JobqCascade *
 jobq_cascade_create(JobqCall *call)
 {
-	JobqCascade   *cascade = palloc(sizeof(JobqCascade));
+	JobqCascade *cascade = palloc(sizeof(JobqCascade));
 	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(CascadeItem),
 	.hcxt = CurrentMemoryContext};
 
 	cascade->call = call;
-	cascade->items = hash_create("jobq cascade list", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	cascade->items = hash_create("jobq cascade", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	cascade->heap = pairingheap_allocate(compare_items, NULL);
 	return cascade;
 }
@@ -98,7 +119,7 @@ static CascadeItem *
 cascade_item(JobqCascade *cascade, int64 id)
 {
 	bool		found;
-	CascadeItem   *item = hash_search(cascade->items, &id, HASH_ENTER, &found);
+	CascadeItem *item = hash_search(cascade->items, &id, HASH_ENTER, &found);
 
 	if (!found)
 	{
@@ -113,7 +134,7 @@ cascade_item(JobqCascade *cascade, int64 id)
 bool
 jobq_cascade_add_argument(JobqCascade *cascade, int64 id, int argument)
 {
-	CascadeItem   *item = cascade_item(cascade, id);
+	CascadeItem *item = cascade_item(cascade, id);
 
 	if (item->argument >= 0)
 		return false;
@@ -121,87 +142,80 @@ jobq_cascade_add_argument(JobqCascade *cascade, int64 id, int argument)
 	return true;
 }
 
-/* Add the children of a job that got (n = 1) or lost (n = -1) an outcome. */
-static void
-add_downstream(JobqCascade *cascade, int64 id, int outcome, int n)
+/*
+ * Add the jobs downstream of one that got (n = 1) or lost (n = -1) an outcome:
+ * its row in job is updated.
+ */
+void
+jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n)
 {
 	Datum		key = Int64GetDatum(id);
 	JobqScan   *scan = jobq_scan_begin(cascade->call, JOBQ_DEPENDENCY, INDEX_KEY, 1, &key, NULL);
-	TupleTableSlot *slot;
+	TupleTableSlot *edge;
 
-	while ((slot = jobq_scan_next(scan)) != NULL)
+	while ((edge = jobq_scan_next(scan)) != NULL)
 	{
-		CascadeItem   *item = cascade_item(cascade, jobq_attr_int64(slot, DEP_DOWNSTREAM));
+		CascadeItem *item = cascade_item(cascade, jobq_attr_int64(edge, DEP_DOWNSTREAM));
 
-		jobq_count_edge(&item->delta, jobq_attr_int16(slot, DEP_REQUIRE),
-						jobq_attr_int16(slot, DEP_SUFFICE), outcome, n);
+		jobq_count_edge(&item->change, jobq_attr_int16(edge, DEP_REQUIRE),
+						jobq_attr_int16(edge, DEP_SUFFICE), outcome, n);
 		item->reopened |= n < 0;
 	}
 	jobq_scan_end(scan);
 }
 
-/* A job was decided: its row in job is updated, now its children are due. */
-void
-jobq_cascade_decided(JobqCascade *cascade, int64 id, int outcome)
+/* Leave a delta for the background worker, whatever becomes of the row meanwhile. */
+static void
+leave_delta(JobqCall *call, TupleTableSlot *row, const JobqCounters *c)
 {
-	add_downstream(cascade, id, outcome, 1);
+	Datum		values[DELTA_NATTS];
+	bool		nulls[DELTA_NATTS] = {false};
+	int64		seq = jobq_nextval();
+
+	jobq_set(values, nulls, DELTA_SEQ, Int64GetDatum(seq));
+	jobq_set(values, nulls, DELTA_DOWNSTREAM, Int64GetDatum(jobq_attr_int64(row, STATE_JOB_ID)));
+	jobq_set(values, nulls, DELTA_EPOCH, Int32GetDatum(jobq_attr_int32(row, WAITING_EPOCH)));
+	jobq_set(values, nulls, DELTA_UNDECIDED, Int32GetDatum(c->undecided));
+	jobq_set(values, nulls, DELTA_PENDING, Int32GetDatum(c->pending));
+	jobq_set(values, nulls, DELTA_HITS, Int32GetDatum(c->hits));
+	jobq_set(values, nulls, DELTA_VIOLATED, Int32GetDatum(c->violated));
+	jobq_set(values, nulls, DELTA_HURT, Int32GetDatum(c->hurt));
+	jobq_insert(call, JOBQ_DELTA, values, nulls);
+	jobq_announce_deadline(DEADLINE_DELTA, seq);
 }
 
-/* A job that had this outcome was opened again. */
-void
-jobq_cascade_reopened(JobqCascade *cascade, int64 id, int outcome)
-{
-	add_downstream(cascade, id, outcome, -1);
-}
-
-/* The counters of a row of job_waiting. */
-void
-jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c)
-{
-	c->undecided = jobq_attr_int32(waiting, WAITING_UNDECIDED);
-	c->pending = jobq_attr_int32(waiting, WAITING_PENDING);
-	c->hits = jobq_attr_int32(waiting, WAITING_HITS);
-	c->violated = jobq_attr_int32(waiting, WAITING_VIOLATED);
-	c->hurt = jobq_attr_int32(waiting, WAITING_HURT);
-}
-
-/* Apply a delta to a waiting child; false: its row changed, look again. */
+/*
+ * Write new counters into the row of a waiting job and act on the verdict.
+ * False: the row changed or, unless the mode is to wait, somebody has it locked.
+ */
 static bool
-apply_delta(JobqCascade *cascade, TupleTableSlot *slot, const JobqCounters *delta)
+count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, JobqLeaveMode mode)
 {
 	JobqCall   *call = cascade->call;
-	JobqRule	rule = jobq_attr_int16(slot, WAITING_RULE);
-	bool		held = jobq_attr_bool(slot, WAITING_HELD);
-	JobqCounters c;
+	bool		held = jobq_attr_bool(row, WAITING_HELD);
+	JobqVerdict verdict = jobq_verdict(jobq_attr_int16(row, WAITING_RULE),
+									   jobq_attr_int32(row, WAITING_QUORUM), c);
 	JobqPrefix	prefix;
-	JobqVerdict verdict;
 
-	jobq_read_counters(slot, &c);
-	c.undecided += delta->undecided;
-	c.pending += delta->pending;
-	c.hits += delta->hits;
-	c.violated += delta->violated;
-	c.hurt += delta->hurt;
-	verdict = jobq_verdict(rule, jobq_attr_int32(slot, WAITING_QUORUM), &c);
-
+	/* it waits on, for others or for job_unhold */
 	if (verdict == VERDICT_WAIT || (verdict == VERDICT_READY && held))
 	{
 		Datum		values[WAITING_NATTS];
 		bool		nulls[WAITING_NATTS];
 
-		jobq_values(slot, values, nulls);
-		jobq_set_counters(values, nulls, &c);
+		jobq_values(row, values, nulls);
+		jobq_set_counters(values, nulls, c);
 		jobq_set(values, nulls, WAITING_OPEN, BoolGetDatum(verdict == VERDICT_WAIT));
-		if (verdict == VERDICT_READY)
-			jobq_set(values, nulls, WAITING_STRIPES, Int16GetDatum(0)); /* all used up */
-		return jobq_update(call, JOBQ_WAITING, slot, values, nulls);
+		return mode == LEAVE_WAIT ? jobq_update(call, JOBQ_WAITING, row, values, nulls) :
+			jobq_try_update(call, JOBQ_WAITING, row, values, nulls);
 	}
 
-	if (!jobq_delete(call, JOBQ_WAITING, slot))
+	/* it goes on, or is decided without having run */
+	if (!jobq_state_leave(call, JOBQ_WAITING, row, mode))
 		return false;
-	jobq_read_prefix(JOBQ_WAITING, slot, &prefix);
+	jobq_read_prefix(row, &prefix);
 	if (verdict == VERDICT_READY)
-		jobq_place(call, &prefix, 0);
+		jobq_enter_next(call, &prefix, 0);
 	else
 	{
 		JobqDecision decision = {.outcome = jobq_verdict_outcome(verdict),.attempt_outcome = -1};
@@ -212,60 +226,41 @@ apply_delta(JobqCascade *cascade, TupleTableSlot *slot, const JobqCounters *delt
 }
 
 /*
- * The outcome of a job, 0 if it is undecided.  Its row is locked FOR SHARE to
- * the end of the transaction unless its outcome is one of settled.
- */
-int
-jobq_upstream_outcome(JobqCall *call, int64 id, int settled)
-{
-	for (;;)
-	{
-		TupleTableSlot *slot = jobq_find_id(call, JOBQ_JOB, id);
-		int			outcome;
-		bool		done;
-
-		if (slot == NULL)
-			return OUTCOME_SUCCEEDED;	/* purged */
-		outcome = jobq_attr_int16(slot, JOB_OUTCOME);
-		done = (outcome & settled) != 0 ||
-			jobq_lock(call, JOBQ_JOB, slot, LockTupleShare);
-		jobq_slot_free(slot);
-		if (done)
-			return outcome;
-	}
-}
-
-/*
- * Count a job's edges from its parents' rows, for one that had no row in
- * job_waiting.  Parents are locked unless their outcome is one of settled (D2).
- */
-void
-jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
-{
-	Datum		key = Int64GetDatum(id);
-	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
-	TupleTableSlot *slot;
-
-	memset(c, 0, sizeof(JobqCounters));
-	while ((slot = jobq_scan_next(scan)) != NULL)
-	{
-		int16		require = jobq_attr_int16(slot, DEP_REQUIRE);
-		int			outcome;
-
-		jobq_count_undecided(c, require);
-		outcome = jobq_upstream_outcome(call, jobq_attr_int64(slot, DEP_UPSTREAM), settled);
-		if (outcome != 0)
-			jobq_count_edge(c, require, jobq_attr_int16(slot, DEP_SUFFICE), outcome, 1);
-	}
-	jobq_scan_end(scan);
-}
-
-/*
- * A parent of a decided child was opened again: open the child too if it was
- * decided without running because of it.  False: it changed, look again.
+ * Count what became of the upstream jobs of one that waits for them.  False: its
+ * row changed, look again.
  */
 static bool
-reopen_downstream(JobqCascade *cascade, TupleTableSlot *job)
+count(JobqCascade *cascade, CascadeItem *item, TupleTableSlot *row)
+{
+	bool		fold = item->folding && item->epoch == jobq_attr_int32(row, WAITING_EPOCH);
+	JobqCounters c;
+
+	/* only deltas that were counted anew since */
+	if (!fold && item->change.undecided == 0)
+		return true;
+	if (jobq_attr_bool(row, WAITING_WIDE) && !item->reopened && !item->folding)
+	{
+		leave_delta(cascade->call, row, &item->change);
+		return true;
+	}
+	jobq_read_counters(row, &c);
+	jobq_add_counters(&c, &item->change);
+	if (fold)
+		jobq_add_counters(&c, &item->folded);
+	/* what is folded is locked already; what is taken back must not be left */
+	if (item->folding || item->reopened || !cascade->call->later)
+		return count_at_once(cascade, row, &c, LEAVE_WAIT);
+	if (!count_at_once(cascade, row, &c, LEAVE_TRY))
+		leave_delta(cascade->call, row, &item->change);
+	return true;
+}
+
+/*
+ * An upstream job of a decided one was opened again: open this one too if it was
+ * decided without having run because of it.  False: it changed, look again.
+ */
+static bool
+reopen(JobqCascade *cascade, TupleTableSlot *job)
 {
 	JobqCall   *call = cascade->call;
 	int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
@@ -275,9 +270,10 @@ reopen_downstream(JobqCascade *cascade, TupleTableSlot *job)
 	JobqVerdict verdict;
 	JobqPrefix	prefix;
 
+	/* it ran, or was cancelled */
 	if (outcome != OUTCOME_SKIPPED && outcome != OUTCOME_UPSTREAM_FAILED)
 		return true;
-	/* from here on no other retry decides about the child */
+	/* from here on no other retry decides about it */
 	if (!jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive))
 		return false;
 	jobq_count_edges(call, jobq_attr_int64(job, JOB_ID), OUTCOME_ANY, &c);
@@ -287,85 +283,99 @@ reopen_downstream(JobqCascade *cascade, TupleTableSlot *job)
 	if (!jobq_reopen(call, job, true, &prefix))
 		return false;
 	if (verdict == VERDICT_READY)
-		jobq_place(call, &prefix, 0);
+		jobq_enter_next(call, &prefix, 0);
 	else
-		jobq_place_waiting(call, &prefix, &c, rule, quorum, 0, true, false);
-	jobq_advance();				/* its children must see it undecided */
-	jobq_cascade_reopened(cascade, prefix.job_id, outcome);
+		jobq_enter_waiting(call, &prefix, &c, rule, quorum,
+						   jobq_attr_int32(job, JOB_GENERATION) + 1);
+	jobq_advance();				/* those downstream must see it undecided */
+	jobq_cascade_add_downstream(cascade, prefix.job_id, outcome, -1);
 	return true;
 }
 
 /*
- * Handle a job whose parents changed.  One that does not wait is left alone
- * (D3), unless it was decided and may have to be opened again.  Which of them it
- * is, is seen under one snapshot: others may open it, and decide it, again and
- * again while we look.
+ * Where a job stands, and its row in job_waiting or job.  A row that was walked
+ * to may be older than what this call waited for.  With an upstream job opened
+ * again, whether the job waits or is decided is seen under one snapshot: others
+ * may open it, and decide it, again and again while we look.
  */
+static Standing
+find_standing(JobqCall *call, CascadeItem *item, bool walk, TupleTableSlot **row)
+{
+	Datum		key = Int64GetDatum(item->id);
+	Standing	standing = STANDING_AWAY;
+	Snapshot	snapshot;
+
+	*row = walk ? jobq_walk_id(call, JOBQ_WAITING, item->id, NULL) :
+		jobq_find_id(call, JOBQ_WAITING, item->id);
+	if (*row != NULL && walk && !jobq_attr_bool(*row, WAITING_OPEN))
+	{
+		jobq_slot_free(*row);
+		*row = jobq_find_id(call, JOBQ_WAITING, item->id);
+	}
+	if (*row != NULL)
+		return jobq_attr_bool(*row, WAITING_OPEN) ? STANDING_OPEN : STANDING_AWAY;
+	if (!item->reopened)
+		return STANDING_AWAY;
+
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	*row = jobq_find_in(call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
+	if (*row != NULL && !jobq_attr_isnull(*row, JOB_OUTCOME))
+		standing = STANDING_DECIDED;
+	else
+	{
+		jobq_slot_free(*row);
+		*row = jobq_find_in(call, JOBQ_WAITING, INDEX_KEY, 1, &key, snapshot);
+		if (*row != NULL && jobq_attr_bool(*row, WAITING_OPEN))
+			standing = STANDING_OPEN;
+	}
+	UnregisterSnapshot(snapshot);
+	return standing;
+}
+
+/* Handle a job whose upstream jobs changed. */
 static void
 handle_downstream(JobqCascade *cascade, CascadeItem *item)
 {
-	JobqCounters delta = item->delta;
-	bool		plain = !item->reopened && delta.violated == 0;
-	bool		credited = false;
 	bool		done = false;
-	bool		walk = true;
 
-	while (!done)
+	for (bool walk = true; !done; walk = false)
 	{
-		TupleTableSlot *slot = walk ? jobq_walk_id(cascade->call, JOBQ_WAITING, item->id, NULL) :
-		jobq_find_id(cascade->call, JOBQ_WAITING, item->id);
+		TupleTableSlot *row;
 
-		if (slot != NULL && !jobq_attr_bool(slot, WAITING_OPEN))
-			done = !walk;		/* a walk may be older than the lock on its
-								 * parent */
-		else if (slot != NULL && !credited && plain && jobq_attr_int16(slot, WAITING_STRIPES) > 0)
+		switch (find_standing(cascade->call, item, walk, &row))
 		{
-			credited = jobq_stripe_use(cascade->call, slot, &delta);
-			done = credited && delta.undecided == 0 && delta.hurt == 0;
+			case STANDING_OPEN:
+				done = count(cascade, item, row);
+				break;
+			case STANDING_DECIDED:
+				done = reopen(cascade, row);
+				break;
+			case STANDING_AWAY:
+				done = true;
+				break;
 		}
-		else if (slot != NULL)
-			done = (credited || !jobq_unstripe(cascade->call, slot)) && apply_delta(cascade, slot, &delta);
-		else if (item->reopened)
-		{
-			Datum		key = Int64GetDatum(item->id);
-			Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-
-			slot = jobq_find_in(cascade->call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
-			if (slot != NULL && !jobq_attr_isnull(slot, JOB_OUTCOME))
-				done = reopen_downstream(cascade, slot);
-			else
-			{
-				jobq_slot_free(slot);
-				slot = jobq_find_in(cascade->call, JOBQ_WAITING, INDEX_KEY, 1, &key, snapshot);
-				done = slot == NULL;
-			}
-			UnregisterSnapshot(snapshot);
-		}
-		else
-			done = true;
-		walk = false;
-		jobq_slot_free(slot);
+		jobq_slot_free(row);
 	}
 }
 
 /*
- * Handle the list to its end.  Where there are many children their new rows are
- * inserted many at once, which none of this reads again.
+ * Handle the list to its end.  Where there are many jobs downstream their new
+ * rows are inserted many at once, which none of this reads again.
  */
 void
 jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg)
 {
-	int			children = 0;
+	int			downstream = 0;
 
 	while (!pairingheap_is_empty(cascade->heap))
 	{
 		pairingheap_node *node = pairingheap_remove_first(cascade->heap);
-		CascadeItem   *item = pairingheap_container(CascadeItem, node, node);
+		CascadeItem *item = pairingheap_container(CascadeItem, node, node);
 
 		CHECK_FOR_INTERRUPTS();
-		if (item->delta.undecided != 0)
+		if (item->change.undecided != 0 || item->folding)
 		{
-			if (++children == BULK_CHILDREN)
+			if (++downstream == BULK_DOWNSTREAM)
 				jobq_bulk_begin(cascade->call);
 			handle_downstream(cascade, item);
 		}
@@ -374,4 +384,75 @@ jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg)
 		hash_search(cascade->items, &item->id, HASH_REMOVE, NULL);
 	}
 	jobq_bulk_end(cascade->call);
+}
+
+/*
+ * May deltas of this job be folded?  Its row, if it waits, is locked for that, so
+ * that the fold will not have to wait.
+ */
+static bool
+lock_for_fold(JobqCall *call, int64 id)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_WAITING, id);
+	bool		ok = row == NULL || jobq_try_lock(call, JOBQ_WAITING, row, LockTupleNoKeyExclusive);
+
+	jobq_slot_free(row);
+	return ok;
+}
+
+/*
+ * For the background worker: fold deltas, given by their seqs in ascending order.
+ * done[i] becomes false where somebody has the waiting job locked, so that it is
+ * to be tried again.
+ */
+void
+jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)
+{
+	JobqCascade *cascade = jobq_cascade_create(call);
+	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(int64),.hcxt = CurrentMemoryContext};
+	HTAB	   *locked = hash_create("jobq locked", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+
+	for (int i = 0; i < n; i++)
+	{
+		Datum		key = Int64GetDatum(seqs[i]);
+		TupleTableSlot *delta = jobq_find(call, JOBQ_DELTA, INDEX_KEY, 1, &key);
+		CascadeItem *item;
+		int64		id;
+		int			epoch;
+
+		done[i] = true;
+		if (delta == NULL)
+			continue;
+		id = jobq_attr_int64(delta, DELTA_DOWNSTREAM);
+		epoch = jobq_attr_int32(delta, DELTA_EPOCH);
+		item = hash_search(cascade->items, &id, HASH_FIND, NULL);
+		if (item == NULL &&
+			(hash_search(locked, &id, HASH_FIND, NULL) != NULL || !lock_for_fold(call, id)))
+		{
+			hash_search(locked, &id, HASH_ENTER, NULL);
+			done[i] = false;
+		}
+		else if (jobq_try_delete(call, JOBQ_DELTA, delta))
+		{
+			JobqCounters c = {
+				jobq_attr_int32(delta, DELTA_UNDECIDED), jobq_attr_int32(delta, DELTA_PENDING),
+				jobq_attr_int32(delta, DELTA_HITS), jobq_attr_int32(delta, DELTA_VIOLATED),
+				jobq_attr_int32(delta, DELTA_HURT)
+			};
+
+			/* those of an older epoch were counted anew */
+			item = cascade_item(cascade, id);
+			if (!item->folding || item->epoch < epoch)
+			{
+				item->folding = true;
+				item->epoch = epoch;
+				item->folded = c;
+			}
+			else if (item->epoch == epoch)
+				jobq_add_counters(&item->folded, &c);
+		}
+		jobq_slot_free(delta);
+	}
+	jobq_advance();				/* the rows are locked */
+	jobq_cascade_run(cascade, NULL, NULL);
 }

@@ -42,6 +42,7 @@ int			jobq_max_claim_size = JOBQ_DEFAULT_MAX_CLAIM_KB;
 /* A lane that a claim takes from */
 typedef struct Source
 {
+	int64		lane;
 	JobqQueue	queue;
 	JobqKey		next;			/* of the next row; jobq_key_last: none */
 	bool		known;			/* next is what was found last */
@@ -134,7 +135,7 @@ read_job(Claim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAs
 
 /* Insert the lease of a job and fill in the rest of what its worker gets. */
 static void
-lease_job(Claim *claim, const JobqQueue *queue, const JobqPrefix *prefix, TupleTableSlot *job,
+lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSlot *job,
 		  JobqAssignment *a)
 {
 	JobqCall   *call = claim->call;
@@ -166,9 +167,7 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqPrefix *prefix, TupleT
 	deadline = jobq_lease_deadline(a->lease_until, timeout_at);
 
 	memset(nulls, true, sizeof(nulls));
-	jobq_set(values, nulls, LEASE_JOB_ID, Int64GetDatum(prefix->job_id));
 	jobq_set(values, nulls, LEASE_TOKEN, Int64GetDatum(a->token));
-	jobq_set(values, nulls, LEASE_LANE, Int64GetDatum(prefix->lane));
 	jobq_set(values, nulls, LEASE_DEADLINE, TimestampTzGetDatum(deadline));
 	jobq_set(values, nulls, LEASE_UNTIL, TimestampTzGetDatum(a->lease_until));
 	if (timeout_at != 0)
@@ -176,17 +175,11 @@ lease_job(Claim *claim, const JobqQueue *queue, const JobqPrefix *prefix, TupleT
 	jobq_set(values, nulls, LEASE_STARTED_AT, TimestampTzGetDatum(now));
 	jobq_set(values, nulls, LEASE_PERIOD, Int64GetDatum(period));
 	jobq_set(values, nulls, LEASE_HOLDER, ObjectIdGetDatum(GetUserId()));
-	jobq_set(values, nulls, LEASE_ATTEMPT, Int32GetDatum(a->attempt));
-	jobq_set(values, nulls, LEASE_FAILED, Int32GetDatum(prefix->failed));
-	jobq_set(values, nulls, LEASE_LOST, Int32GetDatum(prefix->lost));
-	jobq_set(values, nulls, LEASE_PRIORITY, Int16GetDatum(prefix->priority));
 	jobq_set(values, nulls, LEASE_CANCEL_REQUESTED, BoolGetDatum(false));
 	if (claim->worker != NULL)
 		jobq_set(values, nulls, LEASE_WORKER, PointerGetDatum(claim->worker));
-	jobq_insert(call, JOBQ_LEASE, values, nulls);
-
-	jobq_announce_lease(a->job_id, a->token, a->lease_until);
-	jobq_announce_deadline(DEADLINE_LEASE, deadline);
+	prefix->attempt = a->attempt;
+	jobq_state_enter(call, JOBQ_LEASE, prefix, values, nulls);
 }
 
 /* Turn a row of job_ready that was deleted into a lease; false: there is no job to run. */
@@ -196,7 +189,7 @@ assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, TupleTableSlot
 {
 	JobqPrefix	prefix;
 
-	jobq_read_prefix(JOBQ_READY, row, &prefix);
+	jobq_read_prefix(row, &prefix);
 	if (job == NULL)
 	{
 		ereport(WARNING,
@@ -219,8 +212,8 @@ take_scanned(Claim *claim, Source *source, JobqAssignment *a)
 	bool		ok;
 
 	ok = !jobq_ready_expired(call, source->slot) &&
-		read_job(claim, jobq_attr_int64(source->slot, READY_JOB_ID), NULL, &job, a) &&
-		jobq_displace(call, JOBQ_READY, source->slot, false) &&
+		read_job(claim, jobq_attr_int64(source->slot, STATE_JOB_ID), NULL, &job, a) &&
+		jobq_state_leave(call, JOBQ_READY, source->slot, LEAVE_TRY) &&
 		assign(claim, &source->queue, source->slot, job, a);
 	jobq_slot_free(job);
 	return ok;
@@ -232,16 +225,16 @@ take_candidate(Claim *claim, Source *source, const JobqCandidate *c, Snapshot sn
 			   JobqAssignment *a)
 {
 	JobqCall   *call = claim->call;
-	JobqReady	ready = {.lane = source->queue.lane,.position = c->position,.tid = c->tid,
+	JobqReady	ready = {.lane = source->lane,.queue_id = source->queue.queue_id,.position = c->position,.tid = c->tid,
 	.priority = c->priority};
 	TupleTableSlot *row = claim->full ? NULL : jobq_fetch_ready(call, &ready, snapshot);
 	TupleTableSlot *job = NULL;
 	bool		ok = false;
 
 	if (row != NULL && !jobq_ready_expired(call, row) &&
-		read_job(claim, jobq_attr_int64(row, READY_JOB_ID), snapshot, &job, a))
+		read_job(claim, jobq_attr_int64(row, STATE_JOB_ID), snapshot, &job, a))
 	{
-		if (jobq_try_delete(call, JOBQ_READY, row))
+		if (jobq_state_leave(call, JOBQ_READY, row, LEAVE_POPPED))
 			ok = assign(claim, &source->queue, row, job, a);
 		else if (!jobq_being_deleted(call, JOBQ_READY, row))
 		{
@@ -268,7 +261,7 @@ next_scanned(Source *source)
 	source->next = jobq_key_last;
 	if (source->slot != NULL)
 	{
-		source->next.priority = jobq_attr_int16(source->slot, READY_PRIORITY);
+		source->next.priority = jobq_attr_int16(source->slot, STATE_PRIORITY);
 		source->next.position = jobq_attr_int64(source->slot, READY_POSITION);
 	}
 }
@@ -277,7 +270,7 @@ next_scanned(Source *source)
 static void
 begin_scan(Claim *claim, Source *source)
 {
-	int64		lane = source->queue.lane;
+	int64		lane = source->lane;
 	JobqFloors *floors = jobq_handout_floors(claim->call, lane);
 
 	source->scan = jobq_lane_scan_begin(claim->call, lane, floors, IsolationUsesXactSnapshot() ?
@@ -290,7 +283,7 @@ static void
 look(Claim *claim, Source *source)
 {
 	if (source->scan == NULL && !source->known &&
-		!jobq_handout_peek(claim->call, source->queue.lane, &source->next))
+		!jobq_handout_peek(claim->call, source->lane, &source->next))
 		begin_scan(claim, source);
 	source->known = true;
 }
@@ -309,7 +302,7 @@ take(Claim *claim, Source *source, JobqKey limit, int max, JobqAssignment *a)
 
 	source->known = false;
 	if (source->scan == NULL)
-		npopped = jobq_handout_pop(claim->call, source->queue.lane, limit, Min(max, MAX_POPPED), popped);
+		npopped = jobq_handout_pop(claim->call, source->lane, limit, Min(max, MAX_POPPED), popped);
 	if (npopped == 0)
 		return -1;
 	if (npopped > 0)
@@ -402,16 +395,18 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 	*out = palloc(sizeof(JobqAssignment) * room);
 	for (int i = 0; i < nqueues; i++)
 	{
-		int64		lane = jobq_lane(queues[i]);
+		int64		queue_id = jobq_queue_id(queues[i]);
+		int64		lane = jobq_lane(queue_id);
 		bool		seen = false;
 
 		for (int k = 0; k < nsources; k++)
-			seen |= sources[k].queue.lane == lane;
+			seen |= sources[k].lane == lane;
 		if (seen)
 			continue;
 		s = &sources[nsources];
-		jobq_require_privilege(call, lane, PRIV_WORK, queues[i]);
-		jobq_queue_settings(call, lane, &s->queue);
+		s->lane = lane;
+		jobq_require_privilege(call, queue_id, PRIV_WORK, queues[i]);
+		jobq_queue_settings(call, queue_id, &s->queue);
 		if (s->queue.paused)
 			continue;
 		if (IsolationUsesXactSnapshot() || jobq_own_ready(lane, &(int){0}))

@@ -3,8 +3,15 @@
  *	  What others than its worker do to a job: cancel, retry, hold, look.
  *
  * Each finds the job's state row, changes it, and, if somebody else moved it
- * meanwhile, looks again.  A running job is not taken from its worker: the
- * request to cancel is written into its lease and told by the next heartbeat.
+ * meanwhile, looks again.  A running job is not taken from its worker: a request
+ * to cancel it is told by the next heartbeat.
+ *
+ * Such a request is a row of its own, job_cancel_request, which locks nothing
+ * that others wait for.  The background worker writes it into the lease or, if
+ * the attempt has ended meanwhile without deciding the job, cancels it.  So is
+ * one for a job that does not run, in a transaction that has called us before,
+ * while somebody has the job's row locked: by waiting there, two transactions
+ * that cancel and complete several jobs each could end in a deadlock.
  */
 #include "postgres.h"
 
@@ -14,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "dispatch/dispatch.h"
 #include "job/job.h"
 
 /* The row of a job, or JQ002; free it with jobq_slot_free(). */
@@ -70,7 +78,7 @@ jobq_require_visible(JobqCall *call, int64 id)
 	TupleTableSlot *job = need_job(call, id);
 
 	if (!jobq_is_owner() &&
-		!jobq_visible(call, jobq_lane(jobq_attr_cstring(job, JOB_QUEUE)),
+		!jobq_visible(call, jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE)),
 					  attr_role(job, JOB_SUBMITTED_BY), InvalidOid) &&
 		!held_by_caller(call, id) &&
 		!child_held_by_caller(call, id))
@@ -86,11 +94,11 @@ static void
 require_operate(JobqCall *call, TupleTableSlot *job)
 {
 	char	   *queue = jobq_attr_cstring(job, JOB_QUEUE);
-	int64		lane = jobq_lane(queue);
+	int64		queue_id = jobq_queue_id(queue);
 
-	if (!jobq_has_privilege(call, lane, PRIV_OPERATE))
+	if (!jobq_has_privilege(call, queue_id, PRIV_OPERATE))
 		jobq_require_visible(call, jobq_attr_int64(job, JOB_ID));
-	jobq_require_privilege(call, lane, PRIV_OPERATE, queue);
+	jobq_require_privilege(call, queue_id, PRIV_OPERATE, queue);
 }
 
 /* The act makes no sense in this state. */
@@ -101,25 +109,6 @@ error_state(int64 id, const char *act, const char *state, const char *hint)
 			(errcode(ERRCODE_JOBQ_WRONG_STATE),
 			 errmsg("cannot %s job %lld in state \"%s\"", act, (long long) id, state),
 			 hint ? errhint("%s", hint) : 0));
-}
-
-/* Name of the state that a table stands for. */
-static const char *
-state_name(JobqTable table)
-{
-	switch (table)
-	{
-		case JOBQ_WAITING:
-			return "waiting";
-		case JOBQ_SCHEDULED:
-			return "scheduled";
-		case JOBQ_READY:
-			return "ready";
-		case JOBQ_LEASE:
-			return "running";
-		default:
-			elog(ERROR, "table %d holds no state", (int) table);
-	}
 }
 
 /*
@@ -153,49 +142,114 @@ look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table, TupleTabl
 	}
 }
 
-/*
- * Before a waiting job is taken from where it stands, its stripes go.  True:
- * it had some, look again.
- */
-static bool
-unstripe(JobqCall *call, JobqTable table, TupleTableSlot *state)
-{
-	return table == JOBQ_WAITING && jobq_unstripe(call, state);
-}
-
-/* Decide a job as cancelled without a deciding attempt. */
+/* Decide a job, whose row of a state was deleted, as cancelled, and those downstream. */
 static void
-decide_cancelled(JobqCascade *cascade, const JobqPrefix *prefix, const char *error)
+decide_cancelled(JobqCall *call, TupleTableSlot *row, const char *error)
 {
+	JobqCascade *cascade = jobq_cascade_create(call);
 	JobqDecision decision = {.outcome = OUTCOME_CANCELLED,.attempt_outcome = -1,.error = error};
+	JobqPrefix	prefix;
 
-	jobq_decide(cascade, prefix, &decision);
+	jobq_read_prefix(row, &prefix);
+	jobq_decide(cascade, &prefix, &decision);
+	jobq_cascade_run(cascade, NULL, NULL);
 }
 
-/* The same for one that has expired. */
-static void
-decide_expired(JobqCascade *cascade, const JobqPrefix *prefix)
+/*
+ * Was it asked, by a request that nobody has acted on yet, that a job be
+ * cancelled?  *reason is why, if it says so.
+ */
+bool
+jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason)
 {
-	decide_cancelled(cascade, prefix, "expired before it was started");
+	Datum		key = Int64GetDatum(job_id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_CANCEL_REQUEST, INDEX_SECOND, 1, &key, NULL);
+	TupleTableSlot *request;
+	bool		found = false;
+
+	while (!found && (request = jobq_scan_next(scan)) != NULL)
+	{
+		found = jobq_attr_int32(request, CANCEL_GENERATION) == generation;
+		if (found && !jobq_attr_isnull(request, CANCEL_REASON))
+			*reason = jobq_attr_cstring(request, CANCEL_REASON);
+	}
+	jobq_scan_end(scan);
+	return found;
 }
 
-/* Ask the worker of a running job to end it; false: the row changed, look again. */
+/* Ask for a job to be cancelled, without a lock that others could wait for. */
+static void
+request_cancel(JobqCall *call, TupleTableSlot *job, const char *reason)
+{
+	Datum		values[CANCEL_NATTS];
+	bool		nulls[CANCEL_NATTS] = {false};
+	int64		seq = jobq_nextval();
+
+	jobq_set(values, nulls, CANCEL_SEQ, Int64GetDatum(seq));
+	jobq_set(values, nulls, CANCEL_JOB_ID, Int64GetDatum(jobq_attr_int64(job, JOB_ID)));
+	jobq_set(values, nulls, CANCEL_GENERATION, Int32GetDatum(jobq_attr_int32(job, JOB_GENERATION)));
+	nulls[CANCEL_REASON - 1] = reason == NULL;
+	if (reason != NULL)
+		jobq_set(values, nulls, CANCEL_REASON, CStringGetTextDatum(reason));
+	jobq_insert(call, JOBQ_CANCEL_REQUEST, values, nulls);
+	jobq_announce_deadline(DEADLINE_CANCEL, seq);
+}
+
+/* Tell the worker of a running job to end it; false: the row is locked, or changed. */
 static bool
-request_cancel(JobqCall *call, TupleTableSlot *lease, const char *reason)
+tell_worker(JobqCall *call, TupleTableSlot *lease, TupleTableSlot *request)
 {
 	Datum		values[LEASE_NATTS];
 	bool		nulls[LEASE_NATTS];
+	bool		isnull;
+	Datum		reason = jobq_attr(request, CANCEL_REASON, &isnull);
 
 	jobq_values(lease, values, nulls);
 	jobq_set(values, nulls, LEASE_CANCEL_REQUESTED, BoolGetDatum(true));
-	if (reason != NULL)
-		jobq_set(values, nulls, LEASE_CANCEL_REASON, CStringGetTextDatum(reason));
-	if (!jobq_update(call, JOBQ_LEASE, lease, values, nulls))
+	if (!isnull)
+		jobq_set(values, nulls, LEASE_CANCEL_REASON, reason);
+	if (!jobq_try_update(call, JOBQ_LEASE, lease, values, nulls))
 		return false;
-	jobq_announce_cancel_request(jobq_attr_int64(lease, LEASE_JOB_ID),
+	jobq_announce_cancel_request(jobq_attr_int64(lease, STATE_JOB_ID),
 								 jobq_attr_int64(lease, LEASE_TOKEN));
-	jobq_forbid_prepare("cannot PREPARE a transaction that has cancelled a running job");
 	return true;
+}
+
+/*
+ * For the background worker: act on a request to cancel a job, in whatever state
+ * it is now, unless it was opened again since.  False: somebody has it locked,
+ * try again later.
+ */
+bool
+jobq_act_on_cancel_request(JobqCall *call, int64 seq)
+{
+	Datum		key = Int64GetDatum(seq);
+	TupleTableSlot *request = jobq_find(call, JOBQ_CANCEL_REQUEST, INDEX_KEY, 1, &key);
+	TupleTableSlot *job;
+	TupleTableSlot *row = NULL;
+	JobqTable	table = JOBQ_JOB;
+	bool		ok = true;
+
+	if (request == NULL)
+		return true;
+	job = jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(request, CANCEL_JOB_ID));
+	if (job != NULL && jobq_attr_isnull(job, JOB_OUTCOME) &&
+		jobq_attr_int32(job, JOB_GENERATION) == jobq_attr_int32(request, CANCEL_GENERATION))
+		table = jobq_find_state(call, jobq_attr_int64(job, JOB_ID), &row);
+	if (table == JOBQ_LEASE)
+		ok = jobq_attr_bool(row, LEASE_CANCEL_REQUESTED) || tell_worker(call, row, request);
+	else if (table != JOBQ_JOB)
+	{
+		ok = jobq_state_leave(call, table, row, LEAVE_TRY);
+		if (ok)
+			decide_cancelled(call, row, jobq_attr_isnull(request, CANCEL_REASON) ? NULL :
+							 jobq_attr_cstring(request, CANCEL_REASON));
+	}
+	ok = ok && jobq_try_delete(call, JOBQ_CANCEL_REQUEST, request);
+	jobq_slot_free(row);
+	jobq_slot_free(job);
+	jobq_slot_free(request);
+	return ok;
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_cancel);
@@ -205,36 +259,46 @@ Datum
 jobq_job_cancel(PG_FUNCTION_ARGS)
 {
 	int64		id = jobq_check_id(fcinfo, 0, "job_id");
-	const char *reason = PG_ARGISNULL(1) ? NULL : jobq_cut_error(PG_GETARG_DATUM(1));
+	char	   *reason = PG_ARGISNULL(1) ? NULL : jobq_cut_error(PG_GETARG_DATUM(1));
 	JobqCall	call;
 	bool		changed = false;
 	bool		done = false;
 
 	jobq_enter(&call, "job_cancel()", true);
-	while (!done)
+	for (int tries = 1; !done; tries++)
 	{
 		TupleTableSlot *job;
-		TupleTableSlot *state;
+		TupleTableSlot *row;
 		JobqTable	table;
-		int			outcome = look(&call, id, &job, &table, &state);
+		char	   *other;
+		int			outcome = look(&call, id, &job, &table, &row);
+		int			generation = jobq_attr_int32(job, JOB_GENERATION);
 
 		require_operate(&call, job);
 		if (outcome != 0 ||
-			(table == JOBQ_LEASE && jobq_attr_bool(state, LEASE_CANCEL_REQUESTED)))
+			(table == JOBQ_LEASE && jobq_attr_bool(row, LEASE_CANCEL_REQUESTED)) ||
+			jobq_cancel_requested(&call, id, generation, &other))
 			done = true;
 		else if (table == JOBQ_LEASE)
-			done = changed = request_cancel(&call, state, reason);
-		else if (!unstripe(&call, table, state) && jobq_displace(&call, table, state, true))
 		{
-			JobqCascade   *cascade = jobq_cascade_create(&call);
-			JobqPrefix	prefix;
-
-			jobq_read_prefix(table, state, &prefix);
-			decide_cancelled(cascade, &prefix, reason);
-			jobq_cascade_run(cascade, NULL, NULL);
+			/* its worker shall not wait for us to report it */
+			request_cancel(&call, job, reason);
+			jobq_announce_cancel_request(id, jobq_attr_int64(row, LEASE_TOKEN));
+			jobq_forbid_prepare("cannot PREPARE a transaction that has cancelled a running job");
 			done = changed = true;
 		}
-		jobq_slot_free(state);
+		else if (jobq_state_leave(&call, table, row, call.later ? LEAVE_TRY : LEAVE_WAIT))
+		{
+			decide_cancelled(&call, row, reason);
+			done = changed = true;
+		}
+		else if (call.later && tries > 1)
+		{
+			/* somebody has it locked who may wait for us */
+			request_cancel(&call, job, reason);
+			done = changed = true;
+		}
+		jobq_slot_free(row);
 		jobq_slot_free(job);
 	}
 	jobq_close_call(&call);
@@ -258,7 +322,8 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefi
 
 	memset(prefix, 0, sizeof(JobqPrefix));
 	prefix->job_id = jobq_attr_int64(job, JOB_ID);
-	prefix->lane = jobq_lane(jobq_attr_cstring(job, JOB_QUEUE));
+	prefix->queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
+	prefix->lane = jobq_lane(prefix->queue_id);
 	prefix->run_at = jobq_attr_int64(job, JOB_RUN_AT);
 	prefix->attempt = jobq_attr_int32(job, JOB_ATTEMPT_NO);
 	if (prefix->attempt == 0 && expires)
@@ -322,13 +387,14 @@ retry(JobqCall *call, TupleTableSlot *job, int outcome)
 	{
 		if (prefix.attempt > 0)
 			prefix.run_at = 0;	/* now */
-		jobq_place(call, &prefix, 0);
+		jobq_enter_next(call, &prefix, 0);
 	}
 	else
-		jobq_place_waiting(call, &prefix, &counters, rule, quorum, 0, true, false);
-	jobq_advance();				/* its children must see it undecided */
+		jobq_enter_waiting(call, &prefix, &counters, rule, quorum,
+						   jobq_attr_int32(job, JOB_GENERATION) + 1);
+	jobq_advance();				/* those downstream must see it undecided */
 	cascade = jobq_cascade_create(call);
-	jobq_cascade_reopened(cascade, id, outcome);
+	jobq_cascade_add_downstream(cascade, id, outcome, -1);
 	jobq_cascade_run(cascade, NULL, NULL);
 	return true;
 }
@@ -381,16 +447,15 @@ set_held(JobqCall *call, TupleTableSlot *waiting, bool held)
 static bool
 hold(JobqCall *call, TupleTableSlot *job, JobqTable table, TupleTableSlot *state)
 {
-	JobqCounters none = {0};
 	JobqPrefix	prefix;
 
 	if (table == JOBQ_WAITING)
 		return set_held(call, state, true);
-	if (!jobq_displace(call, table, state, true))
+	if (!jobq_state_leave(call, table, state, LEAVE_WAIT))
 		return false;
-	jobq_read_prefix(table, state, &prefix);
-	jobq_place_waiting(call, &prefix, &none, jobq_attr_int16(job, JOB_RULE),
-					   jobq_attr_int32(job, JOB_QUORUM), 0, false, true);
+	jobq_read_prefix(state, &prefix);
+	jobq_enter_waiting(call, &prefix, NULL, jobq_attr_int16(job, JOB_RULE),
+					   jobq_attr_int32(job, JOB_QUORUM), jobq_attr_int32(job, JOB_GENERATION));
 	return true;
 }
 
@@ -402,10 +467,10 @@ unhold(JobqCall *call, TupleTableSlot *waiting)
 
 	if (jobq_attr_bool(waiting, WAITING_OPEN))
 		return set_held(call, waiting, false);
-	if (!jobq_delete(call, JOBQ_WAITING, waiting))
+	if (!jobq_state_leave(call, JOBQ_WAITING, waiting, LEAVE_WAIT))
 		return false;
-	jobq_read_prefix(JOBQ_WAITING, waiting, &prefix);
-	jobq_place(call, &prefix, 0);
+	jobq_read_prefix(waiting, &prefix);
+	jobq_enter_next(call, &prefix, 0);
 	return true;
 }
 
@@ -484,7 +549,7 @@ jobq_job_state(JobqCall *call, int64 id, Datum *result, bool *isnull)
 	}
 	jobq_slot_free(state);
 	jobq_slot_free(job);
-	return outcome != 0 ? jobq_outcome_name(outcome) : state_name(table);
+	return outcome != 0 ? jobq_outcome_name(outcome) : jobq_state_name(table);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_result);
@@ -507,16 +572,6 @@ jobq_job_result(PG_FUNCTION_ARGS)
 	return result;
 }
 
-/* Is a job past its expires_at, and not begun?  *prefix is what it carries. */
-static bool
-has_expired(JobqCall *call, JobqTable table, TupleTableSlot *state, JobqPrefix *prefix)
-{
-	if (state == NULL || table == JOBQ_LEASE)
-		return false;
-	jobq_read_prefix(table, state, prefix);
-	return jobq_is_expired(call, prefix->expires_at, prefix->attempt);
-}
-
 /*
  * For the background worker: a job's expires_at has come.  Cancel it unless it
  * has been started, and remove the row that says so.  That row is found before
@@ -528,33 +583,22 @@ jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz expires_at)
 {
 	Datum		keys[2] = {TimestampTzGetDatum(expires_at), Int64GetDatum(job_id)};
 	TupleTableSlot *noted = jobq_find(call, JOBQ_EXPIRY, INDEX_KEY, 2, keys);
-	TupleTableSlot *state;
+	TupleTableSlot *row;
 	JobqTable	table;
-	JobqPrefix	prefix;
-	bool		expired;
 	bool		ok = true;
 
 	if (noted == NULL)
 		return true;
-	table = jobq_find_state(call, job_id, &state);
-	expired = has_expired(call, table, state, &prefix);
-	if (expired && unstripe(call, table, state))
+	table = jobq_find_state(call, job_id, &row);
+	if (row != NULL && jobq_is_expired(call, jobq_attr_int64(row, STATE_EXPIRES_AT),
+									   jobq_attr_int32(row, STATE_ATTEMPT)))
 	{
-		jobq_slot_free(state);
-		table = jobq_find_state(call, job_id, &state);
-		expired = has_expired(call, table, state, &prefix);
-	}
-	if (expired)
-		ok = jobq_displace(call, table, state, false);
-	if (expired && ok)
-	{
-		JobqCascade   *cascade = jobq_cascade_create(call);
-
-		decide_expired(cascade, &prefix);
-		jobq_cascade_run(cascade, NULL, NULL);
+		ok = jobq_state_leave(call, table, row, LEAVE_TRY);
+		if (ok)
+			decide_cancelled(call, row, "expired before it was started");
 	}
 	ok = ok && jobq_try_delete(call, JOBQ_EXPIRY, noted);
-	jobq_slot_free(state);
+	jobq_slot_free(row);
 	jobq_slot_free(noted);
 	return ok;
 }

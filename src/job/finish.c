@@ -121,7 +121,7 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 		walk = false;
 	}
 	jobq_notify_decided(prefix->job_id, notify, d->outcome);
-	jobq_cascade_decided(cascade, prefix->job_id, d->outcome);
+	jobq_cascade_add_downstream(cascade, prefix->job_id, d->outcome, 1);
 }
 
 /* Record an attempt that did not decide its job. */
@@ -132,8 +132,8 @@ record_attempt(JobqCall *call, TupleTableSlot *lease, JobqAttemptOutcome attempt
 	bool		nulls[ATTEMPT_NATTS];
 
 	memset(nulls, true, sizeof(nulls));
-	jobq_set(values, nulls, ATTEMPT_JOB_ID, Int64GetDatum(jobq_attr_int64(lease, LEASE_JOB_ID)));
-	jobq_set(values, nulls, ATTEMPT_NO, Int32GetDatum(jobq_attr_int32(lease, LEASE_ATTEMPT)));
+	jobq_set(values, nulls, ATTEMPT_JOB_ID, Int64GetDatum(jobq_attr_int64(lease, STATE_JOB_ID)));
+	jobq_set(values, nulls, ATTEMPT_NO, Int32GetDatum(jobq_attr_int32(lease, STATE_ATTEMPT)));
 	jobq_set(values, nulls, ATTEMPT_STARTED_AT,
 			 TimestampTzGetDatum(jobq_attr_int64(lease, LEASE_STARTED_AT)));
 	jobq_set(values, nulls, ATTEMPT_ENDED_AT, TimestampTzGetDatum(call->now));
@@ -168,21 +168,25 @@ jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome
 	JobqQueue	queue;
 	TupleTableSlot *job;
 	bool		decided = false;
+	char	   *reason = NULL;
 	JobqDecision decision = {.outcome = OUTCOME_FAILED,.attempt_outcome = attempt_outcome};
 	const char *state;
 
-	jobq_read_prefix(JOBQ_LEASE, lease, &prefix);
-	jobq_announce_lease_end(prefix.job_id, jobq_attr_int64(lease, LEASE_TOKEN));
-	jobq_queue_settings(call, prefix.lane, &queue);
+	jobq_read_prefix(lease, &prefix);
+	jobq_queue_settings(call, prefix.queue_id, &queue);
 	job = jobq_find_id(call, JOBQ_JOB, prefix.job_id);
 
-	if (jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED))
+	if (jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED) && !jobq_attr_isnull(lease, LEASE_CANCEL_REASON))
+		reason = jobq_attr_cstring(lease, LEASE_CANCEL_REASON);
+	if (jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED) ||
+		(job != NULL &&
+		 jobq_cancel_requested(call, prefix.job_id, jobq_attr_int32(job, JOB_GENERATION), &reason)))
 	{
 		decided = true;
 		decision.outcome = OUTCOME_CANCELLED;
 		decision.attempt_outcome = ATTEMPT_CANCELLED;
-		if (!jobq_attr_isnull(lease, LEASE_CANCEL_REASON))
-			error = jobq_attr_cstring(lease, LEASE_CANCEL_REASON);
+		if (reason != NULL)
+			error = reason;
 	}
 	else if (attempt_outcome == ATTEMPT_FAILED || attempt_outcome == ATTEMPT_TIMED_OUT)
 	{
@@ -217,7 +221,7 @@ jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome
 	{
 		record_attempt(call, lease, attempt_outcome, error);
 		prefix.run_at = delay > 0 ? call->now + delay : 0;
-		state = jobq_place(call, &prefix, 0);
+		state = jobq_enter_next(call, &prefix, 0);
 	}
 	return state;
 }
@@ -229,8 +233,7 @@ complete(JobqCascade *cascade, TupleTableSlot *lease, Argument *a)
 	JobqPrefix	prefix;
 	JobqDecision decision = {.outcome = OUTCOME_SUCCEEDED,.attempt_outcome = ATTEMPT_SUCCEEDED};
 
-	jobq_read_prefix(JOBQ_LEASE, lease, &prefix);
-	jobq_announce_lease_end(a->job_id, a->token);
+	jobq_read_prefix(lease, &prefix);
 	decision.token = a->token;
 	decision.started_at = jobq_attr_int64(lease, LEASE_STARTED_AT);
 	if (!jobq_attr_isnull(lease, LEASE_WORKER))
@@ -275,8 +278,8 @@ finish_one(JobqCascade *cascade, int64 id, int argument, void *arg)
 			a->verdict = refused(call, request, a);
 			return;
 		}
-		jobq_require_privilege(call, jobq_attr_int64(lease, LEASE_LANE), PRIV_WORK, NULL);
-		if (jobq_delete(call, JOBQ_LEASE, lease))
+		jobq_require_privilege(call, jobq_attr_int64(lease, STATE_QUEUE_ID), PRIV_WORK, NULL);
+		if (jobq_state_leave(call, JOBQ_LEASE, lease, LEAVE_WAIT))
 		{
 			if (request->attempt_outcome == ATTEMPT_SUCCEEDED)
 				complete(cascade, lease, a);

@@ -73,11 +73,12 @@ typedef struct JobqRuleInfo
 extern const JobqRuleInfo jobq_rules[];
 extern const int jobq_nrules;
 
-/* What all four state tables prefix along */
+/* What a job carries from state to state: the columns that their tables share */
 typedef struct JobqPrefix
 {
 	int64		job_id;
-	int64		lane;
+	int64		queue_id;		/* what settings and grants name */
+	int64		lane;			/* the order of ready jobs it stands in */
 	TimestampTz run_at;			/* 0: none */
 	TimestampTz expires_at;		/* 0: none */
 	int32		attempt;		/* attempts begun */
@@ -89,10 +90,10 @@ typedef struct JobqPrefix
 /* How far a job's dependencies are; kept in job_waiting */
 typedef struct JobqCounters
 {
-	int32		undecided;		/* edges whose parent is undecided */
+	int32		undecided;		/* edges whose upstream job is undecided */
 	int32		pending;		/* of these with a require mask */
-	int32		hits;			/* decided parents within suffice */
-	int32		violated;		/* decided parents outside require */
+	int32		hits;			/* decided within suffice */
+	int32		violated;		/* decided outside require */
 	int32		hurt;			/* failed, upstream_failed, cancelled */
 } JobqCounters;
 
@@ -105,21 +106,58 @@ typedef enum JobqVerdict
 } JobqVerdict;
 
 /* ----------------
- *		rules.c: what becomes of a job, by its parents
+ *		rules.c: what becomes of a job, by what became of those upstream
  * ----------------
  */
 extern JobqRule jobq_find_rule(const char *name);
 extern const char *jobq_outcome_name(int outcome);
 extern JobqVerdict jobq_verdict(JobqRule rule, int quorum, const JobqCounters *c);
 extern int	jobq_verdict_outcome(JobqVerdict verdict);
-extern void jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c);
+extern void jobq_add_counters(JobqCounters *c, const JobqCounters *change);
 extern void jobq_count_edge(JobqCounters *c, int16 require, int16 suffice, int outcome, int n);
 extern void jobq_count_undecided(JobqCounters *c, int16 require);
-extern void jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c);
-extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled);
 
 /* ----------------
- *		cascade.c: what a decision does to those that depend on it
+ *		edges.c: what a job depends on
+ * ----------------
+ */
+extern void jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int64 *upstream,
+							  const JobqRuleInfo *rule);
+extern void jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c);
+extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled);
+extern void jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c);
+
+/* ----------------
+ *		state.c: which table a job that is not decided stands in
+ * ----------------
+ */
+
+/* upstream jobs whose ends are counted by deltas, never in the job's own row */
+#define JOBQ_WIDE		64
+
+/* How a state is left */
+typedef enum JobqLeaveMode
+{
+	LEAVE_WAIT,					/* for whoever has the row locked */
+	LEAVE_TRY,
+	LEAVE_POPPED				/* the same, and the hand-out knows already */
+} JobqLeaveMode;
+
+extern const char *jobq_state_name(JobqTable table);
+extern void jobq_read_prefix(TupleTableSlot *row, JobqPrefix *prefix);
+extern void jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix,
+							 Datum *values, bool *nulls);
+extern bool jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row,
+							 JobqLeaveMode mode);
+extern const char *jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position);
+extern void jobq_set_counters(Datum *values, bool *nulls, const JobqCounters *c);
+extern void jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix,
+							   const JobqCounters *counters, JobqRule rule, int quorum, int epoch);
+extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **row);
+extern bool jobq_move_due_job(JobqCall *call, int64 job_id);
+
+/* ----------------
+ *		cascade.c: what a decision does to those downstream
  * ----------------
  */
 typedef struct JobqCascade JobqCascade;
@@ -129,9 +167,9 @@ typedef void (*JobqArgumentHandler) (JobqCascade *cascade, int64 id, int argumen
 extern JobqCascade *jobq_cascade_create(JobqCall *call);
 extern JobqCall *jobq_cascade_call(JobqCascade *cascade);
 extern bool jobq_cascade_add_argument(JobqCascade *cascade, int64 id, int argument);
-extern void jobq_cascade_decided(JobqCascade *cascade, int64 id, int outcome);
-extern void jobq_cascade_reopened(JobqCascade *cascade, int64 id, int outcome);
+extern void jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n);
 extern void jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg);
+extern void jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done);
 
 /* ----------------
  *		options.c: what a submission says
@@ -140,7 +178,7 @@ extern void jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, 
 typedef struct JobqSubmission
 {
 	int64		id;				/* once submitted */
-	int64		lane;
+	int64		queue_id;
 	char	   *kind;
 	char	   *name;			/* NULL: none */
 	char	   *queue;
@@ -181,28 +219,6 @@ extern HTAB *jobq_upstream_create(void);
 extern void jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id);
 extern void jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at);
 extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
-
-/* ----------------
- *		state.c: which table a job that is not decided stands in
- * ----------------
- */
-extern const char *jobq_place(JobqCall *call, const JobqPrefix *prefix, int64 position);
-extern void jobq_place_ready(JobqCall *call, const JobqPrefix *prefix, int64 position);
-extern void jobq_place_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters *counters,
-							   JobqRule rule, int quorum, int stripes, bool open, bool held);
-extern void jobq_set_counters(Datum *values, bool *nulls, const JobqCounters *c);
-extern void jobq_read_prefix(JobqTable table, TupleTableSlot *slot, JobqPrefix *prefix);
-extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **state);
-extern bool jobq_displace(JobqCall *call, JobqTable table, TupleTableSlot *state, bool wait);
-
-/* ----------------
- *		stripe.c: the counters of a job with many parents
- * ----------------
- */
-extern int	jobq_stripes_wanted(JobqRule rule, const JobqCounters *c);
-extern void jobq_stripes_make(JobqCall *call, int64 job_id, int nstripes, int size);
-extern bool jobq_stripe_use(JobqCall *call, TupleTableSlot *waiting, JobqCounters *delta);
-extern bool jobq_unstripe(JobqCall *call, TupleTableSlot *waiting);
 
 /* ----------------
  *		finish.c: how an attempt ends, and with it perhaps the job
@@ -261,13 +277,14 @@ extern int	jobq_check_queues(FunctionCallInfo fcinfo, int argno, char ***queues)
 extern int	jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_jobs,
 					   int64 lease, JobqAssignment **out);
 
+extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
 extern void jobq_require_visible(JobqCall *call, int64 id);
 extern const char *jobq_job_state(JobqCall *call, int64 id, Datum *result, bool *isnull);
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
 
 /* What the background worker does with one due row; in the file of the act */
 extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at);	/* lease.c */
-extern bool jobq_move_due_job(JobqCall *call, int64 job_id);	/* place.c */
+extern bool jobq_act_on_cancel_request(JobqCall *call, int64 seq);	/* control.c */
 extern bool jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz expires_at);	/* control.c */
 
 #endif							/* JOBQ_JOB_H */

@@ -53,11 +53,24 @@ write_heartbeat(JobqCall *call, TupleTableSlot *lease, TimestampTz until, bool h
 		return false;
 	if (until != 0)
 	{
-		jobq_announce_lease(jobq_attr_int64(lease, LEASE_JOB_ID),
+		jobq_announce_lease(jobq_attr_int64(lease, STATE_JOB_ID),
 							jobq_attr_int64(lease, LEASE_TOKEN), until);
 		jobq_announce_deadline(DEADLINE_LEASE, deadline);
 	}
 	return true;
+}
+
+/* Is there a request to cancel a running job that its lease does not say yet? */
+static bool
+cancel_requested(JobqCall *call, int64 id)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+	char	   *reason;
+	bool		requested = job != NULL &&
+		jobq_cancel_requested(call, id, jobq_attr_int32(job, JOB_GENERATION), &reason);
+
+	jobq_slot_free(job);
+	return requested;
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_heartbeat);
@@ -94,13 +107,14 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 				jobq_error_no_such_job(id);
 			jobq_error_stale(id);
 		}
-		jobq_require_privilege(&call, jobq_attr_int64(lease, LEASE_LANE), PRIV_WORK, NULL);
+		jobq_require_privilege(&call, jobq_attr_int64(lease, STATE_QUEUE_ID), PRIV_WORK, NULL);
 
 		period = jobq_attr_int64(lease, LEASE_PERIOD);
 		until = call.now + (extend > 0 ? extend : period);
 		if (extend <= period)
 			heartbeat = jobq_heartbeat_extend(id, token, until);
-		cancel = jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED) || heartbeat == HEARTBEAT_CANCEL;
+		cancel = jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED) || heartbeat == HEARTBEAT_CANCEL ||
+			((heartbeat == HEARTBEAT_NONE || call.later) && cancel_requested(&call, id));
 		if (heartbeat == HEARTBEAT_NONE || has_progress)
 			done = write_heartbeat(&call, lease, heartbeat == HEARTBEAT_NONE ? until : 0, has_progress, progress);
 		else
@@ -139,7 +153,7 @@ jobq_job_lease_until(PG_FUNCTION_ARGS)
 	lease = jobq_find_id(&call, JOBQ_LEASE, PG_GETARG_INT64(0));
 	job = jobq_find_id(&call, JOBQ_JOB, PG_GETARG_INT64(0));
 	if (lease != NULL && job != NULL &&
-		jobq_visible(&call, jobq_attr_int64(lease, LEASE_LANE),
+		jobq_visible(&call, jobq_attr_int64(lease, STATE_LANE),
 					 (Oid) jobq_attr_int32(job, JOB_SUBMITTED_BY),
 					 (Oid) jobq_attr_int32(lease, LEASE_HOLDER)))
 		until = heard;
@@ -184,7 +198,7 @@ jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at)
 		attempt_outcome = ATTEMPT_LOST;
 		error = "lease ran out";
 	}
-	if (!jobq_try_delete(call, JOBQ_LEASE, lease))
+	if (!jobq_state_leave(call, JOBQ_LEASE, lease, LEAVE_TRY))
 	{
 		jobq_slot_free(lease);
 		return false;

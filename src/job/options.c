@@ -343,7 +343,7 @@ jobq_check_submission(JobqSubmission *s)
 					 errmsg("\"run_at\" and \"run_in\" cannot be given together")));
 		s->run_at = jobq_check_time(GetCurrentTransactionStartTimestamp() + s->run_in, "run_in");
 	}
-	s->lane = jobq_lane(s->queue);
+	s->queue_id = jobq_queue_id(s->queue);
 
 	if (s->nupstream > 1)
 		qsort(s->upstream, s->nupstream, sizeof(int64), jobq_compare_ids);

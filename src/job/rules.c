@@ -60,6 +60,17 @@ jobq_count_edge(JobqCounters *c, int16 require, int16 suffice, int outcome, int 
 		c->hurt += n;
 }
 
+/* Add one set of counters to another. */
+void
+jobq_add_counters(JobqCounters *c, const JobqCounters *change)
+{
+	c->undecided += change->undecided;
+	c->pending += change->pending;
+	c->hits += change->hits;
+	c->violated += change->violated;
+	c->hurt += change->hurt;
+}
+
 /* Count an edge whose parent is undecided. */
 void
 jobq_count_undecided(JobqCounters *c, int16 require)

@@ -1,5 +1,5 @@
 /*
- * place.c
+ * state.c
  *	  Which table a job that is not decided stands in: that is its state.
  *
  *	  job_waiting    on dependencies (open) or on job_unhold (held)
@@ -7,12 +7,14 @@
  *	  job_ready      can be claimed now
  *	  job_lease      runs
  *
- * A job that is not decided has exactly one row in the four.  A move deletes
- * the row and inserts another in one transaction; whoever wants to move a job
- * waits for, or skips, the deletion of the row, so nothing else needs a lock.
- * Each look for a row uses one snapshot for all four tables, since with one
- * snapshot a table a job could slip from a table not yet searched to one
- * already searched.
+ * A job that is not decided has exactly one row in the four.  All of them begin
+ * with the same columns, the prefix, which is what a job carries from state to
+ * state.  A move leaves one state and enters another in one transaction, through
+ * jobq_state_leave() and jobq_state_enter(), which announce it to those who have
+ * to know; whoever wants to move a job waits for, or skips, the deletion of the
+ * row, so nothing else needs a lock.  Each look for a row uses one snapshot for
+ * all four tables, since with one snapshot a table a job could slip from a table
+ * not yet searched to one already searched.
  */
 #include "postgres.h"
 
@@ -21,77 +23,149 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "dispatch/dispatch.h"
 #include "job/job.h"
 
-/* A time, or NULL where there is none. */
-static void
-set_time(Datum *values, bool *nulls, int attno, TimestampTz at)
+/* job_ready comes last: it is searched by what the job's row says */
+static const struct
 {
-	if (at != 0)
-		jobq_set(values, nulls, attno, TimestampTzGetDatum(at));
+	JobqTable	table;
+	const char *name;
+}			states[] = {
+	{JOBQ_LEASE, "running"},
+	{JOBQ_WAITING, "waiting"},
+	{JOBQ_SCHEDULED, "scheduled"},
+	{JOBQ_READY, "ready"},
+};
+
+/* The name of the state that a table stands for. */
+const char *
+jobq_state_name(JobqTable table)
+{
+	for (int i = 0; i < lengthof(states); i++)
+	{
+		if (states[i].table == table)
+			return states[i].name;
+	}
+	elog(ERROR, "table %d holds no state", (int) table);
 }
 
-/* Make a job ready. */
+/* Read the prefix of a row. */
 void
-jobq_place_ready(JobqCall *call, const JobqPrefix *prefix, int64 position)
+jobq_read_prefix(TupleTableSlot *row, JobqPrefix *prefix)
 {
-	Datum		values[READY_NATTS] = {0};
-	bool		nulls[READY_NATTS];
-	JobqReady	ready = {.lane = prefix->lane,.position = position,.count = 1,.priority = prefix->priority};
+	prefix->job_id = jobq_attr_int64(row, STATE_JOB_ID);
+	prefix->queue_id = jobq_attr_int64(row, STATE_QUEUE_ID);
+	prefix->lane = jobq_attr_int64(row, STATE_LANE);
+	prefix->run_at = jobq_attr_int64(row, STATE_RUN_AT);
+	prefix->expires_at = jobq_attr_int64(row, STATE_EXPIRES_AT);
+	prefix->attempt = jobq_attr_int32(row, STATE_ATTEMPT);
+	prefix->failed = jobq_attr_int32(row, STATE_FAILED);
+	prefix->lost = jobq_attr_int32(row, STATE_LOST);
+	prefix->priority = jobq_attr_int16(row, STATE_PRIORITY);
+}
+
+/* A job has become ready: tell the hand-out, waiters and listeners. */
+static void
+announce_ready(JobqCall *call, const JobqPrefix *prefix, int64 position, ItemPointerData tid)
+{
+	JobqReady	ready = {.lane = prefix->lane,.queue_id = prefix->queue_id,.position = position,
+	.count = 1,.tid = tid,.many = !ItemPointerIsValid(&tid),.priority = prefix->priority};
 	JobqQueue	queue;
 
-	memset(nulls, true, sizeof(nulls));
-	jobq_set(values, nulls, READY_LANE, Int64GetDatum(prefix->lane));
-	jobq_set(values, nulls, READY_POSITION, Int64GetDatum(position));
-	jobq_set(values, nulls, READY_JOB_ID, Int64GetDatum(prefix->job_id));
-	jobq_set(values, nulls, READY_SINCE, TimestampTzGetDatum(call->now));
-	set_time(values, nulls, READY_EXPIRES_AT, prefix->expires_at);
-	jobq_set(values, nulls, READY_ATTEMPT, Int32GetDatum(prefix->attempt));
-	jobq_set(values, nulls, READY_FAILED, Int32GetDatum(prefix->failed));
-	jobq_set(values, nulls, READY_LOST, Int32GetDatum(prefix->lost));
-	jobq_set(values, nulls, READY_PRIORITY, Int16GetDatum(prefix->priority));
 	jobq_ready_origin(call, &ready);
-	ready.tid = jobq_insert(call, JOBQ_READY, values, nulls);
-	ready.many = !ItemPointerIsValid(&ready.tid);
 	jobq_announce_ready(&ready);
-	jobq_queue_settings(call, prefix->lane, &queue);
+	jobq_queue_settings(call, prefix->queue_id, &queue);
 	if (queue.known && queue.notify == JOBQ_NOTIFY_TRANSACTIONAL)
 		Async_Notify(psprintf("job_queue_%s", queue.name), "");
 }
 
-/* Make a job wait for the clock. */
-static void
-place_scheduled(JobqCall *call, const JobqPrefix *prefix)
+/*
+ * The one door into a state: insert its row, and announce it.  The caller has
+ * set the columns behind the prefix; the others are NULL.
+ */
+void
+jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix, Datum *values, bool *nulls)
 {
-	Datum		values[SCHEDULED_NATTS] = {0};
-	bool		nulls[SCHEDULED_NATTS];
+	ItemPointerData tid;
 
-	memset(nulls, true, sizeof(nulls));
-	jobq_set(values, nulls, SCHEDULED_RUN_AT, TimestampTzGetDatum(prefix->run_at));
-	jobq_set(values, nulls, SCHEDULED_JOB_ID, Int64GetDatum(prefix->job_id));
-	jobq_set(values, nulls, SCHEDULED_LANE, Int64GetDatum(prefix->lane));
-	set_time(values, nulls, SCHEDULED_EXPIRES_AT, prefix->expires_at);
-	jobq_set(values, nulls, SCHEDULED_ATTEMPT, Int32GetDatum(prefix->attempt));
-	jobq_set(values, nulls, SCHEDULED_FAILED, Int32GetDatum(prefix->failed));
-	jobq_set(values, nulls, SCHEDULED_LOST, Int32GetDatum(prefix->lost));
-	jobq_set(values, nulls, SCHEDULED_PRIORITY, Int16GetDatum(prefix->priority));
-	jobq_insert(call, JOBQ_SCHEDULED, values, nulls);
-	jobq_announce_deadline(DEADLINE_SCHEDULED, prefix->run_at);
+	jobq_set(values, nulls, STATE_JOB_ID, Int64GetDatum(prefix->job_id));
+	jobq_set(values, nulls, STATE_QUEUE_ID, Int64GetDatum(prefix->queue_id));
+	jobq_set(values, nulls, STATE_LANE, Int64GetDatum(prefix->lane));
+	if (prefix->run_at != 0)
+		jobq_set(values, nulls, STATE_RUN_AT, TimestampTzGetDatum(prefix->run_at));
+	if (prefix->expires_at != 0)
+		jobq_set(values, nulls, STATE_EXPIRES_AT, TimestampTzGetDatum(prefix->expires_at));
+	jobq_set(values, nulls, STATE_ATTEMPT, Int32GetDatum(prefix->attempt));
+	jobq_set(values, nulls, STATE_FAILED, Int32GetDatum(prefix->failed));
+	jobq_set(values, nulls, STATE_LOST, Int32GetDatum(prefix->lost));
+	jobq_set(values, nulls, STATE_PRIORITY, Int16GetDatum(prefix->priority));
+	tid = jobq_insert(call, table, values, nulls);
+
+	switch (table)
+	{
+		case JOBQ_READY:
+			announce_ready(call, prefix, DatumGetInt64(values[READY_POSITION - 1]), tid);
+			break;
+		case JOBQ_SCHEDULED:
+			jobq_announce_deadline(DEADLINE_SCHEDULED, prefix->run_at);
+			break;
+		case JOBQ_LEASE:
+			jobq_announce_lease(prefix->job_id, DatumGetInt64(values[LEASE_TOKEN - 1]),
+								DatumGetTimestampTz(values[LEASE_UNTIL - 1]));
+			jobq_announce_deadline(DEADLINE_LEASE, DatumGetTimestampTz(values[LEASE_DEADLINE - 1]));
+			break;
+		default:
+			break;
+	}
 }
 
 /*
- * Place a job that waits for nothing but perhaps the clock; returns the name
- * of its state.  position 0: draw one.
+ * The one door out of a state: delete its row.  False: it changed or, unless the
+ * mode is to wait, somebody else has it.
+ */
+bool
+jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row, JobqLeaveMode mode)
+{
+	bool		announce = table == JOBQ_READY && mode != LEAVE_POPPED;
+	JobqReady	ready;
+
+	if (announce)
+	{
+		jobq_ready_from_slot(call, row, &ready);
+		jobq_reserve_taken(1);
+	}
+	if (!(mode == LEAVE_WAIT ? jobq_delete(call, table, row) : jobq_try_delete(call, table, row)))
+		return false;
+	/* nothing may fail between the two, or nobody would offer it again */
+	if (announce)
+		jobq_announce_taken(&ready);
+	else if (table == JOBQ_LEASE)
+		jobq_announce_lease_end(jobq_attr_int64(row, STATE_JOB_ID), jobq_attr_int64(row, LEASE_TOKEN));
+	return true;
+}
+
+/*
+ * Let a job go that waits for nothing but perhaps the clock; returns the name of
+ * its state.  position 0: draw one.
  */
 const char *
-jobq_place(JobqCall *call, const JobqPrefix *prefix, int64 position)
+jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
 {
+	Datum		values[READY_NATTS] = {0};
+	bool		nulls[READY_NATTS];
+	JobqPrefix	ready = *prefix;
+
+	memset(nulls, true, sizeof(nulls));
 	if (prefix->run_at > call->now)
 	{
-		place_scheduled(call, prefix);
+		jobq_state_enter(call, JOBQ_SCHEDULED, prefix, values, nulls);
 		return "scheduled";
 	}
-	jobq_place_ready(call, prefix, position ? position : jobq_nextval());
+	ready.run_at = 0;
+	jobq_set(values, nulls, READY_POSITION, Int64GetDatum(position ? position : jobq_nextval()));
+	jobq_set(values, nulls, READY_SINCE, TimestampTzGetDatum(call->now));
+	jobq_state_enter(call, JOBQ_READY, &ready, values, nulls);
 	return "ready";
 }
 
@@ -107,83 +181,27 @@ jobq_set_counters(Datum *values, bool *nulls, const JobqCounters *c)
 }
 
 /*
- * Make a job wait for its dependencies (open), for job_unhold (held), or both.
- * Its undecided parents are counted in that many stripes, 0: in its own row.
+ * Make a job wait for its dependencies, or, without counters, only for
+ * job_unhold.  epoch tells apart the times at which its edges were counted.
  */
 void
-jobq_place_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters *counters,
-				   JobqRule rule, int quorum, int stripes, bool open, bool held)
+jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters *counters,
+				   JobqRule rule, int quorum, int epoch)
 {
+	static const JobqCounters none = {0};
 	Datum		values[WAITING_NATTS] = {0};
 	bool		nulls[WAITING_NATTS];
+	bool		open = counters != NULL;
 
 	memset(nulls, true, sizeof(nulls));
-	jobq_set(values, nulls, WAITING_JOB_ID, Int64GetDatum(prefix->job_id));
-	jobq_set(values, nulls, WAITING_LANE, Int64GetDatum(prefix->lane));
-	set_time(values, nulls, WAITING_RUN_AT, prefix->run_at);
-	set_time(values, nulls, WAITING_EXPIRES_AT, prefix->expires_at);
-	jobq_set_counters(values, nulls, counters);
+	jobq_set_counters(values, nulls, open ? counters : &none);
 	jobq_set(values, nulls, WAITING_QUORUM, Int32GetDatum(quorum));
-	jobq_set(values, nulls, WAITING_ATTEMPT, Int32GetDatum(prefix->attempt));
-	jobq_set(values, nulls, WAITING_FAILED, Int32GetDatum(prefix->failed));
-	jobq_set(values, nulls, WAITING_LOST, Int32GetDatum(prefix->lost));
-	jobq_set(values, nulls, WAITING_PRIORITY, Int16GetDatum(prefix->priority));
+	jobq_set(values, nulls, WAITING_EPOCH, Int32GetDatum(epoch));
 	jobq_set(values, nulls, WAITING_RULE, Int16GetDatum(rule));
-	jobq_set(values, nulls, WAITING_STRIPES, Int16GetDatum(stripes));
 	jobq_set(values, nulls, WAITING_OPEN, BoolGetDatum(open));
-	jobq_set(values, nulls, WAITING_HELD, BoolGetDatum(held));
-	jobq_insert(call, JOBQ_WAITING, values, nulls);
-	if (stripes > 0)
-		jobq_stripes_make(call, prefix->job_id, stripes, counters->undecided);
-}
-
-/* What a row of one of the four tables carries. */
-void
-jobq_read_prefix(JobqTable table, TupleTableSlot *slot, JobqPrefix *prefix)
-{
-	memset(prefix, 0, sizeof(JobqPrefix));
-	switch (table)
-	{
-		case JOBQ_WAITING:
-			prefix->job_id = jobq_attr_int64(slot, WAITING_JOB_ID);
-			prefix->lane = jobq_attr_int64(slot, WAITING_LANE);
-			prefix->run_at = jobq_attr_int64(slot, WAITING_RUN_AT);
-			prefix->expires_at = jobq_attr_int64(slot, WAITING_EXPIRES_AT);
-			prefix->attempt = jobq_attr_int32(slot, WAITING_ATTEMPT);
-			prefix->failed = jobq_attr_int32(slot, WAITING_FAILED);
-			prefix->lost = jobq_attr_int32(slot, WAITING_LOST);
-			prefix->priority = jobq_attr_int16(slot, WAITING_PRIORITY);
-			break;
-		case JOBQ_SCHEDULED:
-			prefix->job_id = jobq_attr_int64(slot, SCHEDULED_JOB_ID);
-			prefix->lane = jobq_attr_int64(slot, SCHEDULED_LANE);
-			prefix->run_at = jobq_attr_int64(slot, SCHEDULED_RUN_AT);
-			prefix->expires_at = jobq_attr_int64(slot, SCHEDULED_EXPIRES_AT);
-			prefix->attempt = jobq_attr_int32(slot, SCHEDULED_ATTEMPT);
-			prefix->failed = jobq_attr_int32(slot, SCHEDULED_FAILED);
-			prefix->lost = jobq_attr_int32(slot, SCHEDULED_LOST);
-			prefix->priority = jobq_attr_int16(slot, SCHEDULED_PRIORITY);
-			break;
-		case JOBQ_READY:
-			prefix->job_id = jobq_attr_int64(slot, READY_JOB_ID);
-			prefix->lane = jobq_attr_int64(slot, READY_LANE);
-			prefix->expires_at = jobq_attr_int64(slot, READY_EXPIRES_AT);
-			prefix->attempt = jobq_attr_int32(slot, READY_ATTEMPT);
-			prefix->failed = jobq_attr_int32(slot, READY_FAILED);
-			prefix->lost = jobq_attr_int32(slot, READY_LOST);
-			prefix->priority = jobq_attr_int16(slot, READY_PRIORITY);
-			break;
-		case JOBQ_LEASE:
-			prefix->job_id = jobq_attr_int64(slot, LEASE_JOB_ID);
-			prefix->lane = jobq_attr_int64(slot, LEASE_LANE);
-			prefix->attempt = jobq_attr_int32(slot, LEASE_ATTEMPT);
-			prefix->failed = jobq_attr_int32(slot, LEASE_FAILED);
-			prefix->lost = jobq_attr_int32(slot, LEASE_LOST);
-			prefix->priority = jobq_attr_int16(slot, LEASE_PRIORITY);
-			break;
-		default:
-			elog(ERROR, "table %d holds no state", (int) table);
-	}
+	jobq_set(values, nulls, WAITING_HELD, BoolGetDatum(!open));
+	jobq_set(values, nulls, WAITING_WIDE, BoolGetDatum(open && counters->undecided >= JOBQ_WIDE));
+	jobq_state_enter(call, JOBQ_WAITING, prefix, values, nulls);
 }
 
 /* The row of job_ready of a job, or NULL. */
@@ -197,7 +215,7 @@ find_ready(JobqCall *call, int64 job_id, int64 lane, int16 priority, Snapshot sn
 	 * ids and positions come from one sequence, but somebody may have set it
 	 * back
 	 */
-	if (slot != NULL && jobq_attr_int64(slot, READY_JOB_ID) != job_id)
+	if (slot != NULL && jobq_attr_int64(slot, STATE_JOB_ID) != job_id)
 	{
 		jobq_slot_free(slot);
 		slot = NULL;
@@ -212,53 +230,31 @@ find_ready(JobqCall *call, int64 job_id, int64 lane, int16 priority, Snapshot sn
  * (it is decided, or does not exist).
  */
 JobqTable
-jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **state)
+jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **row)
 {
-	static const JobqTable tables[] = {JOBQ_LEASE, JOBQ_WAITING, JOBQ_SCHEDULED};
 	Datum		key = Int64GetDatum(job_id);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	JobqTable	found = JOBQ_JOB;
 
-	*state = NULL;
-	for (int i = 0; i < lengthof(tables) && *state == NULL; i++)
+	*row = NULL;
+	for (int i = 0; i < lengthof(states) && *row == NULL; i++)
 	{
-		*state = jobq_find_in(call, tables[i], INDEX_KEY, 1, &key, snapshot);
-		found = tables[i];
-	}
-	if (*state == NULL)
-	{
-		TupleTableSlot *job = jobq_find_in(call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
+		found = states[i].table;
+		if (found != JOBQ_READY)
+			*row = jobq_find_in(call, found, INDEX_KEY, 1, &key, snapshot);
+		else
+		{
+			TupleTableSlot *job = jobq_find_in(call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
 
-		found = JOBQ_READY;
-		if (job != NULL && jobq_attr_isnull(job, JOB_OUTCOME))
-			*state = find_ready(call, job_id, jobq_lane(jobq_attr_cstring(job, JOB_QUEUE)),
-								jobq_attr_int16(job, JOB_PRIORITY), snapshot);
-		jobq_slot_free(job);
+			if (job != NULL && jobq_attr_isnull(job, JOB_OUTCOME))
+				*row = find_ready(call, job_id,
+								  jobq_lane(jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE))),
+								  jobq_attr_int16(job, JOB_PRIORITY), snapshot);
+			jobq_slot_free(job);
+		}
 	}
 	UnregisterSnapshot(snapshot);
-	return *state ? found : JOBQ_JOB;
-}
-
-/*
- * Remove the state row of a job, which is then placed elsewhere or decided.
- * False: it changed, or, if not to wait, somebody else has it.
- */
-bool
-jobq_displace(JobqCall *call, JobqTable table, TupleTableSlot *state, bool wait)
-{
-	JobqReady	ready;
-
-	if (table == JOBQ_READY)
-	{
-		jobq_ready_from_slot(call, state, &ready);
-		jobq_reserve_taken(1);
-	}
-	if (!(wait ? jobq_delete(call, table, state) : jobq_try_delete(call, table, state)))
-		return false;
-	/* nothing may fail between the two, or nobody would offer it again */
-	if (table == JOBQ_READY)
-		jobq_announce_taken(&ready);
-	return true;
+	return *row ? found : JOBQ_JOB;
 }
 
 /*
@@ -268,20 +264,20 @@ jobq_displace(JobqCall *call, JobqTable table, TupleTableSlot *state, bool wait)
 bool
 jobq_move_due_job(JobqCall *call, int64 job_id)
 {
-	TupleTableSlot *slot = jobq_find_id(call, JOBQ_SCHEDULED, job_id);
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_SCHEDULED, job_id);
 	JobqPrefix	prefix;
 	bool		ok = true;
 
-	if (slot != NULL)
+	if (row != NULL)
 	{
-		jobq_read_prefix(JOBQ_SCHEDULED, slot, &prefix);
+		jobq_read_prefix(row, &prefix);
 		if (prefix.run_at <= call->now)
 		{
-			ok = jobq_try_delete(call, JOBQ_SCHEDULED, slot);
+			ok = jobq_state_leave(call, JOBQ_SCHEDULED, row, LEAVE_TRY);
 			if (ok)
-				jobq_place_ready(call, &prefix, jobq_nextval());
+				jobq_enter_next(call, &prefix, 0);
 		}
 	}
-	jobq_slot_free(slot);
+	jobq_slot_free(row);
 	return ok;
 }

@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "dispatch/dispatch.h"
 #include "job/job.h"
 
 /* A parent outside this call */
@@ -61,23 +62,6 @@ jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
 		return;
 	jobq_require_visible(call, id);
 	p->outcome = jobq_upstream_outcome(call, id, OUTCOME_SUCCEEDED);
-}
-
-/* Insert the edges of a job. */
-static void
-insert_edges(JobqCall *call, int64 child, int n, const int64 *parents, const JobqRuleInfo *rule)
-{
-	Datum		values[DEP_NATTS];
-	bool		nulls[DEP_NATTS] = {false};
-
-	for (int i = 0; i < n; i++)
-	{
-		jobq_set(values, nulls, DEP_UPSTREAM, Int64GetDatum(parents[i]));
-		jobq_set(values, nulls, DEP_DOWNSTREAM, Int64GetDatum(child));
-		jobq_set(values, nulls, DEP_REQUIRE, Int16GetDatum(rule->require));
-		jobq_set(values, nulls, DEP_SUFFICE, Int16GetDatum(rule->suffice));
-		jobq_insert(call, JOBQ_DEPENDENCY, values, nulls);
-	}
 }
 
 /* Insert the row in job. */
@@ -161,10 +145,11 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 				 errmsg("sequence \"job_id_seq\" is behind the ids of existing jobs"),
 				 errhint("Set it, with setval, to the largest of all ids in job and all positions in job_ready.")));
 	insert_job(call, s, outcome);
-	insert_edges(call, s->id, s->nupstream, s->upstream, rule);
+	jobq_insert_edges(call, s->id, s->nupstream, s->upstream, rule);
 
 	prefix.job_id = s->id;
-	prefix.lane = s->lane;
+	prefix.queue_id = s->queue_id;
+	prefix.lane = jobq_lane(s->queue_id);
 	prefix.run_at = s->run_at;
 	prefix.expires_at = s->expires_at;
 	prefix.priority = s->priority;
@@ -175,10 +160,9 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 		if (s->expires_at != 0)
 			jobq_note_expiry(call, s->id, s->expires_at);
 		if (verdict == VERDICT_READY)
-			jobq_place(call, &prefix, s->id);
+			jobq_enter_next(call, &prefix, s->id);
 		else
-			jobq_place_waiting(call, &prefix, &counters, s->rule, s->quorum,
-							   jobq_stripes_wanted(s->rule, &counters), true, false);
+			jobq_enter_waiting(call, &prefix, &counters, s->rule, s->quorum, 0);
 	}
 
 	if (parents != NULL)
@@ -194,8 +178,8 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 void
 jobq_admit(JobqCall *call, const JobqSubmission *s)
 {
-	jobq_require_privilege(call, s->lane, PRIV_SUBMIT, s->queue);
-	jobq_queue_register(call, s->queue, s->lane);
+	jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
+	jobq_queue_register(call, s->queue, s->queue_id);
 	if (s->parent != NULL)
 		jobq_require_visible(call, *s->parent);
 }

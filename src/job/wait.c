@@ -36,6 +36,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "dispatch/dispatch.h"
 #include "job/job.h"
 
 /*
@@ -238,7 +239,7 @@ jobq_job_claim_wait(PG_FUNCTION_ARGS)
 	char	   *queue = jobq_check_queue(fcinfo, 0);
 	text	   *worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_P_COPY(1);
 	int64		lease = jobq_check_lease(jobq_check_interval(fcinfo, 3, "lease", false), "lease");
-	int64		lane = jobq_lane(queue);
+	int64		lane = jobq_lane(jobq_queue_id(queue));
 	Wait		wait;
 	Datum		values[JOBQ_ASSIGNMENT_NATTS] = {0};
 	bool		nulls[JOBQ_ASSIGNMENT_NATTS];

@@ -34,7 +34,7 @@ typedef struct Grant
 {
 	Oid			role;
 	bool		all_queues;
-	int64		lane;			/* unless all_queues */
+	int64		queue_id;			/* unless all_queues */
 	int			privilege;
 } Grant;
 
@@ -131,7 +131,7 @@ load_grants(JobqCall *call)
 		g = &grants[ngrants++];
 		g->role = DatumGetObjectId(jobq_attr(slot, PRIVILEGE_ROLE, &isnull));
 		g->all_queues = strcmp(queue, "*") == 0;
-		g->lane = g->all_queues ? 0 : jobq_lane(queue);
+		g->queue_id = g->all_queues ? 0 : jobq_queue_id(queue);
 		g->privilege = find_privilege(name)->bit;
 	}
 	jobq_scan_end(scan);
@@ -145,9 +145,9 @@ jobq_is_owner(void)
 	return superuser() || has_privs_of_role(GetUserId(), jobq_owner());
 }
 
-/* Has the caller one of these privileges on the lane? */
+/* Has the caller one of these privileges on the queue_id? */
 bool
-jobq_has_privilege(JobqCall *call, int64 lane, int wanted)
+jobq_has_privilege(JobqCall *call, int64 queue_id, int wanted)
 {
 	if (jobq_is_owner())
 		return true;
@@ -155,7 +155,7 @@ jobq_has_privilege(JobqCall *call, int64 lane, int wanted)
 	for (int i = 0; i < ngrants; i++)
 	{
 		if ((grants[i].privilege & wanted) &&
-			(grants[i].all_queues || grants[i].lane == lane) &&
+			(grants[i].all_queues || grants[i].queue_id == queue_id) &&
 			has_privs_of_role(GetUserId(), grants[i].role))
 			return true;
 	}
@@ -164,11 +164,11 @@ jobq_has_privilege(JobqCall *call, int64 lane, int wanted)
 
 /* The same, or an error. */
 void
-jobq_require_privilege(JobqCall *call, int64 lane, JobqPrivilege privilege, const char *queue)
+jobq_require_privilege(JobqCall *call, int64 queue_id, JobqPrivilege privilege, const char *queue)
 {
 	const char *name = "";
 
-	if (jobq_has_privilege(call, lane, privilege))
+	if (jobq_has_privilege(call, queue_id, privilege))
 		return;
 	for (int i = 0; i < lengthof(privileges); i++)
 	{
@@ -179,7 +179,7 @@ jobq_require_privilege(JobqCall *call, int64 lane, JobqPrivilege privilege, cons
 	{
 		JobqQueue	settings;
 
-		jobq_queue_settings(call, lane, &settings);
+		jobq_queue_settings(call, queue_id, &settings);
 		queue = pstrdup(settings.name);
 	}
 	ereport(ERROR,
@@ -194,14 +194,14 @@ bool
 jobq_may_work_on(JobqCall *call, TupleTableSlot *job)
 {
 	return jobq_is_owner() ||
-		jobq_has_privilege(call, jobq_lane(jobq_attr_cstring(job, JOB_QUEUE)), PRIV_WORK);
+		jobq_has_privilege(call, jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE)), PRIV_WORK);
 }
 
-/* May the caller see a job of this lane, submitted and held by these roles? */
+/* May the caller see a job of this queue_id, submitted and held by these roles? */
 bool
-jobq_visible(JobqCall *call, int64 lane, Oid submitted_by, Oid holder)
+jobq_visible(JobqCall *call, int64 queue_id, Oid submitted_by, Oid holder)
 {
-	return jobq_has_privilege(call, lane, PRIV_READ | PRIV_OPERATE) ||
+	return jobq_has_privilege(call, queue_id, PRIV_READ | PRIV_OPERATE) ||
 		(OidIsValid(submitted_by) && has_privs_of_role(GetUserId(), submitted_by)) ||
 		(OidIsValid(holder) && has_privs_of_role(GetUserId(), holder));
 }
@@ -223,7 +223,7 @@ jobq_job_visible(PG_FUNCTION_ARGS)
 	queue = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	PreventCommandIfParallelMode("job_visible()");
 	jobq_open_call(&call);
-	visible = jobq_visible(&call, jobq_lane(queue),
+	visible = jobq_visible(&call, jobq_queue_id(queue),
 						   PG_ARGISNULL(1) ? InvalidOid : PG_GETARG_OID(1),
 						   PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2));
 	jobq_close_call(&call);

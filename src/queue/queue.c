@@ -2,7 +2,7 @@
  * queue.c
  *	  Queues: their lanes and settings.
  *
- * A lane is the number under which a queue's jobs are filed: the first eight
+ * A queue_id is the number under which a queue's jobs are filed: the first eight
  * bytes of the SHA-256 of its name, so that it can be known without reading or
  * writing anything, and is the same on every machine that a dump is moved to.
  *
@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "dispatch/dispatch.h"
 #include "queue/queue.h"
 
 int			jobq_max_attempts = JOBQ_DEFAULT_MAX_ATTEMPTS;
@@ -40,7 +41,7 @@ int			jobq_timeout_ms = 0;
 
 #define MICROS_PER_MS	INT64CONST(1000)
 
-static HTAB *queues;			/* lane -> JobqQueue */
+static HTAB *queues;			/* queue_id -> JobqQueue */
 
 /* Forget all settings. */
 static void
@@ -60,13 +61,13 @@ jobq_queue_init(void)
 	jobq_on_catalog_reset(reset_settings);
 }
 
-/* Compute the lane of a queue. */
+/* Compute the id of a queue. */
 static int64
 hash_queue(const char *queue)
 {
 	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	uint64		lane = 0;
+	uint64		queue_id = 0;
 
 	if (ctx == NULL ||
 		pg_cryptohash_init(ctx) < 0 ||
@@ -75,18 +76,18 @@ hash_queue(const char *queue)
 		elog(ERROR, "could not compute SHA-256: %s", pg_cryptohash_error(ctx));
 	pg_cryptohash_free(ctx);
 	for (int i = 0; i < 8; i++)
-		lane = lane << 8 | digest[i];
-	return (int64) lane;
+		queue_id = queue_id << 8 | digest[i];
+	return (int64) queue_id;
 }
 
-/* The lane of a queue; the latest are remembered. */
+/* The id of a queue; the latest are remembered. */
 int64
-jobq_lane(const char *queue)
+jobq_queue_id(const char *queue)
 {
 	static struct
 	{
 		char		queue[JOBQ_MAX_QUEUE_NAME + 1];
-		int64		lane;
+		int64		queue_id;
 	}			known[16];
 	Size		len = strlen(queue);
 	int			i = hash_bytes((const unsigned char *) queue, len) % lengthof(known);
@@ -95,10 +96,10 @@ jobq_lane(const char *queue)
 		return hash_queue(queue);
 	if (known[i].queue[0] == '\0' || strcmp(known[i].queue, queue) != 0)
 	{
-		known[i].lane = hash_queue(queue);
+		known[i].queue_id = hash_queue(queue);
 		strcpy(known[i].queue, queue);
 	}
-	return known[i].lane;
+	return known[i].queue_id;
 }
 
 /* A stored setting, -1 where it is not set. */
@@ -130,19 +131,19 @@ read_queue(JobqQueue *queue, TupleTableSlot *slot)
 }
 
 /*
- * The settings of a lane with the defaults filled in.  A queue without a row
+ * The settings of a queue_id with the defaults filled in.  A queue without a row
  * has the defaults; it is not cached, since it may get one at any moment.
  */
 void
-jobq_queue_settings(JobqCall *call, int64 lane, JobqQueue *result)
+jobq_queue_settings(JobqCall *call, int64 queue_id, JobqQueue *result)
 {
-	JobqQueue  *entry = queues ? hash_search(queues, &lane, HASH_FIND, NULL) : NULL;
+	JobqQueue  *entry = queues ? hash_search(queues, &queue_id, HASH_FIND, NULL) : NULL;
 
 	if (entry == NULL)
 	{
-		Datum		key = Int64GetDatum(lane);
+		Datum		key = Int64GetDatum(queue_id);
 		TupleTableSlot *slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key);
-		JobqQueue	fresh = {.lane = lane,.max_attempts = -1,.max_lost = -1,.backoff = -1,
+		JobqQueue	fresh = {.queue_id = queue_id,.max_attempts = -1,.max_lost = -1,.backoff = -1,
 		.backoff_cap = -1,.timeout = -1,.lease = -1};
 
 		if (slot != NULL)
@@ -156,7 +157,7 @@ jobq_queue_settings(JobqCall *call, int64 lane, JobqQueue *result)
 
 				queues = hash_create("jobq queues", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 			}
-			entry = hash_search(queues, &lane, HASH_ENTER, NULL);
+			entry = hash_search(queues, &queue_id, HASH_ENTER, NULL);
 			*entry = fresh;
 		}
 		*result = fresh;
@@ -180,28 +181,28 @@ jobq_queue_settings(JobqCall *call, int64 lane, JobqQueue *result)
 
 /* Lock the making of a queue's row, to the end of the transaction. */
 static bool
-lock_creation(int64 lane, bool wait)
+lock_creation(int64 queue_id, bool wait)
 {
 	LOCKTAG		tag;
 
 	/*
-	 * like an advisory lock on the table's OID and the lane, but of our own
+	 * like an advisory lock on the table's OID and the queue_id, but of our own
 	 * class
 	 */
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, jobq_table_oid(JOBQ_QUEUE), (uint32) lane, 3);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, jobq_table_oid(JOBQ_QUEUE), (uint32) queue_id, 3);
 	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 /* Make a queue's row if it has none. */
 static void
-make_queue(JobqCall *call, const char *name, int64 lane, bool wait)
+make_queue(JobqCall *call, const char *name, int64 queue_id, bool wait)
 {
 	Datum		values[QUEUE_NATTS] = {0};
 	bool		nulls[QUEUE_NATTS];
-	Datum		key = Int64GetDatum(lane);
+	Datum		key = Int64GetDatum(queue_id);
 	TupleTableSlot *slot;
 
-	if (!lock_creation(lane, wait))
+	if (!lock_creation(queue_id, wait))
 		return;
 	slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key);
 	if (slot != NULL)
@@ -211,7 +212,7 @@ make_queue(JobqCall *call, const char *name, int64 lane, bool wait)
 	}
 	memset(nulls, true, sizeof(nulls));
 	jobq_set(values, nulls, QUEUE_NAME, CStringGetTextDatum(name));
-	jobq_set(values, nulls, QUEUE_LANE, Int64GetDatum(lane));
+	jobq_set(values, nulls, QUEUE_ID, Int64GetDatum(queue_id));
 	jobq_set(values, nulls, QUEUE_PAUSED, BoolGetDatum(false));
 	jobq_set(values, nulls, QUEUE_NOTIFY, Int16GetDatum(JOBQ_NOTIFY_COALESCED));
 	jobq_insert(call, JOBQ_QUEUE, values, nulls);
@@ -222,13 +223,13 @@ make_queue(JobqCall *call, const char *name, int64 lane, bool wait)
 
 /* A queue is used: see that it has a row, without waiting for anybody. */
 void
-jobq_queue_register(JobqCall *call, const char *name, int64 lane)
+jobq_queue_register(JobqCall *call, const char *name, int64 queue_id)
 {
 	JobqQueue	queue;
 
-	jobq_queue_settings(call, lane, &queue);
+	jobq_queue_settings(call, queue_id, &queue);
 	if (!queue.known)
-		make_queue(call, name, lane, false);
+		make_queue(call, name, queue_id, false);
 }
 
 /* An argument of job_queue_set: leave the setting where it is NULL. */
@@ -250,7 +251,7 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 {
 	JobqCall	call;
 	char	   *name = jobq_check_queue(fcinfo, 0);
-	int64		lane = jobq_lane(name);
+	int64		queue_id = jobq_queue_id(name);
 	int32		max_attempts = jobq_check_count(fcinfo, 2, "max_attempts");
 	int32		max_lost = jobq_check_count(fcinfo, 3, "max_lost");
 	int64		backoff = jobq_check_interval(fcinfo, 4, "backoff", false);
@@ -277,12 +278,12 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	}
 
 	jobq_enter(&call, "job_queue_set()", true);
-	jobq_require_privilege(&call, lane, PRIV_OPERATE, name);
-	make_queue(&call, name, lane, true);
+	jobq_require_privilege(&call, queue_id, PRIV_OPERATE, name);
+	make_queue(&call, name, queue_id, true);
 
 	for (;;)
 	{
-		Datum		key = Int64GetDatum(lane);
+		Datum		key = Int64GetDatum(queue_id);
 		Datum		values[QUEUE_NATTS];
 		bool		nulls[QUEUE_NATTS];
 		TupleTableSlot *slot;
@@ -308,7 +309,7 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_QUEUE));
 	/* a queue that goes on has work for those who wait */
 	if (!PG_ARGISNULL(1) && !PG_GETARG_BOOL(1))
-		jobq_announce_resumed(lane);
+		jobq_announce_resumed(jobq_lane(queue_id), queue_id);
 	jobq_close_call(&call);
 	PG_RETURN_VOID();
 }

@@ -59,7 +59,7 @@ typedef enum JobqNotifyMode
 /* Settings of a queue */
 typedef struct JobqQueue
 {
-	int64		lane;			/* hash key */
+	int64		queue_id;			/* hash key */
 	char		name[JOBQ_MAX_QUEUE_NAME + 1];
 	bool		known;			/* has a row in job_queue */
 	bool		paused;
@@ -72,9 +72,9 @@ typedef struct JobqQueue
 	JobqNotifyMode notify;
 } JobqQueue;
 
-extern int64 jobq_lane(const char *queue);
-extern void jobq_queue_settings(JobqCall *call, int64 lane, JobqQueue *result);
-extern void jobq_queue_register(JobqCall *call, const char *name, int64 lane);
+extern int64 jobq_queue_id(const char *queue);
+extern void jobq_queue_settings(JobqCall *call, int64 queue_id, JobqQueue *result);
+extern void jobq_queue_register(JobqCall *call, const char *name, int64 queue_id);
 extern void jobq_queue_init(void);
 
 /* ----------------
@@ -89,11 +89,11 @@ typedef enum JobqPrivilege
 	PRIV_READ = 0x08
 } JobqPrivilege;
 
-extern bool jobq_has_privilege(JobqCall *call, int64 lane, int privileges);
+extern bool jobq_has_privilege(JobqCall *call, int64 queue_id, int privileges);
 extern bool jobq_is_owner(void);
 extern bool jobq_may_work_on(JobqCall *call, TupleTableSlot *job);
-extern bool jobq_visible(JobqCall *call, int64 lane, Oid submitted_by, Oid holder);
-extern void jobq_require_privilege(JobqCall *call, int64 lane, JobqPrivilege privilege,
+extern bool jobq_visible(JobqCall *call, int64 queue_id, Oid submitted_by, Oid holder);
+extern void jobq_require_privilege(JobqCall *call, int64 queue_id, JobqPrivilege privilege,
 								   const char *queue);
 extern void jobq_privilege_init(void);
 

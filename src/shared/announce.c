@@ -62,6 +62,7 @@ typedef struct Scalars
 	TimestampTz deadlines[DEADLINE_KINDS];	/* the lowest; DT_NOEND: none */
 	bool		wake_worker;
 	bool		extension;		/* an extension came or went */
+	bool		called;			/* a function of ours that writes */
 	const char *no_prepare;		/* why it cannot be prepared, or NULL */
 } Scalars;
 
@@ -268,9 +269,9 @@ jobq_announce_taken(const JobqReady *row)
 
 /* Jobs that were there can be claimed again: a queue was resumed. */
 void
-jobq_announce_resumed(int64 lane)
+jobq_announce_resumed(int64 lane, int64 queue_id)
 {
-	JobqReady	row = {.lane = lane,.count = INT_MAX};
+	JobqReady	row = {.lane = lane,.queue_id = queue_id,.count = INT_MAX};
 
 	if (begin_announcement())
 		*(JobqReady *) append(&ready, sizeof(JobqReady)) = row;
@@ -343,6 +344,20 @@ void
 jobq_announce_cancel_request(int64 job_id, int64 token)
 {
 	announce_lease_change(LEASE_CANCEL, job_id, token, 0);
+}
+
+/*
+ * A function that writes begins.  True: the transaction has called one before,
+ * whose locks it still holds.
+ */
+bool
+jobq_announce_call(void)
+{
+	bool		before = scalars.called;
+
+	if (!before && begin_announcement())
+		scalars.called = true;
+	return before;
 }
 
 /* The worker has to look at more than deadlines. */
@@ -422,7 +437,7 @@ tell_ready(const JobqReady *r)
 	if (r->count > 0)
 	{
 		jobq_wake_lane(r->lane, Min(r->count, INT_MAX));
-		jobq_worker_lane_ready(r->lane);
+		jobq_worker_queue_ready(r->queue_id);
 	}
 }
 

@@ -17,7 +17,7 @@
 #include "table/table.h"
 
 #define JOBQ_WAIT_LANES		8	/* lanes a waiter can name */
-#define JOBQ_NOTIFY_LANES	64	/* lanes to notify of, before all of them are */
+#define JOBQ_NOTIFY_QUEUES	64	/* queues to notify of, before all of them are */
 
 #define JOBQ_DEFAULT_MAX_HEARTBEATS	100000
 #define JOBQ_DEFAULT_MAX_DATABASES	64
@@ -31,6 +31,8 @@ typedef enum JobqDeadline
 	DEADLINE_LEASE,
 	DEADLINE_SCHEDULED,
 	DEADLINE_EXPIRY,
+	DEADLINE_CANCEL,			/* these two are numbers, not times: */
+	DEADLINE_DELTA,				/* whatever is committed is due */
 	DEADLINE_KINDS
 } JobqDeadline;
 
@@ -79,7 +81,8 @@ extern void jobq_announce_lease(int64 job_id, int64 token, TimestampTz until);
 extern void jobq_announce_lease_end(int64 job_id, int64 token);
 extern void jobq_announce_cancel_request(int64 job_id, int64 token);
 extern void jobq_announce_wake_worker(void);
-extern void jobq_announce_resumed(int64 lane);
+extern void jobq_announce_resumed(int64 lane, int64 queue_id);
+extern bool jobq_announce_call(void);
 extern const JobqReady *jobq_own_ready(int64 lane, int *next);
 extern void jobq_forbid_prepare(const char *why);
 extern bool jobq_wal_is_claims(void);
@@ -183,8 +186,8 @@ typedef struct JobqDatabase
 	pg_atomic_uint64 announced_low[DEADLINE_KINDS];
 
 	pg_atomic_uint32 notify_wanted;		/* one of the next two was set */
-	pg_atomic_uint32 notify_all;	/* lanes that found no place */
-	pg_atomic_uint64 notify_lanes[JOBQ_NOTIFY_LANES]; /* a hash table, 0: free */
+	pg_atomic_uint32 notify_all;	/* some found no place */
+	pg_atomic_uint64 notify_queues[JOBQ_NOTIFY_QUEUES]; /* a hash table, 0: free */
 } JobqDatabase;
 
 extern TimestampTz jobq_grace_start(void);
@@ -198,7 +201,7 @@ extern TimestampTz jobq_database_low(JobqDatabase *db);
 /* the backends' side */
 extern void jobq_worker_wake(void);
 extern void jobq_worker_deadline(JobqDeadline kind, TimestampTz at);
-extern void jobq_worker_lane_ready(int64 lane);
+extern void jobq_worker_queue_ready(int64 queue_id);
 
 /* the worker's side */
 extern JobqDatabase *jobq_worker_attach(Oid database);

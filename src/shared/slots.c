@@ -80,8 +80,8 @@ reset_database(JobqDatabase *db)
 		pg_atomic_write_u64(&db->announced_low[k], (uint64) DT_NOEND);
 	pg_atomic_write_u32(&db->notify_wanted, 0);
 	pg_atomic_write_u32(&db->notify_all, 0);
-	for (int i = 0; i < JOBQ_NOTIFY_LANES; i++)
-		pg_atomic_write_u64(&db->notify_lanes[i], 0);
+	for (int i = 0; i < JOBQ_NOTIFY_QUEUES; i++)
+		pg_atomic_write_u64(&db->notify_queues[i], 0);
 }
 
 /* Initialize an array of slots. */
@@ -106,8 +106,8 @@ init_shared(void)
 			pg_atomic_init_u64(&db->announced_low[k], 0);
 		pg_atomic_init_u32(&db->notify_wanted, 0);
 		pg_atomic_init_u32(&db->notify_all, 0);
-		for (int k = 0; k < JOBQ_NOTIFY_LANES; k++)
-			pg_atomic_init_u64(&db->notify_lanes[k], 0);
+		for (int k = 0; k < JOBQ_NOTIFY_QUEUES; k++)
+			pg_atomic_init_u64(&db->notify_queues[k], 0);
 		reset_database(db);
 	}
 }
@@ -324,30 +324,30 @@ jobq_worker_deadline(JobqDeadline kind, TimestampTz at)
 }
 
 /*
- * Jobs of a lane became ready.  A lane that is noted already needs nothing:
+ * Jobs of a queue became ready.  A queue that is noted already needs nothing:
  * its note will be taken, and the notification sent, after our commit.
  */
 void
-jobq_worker_lane_ready(int64 lane)
+jobq_worker_queue_ready(int64 queue_id)
 {
 	JobqDatabase *db = jobq_my_database(true);
-	uint32		start = (uint32) ((uint64) lane >> 32);
+	uint32		start = (uint32) ((uint64) queue_id >> 32);
 	bool		noted = false;
 
 	if (db == NULL)
 		return;
 	pg_memory_barrier();
-	for (int i = 0; i < 8 && !noted && lane != 0; i++)
+	for (int i = 0; i < 8 && !noted && queue_id != 0; i++)
 	{
-		pg_atomic_uint64 *place = &db->notify_lanes[(start + i) % JOBQ_NOTIFY_LANES];
+		pg_atomic_uint64 *place = &db->notify_queues[(start + i) % JOBQ_NOTIFY_QUEUES];
 		uint64		old = pg_atomic_read_u64(place);
 
-		if (old == (uint64) lane)
+		if (old == (uint64) queue_id)
 			return;
 		if (old == 0)
 		{
-			noted = pg_atomic_compare_exchange_u64(place, &old, (uint64) lane);
-			if (!noted && old == (uint64) lane)
+			noted = pg_atomic_compare_exchange_u64(place, &old, (uint64) queue_id);
+			if (!noted && old == (uint64) queue_id)
 				return;
 		}
 	}

@@ -92,18 +92,20 @@ static const IndexColumns index_columns[JOBQ_NTABLES][2] = {
 	[JOBQ_JOB] = {{1, {JOB_ID}, {F_INT8EQ}}},
 	[JOBQ_DEPENDENCY] = {{2, {DEP_UPSTREAM, DEP_DOWNSTREAM}, {F_INT8EQ, F_INT8EQ}},
 	{2, {DEP_DOWNSTREAM, DEP_UPSTREAM}, {F_INT8EQ, F_INT8EQ}}},
-	[JOBQ_WAITING] = {{1, {WAITING_JOB_ID}, {F_INT8EQ}}},
-	[JOBQ_STRIPE] = {{2, {STRIPE_JOB_ID, STRIPE_NO}, {F_INT8EQ, F_INT2EQ}}},
-	[JOBQ_SCHEDULED] = {{1, {SCHEDULED_JOB_ID}, {F_INT8EQ}},
-	{1, {SCHEDULED_RUN_AT}, {F_TIMESTAMPTZ_EQ}}},
-	[JOBQ_READY] = {{3, {READY_LANE, READY_PRIORITY, READY_POSITION}, {F_INT8EQ, F_INT2EQ, F_INT8EQ}},
-	{1, {READY_JOB_ID}, {F_INT8EQ}}},
-	[JOBQ_LEASE] = {{1, {LEASE_JOB_ID}, {F_INT8EQ}},
+	[JOBQ_WAITING] = {{1, {STATE_JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_DELTA] = {{1, {DELTA_SEQ}, {F_INT8EQ}}},
+	[JOBQ_SCHEDULED] = {{1, {STATE_JOB_ID}, {F_INT8EQ}},
+	{1, {STATE_RUN_AT}, {F_TIMESTAMPTZ_EQ}}},
+	[JOBQ_READY] = {{3, {STATE_LANE, STATE_PRIORITY, READY_POSITION}, {F_INT8EQ, F_INT2EQ, F_INT8EQ}},
+	{1, {STATE_JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_LEASE] = {{1, {STATE_JOB_ID}, {F_INT8EQ}},
 	{1, {LEASE_DEADLINE}, {F_TIMESTAMPTZ_EQ}}},
 	[JOBQ_EXPIRY] = {{2, {EXPIRY_EXPIRES_AT, EXPIRY_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
+	[JOBQ_CANCEL_REQUEST] = {{1, {CANCEL_SEQ}, {F_INT8EQ}},
+	{1, {CANCEL_JOB_ID}, {F_INT8EQ}}},
 	[JOBQ_ATTEMPT] = {{2, {ATTEMPT_JOB_ID, ATTEMPT_NO}, {F_INT8EQ, F_INT4EQ}}},
 	[JOBQ_QUEUE] = {{1, {QUEUE_NAME}, {F_TEXTEQ}},
-	{1, {QUEUE_LANE}, {F_INT8EQ}}},
+	{1, {QUEUE_ID}, {F_INT8EQ}}},
 	[JOBQ_PRIVILEGE] = {{3, {PRIVILEGE_ROLE, PRIVILEGE_QUEUE, PRIVILEGE_PRIVILEGE}, {F_OIDEQ, F_TEXTEQ, F_TEXTEQ}}},
 	[JOBQ_ACTIVE] = {{1, {ACTIVE_SYSTEM_IDENTIFIER}, {F_INT8EQ}}},
 };
@@ -172,15 +174,18 @@ jobq_advance(void)
 }
 
 /* The types of our tables' columns, a letter each */
+#define STATE "888tt4442"
+
 static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_JOB] = "88ttt888tt8r444444442222bxxxjjxxj",
 	[JOBQ_DEPENDENCY] = "8822",
-	[JOBQ_WAITING] = "88tt444444444222bb",
-	[JOBQ_STRIPE] = "8244",
-	[JOBQ_SCHEDULED] = "t88t4442",
-	[JOBQ_READY] = "888tt4442",
-	[JOBQ_LEASE] = "888tttt8r4442bxxj",
+	[JOBQ_WAITING] = STATE "44444442bbb",
+	[JOBQ_DELTA] = "88444444",
+	[JOBQ_SCHEDULED] = STATE,
+	[JOBQ_READY] = STATE "8t",
+	[JOBQ_LEASE] = STATE "8tttt8rbxxj",
 	[JOBQ_EXPIRY] = "t8",
+	[JOBQ_CANCEL_REQUEST] = "884x",
 	[JOBQ_ATTEMPT] = "84tt2xx",
 	[JOBQ_QUEUE] = "x8b4488882",
 	[JOBQ_PRIVILEGE] = "rxx",
@@ -232,14 +237,14 @@ is_our_partial(JobqTable table, Relation index)
 	if (RelationGetRelid(index) == known)
 		return true;
 	if (table != JOBQ_READY || index->rd_index->indnatts != 1 ||
-		index->rd_index->indkey.values[0] != READY_JOB_ID)
+		index->rd_index->indkey.values[0] != STATE_JOB_ID)
 		return false;
 	predicate = RelationGetIndexPredicate(index);
 	op = list_length(predicate) == 1 ? linitial(predicate) : NULL;
 	if (op == NULL || !IsA(op, OpExpr) || op->opfuncid != F_INT8NE ||
 		!IsA(linitial(op->args), Var) || !IsA(lsecond(op->args), Var) ||
 		linitial_node(Var, op->args)->varattno != READY_POSITION ||
-		lsecond_node(Var, op->args)->varattno != READY_JOB_ID)
+		lsecond_node(Var, op->args)->varattno != STATE_JOB_ID)
 		return false;
 	known = RelationGetRelid(index);
 	return true;
@@ -337,7 +342,7 @@ choose_index(JobqRel *r, JobqIndex which)
 
 		for (int c = 0; match && c < want->ncolumns; c++)
 		{
-			bool		descending = r->table == JOBQ_READY && want->columns[c] == READY_PRIORITY;
+			bool		descending = r->table == JOBQ_READY && want->columns[c] == STATE_PRIORITY;
 
 			match = form->indkey.values[c] == want->columns[c] &&
 				((index->rd_indoption[c] & INDOPTION_DESC) != 0) == descending;
@@ -365,7 +370,7 @@ insert_index_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which)
 		if (!jobq_needs_entry(which, index))
 			continue;
 		if (r->indexes[i].partial &&
-			jobq_attr_int64(slot, READY_POSITION) == jobq_attr_int64(slot, READY_JOB_ID))
+			jobq_attr_int64(slot, READY_POSITION) == jobq_attr_int64(slot, STATE_JOB_ID))
 			continue;
 		for (int c = 0; c < index->rd_index->indnatts; c++)
 			values[c] = slot_getattr(slot, index->rd_index->indkey.values[c], &isnull[c]);
@@ -502,18 +507,16 @@ jobq_scan_begin(JobqCall *call, JobqTable table, JobqIndex which, int nkeys,
 	return begin_scan(call, table, which, nkeys, skeys, snapshot);
 }
 
-/* Scan the rows whose first index column, a time, is in from .. upto. */
+/* Scan the rows whose first index column, a time or a number, is not below from. */
 JobqScan *
-jobq_scan_range(JobqCall *call, JobqTable table, JobqIndex which,
-				TimestampTz from, TimestampTz upto, Snapshot snapshot)
+jobq_scan_from(JobqCall *call, JobqTable table, JobqIndex which, int64 from, Snapshot snapshot)
 {
-	ScanKeyData skeys[2];
+	bool		time = index_columns[table][which].equal[0] == F_TIMESTAMPTZ_EQ;
+	ScanKeyData skey;
 
-	ScanKeyInit(&skeys[0], 1, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
-				TimestampTzGetDatum(from));
-	ScanKeyInit(&skeys[1], 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
-				TimestampTzGetDatum(upto));
-	return begin_scan(call, table, which, 2, skeys, snapshot);
+	ScanKeyInit(&skey, 1, BTGreaterEqualStrategyNumber, time ? F_TIMESTAMPTZ_GE : F_INT8GE,
+				Int64GetDatum(from));
+	return begin_scan(call, table, which, 1, &skey, snapshot);
 }
 
 /*
@@ -698,9 +701,10 @@ void
 jobq_ready_from_slot(JobqCall *call, TupleTableSlot *slot, JobqReady *ready)
 {
 	jobq_ready_origin(call, ready);
-	ready->lane = jobq_attr_int64(slot, READY_LANE);
+	ready->lane = jobq_attr_int64(slot, STATE_LANE);
+	ready->queue_id = jobq_attr_int64(slot, STATE_QUEUE_ID);
 	ready->position = jobq_attr_int64(slot, READY_POSITION);
-	ready->priority = jobq_attr_int16(slot, READY_PRIORITY);
+	ready->priority = jobq_attr_int16(slot, STATE_PRIORITY);
 	ready->tid = slot->tts_tid;
 	ready->count = 1;
 	ready->many = false;
@@ -721,9 +725,9 @@ jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot)
 		return NULL;
 	slot = table_slot_create(r->rel, NULL);
 	if (table_tuple_fetch_row_version(r->rel, &tid, snapshot, slot) &&
-		jobq_attr_int64(slot, READY_LANE) == ready->lane &&
+		jobq_attr_int64(slot, STATE_LANE) == ready->lane &&
 		jobq_attr_int64(slot, READY_POSITION) == ready->position &&
-		jobq_attr_int16(slot, READY_PRIORITY) == ready->priority)
+		jobq_attr_int16(slot, STATE_PRIORITY) == ready->priority)
 		return slot;
 	ExecDropSingleTupleTableSlot(slot);
 	return NULL;
@@ -733,11 +737,11 @@ jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot)
 bool
 jobq_being_deleted(JobqCall *call, JobqTable table, TupleTableSlot *slot)
 {
-	SnapshotData notify_wanted;
+	SnapshotData dirty;
 
-	InitDirtySnapshot(notify_wanted);
-	return !table_tuple_satisfies_snapshot(open_rel(call, table)->rel, slot, &notify_wanted) ||
-		TransactionIdIsValid(notify_wanted.xmax);
+	InitDirtySnapshot(dirty);
+	return !table_tuple_satisfies_snapshot(open_rel(call, table)->rel, slot, &dirty) ||
+		TransactionIdIsValid(dirty.xmax);
 }
 
 /* Free a slot that jobq_find() returned. */
@@ -856,9 +860,10 @@ jobq_try_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot)
 	return delete_row(call, table, slot, false, true);
 }
 
-/* Lock a row, waiting for whoever has it; false: it changed, look again. */
-bool
-jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode)
+/* Lock a row. */
+static bool
+lock_row(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode,
+		 LockWaitPolicy policy)
 {
 	JobqRel    *r = open_rel(call, table);
 	TupleTableSlot *locked = table_slot_create(r->rel, NULL);
@@ -868,10 +873,24 @@ jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode m
 	TM_Result	result;
 
 	result = table_tuple_lock(r->rel, &tid, snapshot, locked, GetCurrentCommandId(true),
-							  mode, LockWaitBlock, 0, &tmfd);
+							  mode, policy, 0, &tmfd);
 	UnregisterSnapshot(snapshot);
 	ExecDropSingleTupleTableSlot(locked);
-	return written(r, result);
+	return !passed_over(result, policy == LockWaitSkip) && written(r, result);
+}
+
+/* Lock a row to the end of the transaction, waiting for whoever has it locked. */
+bool
+jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode)
+{
+	return lock_row(call, table, slot, mode, LockWaitBlock);
+}
+
+/* The same unless somebody else has it locked, changed or deleted; never waits. */
+bool
+jobq_try_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode)
+{
+	return lock_row(call, table, slot, mode, LockWaitSkip);
 }
 
 /* Copy a row's values, to change some and write it back. */

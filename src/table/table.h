@@ -31,11 +31,12 @@ typedef enum JobqTable
 	JOBQ_JOB,
 	JOBQ_DEPENDENCY,
 	JOBQ_WAITING,
-	JOBQ_STRIPE,
+	JOBQ_DELTA,
 	JOBQ_SCHEDULED,
 	JOBQ_READY,
 	JOBQ_LEASE,
 	JOBQ_EXPIRY,
+	JOBQ_CANCEL_REQUEST,
 	JOBQ_ATTEMPT,
 	JOBQ_QUEUE,
 	JOBQ_PRIVILEGE,
@@ -90,80 +91,66 @@ enum
 	DEP_NATTS = DEP_SUFFICE
 };
 
+/* The columns that all tables of states begin with */
 enum
 {
-	WAITING_JOB_ID = 1,
-	WAITING_LANE,
-	WAITING_RUN_AT,
-	WAITING_EXPIRES_AT,
-	WAITING_UNDECIDED,
+	STATE_JOB_ID = 1,
+	STATE_QUEUE_ID,
+	STATE_LANE,
+	STATE_RUN_AT,
+	STATE_EXPIRES_AT,
+	STATE_ATTEMPT,
+	STATE_FAILED,
+	STATE_LOST,
+	STATE_PRIORITY,
+	STATE_NATTS = STATE_PRIORITY
+};
+
+enum
+{
+	WAITING_UNDECIDED = STATE_NATTS + 1,
 	WAITING_PENDING,
 	WAITING_HITS,
 	WAITING_VIOLATED,
 	WAITING_HURT,
 	WAITING_QUORUM,
-	WAITING_ATTEMPT,
-	WAITING_FAILED,
-	WAITING_LOST,
-	WAITING_PRIORITY,
+	WAITING_EPOCH,
 	WAITING_RULE,
-	WAITING_STRIPES,
 	WAITING_OPEN,
 	WAITING_HELD,
-	WAITING_NATTS = WAITING_HELD
+	WAITING_WIDE,
+	WAITING_NATTS = WAITING_WIDE
 };
 
 enum
 {
-	STRIPE_JOB_ID = 1,
-	STRIPE_NO,
-	STRIPE_SIZE,
-	STRIPE_REMAINING,
-	STRIPE_NATTS = STRIPE_REMAINING
+	DELTA_SEQ = 1,
+	DELTA_DOWNSTREAM,
+	DELTA_EPOCH,
+	DELTA_UNDECIDED,
+	DELTA_PENDING,
+	DELTA_HITS,
+	DELTA_VIOLATED,
+	DELTA_HURT,
+	DELTA_NATTS = DELTA_HURT
 };
 
 enum
 {
-	SCHEDULED_RUN_AT = 1,
-	SCHEDULED_JOB_ID,
-	SCHEDULED_LANE,
-	SCHEDULED_EXPIRES_AT,
-	SCHEDULED_ATTEMPT,
-	SCHEDULED_FAILED,
-	SCHEDULED_LOST,
-	SCHEDULED_PRIORITY,
-	SCHEDULED_NATTS = SCHEDULED_PRIORITY
-};
-
-enum
-{
-	READY_LANE = 1,
-	READY_POSITION,
-	READY_JOB_ID,
+	READY_POSITION = STATE_NATTS + 1,
 	READY_SINCE,
-	READY_EXPIRES_AT,
-	READY_ATTEMPT,
-	READY_FAILED,
-	READY_LOST,
-	READY_PRIORITY,
-	READY_NATTS = READY_PRIORITY
+	READY_NATTS = READY_SINCE
 };
 
 enum
 {
-	LEASE_JOB_ID = 1,
-	LEASE_TOKEN,
-	LEASE_LANE,
+	LEASE_TOKEN = STATE_NATTS + 1,
 	LEASE_DEADLINE,
 	LEASE_UNTIL,
 	LEASE_TIMEOUT_AT,
 	LEASE_STARTED_AT,
 	LEASE_PERIOD,
 	LEASE_HOLDER,
-	LEASE_ATTEMPT,
-	LEASE_FAILED,
-	LEASE_LOST,
-	LEASE_PRIORITY,
 	LEASE_CANCEL_REQUESTED,
 	LEASE_WORKER,
 	LEASE_CANCEL_REASON,
@@ -176,6 +163,15 @@ enum
 	EXPIRY_EXPIRES_AT = 1,
 	EXPIRY_JOB_ID,
 	EXPIRY_NATTS = EXPIRY_JOB_ID
+};
+
+enum
+{
+	CANCEL_SEQ = 1,
+	CANCEL_JOB_ID,
+	CANCEL_GENERATION,
+	CANCEL_REASON,
+	CANCEL_NATTS = CANCEL_REASON
 };
 
 enum
@@ -193,7 +189,7 @@ enum
 enum
 {
 	QUEUE_NAME = 1,
-	QUEUE_LANE,
+	QUEUE_ID,
 	QUEUE_PAUSED,
 	QUEUE_MAX_ATTEMPTS,
 	QUEUE_MAX_LOST,
@@ -245,6 +241,7 @@ typedef struct JobqCall
 	MemoryContext mcxt;			/* lives as long as the call */
 	TimestampTz now;			/* the wall clock when the call began */
 	bool		bulk;			/* rows are inserted many at once */
+	bool		later;			/* the transaction may hold what others wait for */
 } JobqCall;
 
 extern void jobq_open_call(JobqCall *call);
@@ -256,6 +253,7 @@ extern void jobq_open_table(JobqCall *call, JobqTable table);
 typedef struct JobqReady
 {
 	int64		lane;
+	int64		queue_id;		/* to be notified of */
 	int64		position;
 	int64		count;			/* jobs to wake waiters for */
 	Oid			table;			/* InvalidOid: there is no row, only wake */
@@ -276,8 +274,8 @@ extern void jobq_ready_from_slot(JobqCall *call, TupleTableSlot *slot, JobqReady
 extern bool jobq_being_deleted(JobqCall *call, JobqTable table, TupleTableSlot *slot);
 extern JobqScan *jobq_scan_begin(JobqCall *call, JobqTable table, JobqIndex which,
 								 int nkeys, const Datum *keys, Snapshot snapshot);
-extern JobqScan *jobq_scan_range(JobqCall *call, JobqTable table, JobqIndex which,
-								 TimestampTz from, TimestampTz upto, Snapshot snapshot);
+extern JobqScan *jobq_scan_from(JobqCall *call, JobqTable table, JobqIndex which, int64 from,
+								Snapshot snapshot);
 extern TupleTableSlot *jobq_scan_next(JobqScan *scan);
 extern void jobq_scan_end(JobqScan *scan);
 extern TupleTableSlot *jobq_find_in(JobqCall *call, JobqTable table, JobqIndex which,
@@ -295,6 +293,8 @@ extern bool jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot);
 extern bool jobq_try_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot);
 extern bool jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot,
 					  LockTupleMode mode);
+extern bool jobq_try_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot,
+						  LockTupleMode mode);
 extern void jobq_values(TupleTableSlot *slot, Datum *values, bool *nulls);
 
 /* Set a column of a row to be written. */

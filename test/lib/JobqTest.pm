@@ -22,7 +22,7 @@ our @EXPORT = qw(jobq_node poll_until within start_clients finish_clients run_cl
 our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_success one_done
   none_failed none_skipped none_failed_min_one_success always quorum);
 
-our @TABLES = qw(job job_dependency job_waiting job_stripe job_scheduled job_ready job_lease job_expiry
+our @TABLES = qw(job job_dependency job_waiting job_delta job_scheduled job_ready job_lease job_expiry job_cancel_request
   job_attempt job_queue job_privilege);
 
 # A running server with the extension in database postgres.
@@ -246,10 +246,10 @@ our @STORED_RULES = (
 	[ 'one_done', 0, 3, 0 ], [ 'always', 0, 0, 0 ]);
 
 my $states = <<'EOQ';
-(SELECT job_id, 'waiting' AS state, lane, priority, attempt, failed, lost, expires_at FROM job_waiting
- UNION ALL SELECT job_id, 'scheduled', lane, priority, attempt, failed, lost, expires_at FROM job_scheduled
- UNION ALL SELECT job_id, 'ready', lane, priority, attempt, failed, lost, expires_at FROM job_ready
- UNION ALL SELECT job_id, 'running', lane, priority, attempt, failed, lost, NULL FROM job_lease)
+(SELECT job_id, 'waiting' AS state, queue_id, lane, priority, attempt, failed, lost, expires_at FROM job_waiting
+ UNION ALL SELECT job_id, 'scheduled', queue_id, lane, priority, attempt, failed, lost, expires_at FROM job_scheduled
+ UNION ALL SELECT job_id, 'ready', queue_id, lane, priority, attempt, failed, lost, expires_at FROM job_ready
+ UNION ALL SELECT job_id, 'running', queue_id, lane, priority, attempt, failed, lost, expires_at FROM job_lease)
 EOQ
 
 # The counters of jobs, recounted from edges and parents.
@@ -280,24 +280,21 @@ SELECT coalesce(j.id, s.job_id), j.outcome, s.states
 FROM job j FULL JOIN (SELECT job_id, array_agg(state) AS states FROM $states x GROUP BY job_id) s ON s.job_id = j.id
 WHERE j.id IS NULL OR coalesce(cardinality(s.states), 0) <> (j.outcome IS NULL)::int
 EOQ
-	'counters of waiting jobs equal a recount' => <<EOQ,
-SELECT w.*, n.*, s.used FROM job_waiting w LEFT JOIN $recount n ON n.id = w.job_id
-    CROSS JOIN LATERAL (SELECT coalesce(sum(size - remaining), 0) AS used FROM job_stripe WHERE job_id = w.job_id) s
-WHERE w.open AND ROW (w.undecided - s.used, w.pending - s.used, w.hits, w.violated, w.hurt)::text
+	'counters of waiting jobs, with the deltas of their epoch, equal a recount' => <<EOQ,
+SELECT w.*, n.*, d.* FROM job_waiting w LEFT JOIN $recount n ON n.id = w.job_id
+    CROSS JOIN LATERAL (SELECT coalesce(sum(undecided), 0) AS undecided, coalesce(sum(pending), 0) AS pending, coalesce(sum(hits), 0) AS hits,
+        coalesce(sum(violated), 0) AS violated, coalesce(sum(hurt), 0) AS hurt FROM job_delta WHERE downstream = w.job_id AND epoch = w.epoch) d
+WHERE w.open AND ROW (w.undecided + d.undecided, w.pending + d.pending, w.hits + d.hits, w.violated + d.violated, w.hurt + d.hurt)::text
     IS DISTINCT FROM ROW (n.undecided, n.pending, n.hits, n.violated, n.hurt)::text
 EOQ
-	'stripes are the undecided parents of a striped job' => <<'EOQ',
-SELECT w.*, s.*
-FROM (SELECT job_id AS id, sum(size) AS size, min(stripe) AS first, max(stripe) AS last, bool_and(remaining BETWEEN 1 AND size) AS ok
-      FROM job_stripe GROUP BY job_id) s FULL JOIN job_waiting w ON w.job_id = s.id
-WHERE CASE WHEN w.stripes > 0
-      THEN (w.open AND s.ok AND s.first >= 0 AND s.last < w.stripes AND s.size = w.undecided AND s.size = w.pending
-            AND w.violated = 0 AND w.hits = 0) IS NOT TRUE
-      ELSE s.id IS NOT NULL END
+	'deltas and waiting jobs are of an epoch that their job has had' => <<'EOQ',
+SELECT d.* FROM job_delta d LEFT JOIN job j ON j.id = d.downstream WHERE j.id IS NULL OR d.epoch > j.generation
+UNION ALL
+SELECT NULL, w.job_id, w.epoch, w.undecided, w.pending, w.hits, w.violated, w.hurt FROM job_waiting w JOIN job j ON j.id = w.job_id WHERE w.epoch <> j.generation
 EOQ
 	'a waiting job has something to wait for' => <<EOQ,
 SELECT w.*, n.* FROM job_waiting w JOIN job j ON j.id = w.job_id LEFT JOIN $recount n ON n.id = w.job_id
-WHERE CASE WHEN w.open THEN $verdict IS DISTINCT FROM 'wait' ELSE NOT w.held END
+WHERE NOT EXISTS (SELECT FROM job_delta d WHERE d.downstream = w.job_id) AND CASE WHEN w.open THEN $verdict IS DISTINCT FROM 'wait' ELSE NOT w.held END
 EOQ
 	'a job decided without running was decided by its parents' => <<EOQ,
 SELECT j.id, j.rule, j.outcome, n.* FROM job j LEFT JOIN $recount n USING (id)
@@ -308,8 +305,8 @@ SELECT w.* FROM job_waiting w JOIN job j ON j.id = w.job_id
 WHERE (w.rule, w.quorum) IS DISTINCT FROM (j.rule, j.quorum)
 EOQ
 	'a state row says what its job says' => <<EOQ,
-SELECT s.*, j.priority, q.lane FROM $states s JOIN job j ON j.id = s.job_id LEFT JOIN job_queue q ON q.name = j.queue
-WHERE s.priority <> j.priority OR s.lane <> q.lane
+SELECT s.*, j.priority, q.queue_id FROM $states s JOIN job j ON j.id = s.job_id LEFT JOIN job_queue q ON q.name = j.queue
+WHERE s.priority <> j.priority OR s.queue_id <> q.queue_id OR s.lane <> s.queue_id
     OR s.attempt < 0 OR s.failed < 0 OR s.lost < 0 OR s.failed + s.lost > s.attempt
 EOQ
 	'columns of an outcome are set together' => <<'EOQ',

@@ -160,7 +160,7 @@ $begun = time;
 is($c->query($submit)->{sqlstate}, '57014', '... is cancelled');
 cmp_ok(time - $begun, '<', $whole / 2, '... before it is done');
 $c->rows('RESET statement_timeout');
-$c->rows("DELETE FROM job_ready WHERE lane = (SELECT lane FROM job_queue WHERE name = 'parents')");
+$c->rows("DELETE FROM job_ready WHERE lane = (SELECT queue_id FROM job_queue WHERE name = 'parents')");
 
 #
 # A server that has not loaded jobq

@@ -1,0 +1,88 @@
+/*
+ * edges.c
+ *	  Edges: what a job depends on, and how far that is.
+ *
+ * An edge is written when the downstream job is submitted and never changes.
+ * What becomes of its upstream job is read from that job's row, locked where it
+ * could still change (D2 in cascade.c).
+ */
+#include "postgres.h"
+
+#include "job/job.h"
+
+/* Insert the edges of a job. */
+void
+jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int64 *upstream, const JobqRuleInfo *rule)
+{
+	Datum		values[DEP_NATTS];
+	bool		nulls[DEP_NATTS] = {false};
+
+	for (int i = 0; i < n; i++)
+	{
+		jobq_set(values, nulls, DEP_UPSTREAM, Int64GetDatum(upstream[i]));
+		jobq_set(values, nulls, DEP_DOWNSTREAM, Int64GetDatum(downstream));
+		jobq_set(values, nulls, DEP_REQUIRE, Int16GetDatum(rule->require));
+		jobq_set(values, nulls, DEP_SUFFICE, Int16GetDatum(rule->suffice));
+		jobq_insert(call, JOBQ_DEPENDENCY, values, nulls);
+	}
+}
+
+/* The counters of a row of job_waiting. */
+void
+jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c)
+{
+	c->undecided = jobq_attr_int32(waiting, WAITING_UNDECIDED);
+	c->pending = jobq_attr_int32(waiting, WAITING_PENDING);
+	c->hits = jobq_attr_int32(waiting, WAITING_HITS);
+	c->violated = jobq_attr_int32(waiting, WAITING_VIOLATED);
+	c->hurt = jobq_attr_int32(waiting, WAITING_HURT);
+}
+
+/*
+ * The outcome of an upstream job, 0 if it is undecided.  Its row is locked FOR SHARE to
+ * the end of the transaction unless its outcome is one of settled.
+ */
+int
+jobq_upstream_outcome(JobqCall *call, int64 id, int settled)
+{
+	for (;;)
+	{
+		TupleTableSlot *slot = jobq_find_id(call, JOBQ_JOB, id);
+		int			outcome;
+		bool		done;
+
+		if (slot == NULL)
+			return OUTCOME_SUCCEEDED;	/* purged */
+		outcome = jobq_attr_int16(slot, JOB_OUTCOME);
+		done = (outcome & settled) != 0 ||
+			jobq_lock(call, JOBQ_JOB, slot, LockTupleShare);
+		jobq_slot_free(slot);
+		if (done)
+			return outcome;
+	}
+}
+
+/*
+ * Count a job's edges from the rows of its upstream jobs, for one that had no row
+ * in job_waiting.  These are locked unless their outcome is one of settled (D2).
+ */
+void
+jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
+{
+	Datum		key = Int64GetDatum(id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
+	TupleTableSlot *slot;
+
+	memset(c, 0, sizeof(JobqCounters));
+	while ((slot = jobq_scan_next(scan)) != NULL)
+	{
+		int16		require = jobq_attr_int16(slot, DEP_REQUIRE);
+		int			outcome;
+
+		jobq_count_undecided(c, require);
+		outcome = jobq_upstream_outcome(call, jobq_attr_int64(slot, DEP_UPSTREAM), settled);
+		if (outcome != 0)
+			jobq_count_edge(c, require, jobq_attr_int16(slot, DEP_SUFFICE), outcome, 1);
+	}
+	jobq_scan_end(scan);
+}
