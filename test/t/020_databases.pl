@@ -85,7 +85,7 @@ databases_are('postgres', 'an extension created in a savepoint');
 $client->rows("SELECT job_submit('x', run_at => now() + '0.1 s') FROM generate_series(1, 3000)");
 my $begin = time;
 $client->rows('DROP EXTENSION jobq');
-cmp_ok(time - $begin, '<', 5, 'DROP EXTENSION with the worker at work');
+cmp_ok(time - $begin, '<', stretched(5), 'DROP EXTENSION with the worker at work');
 databases_are('', '... and the worker leaves', 2);
 $client->rows('CREATE EXTENSION jobq');
 databases_are('postgres', '... and comes back');
@@ -116,7 +116,7 @@ $waiter->disconnect;
 # DROP DATABASE
 $begin = time;
 $client->rows('DROP DATABASE two');
-cmp_ok(time - $begin, '<', 3, 'DROP DATABASE is not held up by the worker');
+cmp_ok(time - $begin, '<', stretched(3), 'DROP DATABASE is not held up by the worker');
 databases_are('one postgres', '... which is gone');
 
 # RENAME
@@ -234,7 +234,7 @@ ok(works('postgres') && works('uno'), '... and work');
 $client->disconnect;
 $begin = time;
 $node->stop('fast');
-cmp_ok(time - $begin, '<', 3, 'shutdown is not held up');
+cmp_ok(time - $begin, '<', stretched(3), 'shutdown is not held up');
 $node->start;
 $client = JobqClient->new($node);
 databases_are('postgres uno', 'after a restart the workers are there', 5);

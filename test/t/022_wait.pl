@@ -68,7 +68,7 @@ is($client->value("SELECT count(*) FROM pg_locks WHERE pid = $pid AND locktype <
 $client->rows(q{SELECT job_complete(job_id, token, '{"a": 1}') FROM job_claim('a')});
 ($r, $took) = answer($w);
 is_deeply($r->{rows}, [ [ 'succeeded', '{"a": 1}' ] ], 'woken when the job is decided, with its result');
-cmp_ok($took, '<', 0.5, '... at once');
+cmp_ok($took, '<', stretched(0.5), '... at once');
 is_deeply([ $w->rows("CALL job_wait($id, NULL)") ], [ [ 'succeeded', '{"a": 1}' ] ], 'a decided job needs no wait');
 
 # Results that were toasted live through the commits.
@@ -110,7 +110,7 @@ send_and_sleep($w, "CALL job_wait($id, '30 s')");
 $client->rows("COMMIT PREPARED 'p'");
 ($r, $took) = answer($w);
 is($r->{rows}[0][0], 'cancelled', 'COMMIT PREPARED wakes');
-cmp_ok($took, '<', 1, '... at once');
+cmp_ok($took, '<', stretched(1), '... at once');
 
 foreach my $act ('cancel', 'hold')
 {
@@ -120,14 +120,14 @@ foreach my $act ('cancel', 'hold')
 	$client->rows("ROLLBACK PREPARED 'p'");
 	($r, $took) = answer($w);
 	is($r->{rows}[0][0], $id, "ROLLBACK PREPARED of job_$act wakes who waits for the job");
-	cmp_ok($took, '<', 2, '... soon');
+	cmp_ok($took, '<', stretched(2), '... soon');
 }
 $client->rows("BEGIN; SELECT job_submit('x', queue => 'commit'); PREPARE TRANSACTION 'p'");
 send_and_sleep($w, "CALL job_claim_wait('commit', 'w', '30 s')");
 $client->rows("COMMIT PREPARED 'p'");
 ($r, $took) = answer($w);
 is($r->{rows}[0][3], 'x', 'COMMIT PREPARED of job_submit does, too');
-cmp_ok($took, '<', 2, '... soon');
+cmp_ok($took, '<', stretched(2), '... soon');
 
 #
 # Where it cannot wait
@@ -189,7 +189,7 @@ send_and_sleep($w, q{CALL job_claim_wait('w', 'w', '30 s')});
 $id = $client->value(q{SELECT job_submit('k', queue => 'w')});
 ($r, $took) = answer($w);
 is($r->{rows}[0][0], $id, 'woken by a job');
-cmp_ok($took, '<', 0.5, '... at once');
+cmp_ok($took, '<', stretched(0.5), '... at once');
 is($client->value("SELECT state FROM job_status WHERE id = $id"), 'running', '... which is claimed');
 
 # Each job wakes one, in a burst too, and through savepoints.
@@ -220,7 +220,7 @@ send_and_sleep($w, q{CALL job_claim_wait('x', 'w', '30 s')});
 $client->rows(q{SELECT job_queue_set('x', paused => false)});
 ($r, $took) = answer($w);
 is($r->{rows}[0][0], $id, 'woken when a queue is resumed');
-cmp_ok($took, '<', 1, '... at once');
+cmp_ok($took, '<', stretched(1), '... at once');
 
 # A claim that is undone, as a whole or by a savepoint, is there for others.
 $id = $client->value(q{SELECT job_submit('k', queue => 'u')});
@@ -230,7 +230,7 @@ send_and_sleep($w, q{CALL job_claim_wait('u', 'w', '30 s')});
 $other->rows('ROLLBACK');
 ($r, $took) = answer($w);
 is($r->{rows}[0][0], $id, 'woken when a claim is rolled back');
-cmp_ok($took, '<', 1, '... at once');
+cmp_ok($took, '<', stretched(1), '... at once');
 $id = $client->value(q{SELECT job_submit('k', queue => 'u')});
 $other->rows('BEGIN; SAVEPOINT s');
 $other->rows(q{SELECT job_claim('u')});
@@ -238,7 +238,7 @@ send_and_sleep($w, q{CALL job_claim_wait('u', 'w', '30 s')});
 $other->rows('ROLLBACK TO s');
 ($r, $took) = answer($w);
 is($r->{rows}[0][0], $id, '... or to a savepoint');
-cmp_ok($took, '<', 1, '... at once');
+cmp_ok($took, '<', stretched(1), '... at once');
 $other->rows('COMMIT');
 
 # A waiter that leaves passes its wake-up on.  The first is stopped, so that
@@ -267,7 +267,7 @@ foreach my $call ("job_wait($child, NULL)", "job_claim_wait('nothing', 'w', NULL
 	$client->rows('SELECT pg_cancel_backend(' . $w1->pid . ')');
 	($r, $took) = answer($w1);
 	is($r->{sqlstate}, '57014', "cancel: $call");
-	cmp_ok($took, '<', 1, '... at once');
+	cmp_ok($took, '<', stretched(1), '... at once');
 	$w1->rows("SET statement_timeout = '300ms'");
 	is($w1->query("CALL $call")->{sqlstate}, '57014', 'statement_timeout');
 	$w1->rows('RESET statement_timeout');
@@ -344,7 +344,7 @@ is($sum, $total, 'a crowd does every job once');
 send_and_sleep($_, q{CALL job_claim_wait('nothing', 'w', NULL)}) foreach @w;
 $begin = time;
 $node->stop('fast');
-cmp_ok(time - $begin, '<', 3, 'waiters do not hold up shutdown');
+cmp_ok(time - $begin, '<', stretched(3), 'waiters do not hold up shutdown');
 is($w[0]->receive->{sqlstate}, '57P01', '... and are told');
 unlike(slurp_file($node->logfile), qr/PANIC:|TRAP:/, 'nothing bad in the log');
 

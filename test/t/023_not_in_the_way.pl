@@ -156,9 +156,15 @@ my $begun = time;
 passes($c, $submit, 'a job with 100,000 parents');
 my $whole = time - $begun;
 $c->rows('SET statement_timeout = ' . int(100 * $whole));
-$begun = time;
-is($c->query($submit)->{sqlstate}, '57014', '... is cancelled');
-cmp_ok(time - $begun, '<', $whole / 2, '... before it is done');
+# of ten, one that nobody else's load keeps from it
+my $soon = 0;
+foreach (1 .. 10)
+{
+	$begun = time;
+	last unless ($c->query($submit)->{sqlstate} // '') eq '57014';
+	last if $soon = time - $begun < $whole / 2;
+}
+ok($soon, '... is cancelled before it is done');
 $c->rows('RESET statement_timeout');
 $c->rows("DELETE FROM job_ready WHERE lane = (SELECT queue_id FROM job_queue WHERE name = 'parents')");
 

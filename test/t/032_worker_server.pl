@@ -97,7 +97,7 @@ ok($worker->wait_for_log(qr/event=releasing/), 'a second one releases');
 my $begin = time;
 $worker->signal('TERM');
 $worker->ends_with(1, 'a third one ends the worker');
-cmp_ok(time - $begin, '<', 15, '... at once');
+cmp_ok(time - $begin, '<', stretched(15), '... at once');
 like(slurp_file($worker->{log}), qr/event=jobs_left jobs=1/, '... which tells what it leaves');
 ok(poll_until(sub { !process_lives($pid) }), '... and its command dead');
 kill('CONT', $node->{_pid});
@@ -303,14 +303,14 @@ $worker->ends_with(0, 'leaves');
 
 # Jobs that have not begun when their leases may have run out: after a time
 # without the server they wait for their heartbeats.
-my @prefetch = (@held, '--prefetch', '5', '--lease', '1s', '--max-jobs', '4');
+my @prefetch = (@held, '--prefetch', '5', '--lease', '3s', '--max-jobs', '4');
 @jobs = map { submit($node, q{'held'}) } 1 .. 4;
 $worker = start_worker($node, @prefetch);
 started($jobs[0]);
 ok($worker->wait_for_log(qr/event=draining reason=max-jobs/), 'one runs, three wait');
 $node->stop('fast');
 my $stopped = time;
-poll_until(sub { time > $stopped + 1 });
+poll_until(sub { time > $stopped + 3 });
 let_go($_) foreach @jobs;
 ok($worker->wait_for_log(qr/event=job_ended job=$jobs[0]\b/), 'it ends after their leases');
 ok($worker->wait_for_log(qr/job_ended.*connection_failed/s), 'the server is still away');
@@ -400,14 +400,14 @@ is(states($job), 'succeeded 1', '... and has not released it');
 foreach ('timeout', 'SIGQUIT')
 {
 	$job = submit($node, q{'held', max_attempts => 1});
-	$worker = start_worker($node, @held, $_ eq 'timeout' ? ('--timeout', '1s') : (), '--max-jobs', '1');
-	my $began = time;
+	$worker = start_worker($node, @held, $_ eq 'timeout' ? ('--timeout', '3s') : (), '--max-jobs', '1');
 	$pid = started($job);
+	my $began = time;
 	$worker->signal('STOP');
 	let_go($job);
 	ok(poll_until(sub { !process_lives($pid) }), 'the command ends while the worker stands still');
 	$worker->signal('QUIT') if $_ eq 'SIGQUIT';
-	poll_until(sub { time > $began + 1.5 }) if $_ eq 'timeout';
+	poll_until(sub { time > $began + 3 }) if $_ eq 'timeout';
 	$worker->signal('CONT');
 	$worker->ends_with(0, 'the worker leaves');
 	is(states($job), 'succeeded 1', "... and the job has succeeded in spite of $_");

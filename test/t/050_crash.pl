@@ -116,8 +116,8 @@ my $lost = within(12, sub {
 ok($lost, 'an abandoned lease runs out after the restart');
 my $after = $control->value("SELECT extract(epoch FROM ended_at) - $started FROM job_attempts WHERE job_id = $job{abandoned}[0]");
 cmp_ok($after, '>=', 3, 'but only after a period of grace');
-cmp_ok($after, '<', 6, 'and not much later');
-cmp_ok($beats, '>', 5, 'heartbeats go on meanwhile');
+cmp_ok($after, '<', stretched(6), 'and not much later');
+cmp_ok($beats, '>', 1, 'heartbeats go on meanwhile');
 is($control->value("SELECT state FROM job_status WHERE id = $job{beating}[0]"), 'running', 'and keep their lease');
 is($control->query("SELECT job_complete($job{beating}[0], $job{beating}[1])")->{sqlstate}, undef, 'to the end');
 is($control->query("SELECT job_complete($job{abandoned}[0], $job{abandoned}[1])")->{sqlstate}, 'JQ001', 'the token of the lost one is stale');
@@ -191,6 +191,6 @@ invariants_hold($node, 'at the end');
 # It ends at once when it is told to.
 my $before = time;
 $node->stop('fast');
-cmp_ok(time - $before, '<', 10, 'a fast shutdown is fast');
+cmp_ok(time - $before, '<', stretched(10), 'a fast shutdown is fast');
 
 done_testing();

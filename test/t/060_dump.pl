@@ -166,7 +166,7 @@ $template->disconnect;
 poll_until(sub { $node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE datname = 'template_of' AND backend_type = 'client backend')) == 0 });
 my $before = time;
 $node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE template_of');
-cmp_ok(time - $before, '<', 5, 'CREATE DATABASE ... TEMPLATE with a worker attached');
+cmp_ok(time - $before, '<', stretched(5), 'CREATE DATABASE ... TEMPLATE with a worker attached');
 my $copy = JobqClient->new($node, dbname => 'copy');
 is_deeply(table_digest($copy), $copied, 'the copy is equal');
 is($copy->value('SELECT count(*) FROM job_active_database'), 1, 'and has the home of its template');
@@ -193,7 +193,7 @@ ok(poll_until(sub { $copy->value("SELECT state FROM job_status WHERE id = $due")
 $copy->disconnect;
 poll_until(sub { $node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE datname = 'copied' AND backend_type = 'client backend')) == 0 });
 $node->safe_psql('postgres', "DROP DATABASE $_") foreach qw(copied template_of restored probe1);
-cmp_ok(time - $before, '<', 15, 'databases are renamed and dropped');
+cmp_ok(time - $before, '<', stretched(15), 'databases are renamed and dropped');
 is($node->safe_psql('postgres', q(SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_stat_activity WHERE backend_type = 'jobq worker' AND datname IS NOT NULL AND datname NOT LIKE 'probe%')),
 	'data_only postgres', 'the others keep their workers');
 $node->stop;

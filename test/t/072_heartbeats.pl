@@ -14,23 +14,22 @@ foreach my $entries (1, 30, 100000)
 {
 	my $node = jobq_node("entries$entries", conf => "jobq.max_heartbeats = $entries");
 	my $c = JobqClient->new($node);
-	$c->rows("SELECT job_submit('x', lease => '2 s', max_lost => 1) FROM generate_series(1, 120)");
-	$c->rows("SELECT job_submit('idle', queue => 'idle', lease => '2 s', max_lost => 1) FROM generate_series(1, 20)");
+	$c->rows("SELECT job_submit('x', lease => '3 s', max_lost => 1) FROM generate_series(1, 120)");
+	$c->rows("SELECT job_submit('idle', queue => 'idle', lease => '3 s', max_lost => 1) FROM generate_series(1, 20)");
 	$c->rows("SELECT * FROM job_claim('idle', 'nobody', 20)");
-	my $until = time + 5;
+	my $until = time + 7;
 	my @beats = run_clients(60, 3, sub {
 		my $client = JobqClient->new($node);
 		my @mine = $client->rows("SELECT job_id, token FROM job_claim('default', 'w', 40)");
 		my ($beats, @refused) = (0);
 		while (time < $until)
 		{
-			foreach my $claim (@mine)
-			{
-				my $extra = $claim->[0] % 7 == 0 ? ", progress => '{\"n\": $beats}'" : '';
-				my $r = $client->query("SELECT job_heartbeat($claim->[0], $claim->[1]$extra)");
-				push @refused, "$claim->[0]: $r->{sqlstate}" if $r->{sqlstate};
-				$beats++;
-			}
+			my $calls = join '; ', map {
+				"SELECT job_heartbeat($_->[0], $_->[1]" . ($_->[0] % 7 == 0 ? ", progress => '{\"n\": $beats}')" : ')')
+			} @mine;
+			my $r = $client->query($calls);
+			push @refused, "$r->{sqlstate} $r->{message}" if $r->{sqlstate};
+			$beats++;
 			usleep(300_000);
 		}
 		return { beats => $beats, refused => \@refused, claims => \@mine };

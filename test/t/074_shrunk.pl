@@ -94,11 +94,11 @@ is("@got", "@expected", 'also with claims that are undone between them');
 #
 
 $c->rows("SELECT job_submit('x', queue => 'beat', backoff => '1 h') FROM generate_series(1, 4)");
-my @held = $c->rows("SELECT job_id, token FROM job_claim('beat', 'w', 4, '1500 ms')");
+my @held = $c->rows("SELECT job_id, token FROM job_claim('beat', 'w', 4, '3 s')");
 my ($silent) = shift @held;
 my $before = join ' ', map { $_->[0] } $c->rows('SELECT xmin FROM job_lease ORDER BY job_id');
 my $beats = 0;
-my $end = time + 4;
+my $end = time + 7;
 while (time < $end)
 {
 	$beats += $c->value("SELECT job_heartbeat($_->[0], $_->[1])") eq 't' foreach @held;
