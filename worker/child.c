@@ -344,26 +344,31 @@ child_timer(const Child *child)
 	return child->pid > 0 && !child->killed ? child->kill_at : USEC_NEVER;
 }
 
-/* Append the last of stderr as text that the server takes. */
+/* Append the last of stderr, as much as the server takes, and as it takes it. */
 void
 child_stderr(const Child *child, Buf *to)
 {
-	size_t		len = child->err_len < STDERR_KEEP ? (size_t) child->err_len : STDERR_KEEP;
-	size_t		at = (size_t) ((child->err_len - len) % STDERR_KEEP);
-	size_t		first = STDERR_KEEP - at < len ? STDERR_KEEP - at : len;
 	size_t		start = to->len;
+	size_t		room = max_error > start ? max_error - start : 0;
+	size_t		len = child->err_len < STDERR_KEEP ? (size_t) child->err_len : STDERR_KEEP;
+	size_t		at;
+	size_t		first;
 
+	if (len > room)
+		len = room;
 	if (len == 0)
 		return;
+	at = (size_t) ((child->err_len - len) % STDERR_KEEP);
+	first = STDERR_KEEP - at < len ? STDERR_KEEP - at : len;
 	buf_append(to, child->err + at, first);
 	buf_append(to, child->err, len - first);
 
 	/* Where the beginning is cut, do not show half a character. */
-	if (child->err_len > STDERR_KEEP)
+	if (child->err_len > len)
 	{
 		size_t		skip = 0;
 
-		while (skip < 3 && ((unsigned char) to->data[start + skip] & 0xc0) == 0x80)
+		while (skip < 3 && skip < len && ((unsigned char) to->data[start + skip] & 0xc0) == 0x80)
 			skip++;
 		memmove(to->data + start, to->data + start + skip, len - skip + 1);
 		to->len -= skip;

@@ -54,9 +54,6 @@ static bool unable;				/* by an error that trying again does not mend */
 static Usec cancel_at;
 static Usec idle_since;
 
-static void listen_start(Conn *conn);
-static void notified(Conn *conn);
-
 void
 claim_init(Conn *conn, Usec now)
 {
@@ -79,10 +76,7 @@ claim_init(Conn *conn, Usec now)
 	work_likely = true;			/* before waiting, look */
 	conn->waiting = true;
 	if (!calls)
-	{
-		conn->ready = listen_start;
-		conn->notified = notified;
-	}
+		listen_init(conn);
 }
 
 void
@@ -126,7 +120,7 @@ claim_limit_reached(void)
 	return opt.max_jobs > 0 && claimed >= opt.max_jobs;
 }
 
-/* With --once: a job is over, and others may have become ready by that. */
+/* There may be jobs that were not there at the last claim. */
 void
 claim_again(void)
 {
@@ -208,49 +202,6 @@ bool
 claim_unable(void)
 {
 	return unable;
-}
-
-/*
- * LISTEN
- */
-
-/*
- * Jobs that came while nobody listened are not announced again: look for
- * them.  If LISTEN failed, the slow poll remains.
- */
-static void
-listen_reply(Conn *conn, PGresult *res, void *arg)
-{
-	(void) conn;
-	(void) arg;
-	if (res == NULL)
-		return;
-	if (!result_ok(res))
-	{
-		char	   *msg = result_message(res);
-
-		log_event(LOG_ERROR, "listen_failed", "error", msg, (char *) NULL);
-		free(msg);
-	}
-	work_likely = true;
-}
-
-static void
-listen_start(Conn *conn)
-{
-	Buf			sql = {0};
-
-	for (int i = 0; i < opt.nqueues; i++)
-		buf_printf(&sql, "LISTEN \"job_queue_%s\";", opt.queues[i]);
-	conn_send(conn, listen_reply, NULL, 0, NULL, sql.data);
-	buf_free(&sql);
-}
-
-static void
-notified(Conn *conn)
-{
-	(void) conn;
-	work_likely = true;
 }
 
 /*

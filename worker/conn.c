@@ -34,6 +34,9 @@ bool		conn_elsewhere = false;
 /* As much of a command's output is read, in bytes: what the server may take as a result. */
 size_t		max_output = MIN_MAX_OUTPUT;
 
+/* As long may an error be, of which the server would cut the end. */
+size_t		max_error = STDERR_KEEP;
+
 static void conn_setup_done(Conn *conn, PGresult *res, void *arg);
 
 void
@@ -226,9 +229,10 @@ conn_start(Conn *conn, Usec now)
 
 /*
  * The first statement finds the extension.  The waiting connection is a
- * session of its own and may also change settings: those that would end a long
- * wait, and the one by which a time that is sent back may be taken for another.
- * The connections of the pool may come from a pooler and must not.
+ * session of its own and may also change settings, where they are not as they
+ * have to be: those that would end a long wait, and the one by which a time that
+ * is sent back may be taken for another.  The connections of the pool may come
+ * from a pooler and must not.
  */
 static void
 conn_setup(Conn *conn)
@@ -238,11 +242,12 @@ conn_setup(Conn *conn)
 	" (SELECT n.nspname::text FROM pg_catalog.pg_extension e"
 	" JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
 	" WHERE e.extname = 'jobq'))),"
-	" pg_catalog.pg_size_bytes(pg_catalog.current_setting('jobq.max_result_size', true))";
+	" pg_catalog.pg_size_bytes(pg_catalog.current_setting('jobq.max_result_size', true)),"
+	" pg_catalog.pg_size_bytes(pg_catalog.current_setting('jobq.max_error_size', true))";
 	static const char *const settings =
-	", pg_catalog.set_config('statement_timeout', '0', false)"
-	", pg_catalog.set_config('idle_session_timeout', '0', false)"
-	", pg_catalog.set_config('datestyle', 'ISO', false)";
+	", (SELECT pg_catalog.count(pg_catalog.set_config(name, value, false))"
+	" FROM (VALUES ('statement_timeout', '0'), ('idle_session_timeout', '0'), ('datestyle', 'ISO')) s (name, value)"
+	" WHERE pg_catalog.current_setting(name) NOT LIKE value || '%')";
 	Buf			sql = {0};
 
 	buf_puts(&sql, find);
@@ -291,6 +296,8 @@ conn_setup_done(Conn *conn, PGresult *res, void *arg)
 		max_output = MIN_MAX_OUTPUT;
 	if (max_output > MAX_MAX_OUTPUT)
 		max_output = MAX_MAX_OUTPUT;
+	if (!PQgetisnull(res, 0, 2))
+		max_error = (size_t) strtoll(PQgetvalue(res, 0, 2), NULL, 10);
 	conn->schema = xstrdup(PQgetvalue(res, 0, 0));
 	log_event(LOG_INFO, "connected", "conn", conn->name, "db", PQdb(conn->pg),
 			  "schema", conn->schema, (char *) NULL);
@@ -493,15 +500,13 @@ conn_io(Conn *conn)
 	if (conn_up(conn))
 	{
 		PGnotify   *notify;
-		bool		any = false;
 
 		while ((notify = PQnotifies(conn->pg)) != NULL)
 		{
-			any = true;
+			if (conn->notified)
+				conn->notified(conn, notify->relname);
 			PQfreemem(notify);
 		}
-		if (any && conn->notified)
-			conn->notified(conn);
 	}
 }
 

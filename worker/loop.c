@@ -312,6 +312,8 @@ send_work(Conn *conn, Usec now)
 	if (!locked_before && report_send_locked(conn, now))
 		return locked_before = true;
 	locked_before = false;
+	if (listen_send_proof(conn))
+		return true;
 	if ((reports_first && report_send(conn, now)) || claim_send(conn, now) ||
 		(!reports_first && report_send(conn, now)))
 		return true;
@@ -390,6 +392,7 @@ tick(Usec now)
 	jobs_tick(now);
 	jobs_sweep();
 	claim_tick(now);
+	listen_tick(now);
 	if (claim_limit_reached())
 		begin_drain("max-jobs");
 	if (opt.once && (claim_unable() || (njobs == 0 && (conn_elsewhere || pool_unreachable()))))
@@ -428,6 +431,7 @@ next_timer(Usec now, bool sendable)
 	for (int i = 0; i < opt.pool; i++)
 		note_time(&timer, conn_timer(&pool[i]));
 	note_time(&timer, claim_timer(now));
+	note_time(&timer, listen_timer());
 	if (draining)
 	{
 		if (!releasing)

@@ -201,7 +201,7 @@ struct Conn
 	ReplyFn		reply;
 	void	   *arg;
 	void		(*ready) (Conn *conn);
-	void		(*notified) (Conn *conn);
+	void		(*notified) (Conn *conn, const char *channel);
 	pid_t		cancel_pid;
 	int			pollslot;
 };
@@ -223,6 +223,7 @@ extern void conn_close(Conn *conn);
 extern bool conn_extension_missing;
 extern bool conn_elsewhere;
 extern size_t max_output;
+extern size_t max_error;
 
 extern bool result_ok(const PGresult *res);
 extern const char *result_state(const PGresult *res);
@@ -424,6 +425,13 @@ extern Usec claim_idle_since(Usec now);
 extern void claim_tick(Usec now);
 extern Usec claim_timer(Usec now);
 extern void claim_end(void);
+
+/* listen.c */
+
+extern void listen_init(Conn *conn);
+extern bool listen_send_proof(Conn *conn);
+extern void listen_tick(Usec now);
+extern Usec listen_timer(void);
 
 /* loop.c */
 
