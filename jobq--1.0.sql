@@ -312,7 +312,7 @@ COMMENT ON COLUMN @extschema@.job_assignment.token IS 'Random, never 0; every ac
 COMMENT ON COLUMN @extschema@.job_assignment.attempt IS 'Which attempt of the job this is, from 1 on, whatever became of the others';
 COMMENT ON COLUMN @extschema@.job_assignment.kind IS 'What to run';
 COMMENT ON COLUMN @extschema@.job_assignment.args IS 'With what: an object';
-COMMENT ON COLUMN @extschema@.job_assignment.inputs IS 'Results of the parents that succeeded, by name where no other parent has it, else by id; NULL if they are larger than jobq.max_inputs_size together: read them with job_result';
+COMMENT ON COLUMN @extschema@.job_assignment.inputs IS 'Results of the parents that succeeded, by name where no other parent has it, else by id; NULL if they are larger than jobq.max_inputs_size together: read them with job_parents';
 COMMENT ON COLUMN @extschema@.job_assignment.key IS 'The same over all attempts, new after job_retry, for making effects idempotent';
 COMMENT ON COLUMN @extschema@.job_assignment.lease_until IS 'The job is lost if there is no heartbeat before this time';
 
@@ -413,6 +413,22 @@ AS 'MODULE_PATHNAME', 'jobq_job_result';
 COMMENT ON FUNCTION @extschema@.job_result(bigint) IS
     'The result of a job that succeeded, else NULL. JQ002 if there is no such job or the caller may not see it.';
 REVOKE ALL ON FUNCTION @extschema@.job_result(bigint) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_parents(job_id bigint)
+RETURNS TABLE (job_id bigint, name text, kind text, state text, result jsonb, error text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_parents';
+COMMENT ON FUNCTION @extschema@.job_parents(bigint) IS
+    'The jobs that a job depends on, as far as the caller may see them, its worker all of them. JQ002 if there is no such job or the caller may not see it.';
+REVOKE ALL ON FUNCTION @extschema@.job_parents(bigint) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_children(job_id bigint)
+RETURNS TABLE (job_id bigint, name text, kind text, state text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_children';
+COMMENT ON FUNCTION @extschema@.job_children(bigint) IS
+    'The jobs that depend on a job, as far as the caller may see them. JQ002 if there is no such job or the caller may not see it.';
+REVOKE ALL ON FUNCTION @extschema@.job_children(bigint) FROM PUBLIC;
 
 CREATE PROCEDURE @extschema@.job_wait(IN job_id bigint, IN timeout interval, INOUT state text DEFAULT NULL, INOUT result jsonb DEFAULT NULL)
 LANGUAGE C

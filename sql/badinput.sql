@@ -151,11 +151,11 @@ SELECT pg_temp.try(format($$SELECT * FROM job_fail_many(ARRAY[%s, %1$s], ARRAY[%
 
 -- jobs that do not exist
 SELECT pg_temp.try(format('SELECT %s', call)) FROM unnest(ARRAY[
-    'job_heartbeat(-1, 1)', 'job_complete(-1, 1)', 'job_fail(-1, 1)', 'job_release(-1, 1)', $$job_snooze(-1, 1, '1 s')$$, 'job_result(-1)',
+    'job_heartbeat(-1, 1)', 'job_complete(-1, 1)', 'job_fail(-1, 1)', 'job_release(-1, 1)', $$job_snooze(-1, 1, '1 s')$$, 'job_result(-1)', 'job_parents(-1)', 'job_children(-1)',
     'job_cancel(-1)', 'job_retry(-1)', 'job_hold(-1)', 'job_unhold(-1)']) call;
 SELECT pg_temp.try(format('SELECT %s', call)) FROM unnest(ARRAY[
     'job_heartbeat(NULL, 1)', 'job_heartbeat(1, NULL)', 'job_complete(NULL, 1)', 'job_complete(1, NULL)', 'job_fail(NULL, 1)', 'job_release(1, NULL)',
-    $$job_snooze(NULL, 1, '1 s')$$, 'job_result(NULL)', 'job_cancel(NULL)', 'job_retry(NULL)', 'job_hold(NULL)', 'job_unhold(NULL)']) call;
+    $$job_snooze(NULL, 1, '1 s')$$, 'job_result(NULL)', 'job_parents(NULL)', 'job_children(NULL)', 'job_cancel(NULL)', 'job_retry(NULL)', 'job_hold(NULL)', 'job_unhold(NULL)']) call;
 CALL job_wait(-1, '1 s');
 \echo :LAST_ERROR_SQLSTATE
 CALL job_wait(NULL, '1 s');

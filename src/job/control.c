@@ -46,8 +46,8 @@ attr_role(TupleTableSlot *slot, int attno)
 }
 
 /* Is this job leased by the caller? */
-static bool
-held_by_caller(JobqCall *call, int64 id)
+bool
+jobq_held_by_caller(JobqCall *call, int64 id)
 {
 	TupleTableSlot *lease = jobq_find_id(call, JOBQ_LEASE, id);
 	bool		held = lease != NULL && has_privs_of_role(GetUserId(), attr_role(lease, LEASE_HOLDER));
@@ -66,24 +66,33 @@ child_held_by_caller(JobqCall *call, int64 id)
 	bool		held = false;
 
 	while (!held && (edge = jobq_scan_next(scan)) != NULL)
-		held = held_by_caller(call, jobq_attr_int64(edge, DEP_DOWNSTREAM));
+		held = jobq_held_by_caller(call, jobq_attr_int64(edge, DEP_DOWNSTREAM));
 	jobq_scan_end(scan);
 	return held;
 }
 
-/* May the caller see the job?  If not, it does not exist. */
+/* May the caller see the job, if there is one?  granted: that is known already. */
+bool
+jobq_may_see(JobqCall *call, int64 id, bool granted)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+	bool		may = job != NULL &&
+	(granted || jobq_is_owner() ||
+	 jobq_visible(call, jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE)),
+				  attr_role(job, JOB_SUBMITTED_BY), InvalidOid) ||
+	 jobq_held_by_caller(call, id) ||
+	 child_held_by_caller(call, id));
+
+	jobq_slot_free(job);
+	return may;
+}
+
+/* A job that the caller may not see does not exist. */
 void
 jobq_require_visible(JobqCall *call, int64 id)
 {
-	TupleTableSlot *job = need_job(call, id);
-
-	if (!jobq_is_owner() &&
-		!jobq_visible(call, jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE)),
-					  attr_role(job, JOB_SUBMITTED_BY), InvalidOid) &&
-		!held_by_caller(call, id) &&
-		!child_held_by_caller(call, id))
+	if (!jobq_may_see(call, id, false))
 		jobq_error_no_such_job(id);
-	jobq_slot_free(job);
 }
 
 /*
@@ -115,8 +124,8 @@ error_state(int64 id, const char *act, const char *state, const char *hint)
  * Where a job stands: its outcome (then *state is NULL), or 0 with its state
  * row.  *job is its row in job.
  */
-static int
-look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table, TupleTableSlot **state)
+int
+jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table, TupleTableSlot **state)
 {
 	for (;;)
 	{
@@ -271,7 +280,7 @@ jobq_job_cancel(PG_FUNCTION_ARGS)
 		TupleTableSlot *row;
 		JobqTable	table;
 		char	   *other;
-		int			outcome = look(&call, id, &job, &table, &row);
+		int			outcome = jobq_look(&call, id, &job, &table, &row);
 		int			generation = jobq_attr_int32(job, JOB_GENERATION);
 
 		require_operate(&call, job);
@@ -489,7 +498,7 @@ change_hold(int64 id, bool want)
 		TupleTableSlot *job;
 		TupleTableSlot *state;
 		JobqTable	table;
-		int			outcome = look(&call, id, &job, &table, &state);
+		int			outcome = jobq_look(&call, id, &job, &table, &state);
 		bool		held;
 
 		require_operate(&call, job);
@@ -537,7 +546,7 @@ jobq_job_state(JobqCall *call, int64 id, Datum *result, bool *isnull)
 	TupleTableSlot *job;
 	TupleTableSlot *state;
 	JobqTable	table;
-	int			outcome = look(call, id, &job, &table, &state);
+	int			outcome = jobq_look(call, id, &job, &table, &state);
 
 	*result = (Datum) 0;
 	*isnull = true;

@@ -278,6 +278,10 @@ extern int	jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, 
 					   int64 lease, JobqAssignment **out);
 
 extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
+extern bool jobq_held_by_caller(JobqCall *call, int64 id);
+extern bool jobq_may_see(JobqCall *call, int64 id, bool granted);
+extern int	jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table,
+					  TupleTableSlot **state);
 extern void jobq_require_visible(JobqCall *call, int64 id);
 extern const char *jobq_job_state(JobqCall *call, int64 id, Datum *result, bool *isnull);
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);

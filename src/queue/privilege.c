@@ -50,19 +50,20 @@ typedef struct PrivilegeInfo
 	const char *members;		/* what it lets use, comma-separated */
 } PrivilegeInfo;
 
+#define JOB_RESULTS	"job_result,job_parents,job_children"
 #define JOB_VIEWS	"job_status,job_attempts,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name"
 #define ALL_VIEWS	JOB_VIEWS ",job_queue_status,job_worker_status"
 
 static const PrivilegeInfo privileges[] = {
 	{"submit", PRIV_SUBMIT,
-	"job_submit,job_submit_many,job_result,job_wait," JOB_VIEWS},
+	"job_submit,job_submit_many,job_wait," JOB_RESULTS "," JOB_VIEWS},
 	{"work", PRIV_WORK,
 		"job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,"
-	"job_release,job_snooze,job_result," JOB_VIEWS},
+	"job_release,job_snooze," JOB_RESULTS "," JOB_VIEWS},
 	{"operate", PRIV_OPERATE,
-	"job_cancel,job_retry,job_hold,job_unhold,job_queue_set,job_result,job_wait," ALL_VIEWS},
+	"job_cancel,job_retry,job_hold,job_unhold,job_queue_set,job_wait," JOB_RESULTS "," ALL_VIEWS},
 	{"read", PRIV_READ,
-	"job_result,job_wait," ALL_VIEWS},
+	"job_wait," JOB_RESULTS "," ALL_VIEWS},
 };
 
 /* Forget the cached grants. */
