@@ -1,7 +1,7 @@
 # Runs the workers of docs/clients.md, each in a database of its own: jobs are
 # done, a failing one is tried again, heartbeats keep a long one and learn that
-# it is cancelled or lost, and after SIGTERM what was begun is completed.  It
-# installs nothing: a driver that is not there is skipped.
+# it is cancelled or lost, and after SIGTERM what was begun is completed.  Those
+# of README do jobs.  It installs nothing: a driver that is not there is skipped.
 use strict;
 use warnings;
 
@@ -32,8 +32,8 @@ my ($python) = grep { succeeds("$_ -c 'import psycopg'") } qw(python3 /usr/bin/p
 # (by default the program's name and --version), and how to run it.
 my @clients = (
 	{ name => 'psql', language => 'sh', needs => 'jq --version', run => ['sh'] },
-	{ name => 'psycopg', language => 'python', needs => $python, run => [$python] },
-	{ name => 'node-postgres', language => 'js', needs => q{node -e 'require("pg")'}, run => ['node'] },
+	{ name => 'psycopg', language => 'python', needs => $python, run => [$python], readme => 1 },
+	{ name => 'node-postgres', language => 'js', needs => q{node -e 'require("pg")'}, run => ['node'], readme => 1 },
 	{ name => 'pgx', language => 'go', needs => $pgx && 'go version', build => [ 'go', 'build', '-o', "$dir/pgx" ] },
 	{
 		name => 'JDBC',
@@ -45,7 +45,7 @@ my @clients = (
 	},
 	{ name => 'Ruby', language => 'ruby', needs => q{ruby -e 'require "pg"'}, run => ['ruby'] });
 
-my @here;
+my (@here, @first);
 foreach my $client (@clients)
 {
   SKIP:
@@ -53,6 +53,9 @@ foreach my $client (@clients)
 		skip "$client->{name}: the driver is not here", 1 unless $client->{needs} && succeeds($client->{needs});
 		prepare($client, 'docs/clients.md');
 		push @here, $client;
+		next unless $client->{readme};
+		push @first, { %$client, name => "$client->{name} of README" };
+		prepare($first[-1], 'README.md');
 	}
 }
 
@@ -102,6 +105,14 @@ all(sub {
 	becomes($_, q{SELECT count(*) FROM job_status WHERE tags = '"end"' AND attempt > 1}, '0', 'nothing was done twice');
 });
 
+# Those of README, which know no more than this.
+@here = @first;
+all(sub { start($_); waits($_); });
+all(sub {
+	my $greet = value($_, q{SELECT job_submit('greet', '{"name": "Ada"}')});
+	becomes($_, "SELECT state || result FROM job_status WHERE id = $greet", 'succeeded{"text": "Hello, Ada"}', 'does a job');
+});
+
 $node->stop;
 done_testing();
 
@@ -126,9 +137,9 @@ sub succeeds
 sub prepare
 {
 	my ($client, $page) = @_;
-	my $file = "$dir/Worker.$client->{language}";
+	my $file = PostgreSQL::Test::Utils::tempdir . "/Worker.$client->{language}";
 	my ($code) = $text{$page} =~ /^```$client->{language}\n(.*?)^```$/ms or die "no code for $client->{name}";
-	$code =~ s/\b(beat *= *)20\b/${1}1/i or die "no heartbeats in the code for $client->{name}";
+	$code =~ s/\b(beat *= *)20\b/${1}1/i or $page eq 'README.md' or die "no heartbeats in the code for $client->{name}";
 	$code =~ s{/pgx/v5"}{/pgx/$pgx"};
 	append_to_file($file, $code);
 	command_ok([ @{ $client->{build} }, $file ], "$client->{name}: builds") if $client->{build};
