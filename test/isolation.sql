@@ -35,3 +35,11 @@ BEGIN
 	END LOOP;
 	RETURN held;
 END $$;
+
+-- wait until the background worker has nothing left to count or to cancel, with a limit
+CREATE PROCEDURE settle() LANGUAGE plpgsql AS $$
+BEGIN
+	IF NOT comes_true('NOT EXISTS (SELECT FROM job_delta) AND NOT EXISTS (SELECT FROM job_cancel_request)') THEN
+		RAISE 'not settled: % deltas, % requests to cancel', (SELECT count(*) FROM job_delta), (SELECT count(*) FROM job_cancel_request);
+	END IF;
+END $$;
