@@ -227,31 +227,31 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 
 /*
  * Count what became of the upstream jobs of one that waits for them.  False: its
- * row changed, look again.
+ * row changed, look again.  A delta bears the epoch of a row that was looked at
+ * after the upstream jobs were updated, not of one that was walked to.
  */
 static bool
-count(JobqCascade *cascade, CascadeItem *item, TupleTableSlot *row)
+count(JobqCascade *cascade, CascadeItem *item, TupleTableSlot *row, bool walk)
 {
 	bool		fold = item->folding && item->epoch == jobq_attr_int32(row, WAITING_EPOCH);
+	bool		wide = jobq_attr_bool(row, WAITING_WIDE);
 	JobqCounters c;
 
 	/* only deltas that were counted anew since */
 	if (!fold && item->change.undecided == 0)
 		return true;
-	if (jobq_attr_bool(row, WAITING_WIDE) && !item->reopened && !item->folding)
-	{
-		leave_delta(cascade->call, row, &item->change);
-		return true;
-	}
 	jobq_read_counters(row, &c);
 	jobq_add_counters(&c, &item->change);
 	if (fold)
 		jobq_add_counters(&c, &item->folded);
 	/* what is folded is locked already; what is taken back must not be left */
-	if (item->folding || item->reopened || !cascade->call->later)
+	if (item->folding || item->reopened || !(wide || cascade->call->later))
 		return count_at_once(cascade, row, &c, LEAVE_WAIT);
-	if (!count_at_once(cascade, row, &c, LEAVE_TRY))
-		leave_delta(cascade->call, row, &item->change);
+	if (!wide && count_at_once(cascade, row, &c, LEAVE_TRY))
+		return true;
+	if (walk)
+		return false;
+	leave_delta(cascade->call, row, &item->change);
 	return true;
 }
 
@@ -345,7 +345,7 @@ handle_downstream(JobqCascade *cascade, CascadeItem *item)
 		switch (find_standing(cascade->call, item, walk, &row))
 		{
 			case STANDING_OPEN:
-				done = count(cascade, item, row);
+				done = count(cascade, item, row, walk);
 				break;
 			case STANDING_DECIDED:
 				done = reopen(cascade, row);
