@@ -81,8 +81,33 @@ SELECT kind, state, args, submitted_by = current_user::regrole FROM job_status O
 SELECT job_result(:mine) IS NULL AS not_yet;
 RESET ROLE;
 SELECT pg_temp.as_role('jobq_submitter', ARRAY['SELECT * FROM job', 'SELECT * FROM job_ready', 'SELECT nextval(''job_id_seq'')', 'INSERT INTO job_queue (name, queue_id) VALUES (''x'', 1)',
-    'SELECT * FROM job_privilege', 'SELECT * FROM job_queue_status', 'SELECT * FROM job_worker_status', 'SELECT job_claim(''priv_a'')', format('SELECT job_cancel(%s)', :mine),
+    'SELECT * FROM job_privilege', 'SELECT * FROM job_queue_status', 'SELECT * FROM job_worker_status', 'SELECT job_claim(''priv_a'')', format('SELECT job_retry(%s)', :mine),
     'SELECT job_queue_set(''priv_a'', true)', 'SELECT job_grant(''jobq_submitter'', ''priv_a'', ''work'')']);
+
+-- cancels, holds and unholds its own; others' are as if they were not there, and it cannot retry
+SELECT pg_temp.as_role('jobq_submitter', ARRAY[format('SELECT job_hold(%s)', :others),
+    format('SELECT job_unhold(%s)', :owners), format('SELECT job_cancel(%s)', :others), format('SELECT job_cancel(%s)', :owners), 'SELECT job_cancel(-1)']);
+SET ROLE jobq_submitter;
+SELECT job_submit('mine, held', queue => 'priv_a') AS held \gset
+SELECT job_hold(:held);
+SELECT job_hold(:held);
+SELECT job_unhold(:held);
+SELECT job_cancel(:held, 'by who submitted it');
+SELECT job_cancel(:held);
+SELECT state, error FROM job_status WHERE id = :held;
+RESET ROLE;
+-- also as a member of the role
+SELECT job_submit('of the owner', queue => 'priv_a') AS shared \gset
+UPDATE job SET submitted_by = 'jobq_submitter' WHERE id = :shared;
+GRANT jobq_submitter TO jobq_submitter2;
+SET ROLE jobq_submitter2;
+SELECT job_hold(:shared);
+RESET ROLE;
+REVOKE jobq_submitter FROM jobq_submitter2;
+SELECT pg_temp.as_role('jobq_submitter2', ARRAY[format('SELECT job_unhold(%s)', :shared), format('SELECT job_cancel(%s)', :shared)]);
+SET ROLE jobq_submitter;
+SELECT job_cancel(:shared);
+RESET ROLE;
 
 -- a view's filter comes before the caller's conditions
 SET ROLE jobq_submitter;

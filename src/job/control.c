@@ -96,15 +96,17 @@ jobq_require_visible(JobqCall *call, int64 id)
 }
 
 /*
- * The caller must be allowed to operate on the job's queue; to one who cannot
- * even see the job, it does not exist.
+ * The caller must be allowed to operate on the job's queue, or have submitted
+ * the job where that is enough; to one who cannot even see it, it does not exist.
  */
 static void
-require_operate(JobqCall *call, TupleTableSlot *job)
+require_operate(JobqCall *call, TupleTableSlot *job, bool or_submitter)
 {
 	char	   *queue = jobq_attr_cstring(job, JOB_QUEUE);
 	int64		queue_id = jobq_queue_id(queue);
 
+	if (or_submitter && has_privs_of_role(GetUserId(), attr_role(job, JOB_SUBMITTED_BY)))
+		return;
 	if (!jobq_has_privilege(call, queue_id, PRIV_OPERATE))
 		jobq_require_visible(call, jobq_attr_int64(job, JOB_ID));
 	jobq_require_privilege(call, queue_id, PRIV_OPERATE, queue);
@@ -283,7 +285,7 @@ jobq_job_cancel(PG_FUNCTION_ARGS)
 		int			outcome = jobq_look(&call, id, &job, &table, &row);
 		int			generation = jobq_attr_int32(job, JOB_GENERATION);
 
-		require_operate(&call, job);
+		require_operate(&call, job, true);
 		if (outcome != 0 ||
 			(table == JOBQ_LEASE && jobq_attr_bool(row, LEASE_CANCEL_REQUESTED)) ||
 			jobq_cancel_requested(&call, id, generation, &other))
@@ -425,7 +427,7 @@ jobq_job_retry(PG_FUNCTION_ARGS)
 		TupleTableSlot *job = need_job(&call, id);
 		int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
 
-		require_operate(&call, job);
+		require_operate(&call, job, false);
 		if (outcome == 0)
 			done = true;
 		else if (outcome == OUTCOME_FAILED || outcome == OUTCOME_CANCELLED)
@@ -501,7 +503,7 @@ change_hold(int64 id, bool want)
 		int			outcome = jobq_look(&call, id, &job, &table, &state);
 		bool		held;
 
-		require_operate(&call, job);
+		require_operate(&call, job, true);
 		if (outcome != 0)
 			error_state(id, act, jobq_outcome_name(outcome), NULL);
 		if (want && table == JOBQ_LEASE)

@@ -56,7 +56,7 @@ typedef struct PrivilegeInfo
 
 static const PrivilegeInfo privileges[] = {
 	{"submit", PRIV_SUBMIT,
-	"job_submit,job_submit_many,job_wait," JOB_RESULTS "," JOB_VIEWS},
+	"job_submit,job_submit_many,job_cancel,job_hold,job_unhold,job_wait," JOB_RESULTS "," JOB_VIEWS},
 	{"work", PRIV_WORK,
 		"job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,"
 	"job_release,job_snooze," JOB_RESULTS "," JOB_VIEWS},
