@@ -101,6 +101,13 @@ define_settings(void)
 							 &jobq_async_claim, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 
+	DefineCustomIntVariable("jobq.clock_offset",
+							"How far jobq takes the time of day to be from the system's.",
+							"For tests of what steps of the clock do.",
+							&jobq_clock_offset_ms, 0, INT_MIN, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE,
+							NULL, NULL, NULL);
+
 	if (process_shared_preload_libraries_in_progress)
 	{
 		DefineCustomIntVariable("jobq.max_heartbeats",

@@ -39,9 +39,9 @@ extern bool jobq_worker_must_leave(void);
 extern void jobq_due_init(void);
 extern void jobq_due_restart(void);
 extern void jobq_due_lower(JobqDeadline kind, TimestampTz at);
-extern bool jobq_due_seen(TimestampTz now);
+extern bool jobq_due_seen(void);
 extern TimestampTz jobq_due_next(void);
-extern bool jobq_due_round(TimestampTz now);
+extern bool jobq_due_round(void);
 
 /* ----------------
  *		launcher.c, worker.c, hooks.c

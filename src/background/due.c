@@ -44,11 +44,11 @@ typedef struct Pending
 	PendingKey	key;			/* must be first */
 	pairingheap_node node;
 	TimestampTz deadline;		/* as in the row that was seen */
-	TimestampTz at;				/* try again then */
+	TimestampTz at;				/* try again then, by jobq_steady() */
 	JobqFailures failures;
 } Pending;
 
-/* What is known of one table */
+/* What is known of one table, by the clock of its deadlines */
 typedef struct Clock
 {
 	TimestampTz floor;			/* rows before it were seen */
@@ -149,7 +149,7 @@ static Pending *
 add_pending(JobqDeadline kind, const DueRow *row, TimestampTz at)
 {
 	PendingKey	key = {row->job_id, kind};
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = jobq_steady();
 	bool		found;
 	Pending    *p = hash_search(pending, &key, HASH_ENTER, &found);
 
@@ -170,7 +170,7 @@ put_back(JobqDeadline kind, int64 from)
 	Clock	   *clock = &clocks[kind];
 
 	if (clock->again_at == DT_NOEND)
-		clock->again_at = GetCurrentTimestamp() +
+		clock->again_at = jobq_deadline_now(kind) +
 			Min(AGAIN_FIRST << Min(clock->again_count++, 10), AGAIN_MAX);
 	clock->again_from = Min(clock->again_from, from);
 }
@@ -341,9 +341,10 @@ scan_work(JobqCall *call, void *arg)
 
 /* Deal with what is due in one table; true if it did something. */
 static bool
-do_due(JobqDeadline kind, TimestampTz now)
+do_due(JobqDeadline kind)
 {
 	Clock	   *clock = &clocks[kind];
+	TimestampTz now = jobq_deadline_now(kind);
 	DueRow		rows[BATCH];
 	Batch		batch = {kind, now, 0, rows};
 	ErrorData  *error;
@@ -360,7 +361,7 @@ do_due(JobqDeadline kind, TimestampTz now)
 	error = jobq_worker_run(scan_work, &batch, true);
 	if (error != NULL)
 	{
-		clock->next = GetCurrentTimestamp() + jobq_retry_delay(clock->failures.count);
+		clock->next = now + jobq_retry_delay(clock->failures.count);
 		jobq_worker_failed(&clock->failures, error, "find jobs", 0);
 		return false;
 	}
@@ -380,8 +381,9 @@ do_due(JobqDeadline kind, TimestampTz now)
 
 /* Try rows again whose time has come; true if there were any. */
 static bool
-do_pending(TimestampTz now)
+do_pending(void)
 {
+	TimestampTz now = jobq_steady();
 	int			n = 0;
 
 	while (n < BATCH && !pairingheap_is_empty(pending_heap) && !jobq_worker_must_leave())
@@ -402,13 +404,13 @@ do_pending(TimestampTz now)
  * more.
  */
 bool
-jobq_due_round(TimestampTz now)
+jobq_due_round(void)
 {
 	bool		more = false;
 
 	for (int k = 0; k < DEADLINE_KINDS && !jobq_worker_must_leave(); k++)
-		more |= do_due(k, now);
-	more |= do_pending(now);
+		more |= do_due(k);
+	more |= do_pending();
 	return more;
 }
 
@@ -453,24 +455,24 @@ jobq_due_lower(JobqDeadline kind, TimestampTz at)
 
 /* Have all rows been seen that are due? */
 bool
-jobq_due_seen(TimestampTz now)
+jobq_due_seen(void)
 {
 	for (int k = 0; k < DEADLINE_KINDS; k++)
 	{
-		if (clocks[k].next <= now)
+		if (clocks[k].next <= jobq_deadline_now(k))
 			return false;
 	}
 	return true;
 }
 
-/* When there is something to do next. */
+/* When there is something to do next, by jobq_steady(). */
 TimestampTz
 jobq_due_next(void)
 {
 	TimestampTz at = DT_NOEND;
 
 	for (int k = 0; k < DEADLINE_KINDS; k++)
-		at = Min(at, Min(clocks[k].next, clocks[k].again_at));
+		at = Min(at, jobq_deadline_of(k, Min(clocks[k].next, clocks[k].again_at)));
 	if (!pairingheap_is_empty(pending_heap))
 		at = Min(at, pairingheap_container(Pending, node, pairingheap_first(pending_heap))->at);
 	return at;

@@ -164,7 +164,7 @@ worker_ended(Managed *m, JobqDatabase *db)
 	m->not_before = 0;
 	if (!dismissed)
 	{
-		m->not_before = GetCurrentTimestamp() + RESTART_DELAY;
+		m->not_before = jobq_steady() + RESTART_DELAY;
 		jobq_launcher_reread(); /* perhaps the database is gone */
 	}
 }
@@ -276,7 +276,7 @@ start_worker(int i)
 		managed[i].handle = NULL;
 		return false;
 	}
-	managed[i].started_at = GetCurrentTimestamp();
+	managed[i].started_at = jobq_steady();
 	return true;
 }
 
@@ -350,7 +350,7 @@ warn_workers(void)
 static TimestampTz
 start_workers(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = jobq_steady();
 	TimestampTz wait_until = DT_NOEND;
 	int			probes = count_probes();
 	bool		due;
@@ -454,7 +454,7 @@ jobq_launcher_main(Datum arg)
 
 		if (wait_until != DT_NOEND)
 		{
-			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wait_until);
+			timeout = TimestampDifferenceMilliseconds(jobq_steady(), wait_until);
 			timeout = Min(timeout + 1, INT_MAX);
 		}
 		(void) WaitLatch(MyLatch,

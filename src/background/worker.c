@@ -170,7 +170,7 @@ report_error(ErrorData *error, const char *what, int64 job_id)
 void
 jobq_worker_failed(JobqFailures *f, ErrorData *error, const char *what, int64 job_id)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = jobq_steady();
 
 	f->count++;
 	if (f->count < (is_conflict(error) ? LOG_CONFLICT : LOG_ERROR))
@@ -254,7 +254,7 @@ send_notifications(void)
 
 	pgstat_report_activity(STATE_RUNNING, "notify");
 	error = jobq_worker_run(notify_work, &queues, true);
-	notify_at = GetCurrentTimestamp() + jobq_notify_interval_ms * INT64CONST(1000);
+	notify_at = jobq_steady() + jobq_notify_interval_ms * INT64CONST(1000);
 	if (error == NULL)
 		notify_failures.count = 0;
 	else
@@ -353,7 +353,7 @@ do_sweep(TimestampTz now)
 			sweep_lanes_done = true;	/* the next sweep will see */
 		return true;
 	}
-	if (!jobq_due_seen(now))
+	if (!jobq_due_seen())
 		return true;
 	sweep_at = now + Max(jobq_sweep_interval_ms * INT64CONST(1000),
 						 (now - sweep_began) * SWEEP_SHARE);
@@ -405,7 +405,7 @@ check_database(void)
 		check_failures.count = 0;
 
 	/* elsewhere than at home only a asked wakes us; one could be missed */
-	check_at = active && error == NULL ? DT_NOEND : GetCurrentTimestamp() +
+	check_at = active && error == NULL ? DT_NOEND : jobq_steady() +
 		(error ? jobq_retry_delay(check_failures.count) : jobq_sweep_interval_ms * INT64CONST(1000));
 	if (error != NULL)
 		jobq_worker_failed(&check_failures, error, "read where it may act", 0);
@@ -417,7 +417,7 @@ take_announcements(void)
 {
 	uint32		asked = pg_atomic_exchange_u32(&database->asked, 0);
 
-	if ((asked & ASK_CHECK) || (check_at != DT_NOEND && check_at <= GetCurrentTimestamp()))
+	if ((asked & ASK_CHECK) || (check_at != DT_NOEND && check_at <= jobq_steady()))
 		check_database();
 	if (asked & ASK_SWEEP)
 		sweep_at = 0;
@@ -436,7 +436,7 @@ take_announcements(void)
 static bool
 do_round(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = jobq_steady();
 	bool		more = false;
 
 	if (!active)
@@ -444,7 +444,7 @@ do_round(void)
 	waited = false;
 	if (pg_atomic_read_u32(&database->notify_wanted) != 0 && now >= notify_at)
 		send_notifications();
-	more |= jobq_due_round(now);
+	more |= jobq_due_round();
 	more |= do_sweep(now);
 	return more;
 }
@@ -494,7 +494,7 @@ sleep_until_next(uint32 wait_event)
 		if (at != DT_NOEND)
 		{
 			/* round up: do not wake before it is due */
-			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), at + 999);
+			timeout = TimestampDifferenceMilliseconds(jobq_steady(), at + 999);
 			timeout = Min(timeout, INT_MAX);
 		}
 		(void) WaitLatch(MyLatch,
@@ -564,7 +564,7 @@ jobq_worker_main(Datum arg)
 	wait_event = jobq_wait_event("JobqWorker");
 
 	jobq_due_init();
-	sweep_at = GetCurrentTimestamp() + jobq_sweep_interval_ms * INT64CONST(1000);
+	sweep_at = jobq_steady() + jobq_sweep_interval_ms * INT64CONST(1000);
 	round_context = AllocSetContextCreate(TopMemoryContext, "jobq worker",
 										  ALLOCSET_DEFAULT_SIZES);
 
@@ -579,7 +579,7 @@ jobq_worker_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
-			sweep_at = Min(sweep_at, GetCurrentTimestamp() + jobq_sweep_interval_ms * INT64CONST(1000));
+			sweep_at = Min(sweep_at, jobq_steady() + jobq_sweep_interval_ms * INT64CONST(1000));
 		}
 		take_announcements();
 		if (!do_round())

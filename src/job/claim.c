@@ -161,18 +161,18 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 
 	/* what the claim waited for is not the worker's time */
 	jobq_open_table(call, JOBQ_LEASE);
-	now = GetCurrentTimestamp();
+	now = jobq_steady();
 	timeout_at = timeout > 0 ? now + timeout : 0;
-	a->lease_until = now + period;
-	deadline = jobq_lease_deadline(a->lease_until, timeout_at);
+	a->lease_until = jobq_wall_of(now + period);
+	deadline = jobq_lease_deadline(now + period, timeout_at);
 
 	memset(nulls, true, sizeof(nulls));
 	jobq_set(values, nulls, LEASE_TOKEN, Int64GetDatum(a->token));
 	jobq_set(values, nulls, LEASE_DEADLINE, TimestampTzGetDatum(deadline));
-	jobq_set(values, nulls, LEASE_UNTIL, TimestampTzGetDatum(a->lease_until));
+	jobq_set(values, nulls, LEASE_UNTIL, TimestampTzGetDatum(now + period));
 	if (timeout_at != 0)
 		jobq_set(values, nulls, LEASE_TIMEOUT_AT, TimestampTzGetDatum(timeout_at));
-	jobq_set(values, nulls, LEASE_STARTED_AT, TimestampTzGetDatum(now));
+	jobq_set(values, nulls, LEASE_STARTED_AT, TimestampTzGetDatum(jobq_wall_of(now)));
 	jobq_set(values, nulls, LEASE_PERIOD, Int64GetDatum(period));
 	jobq_set(values, nulls, LEASE_HOLDER, ObjectIdGetDatum(GetUserId()));
 	jobq_set(values, nulls, LEASE_CANCEL_REQUESTED, BoolGetDatum(false));

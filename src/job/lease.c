@@ -110,7 +110,7 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 		jobq_require_privilege(&call, jobq_attr_int64(lease, STATE_QUEUE_ID), PRIV_WORK, NULL);
 
 		period = jobq_attr_int64(lease, LEASE_PERIOD);
-		until = call.now + (extend > 0 ? extend : period);
+		until = jobq_steady() + (extend > 0 ? extend : period);
 		if (extend <= period)
 			heartbeat = jobq_heartbeat_extend(id, token, until);
 		cancel = jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED) || heartbeat == HEARTBEAT_CANCEL ||
@@ -128,8 +128,8 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 PG_FUNCTION_INFO_V1(jobq_job_lease_until);
 
 /*
- * job_lease_until(job_id, token, lease_until): for the views, which have asked
- * job_visible(); whoever calls it otherwise gets back what it said.
+ * job_lease_until(job_id, token, lease_until): by the wall clock, for the views,
+ * which have asked job_visible().  Who calls it otherwise hears of no heartbeat.
  */
 Datum
 jobq_job_lease_until(PG_FUNCTION_ARGS)
@@ -144,23 +144,22 @@ jobq_job_lease_until(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	until = PG_GETARG_TIMESTAMPTZ(2);
 	heard = jobq_shmem_ready() ? jobq_heartbeat_until(PG_GETARG_INT64(0), PG_GETARG_INT64(1)) : 0;
-	if (heard <= until)
-		PG_RETURN_TIMESTAMPTZ(until);
-	if (jobq_is_owner())
-		PG_RETURN_TIMESTAMPTZ(heard);
-	PreventCommandIfParallelMode("job_lease_until()");
-	jobq_open_call(&call);
-	lease = jobq_find_id(&call, JOBQ_LEASE, PG_GETARG_INT64(0));
-	job = jobq_find_id(&call, JOBQ_JOB, PG_GETARG_INT64(0));
-	if (lease != NULL && job != NULL &&
-		jobq_visible(&call, jobq_attr_int64(lease, STATE_LANE),
-					 (Oid) jobq_attr_int32(job, JOB_SUBMITTED_BY),
-					 (Oid) jobq_attr_int32(lease, LEASE_HOLDER)))
-		until = heard;
-	jobq_slot_free(job);
-	jobq_slot_free(lease);
-	jobq_close_call(&call);
-	PG_RETURN_TIMESTAMPTZ(until);
+	if (heard > until && !jobq_is_owner())
+	{
+		PreventCommandIfParallelMode("job_lease_until()");
+		jobq_open_call(&call);
+		lease = jobq_find_id(&call, JOBQ_LEASE, PG_GETARG_INT64(0));
+		job = jobq_find_id(&call, JOBQ_JOB, PG_GETARG_INT64(0));
+		if (lease == NULL || job == NULL ||
+			!jobq_visible(&call, jobq_attr_int64(lease, STATE_QUEUE_ID),
+						  (Oid) jobq_attr_int32(job, JOB_SUBMITTED_BY),
+						  (Oid) jobq_attr_int32(lease, LEASE_HOLDER)))
+			heard = 0;
+		jobq_slot_free(job);
+		jobq_slot_free(lease);
+		jobq_close_call(&call);
+	}
+	PG_RETURN_TIMESTAMPTZ(jobq_wall_of(Max(until, heard)));
 }
 
 /*
@@ -174,6 +173,7 @@ jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at)
 	TupleTableSlot *lease = jobq_find_id(call, JOBQ_LEASE, job_id);
 	int64		token;
 	TimestampTz timeout_at;
+	TimestampTz now = jobq_steady();
 	JobqAttemptOutcome	attempt_outcome = ATTEMPT_TIMED_OUT;
 	const char *error = "timed out";
 	JobqCascade   *cascade;
@@ -184,12 +184,12 @@ jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at)
 	token = jobq_attr_int64(lease, LEASE_TOKEN);
 	timeout_at = jobq_attr_int64(lease, LEASE_TIMEOUT_AT);
 
-	if (timeout_at == 0 || timeout_at > call->now)
+	if (timeout_at == 0 || timeout_at > now)
 	{
 		TimestampTz until = Max(jobq_attr_int64(lease, LEASE_UNTIL),
 								jobq_grace_start() + jobq_attr_int64(lease, LEASE_PERIOD));
 
-		if (until > call->now || !jobq_heartbeat_expire(job_id, token, call->now, &until))
+		if (until > now || !jobq_heartbeat_expire(job_id, token, now, &until))
 		{
 			*retry_at = jobq_lease_deadline(until, timeout_at);
 			jobq_slot_free(lease);

@@ -81,7 +81,7 @@ begin_wait(Wait *wait, FunctionCallInfo fcinfo, const char *name, int timeout_ar
 
 	wait->fcinfo = fcinfo;
 	wait->name = name;
-	wait->deadline = timeout < 0 ? DT_NOEND : GetCurrentTimestamp() + timeout;
+	wait->deadline = timeout < 0 ? DT_NOEND : jobq_steady() + timeout;
 	wait->mcxt = CurrentMemoryContext;
 	wait->look_mcxt = AllocSetContextCreate(wait->mcxt, "jobq wait", ALLOCSET_SMALL_SIZES);
 	wait->wait_event = jobq_wait_event(wait_event);
@@ -155,10 +155,10 @@ sleep_once(Wait *wait, long timeout)
 static bool
 sleep_until_woken(Wait *wait)
 {
-	TimestampTz recheck = GetCurrentTimestamp();
+	TimestampTz recheck = jobq_steady();
 
 	recheck += RecoveryInProgress() ? STANDBY_INTERVAL : RECHECK_INTERVAL;
-	if (GetCurrentTimestamp() >= wait->deadline)
+	if (jobq_steady() >= wait->deadline)
 		return false;
 
 	/* end the transaction that has looked, with its snapshot */
@@ -170,7 +170,7 @@ sleep_until_woken(Wait *wait)
 		TimestampTz now;
 
 		CHECK_FOR_INTERRUPTS();
-		now = GetCurrentTimestamp();
+		now = jobq_steady();
 		if (now >= wait->deadline || now >= recheck)
 			break;
 		/* round up, so as not to wake before the deadline */

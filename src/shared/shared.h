@@ -28,8 +28,8 @@ extern bool jobq_async_claim;
 
 typedef enum JobqDeadline
 {
-	DEADLINE_LEASE,
-	DEADLINE_SCHEDULED,
+	DEADLINE_LEASE,				/* by jobq_steady() */
+	DEADLINE_SCHEDULED,			/* these two by jobq_wall() */
 	DEADLINE_EXPIRY,
 	DEADLINE_CANCEL,			/* these two are numbers, not times: */
 	DEADLINE_DELTA,				/* whatever is committed is due */
@@ -56,6 +56,16 @@ extern void jobq_add_part(const JobqPart *part);
 extern const JobqPart jobq_databases_part;
 extern const JobqPart jobq_heartbeats_part;
 extern const JobqPart jobq_waiters_part;
+
+/* ----------------
+ *		clock.c: time that passes evenly
+ * ----------------
+ */
+extern void jobq_clock_attach(pg_atomic_uint64 *place, bool made);
+extern TimestampTz jobq_steady(void);
+extern TimestampTz jobq_wall_of(TimestampTz steady);
+extern TimestampTz jobq_deadline_now(JobqDeadline kind);
+extern TimestampTz jobq_deadline_of(JobqDeadline kind, TimestampTz at);
 
 /* ----------------
  *		announce.c: what a transaction does to shared memory when it commits
@@ -182,7 +192,7 @@ typedef struct JobqDatabase
 	 */
 	pg_atomic_uint64 wake_at;
 
-	/* the lowest deadlines announced since the worker last took them */
+	/* the lowest deadlines announced since the worker last took them, each by its clock */
 	pg_atomic_uint64 announced_low[DEADLINE_KINDS];
 
 	pg_atomic_uint32 notify_wanted;		/* one of the next two was set */

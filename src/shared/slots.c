@@ -48,6 +48,7 @@ typedef struct JobqShared
 	pg_atomic_uint32 launched;	/* a launcher has run */
 	pg_atomic_uint32 reread;		/* the launcher shall read pg_database */
 	pg_atomic_uint32 full;		/* a database found no slot */
+	pg_atomic_uint64 clock_steps;	/* see clock.c */
 	pg_atomic_uint64 grace_start;
 	JobqDatabase databases[FLEXIBLE_ARRAY_MEMBER];
 } JobqShared;
@@ -88,12 +89,11 @@ reset_database(JobqDatabase *db)
 static void
 init_shared(void)
 {
-	memset(shared, 0, databases_size());
 	SpinLockInit(&shared->mutex);
 	pg_atomic_init_u32(&shared->launched, 0);
 	pg_atomic_init_u32(&shared->reread, 0);
 	pg_atomic_init_u32(&shared->full, 0);
-	pg_atomic_init_u64(&shared->grace_start, (uint64) GetCurrentTimestamp());
+	pg_atomic_init_u64(&shared->grace_start, (uint64) jobq_steady());
 	for (int i = 0; i < jobq_max_databases; i++)
 	{
 		JobqDatabase *db = &shared->databases[i];
@@ -118,6 +118,9 @@ databases_init(void *area, bool found, LWLockPadded *locks)
 {
 	databases_lock = &locks[0].lock;
 	shared = area;
+	if (!found)
+		memset(shared, 0, databases_size());
+	jobq_clock_attach(&shared->clock_steps, !found);
 	if (!found)
 		init_shared();
 }
@@ -248,10 +251,10 @@ jobq_my_database(bool create)
 
 	/* where no slot was free, do not ask at every commit */
 	if (create && full_since != 0 &&
-		!TimestampDifferenceExceeds(full_since, GetCurrentTimestamp(), 1000))
+		!TimestampDifferenceExceeds(full_since, jobq_steady(), 1000))
 		return NULL;
 	my_database = jobq_database_find(MyDatabaseId, create);
-	full_since = create && my_database == NULL ? GetCurrentTimestamp() : 0;
+	full_since = create && my_database == NULL ? jobq_steady() : 0;
 	return my_database;
 }
 
@@ -320,7 +323,7 @@ jobq_worker_deadline(JobqDeadline kind, TimestampTz at)
 	while (at < (TimestampTz) low &&
 		   !pg_atomic_compare_exchange_u64(&db->announced_low[kind], &low, (uint64) at))
 		;
-	wake_database(db, at);
+	wake_database(db, jobq_deadline_of(kind, at));
 }
 
 /*
@@ -365,7 +368,7 @@ jobq_database_low(JobqDatabase *db)
 	TimestampTz low = DT_NOEND;
 
 	for (int k = 0; k < DEADLINE_KINDS; k++)
-		low = Min(low, jobq_read_time(&db->announced_low[k]));
+		low = Min(low, jobq_deadline_of(k, jobq_read_time(&db->announced_low[k])));
 	return low;
 }
 
@@ -435,7 +438,7 @@ jobq_worker_detach(JobqDatabase *db, JobqLeave leave, TimestampTz wake_at)
 void
 jobq_database_suspend(JobqDatabase *db)
 {
-	TimestampTz begin = GetCurrentTimestamp();
+	TimestampTz begin = jobq_steady();
 	int			pid;
 
 	SpinLockAcquire(&db->mutex);
@@ -449,7 +452,7 @@ jobq_database_suspend(JobqDatabase *db)
 	if (kill(pid, SIGTERM) != 0 && errno != ESRCH)
 		elog(DEBUG1, "could not signal jobq worker %d: %m", pid);
 	while (BackendPidGetProc(pid) != NULL &&
-		   !TimestampDifferenceExceeds(begin, GetCurrentTimestamp(), DISMISS_TIMEOUT_MS))
+		   !TimestampDifferenceExceeds(begin, jobq_steady(), DISMISS_TIMEOUT_MS))
 	{
 		CHECK_FOR_INTERRUPTS();
 		pg_usleep(1000L);
@@ -476,7 +479,7 @@ void
 jobq_launcher_attach(void)
 {
 	if (pg_atomic_exchange_u32(&shared->launched, 1) == 0)
-		pg_atomic_write_u64(&shared->grace_start, (uint64) GetCurrentTimestamp());
+		pg_atomic_write_u64(&shared->grace_start, (uint64) jobq_steady());
 	SpinLockAcquire(&shared->mutex);
 	shared->launcher_latch = MyLatch;
 	SpinLockRelease(&shared->mutex);

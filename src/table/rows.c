@@ -45,6 +45,8 @@
 
 #include "table/table.h"
 
+int			jobq_clock_offset_ms = 0;
+
 #define BULK_ROWS		256		/* of a table, inserted together */
 #define WALK_STEPS		8		/* ids this close are worth walking */
 
@@ -116,7 +118,7 @@ jobq_open_call(JobqCall *call)
 {
 	memset(call, 0, sizeof(JobqCall));
 	call->mcxt = CurrentMemoryContext;
-	call->now = GetCurrentTimestamp();
+	call->now = jobq_wall();
 	CommandCounterIncrement();
 }
 

@@ -22,6 +22,8 @@
 
 #include "table/compat.h"
 
+extern int	jobq_clock_offset_ms;
+
 /* ----------------
  *		Tables and their columns, in the order of jobq--1.0.sql
  * ----------------
@@ -360,6 +362,13 @@ jobq_attr_cstring(TupleTableSlot *slot, int attno)
 	bool		isnull;
 
 	return text_to_cstring(DatumGetTextPP(slot_getattr(slot, attno, &isnull)));
+}
+
+/* The time of day.  jobq.clock_offset is for tests. */
+static inline TimestampTz
+jobq_wall(void)
+{
+	return GetCurrentTimestamp() + jobq_clock_offset_ms * INT64CONST(1000);
 }
 
 /* Is a job past its expires_at (0: it has none) without having begun? */
