@@ -79,13 +79,13 @@ CREATE TABLE @extschema@.job_waiting (
     failed        int NOT NULL,
     lost          int NOT NULL,
     priority      smallint NOT NULL,
+    epoch         bigint NOT NULL,
     undecided     int NOT NULL,
     pending       int NOT NULL,
     hits          int NOT NULL,
     violated      int NOT NULL,
     hurt          int NOT NULL,
     quorum        int NOT NULL,
-    epoch         int NOT NULL,
     rule          smallint NOT NULL,
     open          boolean NOT NULL,
     held          boolean NOT NULL,
@@ -100,7 +100,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_waiting', '');
 CREATE TABLE @extschema@.job_delta (
     seq           bigint NOT NULL,
     downstream    bigint NOT NULL,
-    epoch         int NOT NULL,
+    epoch         bigint NOT NULL,
     undecided     int NOT NULL,
     pending       int NOT NULL,
     hits          int NOT NULL,
@@ -112,6 +112,15 @@ COMMENT ON TABLE @extschema@.job_delta IS
     'What is still to be added to the counters of a job that waits, by the background worker';
 REVOKE ALL ON @extschema@.job_delta FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_delta', '');
+
+CREATE TABLE @extschema@.job_recount (
+    seq           bigint NOT NULL,
+    job_id        bigint NOT NULL,
+    PRIMARY KEY (seq)
+);
+COMMENT ON TABLE @extschema@.job_recount IS 'Jobs whose dependencies the background worker has still to count anew';
+REVOKE ALL ON @extschema@.job_recount FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_recount', '');
 
 CREATE TABLE @extschema@.job_scheduled (
     job_id        bigint NOT NULL,

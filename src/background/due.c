@@ -89,6 +89,7 @@ static void move_jobs(JobqCall *call, DueRow *rows, int n);
 static void expire_jobs(JobqCall *call, DueRow *rows, int n);
 static void cancel_jobs(JobqCall *call, DueRow *rows, int n);
 static void fold_deltas(JobqCall *call, DueRow *rows, int n);
+static void recount_jobs(JobqCall *call, DueRow *rows, int n);
 
 static const Kind kinds[DEADLINE_KINDS] = {
 	[DEADLINE_LEASE] = {JOBQ_LEASE, INDEX_SECOND, STATE_JOB_ID, LEASE_DEADLINE,
@@ -101,6 +102,8 @@ static const Kind kinds[DEADLINE_KINDS] = {
 	cancel_jobs, 1, false, true, "cancel a job as requested"},
 	[DEADLINE_DELTA] = {JOBQ_DELTA, INDEX_KEY, DELTA_SEQ, DELTA_SEQ,
 	fold_deltas, BATCH, true, true, "count dependencies"},
+	[DEADLINE_RECOUNT] = {JOBQ_RECOUNT, INDEX_KEY, RECOUNT_SEQ, RECOUNT_SEQ,
+	recount_jobs, 1, true, true, "count dependencies anew"},
 };
 
 static Clock clocks[DEADLINE_KINDS];
@@ -224,6 +227,14 @@ fold_deltas(JobqCall *call, DueRow *rows, int n)
 	jobq_fold_deltas(call, n, seqs, done);
 	for (int i = 0; i < n; i++)
 		rows[i].done = done[i];
+}
+
+/* Count dependencies anew. */
+static void
+recount_jobs(JobqCall *call, DueRow *rows, int n)
+{
+	for (int i = 0; i < n; i++)
+		rows[i].done = jobq_recount(call, rows[i].deadline);
 }
 
 /* Some rows of one kind */

@@ -96,7 +96,6 @@ jobq_worker_run(JobqTransaction work, void *arg, bool async)
 		GetUserIdAndSecContext(&user, &context);
 		SetUserIdAndSecContext(jobq_owner(), context | SECURITY_RESTRICTED_OPERATION);
 		jobq_open_call(&call);
-		call.later = true;		/* it shall not wait */
 		work(&call, arg);
 		jobq_close_call(&call);
 		SetUserIdAndSecContext(user, context);

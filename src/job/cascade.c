@@ -64,7 +64,7 @@ typedef struct CascadeItem
 	bool		reopened;		/* an upstream job was opened again */
 	JobqCounters change;		/* by what this call did upstream */
 	bool		folding;		/* there are deltas to be folded, too: */
-	int			epoch;			/* they belong to this one */
+	int64		epoch;			/* they belong to this one */
 	JobqCounters folded;		/* their sum */
 } CascadeItem;
 
@@ -164,17 +164,25 @@ jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n)
 	jobq_scan_end(scan);
 }
 
-/* Leave a delta for the background worker, whatever becomes of the row meanwhile. */
+/*
+ * Leave a delta for the background worker.  It bears the epoch of a row that is
+ * looked at after the upstream jobs were updated, not of one that was walked to:
+ * whoever counts anew after that sees them, or waits for them.
+ */
 static void
-leave_delta(JobqCall *call, TupleTableSlot *row, const JobqCounters *c)
+leave_delta(JobqCall *call, int64 id, const JobqCounters *c)
 {
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_WAITING, id);
 	Datum		values[DELTA_NATTS];
 	bool		nulls[DELTA_NATTS] = {false};
-	int64		seq = jobq_nextval();
+	int64		seq;
 
+	if (row == NULL)
+		return;
+	seq = jobq_nextval();
 	jobq_set(values, nulls, DELTA_SEQ, Int64GetDatum(seq));
-	jobq_set(values, nulls, DELTA_DOWNSTREAM, Int64GetDatum(jobq_attr_int64(row, STATE_JOB_ID)));
-	jobq_set(values, nulls, DELTA_EPOCH, Int32GetDatum(jobq_attr_int32(row, WAITING_EPOCH)));
+	jobq_set(values, nulls, DELTA_DOWNSTREAM, Int64GetDatum(id));
+	jobq_set(values, nulls, DELTA_EPOCH, Int64GetDatum(jobq_attr_int64(row, WAITING_EPOCH)));
 	jobq_set(values, nulls, DELTA_UNDECIDED, Int32GetDatum(c->undecided));
 	jobq_set(values, nulls, DELTA_PENDING, Int32GetDatum(c->pending));
 	jobq_set(values, nulls, DELTA_HITS, Int32GetDatum(c->hits));
@@ -182,6 +190,7 @@ leave_delta(JobqCall *call, TupleTableSlot *row, const JobqCounters *c)
 	jobq_set(values, nulls, DELTA_HURT, Int32GetDatum(c->hurt));
 	jobq_insert(call, JOBQ_DELTA, values, nulls);
 	jobq_announce_deadline(DEADLINE_DELTA, seq);
+	jobq_slot_free(row);
 }
 
 /*
@@ -189,7 +198,8 @@ leave_delta(JobqCall *call, TupleTableSlot *row, const JobqCounters *c)
  * False: the row changed or, unless the mode is to wait, somebody has it locked.
  */
 static bool
-count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, JobqLeaveMode mode)
+count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, int64 epoch,
+			  JobqLeaveMode mode)
 {
 	JobqCall   *call = cascade->call;
 	bool		held = jobq_attr_bool(row, WAITING_HELD);
@@ -205,6 +215,7 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 
 		jobq_values(row, values, nulls);
 		jobq_set_counters(values, nulls, c);
+		jobq_set(values, nulls, WAITING_EPOCH, Int64GetDatum(epoch));
 		jobq_set(values, nulls, WAITING_OPEN, BoolGetDatum(verdict == VERDICT_WAIT));
 		return mode == LEAVE_WAIT ? jobq_update(call, JOBQ_WAITING, row, values, nulls) :
 			jobq_try_update(call, JOBQ_WAITING, row, values, nulls);
@@ -225,44 +236,43 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 	return true;
 }
 
-/*
- * Count what became of the upstream jobs of one that waits for them.  False: its
- * row changed, look again.  A delta bears the epoch of a row that was looked at
- * after the upstream jobs were updated, not of one that was walked to.
- */
-static bool
-count(JobqCascade *cascade, CascadeItem *item, TupleTableSlot *row, bool walk)
+/* Count what became of the upstream jobs of one that waits for them. */
+static void
+count(JobqCascade *cascade, CascadeItem *item, TupleTableSlot *row)
 {
-	bool		fold = item->folding && item->epoch == jobq_attr_int32(row, WAITING_EPOCH);
-	bool		wide = jobq_attr_bool(row, WAITING_WIDE);
+	int64		epoch = jobq_attr_int64(row, WAITING_EPOCH);
 	JobqCounters c;
 
-	/* only deltas that were counted anew since */
-	if (!fold && item->change.undecided == 0)
-		return true;
 	jobq_read_counters(row, &c);
 	jobq_add_counters(&c, &item->change);
-	if (fold)
-		jobq_add_counters(&c, &item->folded);
-	/* what is folded is locked already; what is taken back must not be left */
-	if (item->folding || item->reopened || !(wide || cascade->call->later))
-		return count_at_once(cascade, row, &c, LEAVE_WAIT);
-	if (!wide && count_at_once(cascade, row, &c, LEAVE_TRY))
-		return true;
-	if (walk)
-		return false;
-	leave_delta(cascade->call, row, &item->change);
-	return true;
+	if (item->folding)
+	{
+		/* the row is locked; what was counted anew since is dropped */
+		if (item->epoch == epoch)
+			jobq_add_counters(&c, &item->folded);
+		if (!count_at_once(cascade, row, &c, epoch, LEAVE_WAIT))
+			elog(ERROR, "row of waiting job %lld has changed while locked", (long long) item->id);
+	}
+	else if (item->reopened)
+	{
+		if (!count_at_once(cascade, row, &c, epoch, LEAVE_TRY))
+			jobq_ask_recount(cascade->call, item->id);
+	}
+	else if (jobq_attr_bool(row, WAITING_WIDE) ||
+			 !count_at_once(cascade, row, &c, epoch, LEAVE_TRY))
+		leave_delta(cascade->call, item->id, &item->change);
 }
 
 /*
- * An upstream job of a decided one was opened again: open this one too if it was
- * decided without having run because of it.  False: it changed, look again.
+ * Open a job again that was decided without having run, if what became of its
+ * upstream jobs does not mean that any more.  If not to wait, that is left to the
+ * background worker where somebody has rows locked.
  */
-static bool
-reopen(JobqCascade *cascade, TupleTableSlot *job)
+static void
+reopen(JobqCascade *cascade, TupleTableSlot *job, bool wait)
 {
 	JobqCall   *call = cascade->call;
+	int64		id = jobq_attr_int64(job, JOB_ID);
 	int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
 	JobqRule	rule = jobq_attr_int16(job, JOB_RULE);
 	int			quorum = jobq_attr_int32(job, JOB_QUORUM);
@@ -272,24 +282,25 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 
 	/* it ran, or was cancelled */
 	if (outcome != OUTCOME_SKIPPED && outcome != OUTCOME_UPSTREAM_FAILED)
-		return true;
+		return;
 	/* from here on no other retry decides about it */
-	if (!jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive))
-		return false;
-	jobq_count_edges(call, jobq_attr_int64(job, JOB_ID), OUTCOME_ANY, &c);
+	if (!jobq_try_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive) ||
+		!jobq_count_edges(call, id, OUTCOME_ANY, wait, &c))
+	{
+		jobq_ask_recount(call, id);
+		return;
+	}
 	verdict = jobq_verdict(rule, quorum, &c);
 	if (verdict != VERDICT_WAIT && verdict != VERDICT_READY)
-		return true;
+		return;
 	if (!jobq_reopen(call, job, true, &prefix))
-		return false;
+		elog(ERROR, "row of job %lld has changed while locked", (long long) id);
 	if (verdict == VERDICT_READY)
 		jobq_enter_next(call, &prefix, 0);
 	else
-		jobq_enter_waiting(call, &prefix, &c, rule, quorum,
-						   jobq_attr_int32(job, JOB_GENERATION) + 1);
+		jobq_enter_waiting(call, &prefix, &c, rule, quorum, jobq_nextval());
 	jobq_advance();				/* those downstream must see it undecided */
-	jobq_cascade_add_downstream(cascade, prefix.job_id, outcome, -1);
-	return true;
+	jobq_cascade_add_downstream(cascade, id, outcome, -1);
 }
 
 /*
@@ -299,23 +310,22 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
  * may open it, and decide it, again and again while we look.
  */
 static Standing
-find_standing(JobqCall *call, CascadeItem *item, bool walk, TupleTableSlot **row)
+find_standing(JobqCall *call, int64 id, bool reopened, TupleTableSlot **row)
 {
-	Datum		key = Int64GetDatum(item->id);
+	Datum		key = Int64GetDatum(id);
 	Standing	standing = STANDING_AWAY;
 	Snapshot	snapshot;
 
-	*row = walk ? jobq_walk_id(call, JOBQ_WAITING, item->id, NULL) :
-		jobq_find_id(call, JOBQ_WAITING, item->id);
-	if (*row != NULL && walk && !jobq_attr_bool(*row, WAITING_OPEN))
+	if (!reopened)
 	{
-		jobq_slot_free(*row);
-		*row = jobq_find_id(call, JOBQ_WAITING, item->id);
+		*row = jobq_walk_id(call, JOBQ_WAITING, id, NULL);
+		if (*row != NULL && !jobq_attr_bool(*row, WAITING_OPEN))
+		{
+			jobq_slot_free(*row);
+			*row = jobq_find_id(call, JOBQ_WAITING, id);
+		}
+		return *row != NULL && jobq_attr_bool(*row, WAITING_OPEN) ? STANDING_OPEN : STANDING_AWAY;
 	}
-	if (*row != NULL)
-		return jobq_attr_bool(*row, WAITING_OPEN) ? STANDING_OPEN : STANDING_AWAY;
-	if (!item->reopened)
-		return STANDING_AWAY;
 
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	*row = jobq_find_in(call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
@@ -336,26 +346,20 @@ find_standing(JobqCall *call, CascadeItem *item, bool walk, TupleTableSlot **row
 static void
 handle_downstream(JobqCascade *cascade, CascadeItem *item)
 {
-	bool		done = false;
+	TupleTableSlot *row;
 
-	for (bool walk = true; !done; walk = false)
+	switch (find_standing(cascade->call, item->id, item->reopened, &row))
 	{
-		TupleTableSlot *row;
-
-		switch (find_standing(cascade->call, item, walk, &row))
-		{
-			case STANDING_OPEN:
-				done = count(cascade, item, row, walk);
-				break;
-			case STANDING_DECIDED:
-				done = reopen(cascade, row);
-				break;
-			case STANDING_AWAY:
-				done = true;
-				break;
-		}
-		jobq_slot_free(row);
+		case STANDING_OPEN:
+			count(cascade, item, row);
+			break;
+		case STANDING_DECIDED:
+			reopen(cascade, row, false);
+			break;
+		case STANDING_AWAY:
+			break;
 	}
+	jobq_slot_free(row);
 }
 
 /*
@@ -384,6 +388,49 @@ jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg)
 		hash_search(cascade->items, &item->id, HASH_REMOVE, NULL);
 	}
 	jobq_bulk_end(cascade->call);
+}
+
+/*
+ * For the background worker: count the edges of a job anew, as was asked for by
+ * somebody who met a row that was locked, and act on the verdict.  It waits for
+ * upstream jobs, holding nothing else that anybody waits for but these.  False:
+ * somebody has the job itself locked, try again later.
+ */
+bool
+jobq_recount(JobqCall *call, int64 seq)
+{
+	Datum		key = Int64GetDatum(seq);
+	TupleTableSlot *asked = jobq_find(call, JOBQ_RECOUNT, INDEX_KEY, 1, &key);
+	JobqCascade *cascade = jobq_cascade_create(call);
+	TupleTableSlot *row;
+	JobqCounters c;
+	int64		id;
+	bool		ok = true;
+
+	if (asked == NULL)
+		return true;
+	id = jobq_attr_int64(asked, RECOUNT_JOB_ID);
+	switch (find_standing(call, id, true, &row))
+	{
+		case STANDING_OPEN:
+			ok = jobq_try_lock(call, JOBQ_WAITING, row, LockTupleNoKeyExclusive);
+			if (!ok)
+				break;
+			(void) jobq_count_edges(call, id, OUTCOME_SUCCEEDED, true, &c);
+			if (!count_at_once(cascade, row, &c, jobq_nextval(), LEAVE_WAIT))
+				elog(ERROR, "row of waiting job %lld has changed while locked", (long long) id);
+			break;
+		case STANDING_DECIDED:
+			reopen(cascade, row, true);
+			break;
+		case STANDING_AWAY:
+			break;
+	}
+	ok = ok && jobq_try_delete(call, JOBQ_RECOUNT, asked);
+	jobq_slot_free(row);
+	jobq_slot_free(asked);
+	jobq_cascade_run(cascade, NULL, NULL);
+	return ok;
 }
 
 /*
@@ -418,13 +465,13 @@ jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)
 		TupleTableSlot *delta = jobq_find(call, JOBQ_DELTA, INDEX_KEY, 1, &key);
 		CascadeItem *item;
 		int64		id;
-		int			epoch;
+		int64		epoch;
 
 		done[i] = true;
 		if (delta == NULL)
 			continue;
 		id = jobq_attr_int64(delta, DELTA_DOWNSTREAM);
-		epoch = jobq_attr_int32(delta, DELTA_EPOCH);
+		epoch = jobq_attr_int64(delta, DELTA_EPOCH);
 		item = hash_search(cascade->items, &id, HASH_FIND, NULL);
 		if (item == NULL &&
 			(hash_search(locked, &id, HASH_FIND, NULL) != NULL || !lock_for_fold(call, id)))

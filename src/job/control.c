@@ -8,10 +8,10 @@
  *
  * Such a request is a row of its own, job_cancel_request, which locks nothing
  * that others wait for.  The background worker writes it into the lease or, if
- * the attempt has ended meanwhile without deciding the job, cancels it.  So is
- * one for a job that does not run, in a transaction that has called us before,
- * while somebody has the job's row locked: by waiting there, two transactions
- * that cancel and complete several jobs each could end in a deadlock.
+ * the attempt has ended meanwhile without deciding the job, cancels it.  A job
+ * that does not run, and whose row somebody has locked, is cancelled in the same
+ * way: by waiting there, two transactions that cancel and complete several jobs
+ * each could end in a deadlock.
  */
 #include "postgres.h"
 
@@ -298,14 +298,14 @@ jobq_job_cancel(PG_FUNCTION_ARGS)
 			jobq_forbid_prepare("cannot PREPARE a transaction that has cancelled a running job");
 			done = changed = true;
 		}
-		else if (jobq_state_leave(&call, table, row, call.later ? LEAVE_TRY : LEAVE_WAIT))
+		else if (jobq_state_leave(&call, table, row, LEAVE_TRY))
 		{
 			decide_cancelled(&call, row, reason);
 			done = changed = true;
 		}
-		else if (call.later && tries > 1)
+		else if (tries > 1)
 		{
-			/* somebody has it locked who may wait for us */
+			/* somebody has it locked, who may wait for us */
 			request_cancel(&call, job, reason);
 			done = changed = true;
 		}
@@ -380,13 +380,14 @@ retry(JobqCall *call, TupleTableSlot *job, int outcome)
 	int			quorum = jobq_attr_int32(job, JOB_QUORUM);
 	JobqCounters counters;
 	JobqVerdict verdict = VERDICT_READY;
+	bool		sure = true;
 	JobqPrefix	prefix;
 	JobqCascade   *cascade;
 
 	/* one that never ran may have dependencies left */
 	if (jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0 && jobq_attr_int32(job, JOB_DEPENDENCIES) > 0)
 	{
-		jobq_count_edges(call, id, OUTCOME_SUCCEEDED, &counters);
+		sure = jobq_count_edges(call, id, OUTCOME_SUCCEEDED, false, &counters);
 		verdict = jobq_verdict(rule, quorum, &counters);
 	}
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
@@ -401,8 +402,9 @@ retry(JobqCall *call, TupleTableSlot *job, int outcome)
 		jobq_enter_next(call, &prefix, 0);
 	}
 	else
-		jobq_enter_waiting(call, &prefix, &counters, rule, quorum,
-						   jobq_attr_int32(job, JOB_GENERATION) + 1);
+		jobq_enter_waiting(call, &prefix, &counters, rule, quorum, jobq_nextval());
+	if (!sure)
+		jobq_ask_recount(call, id);
 	jobq_advance();				/* those downstream must see it undecided */
 	cascade = jobq_cascade_create(call);
 	jobq_cascade_add_downstream(cascade, id, outcome, -1);
@@ -466,7 +468,7 @@ hold(JobqCall *call, TupleTableSlot *job, JobqTable table, TupleTableSlot *state
 		return false;
 	jobq_read_prefix(state, &prefix);
 	jobq_enter_waiting(call, &prefix, NULL, jobq_attr_int16(job, JOB_RULE),
-					   jobq_attr_int32(job, JOB_QUORUM), jobq_attr_int32(job, JOB_GENERATION));
+					   jobq_attr_int32(job, JOB_QUORUM), 0);
 	return true;
 }
 

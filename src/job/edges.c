@@ -39,50 +39,76 @@ jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c)
 }
 
 /*
- * The outcome of an upstream job, 0 if it is undecided.  Its row is locked FOR SHARE to
- * the end of the transaction unless its outcome is one of settled.
+ * The outcome of an upstream job, 0 if it is undecided.  Its row is locked FOR
+ * SHARE to the end of the transaction unless its outcome is one of settled.  If
+ * not to wait, and somebody is just changing the row, it is taken for undecided
+ * and *unsure is set: the caller asks for a recount.
  */
 int
-jobq_upstream_outcome(JobqCall *call, int64 id, int settled)
+jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool wait, bool *unsure)
 {
-	for (;;)
+	for (int tries = 1;; tries++)
 	{
-		TupleTableSlot *slot = jobq_find_id(call, JOBQ_JOB, id);
+		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
 		int			outcome;
 		bool		done;
 
-		if (slot == NULL)
+		if (job == NULL)
 			return OUTCOME_SUCCEEDED;	/* purged */
-		outcome = jobq_attr_int16(slot, JOB_OUTCOME);
+		outcome = jobq_attr_int16(job, JOB_OUTCOME);
 		done = (outcome & settled) != 0 ||
-			jobq_lock(call, JOBQ_JOB, slot, LockTupleShare);
-		jobq_slot_free(slot);
+			(wait ? jobq_lock(call, JOBQ_JOB, job, LockTupleShare) :
+			 jobq_try_lock(call, JOBQ_JOB, job, LockTupleShare));
+		jobq_slot_free(job);
 		if (done)
 			return outcome;
+		/* the second time it was not just changed before we looked */
+		if (!wait && tries > 1)
+		{
+			*unsure = true;
+			return 0;
+		}
 	}
 }
 
 /*
  * Count a job's edges from the rows of its upstream jobs, for one that had no row
  * in job_waiting.  These are locked unless their outcome is one of settled (D2).
+ * False: some could not be, and count as undecided.
  */
-void
-jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
+bool
+jobq_count_edges(JobqCall *call, int64 id, int settled, bool wait, JobqCounters *c)
 {
 	Datum		key = Int64GetDatum(id);
 	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
-	TupleTableSlot *slot;
+	TupleTableSlot *edge;
+	bool		unsure = false;
 
 	memset(c, 0, sizeof(JobqCounters));
-	while ((slot = jobq_scan_next(scan)) != NULL)
+	while ((edge = jobq_scan_next(scan)) != NULL)
 	{
-		int16		require = jobq_attr_int16(slot, DEP_REQUIRE);
+		int16		require = jobq_attr_int16(edge, DEP_REQUIRE);
 		int			outcome;
 
 		jobq_count_undecided(c, require);
-		outcome = jobq_upstream_outcome(call, jobq_attr_int64(slot, DEP_UPSTREAM), settled);
+		outcome = jobq_upstream_outcome(call, jobq_attr_int64(edge, DEP_UPSTREAM), settled, wait, &unsure);
 		if (outcome != 0)
-			jobq_count_edge(c, require, jobq_attr_int16(slot, DEP_SUFFICE), outcome, 1);
+			jobq_count_edge(c, require, jobq_attr_int16(edge, DEP_SUFFICE), outcome, 1);
 	}
 	jobq_scan_end(scan);
+	return !unsure;
+}
+
+/* Have the background worker count a job's edges anew after the commit. */
+void
+jobq_ask_recount(JobqCall *call, int64 id)
+{
+	Datum		values[RECOUNT_NATTS];
+	bool		nulls[RECOUNT_NATTS] = {false};
+	int64		seq = jobq_nextval();
+
+	jobq_set(values, nulls, RECOUNT_SEQ, Int64GetDatum(seq));
+	jobq_set(values, nulls, RECOUNT_JOB_ID, Int64GetDatum(id));
+	jobq_insert(call, JOBQ_RECOUNT, values, nulls);
+	jobq_announce_deadline(DEADLINE_RECOUNT, seq);
 }

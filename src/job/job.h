@@ -124,8 +124,9 @@ extern void jobq_count_undecided(JobqCounters *c, int16 require);
 extern void jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int64 *upstream,
 							  const JobqRuleInfo *rule);
 extern void jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c);
-extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled);
-extern void jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c);
+extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool wait, bool *unsure);
+extern bool jobq_count_edges(JobqCall *call, int64 id, int settled, bool wait, JobqCounters *c);
+extern void jobq_ask_recount(JobqCall *call, int64 id);
 
 /* ----------------
  *		state.c: which table a job that is not decided stands in
@@ -139,7 +140,7 @@ extern void jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters
 typedef enum JobqLeaveMode
 {
 	LEAVE_WAIT,					/* for whoever has the row locked */
-	LEAVE_TRY,
+	LEAVE_TRY,					/* never waits */
 	LEAVE_POPPED				/* the same, and the hand-out knows already */
 } JobqLeaveMode;
 
@@ -152,7 +153,7 @@ extern bool jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *ro
 extern const char *jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position);
 extern void jobq_set_counters(Datum *values, bool *nulls, const JobqCounters *c);
 extern void jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix,
-							   const JobqCounters *counters, JobqRule rule, int quorum, int epoch);
+							   const JobqCounters *counters, JobqRule rule, int quorum, int64 epoch);
 extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **row);
 extern bool jobq_move_due_job(JobqCall *call, int64 job_id);
 
@@ -169,6 +170,7 @@ extern JobqCall *jobq_cascade_call(JobqCascade *cascade);
 extern bool jobq_cascade_add_argument(JobqCascade *cascade, int64 id, int argument);
 extern void jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n);
 extern void jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg);
+extern bool jobq_recount(JobqCall *call, int64 seq);
 extern void jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done);
 
 /* ----------------

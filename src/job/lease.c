@@ -114,7 +114,7 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 		if (extend <= period)
 			heartbeat = jobq_heartbeat_extend(id, token, until);
 		cancel = jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED) || heartbeat == HEARTBEAT_CANCEL ||
-			((heartbeat == HEARTBEAT_NONE || call.later) && cancel_requested(&call, id));
+			jobq_own_cancel(id) || (heartbeat == HEARTBEAT_NONE && cancel_requested(&call, id));
 		if (heartbeat == HEARTBEAT_NONE || has_progress)
 			done = write_heartbeat(&call, lease, heartbeat == HEARTBEAT_NONE ? until : 0, has_progress, progress);
 		else

@@ -182,11 +182,11 @@ jobq_set_counters(Datum *values, bool *nulls, const JobqCounters *c)
 
 /*
  * Make a job wait for its dependencies, or, without counters, only for
- * job_unhold.  epoch tells apart the times at which its edges were counted.
+ * job_unhold.  epoch: a number, from the sequence, of when they were counted.
  */
 void
 jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters *counters,
-				   JobqRule rule, int quorum, int epoch)
+				   JobqRule rule, int quorum, int64 epoch)
 {
 	static const JobqCounters none = {0};
 	Datum		values[WAITING_NATTS] = {0};
@@ -196,7 +196,7 @@ jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters 
 	memset(nulls, true, sizeof(nulls));
 	jobq_set_counters(values, nulls, open ? counters : &none);
 	jobq_set(values, nulls, WAITING_QUORUM, Int32GetDatum(quorum));
-	jobq_set(values, nulls, WAITING_EPOCH, Int32GetDatum(epoch));
+	jobq_set(values, nulls, WAITING_EPOCH, Int64GetDatum(epoch));
 	jobq_set(values, nulls, WAITING_RULE, Int16GetDatum(rule));
 	jobq_set(values, nulls, WAITING_OPEN, BoolGetDatum(open));
 	jobq_set(values, nulls, WAITING_HELD, BoolGetDatum(!open));

@@ -26,6 +26,7 @@ typedef struct Parent
 {
 	int64		id;				/* hash key */
 	int			outcome;		/* 0: undecided */
+	bool		unsure;			/* somebody was just changing it */
 } Parent;
 
 /* Order of ids. */
@@ -49,8 +50,8 @@ jobq_upstream_create(void)
 }
 
 /*
- * Lock and read a parent.  Call in ascending order of ids.  The caller must be
- * allowed to see it, since its result goes to the child's worker.
+ * Lock and read an upstream job, without waiting.  The caller must be allowed to
+ * see it, since its result goes to the worker of the new job.
  */
 void
 jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
@@ -60,8 +61,9 @@ jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
 
 	if (found)
 		return;
+	p->unsure = false;
 	jobq_require_visible(call, id);
-	p->outcome = jobq_upstream_outcome(call, id, OUTCOME_SUCCEEDED);
+	p->outcome = jobq_upstream_outcome(call, id, OUTCOME_SUCCEEDED, false, &p->unsure);
 }
 
 /* Insert the row in job. */
@@ -123,12 +125,14 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	JobqVerdict verdict = VERDICT_READY;
 	JobqPrefix	prefix = {0};
 	int			outcome = 0;
+	bool		unsure = false;
 
 	for (int i = 0; i < s->nupstream; i++)
 	{
 		Parent	   *p = hash_search(parents, &s->upstream[i], HASH_FIND, NULL);
 
 		jobq_count_undecided(&counters, rule->require);
+		unsure |= p->unsure;
 		if (p->outcome != 0)
 			jobq_count_edge(&counters, rule->require, rule->suffice, p->outcome, 1);
 	}
@@ -162,7 +166,9 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 		if (verdict == VERDICT_READY)
 			jobq_enter_next(call, &prefix, s->id);
 		else
-			jobq_enter_waiting(call, &prefix, &counters, s->rule, s->quorum, 0);
+			jobq_enter_waiting(call, &prefix, &counters, s->rule, s->quorum, s->id);
+		if (unsure && verdict == VERDICT_WAIT)
+			jobq_ask_recount(call, s->id);
 	}
 
 	if (parents != NULL)
@@ -170,6 +176,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 		Parent	   *self = hash_search(parents, &s->id, HASH_ENTER, NULL);
 
 		self->outcome = outcome;
+		self->unsure = false;
 	}
 	return s->id;
 }

@@ -40,8 +40,5 @@ jobq_enter(JobqCall *call, const char *function, bool writes)
 	AcceptInvalidationMessages();
 	jobq_open_call(call);
 	if (writes)
-	{
-		call->later = jobq_announce_call();
 		jobq_make_active(call);
-	}
 }

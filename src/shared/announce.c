@@ -62,7 +62,6 @@ typedef struct Scalars
 	TimestampTz deadlines[DEADLINE_KINDS];	/* the lowest; DT_NOEND: none */
 	bool		wake_worker;
 	bool		extension;		/* an extension came or went */
-	bool		called;			/* a function of ours that writes */
 	const char *no_prepare;		/* why it cannot be prepared, or NULL */
 } Scalars;
 
@@ -346,18 +345,18 @@ jobq_announce_cancel_request(int64 job_id, int64 token)
 	announce_lease_change(LEASE_CANCEL, job_id, token, 0);
 }
 
-/*
- * A function that writes begins.  True: the transaction has called one before,
- * whose locks it still holds.
- */
+/* Has this transaction asked for a running job to be cancelled? */
 bool
-jobq_announce_call(void)
+jobq_own_cancel(int64 job_id)
 {
-	bool		before = scalars.called;
+	for (int i = 0; i < leases.n; i++)
+	{
+		LeaseChange *c = &((LeaseChange *) leases.items)[i];
 
-	if (!before && begin_announcement())
-		scalars.called = true;
-	return before;
+		if (c->act == LEASE_CANCEL && c->job_id == job_id)
+			return true;
+	}
+	return false;
 }
 
 /* The worker has to look at more than deadlines. */

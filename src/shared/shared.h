@@ -31,8 +31,9 @@ typedef enum JobqDeadline
 	DEADLINE_LEASE,				/* by jobq_steady() */
 	DEADLINE_SCHEDULED,			/* these two by jobq_wall() */
 	DEADLINE_EXPIRY,
-	DEADLINE_CANCEL,			/* these two are numbers, not times: */
+	DEADLINE_CANCEL,			/* these are numbers, not times: */
 	DEADLINE_DELTA,				/* whatever is committed is due */
+	DEADLINE_RECOUNT,
 	DEADLINE_KINDS
 } JobqDeadline;
 
@@ -92,7 +93,7 @@ extern void jobq_announce_lease_end(int64 job_id, int64 token);
 extern void jobq_announce_cancel_request(int64 job_id, int64 token);
 extern void jobq_announce_wake_worker(void);
 extern void jobq_announce_resumed(int64 lane, int64 queue_id);
-extern bool jobq_announce_call(void);
+extern bool jobq_own_cancel(int64 job_id);
 extern const JobqReady *jobq_own_ready(int64 lane, int *next);
 extern void jobq_forbid_prepare(const char *why);
 extern bool jobq_wal_is_claims(void);

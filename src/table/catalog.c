@@ -29,6 +29,7 @@ static const char *const table_names[JOBQ_NTABLES] = {
 	[JOBQ_DEPENDENCY] = "job_dependency",
 	[JOBQ_WAITING] = "job_waiting",
 	[JOBQ_DELTA] = "job_delta",
+	[JOBQ_RECOUNT] = "job_recount",
 	[JOBQ_SCHEDULED] = "job_scheduled",
 	[JOBQ_READY] = "job_ready",
 	[JOBQ_LEASE] = "job_lease",

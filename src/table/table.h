@@ -34,6 +34,7 @@ typedef enum JobqTable
 	JOBQ_DEPENDENCY,
 	JOBQ_WAITING,
 	JOBQ_DELTA,
+	JOBQ_RECOUNT,
 	JOBQ_SCHEDULED,
 	JOBQ_READY,
 	JOBQ_LEASE,
@@ -110,13 +111,13 @@ enum
 
 enum
 {
-	WAITING_UNDECIDED = STATE_NATTS + 1,
+	WAITING_EPOCH = STATE_NATTS + 1,
+	WAITING_UNDECIDED,
 	WAITING_PENDING,
 	WAITING_HITS,
 	WAITING_VIOLATED,
 	WAITING_HURT,
 	WAITING_QUORUM,
-	WAITING_EPOCH,
 	WAITING_RULE,
 	WAITING_OPEN,
 	WAITING_HELD,
@@ -135,6 +136,13 @@ enum
 	DELTA_VIOLATED,
 	DELTA_HURT,
 	DELTA_NATTS = DELTA_HURT
+};
+
+enum
+{
+	RECOUNT_SEQ = 1,
+	RECOUNT_JOB_ID,
+	RECOUNT_NATTS = RECOUNT_JOB_ID
 };
 
 enum
@@ -243,7 +251,6 @@ typedef struct JobqCall
 	MemoryContext mcxt;			/* lives as long as the call */
 	TimestampTz now;			/* the wall clock when the call began */
 	bool		bulk;			/* rows are inserted many at once */
-	bool		later;			/* the transaction may hold what others wait for */
 } JobqCall;
 
 extern void jobq_open_call(JobqCall *call);

@@ -22,7 +22,7 @@ our @EXPORT = qw(jobq_node poll_until within stretched start_clients finish_clie
 our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_success one_done
   none_failed none_skipped none_failed_min_one_success always quorum);
 
-our @TABLES = qw(job job_dependency job_waiting job_delta job_scheduled job_ready job_lease job_expiry job_cancel_request
+our @TABLES = qw(job job_dependency job_waiting job_delta job_recount job_scheduled job_ready job_lease job_expiry job_cancel_request
   job_attempt job_queue job_privilege);
 
 # A running server with the extension in database postgres.
@@ -295,21 +295,20 @@ EOQ
 SELECT w.*, n.*, d.* FROM job_waiting w LEFT JOIN $recount n ON n.id = w.job_id
     CROSS JOIN LATERAL (SELECT coalesce(sum(undecided), 0) AS undecided, coalesce(sum(pending), 0) AS pending, coalesce(sum(hits), 0) AS hits,
         coalesce(sum(violated), 0) AS violated, coalesce(sum(hurt), 0) AS hurt FROM job_delta WHERE downstream = w.job_id AND epoch = w.epoch) d
-WHERE w.open AND ROW (w.undecided + d.undecided, w.pending + d.pending, w.hits + d.hits, w.violated + d.violated, w.hurt + d.hurt)::text
+WHERE w.open AND NOT EXISTS (SELECT FROM job_recount r WHERE r.job_id = w.job_id) AND ROW (w.undecided + d.undecided, w.pending + d.pending, w.hits + d.hits, w.violated + d.violated, w.hurt + d.hurt)::text
     IS DISTINCT FROM ROW (n.undecided, n.pending, n.hits, n.violated, n.hurt)::text
 EOQ
-	'deltas and waiting jobs are of an epoch that their job has had' => <<'EOQ',
-SELECT d.* FROM job_delta d LEFT JOIN job j ON j.id = d.downstream WHERE j.id IS NULL OR d.epoch > j.generation
-UNION ALL
-SELECT NULL, w.job_id, w.epoch, w.undecided, w.pending, w.hits, w.violated, w.hurt FROM job_waiting w JOIN job j ON j.id = w.job_id WHERE w.epoch <> j.generation
+	'deltas belong to jobs, and are of no later epoch than these' => <<'EOQ',
+SELECT d.* FROM job_delta d LEFT JOIN job j ON j.id = d.downstream LEFT JOIN job_waiting w ON w.job_id = d.downstream AND w.open
+WHERE j.id IS NULL OR d.epoch > w.epoch OR d.undecided >= 0
 EOQ
 	'a waiting job has something to wait for' => <<EOQ,
 SELECT w.*, n.* FROM job_waiting w JOIN job j ON j.id = w.job_id LEFT JOIN $recount n ON n.id = w.job_id
-WHERE NOT EXISTS (SELECT FROM job_delta d WHERE d.downstream = w.job_id) AND CASE WHEN w.open THEN $verdict IS DISTINCT FROM 'wait' ELSE NOT w.held END
+WHERE NOT EXISTS (SELECT FROM job_delta d WHERE d.downstream = w.job_id) AND NOT EXISTS (SELECT FROM job_recount r WHERE r.job_id = w.job_id) AND CASE WHEN w.open THEN $verdict IS DISTINCT FROM 'wait' ELSE NOT w.held END
 EOQ
 	'a job decided without running was decided by its parents' => <<EOQ,
 SELECT j.id, j.rule, j.outcome, n.* FROM job j LEFT JOIN $recount n USING (id)
-WHERE j.outcome IN (4, 16) AND $verdict IS DISTINCT FROM CASE j.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END
+WHERE j.outcome IN (4, 16) AND NOT EXISTS (SELECT FROM job_recount r WHERE r.job_id = j.id) AND $verdict IS DISTINCT FROM CASE j.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END
 EOQ
 	'a waiting row says what its job says' => <<'EOQ',
 SELECT w.* FROM job_waiting w JOIN job j ON j.id = w.job_id

@@ -33,7 +33,7 @@ my ($dba) = start_clients(
 	sub {
 		my %done;
 		my $client;
-		my @tables = qw(job_waiting job_delta job_scheduled job_ready job_lease job_expiry);
+		my @tables = qw(job_waiting job_delta job_recount job_scheduled job_ready job_lease job_expiry);
 		while (time < $until)
 		{
 			$client = JobqClient->new($node, name => 'dba') unless $client && $client->connected;
