@@ -460,6 +460,13 @@ COMMENT ON FUNCTION @extschema@.job_retry(bigint) IS
     'Opens a failed or cancelled job again, and those that were upstream_failed or skipped because of it; false if it is undecided. JQ002, JQ003 if it cannot run again, 42501.';
 REVOKE ALL ON FUNCTION @extschema@.job_retry(bigint) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_take_back(job_id bigint, reason text DEFAULT NULL) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_take_back';
+COMMENT ON FUNCTION @extschema@.job_take_back(bigint, text) IS
+    'Ends the attempt of a running job now, as if its lease had run out; false if it does not run, or another transaction is just ending it. JQ002, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_take_back(bigint, text) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.job_hold(job_id bigint) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_hold';

@@ -1,7 +1,20 @@
--- job_cancel, job_retry, job_hold, job_unhold: in every state, and what they do to those who depend on it
+-- job_cancel, job_take_back, job_retry, job_hold, job_unhold: in every state, and what they do to those who depend on it
 \set VERBOSITY terse
 CREATE FUNCTION pg_temp.show(name text) RETURNS TABLE (kind text, state text, attempt int, cancel_requested boolean, error text) LANGUAGE sql AS
     $$ SELECT kind, state, attempt, cancel_requested, error FROM job_status WHERE queue = name ORDER BY id $$;
+
+-- claim a job of a queue as soon as it is ready
+CREATE FUNCTION pg_temp.claimed(name text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    claimed text;
+BEGIN
+    FOR i IN 1 .. 6000 LOOP
+        SELECT kind INTO claimed FROM job_claim(name, 'w', lease => '1 day');
+        EXIT WHEN claimed IS NOT NULL;
+        PERFORM pg_sleep(0.005);
+    END LOOP;
+    RETURN claimed;
+END $$;
 
 -- cancelling what does not run decides it at once
 SELECT job_submit('ready', queue => 'ctl') AS ready \gset
@@ -49,6 +62,43 @@ SELECT cancel_requested FROM job_status WHERE id = :back;
 SELECT job_cancel(:back);
 SELECT job_fail(:back, :token, 'mine');
 SELECT * FROM pg_temp.show('ctl_back');
+
+-- a job can be taken back from a worker that is alive and has asked for long: it is lost, as if its lease had run out
+SELECT job_submit('taken', queue => 'ctl_take', max_lost => 3, backoff => '1 us', timeout => '100 years') AS taken \gset
+SELECT job_submit('child', queue => 'ctl_take', depends_on => ARRAY[:taken], trigger_rule => 'one_failed') AS child \gset
+SELECT job_take_back(:taken), job_take_back(:child);
+SELECT token FROM job_claim('ctl_take', 'w', lease => '1 day') \gset
+SELECT job_heartbeat(:taken, :token, '1 day', '1');
+SELECT job_take_back(:taken, 'the machine is on fire');
+SELECT job_take_back(:taken);
+\set VERBOSITY sqlstate
+SELECT job_heartbeat(:taken, :token);
+SELECT job_complete(:taken, :token);
+SELECT job_take_back(-1);
+SELECT job_take_back(NULL);
+\set VERBOSITY terse
+SELECT accepted FROM job_complete_many(ARRAY[:taken], ARRAY[:token]);
+SELECT attempt, worker, outcome, error FROM job_attempts WHERE job_id = :taken;
+SELECT attempt, lost FROM job_status WHERE id = :taken;
+-- where that is rolled back the attempt goes on
+SELECT pg_temp.claimed('ctl_take');
+BEGIN;
+SELECT job_take_back(:taken);
+ROLLBACK;
+SELECT job_heartbeat(:taken, (SELECT token FROM job_lease WHERE job_id = :taken));
+SET jobq.max_error_size = '1kB';
+SELECT job_take_back(:taken, repeat('x', 2000));
+RESET jobq.max_error_size;
+-- the last of max_lost fails it; one that is to be cancelled is cancelled
+SELECT pg_temp.claimed('ctl_take');
+SELECT job_take_back(:taken);
+SELECT kind, state, attempt, lost, right(error, 35) AS error FROM job_status WHERE queue = 'ctl_take' ORDER BY id;
+SELECT attempt, outcome, right(error, 35) AS error FROM job_attempts WHERE job_id = :taken ORDER BY attempt;
+SELECT job_submit('asked', queue => 'ctl_take2') AS asked \gset
+SELECT count(*) FROM job_claim('ctl_take2');
+SELECT job_cancel(:asked, 'no use');
+SELECT job_take_back(:asked, 'now');
+SELECT * FROM pg_temp.show('ctl_take2');
 
 -- a cancelled job can be retried, a failed one too; what still runs or waits is left alone
 SELECT job_retry(:back);

@@ -44,7 +44,7 @@ WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e' AND d.refobjid = (SEL
         ELSE has_table_privilege('jobq_nobody', c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER') END;
 SELECT pg_temp.as_role('jobq_nobody', ARRAY['SELECT job_submit(''k'')', 'SELECT job_submit_many(''[]'')', 'SELECT job_claim()', 'SELECT job_claim(''{}''::text[])',
     'SELECT job_heartbeat(1, 1)', 'SELECT job_complete(1, 1)', 'SELECT job_complete_many(''{}'', ''{}'')', 'SELECT job_fail(1, 1)', 'SELECT job_fail_many(''{}'', ''{}'')',
-    'SELECT job_release(1, 1)', 'SELECT job_snooze(1, 1, ''1 s'')', 'SELECT job_result(1)', 'SELECT job_cancel(1)', 'SELECT job_retry(1)', 'SELECT job_hold(1)',
+    'SELECT job_release(1, 1)', 'SELECT job_snooze(1, 1, ''1 s'')', 'SELECT job_result(1)', 'SELECT job_cancel(1)', 'SELECT job_take_back(1)', 'SELECT job_retry(1)', 'SELECT job_hold(1)',
     'SELECT job_unhold(1)', 'SELECT job_queue_set(''q'')', 'SELECT job_grant(''jobq_nobody'', ''*'', ''read'')', 'SELECT job_revoke(''jobq_nobody'', ''*'', ''read'')',
     'SELECT * FROM job_status', 'SELECT * FROM job_attempts', 'SELECT * FROM job_queue_status', 'SELECT * FROM job_worker_status', 'SELECT * FROM job', 'SELECT * FROM job_lease']);
 

@@ -1,6 +1,6 @@
 /*
  * control.c
- *	  What others than its worker do to a job: cancel, retry, hold, look.
+ *	  What others than its worker do to a job: cancel, take back, retry, hold, look.
  *
  * Each finds the job's state row, changes it, and, if somebody else moved it
  * meanwhile, looks again.  A running job is not taken from its worker: a request
@@ -23,6 +23,9 @@
 
 #include "dispatch/dispatch.h"
 #include "job/job.h"
+
+#define TAKE_BACK_TRIES	20		/* to get a lease that is locked */
+#define TAKE_BACK_DELAY	5000	/* between them, microseconds */
 
 /* The row of a job, or JQ002; free it with jobq_slot_free(). */
 static TupleTableSlot *
@@ -309,6 +312,56 @@ jobq_job_cancel(PG_FUNCTION_ARGS)
 			request_cancel(&call, job, reason);
 			done = changed = true;
 		}
+		jobq_slot_free(row);
+		jobq_slot_free(job);
+	}
+	jobq_close_call(&call);
+	PG_RETURN_BOOL(changed);
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_take_back);
+
+/*
+ * job_take_back(job_id, reason): end the attempt of a running job as lost.
+ *
+ * The deletion of the lease fences it.  A worker that ends the attempt, or writes
+ * a heartbeat into the row, waits for us and then finds no lease; the entry in
+ * shared memory goes when this commits, and a heartbeat that it answers until
+ * then was in time.  A worker that has done so, and is not committed, is given a
+ * moment and not waited for: it may wait for a lease that this transaction took.
+ */
+Datum
+jobq_job_take_back(PG_FUNCTION_ARGS)
+{
+	int64		id = jobq_check_id(fcinfo, 0, "job_id");
+	char	   *reason = PG_ARGISNULL(1) ? "taken back" : jobq_cut_error(PG_GETARG_DATUM(1));
+	JobqCall	call;
+	bool		changed = false;
+	bool		done = false;
+
+	jobq_enter(&call, "job_take_back()", true);
+	for (int tries = 1; !done; tries++)
+	{
+		TupleTableSlot *job;
+		TupleTableSlot *row;
+		JobqTable	table;
+		int			outcome = jobq_look(&call, id, &job, &table, &row);
+
+		require_operate(&call, job, false);
+		if (outcome != 0 || table != JOBQ_LEASE)
+			done = true;
+		else if (jobq_state_leave(&call, JOBQ_LEASE, row, LEAVE_TRY))
+		{
+			JobqCascade *cascade = jobq_cascade_create(&call);
+
+			jobq_end_attempt(cascade, row, ATTEMPT_LOST, reason, true, -1);
+			jobq_cascade_run(cascade, NULL, NULL);
+			done = changed = true;
+		}
+		else if (tries < TAKE_BACK_TRIES)
+			pg_usleep(TAKE_BACK_DELAY);
+		else
+			done = true;
 		jobq_slot_free(row);
 		jobq_slot_free(job);
 	}

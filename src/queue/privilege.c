@@ -61,7 +61,7 @@ static const PrivilegeInfo privileges[] = {
 		"job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,"
 	"job_release,job_snooze," JOB_RESULTS "," JOB_VIEWS},
 	{"operate", PRIV_OPERATE,
-	"job_cancel,job_retry,job_hold,job_unhold,job_queue_set,job_wait," JOB_RESULTS "," ALL_VIEWS},
+	"job_cancel,job_take_back,job_retry,job_hold,job_unhold,job_queue_set,job_wait," JOB_RESULTS "," ALL_VIEWS},
 	{"read", PRIV_READ,
 	"job_wait," JOB_RESULTS "," ALL_VIEWS},
 };
