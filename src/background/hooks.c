@@ -158,7 +158,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	else
 		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 
-	/* it announced nothing, see xact.c */
+	/* it announced nothing, see announce.c */
 	if (prepared && jobq_shmem_ready())
 	{
 		JobqDatabase *db = jobq_my_database(false);

@@ -10,7 +10,7 @@
  *	  commits (announced_low).  The worker takes the announcements before its
  *	  snapshot, so a row is either seen by the scan or announced after it.
  * 2. It publishes when it wakes, then looks at the announcements once more,
- *	  then sleeps (shmem.c).
+ *	  then sleeps (slots.c).
  * 3. It waits for no row longer than a short lock_timeout, and once it has
  *	  waited for one, for the others of the same round hardly at all.
  * 4. While it sleeps it holds neither locks nor a snapshot.

@@ -16,7 +16,7 @@
  *		priority.  No floor means that there is no such row, or, for priorities
  *		below "rest", that a refill scans all of them.
  *	H3	Who takes a row, by popping it or by deleting it, owes it until the
- *		deletion commits: an abort offers it again (xact.c).  So a scan may
+ *		deletion commits: an abort offers it again (announce.c).  So a scan may
  *		pass over rows that a transaction is just deleting.
  *	H4	A row past its expires_at is the background worker's, so a scan may pass
  *		over it, too.
@@ -245,7 +245,7 @@ jobq_floors_lower(JobqFloors *f, JobqKey key, bool refilling)
 
 /* Forget what is known of a lane.  The caller holds its lock. */
 static void
-forget(JobqLane *l)
+forget_lane(JobqLane *l)
 {
 	l->generation++;
 	l->more = false;
@@ -324,7 +324,7 @@ make_lane(Oid database, int64 lane)
 	l->database = database;
 	l->lane = lane;
 	l->table = InvalidOid;
-	forget(l);
+	forget_lane(l);
 	LWLockRelease(jobq_lane_lock(l));
 	return l;
 }
@@ -363,7 +363,7 @@ jobq_lane_open(int64 lane, const JobqReady *origin)
 	}
 	if (l->table != origin->table || l->file != origin->file)
 	{
-		forget(l);
+		forget_lane(l);
 		l->table = origin->table;
 		l->file = origin->file;
 	}
@@ -454,7 +454,7 @@ jobq_lane_offer(const JobqReady *r)
 	if (l == NULL)
 		return;
 	if (l->table != r->table || l->file != r->file)
-		forget(l);				/* it, or the row, is from before a rewrite */
+		forget_lane(l);				/* it, or the row, is from before a rewrite */
 	jobq_floors_lower(l->floors, key, l->refiller != 0);
 	if (jobq_compare_keys(key, l->end) > 0)
 	{
@@ -487,7 +487,7 @@ jobq_lanes_forget_database(void)
 
 		LWLockAcquire(jobq_lane_lock(l), LW_EXCLUSIVE);
 		if (l->database == MyDatabaseId)
-			forget(l);
+			forget_lane(l);
 		LWLockRelease(jobq_lane_lock(l));
 	}
 	LWLockRelease(lanes_lock);

@@ -268,7 +268,7 @@ next_scanned(Source *source)
 
 /* Scan a lane from here on. */
 static void
-begin_scan(Claim *claim, Source *source)
+scan_from_floors(Claim *claim, Source *source)
 {
 	int64		lane = source->lane;
 	JobqFloors *floors = jobq_handout_floors(claim->call, lane);
@@ -284,7 +284,7 @@ look(Claim *claim, Source *source)
 {
 	if (source->scan == NULL && !source->known &&
 		!jobq_handout_peek(claim->call, source->lane, &source->next))
-		begin_scan(claim, source);
+		scan_from_floors(claim, source);
 	source->known = true;
 }
 
@@ -317,12 +317,12 @@ take(Claim *claim, Source *source, JobqKey limit, int max, JobqAssignment *a)
 		source->in_vain = n > 0 ? 0 : source->in_vain + npopped;
 		/* the next refill would find the same */
 		if (source->in_vain >= jobq_lane_candidates)
-			begin_scan(claim, source);
+			scan_from_floors(claim, source);
 		return n;
 	}
 
 	if (source->scan == NULL)
-		begin_scan(claim, source);
+		scan_from_floors(claim, source);
 	if (jobq_compare_keys(source->next, jobq_key_last) == 0)
 		return -1;
 	while (n < max && !claim->full && jobq_compare_keys(source->next, jobq_key_last) < 0 &&
@@ -410,7 +410,7 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 		if (s->queue.paused)
 			continue;
 		if (IsolationUsesXactSnapshot() || jobq_own_ready(lane, &(int){0}))
-			begin_scan(&claim, s);
+			scan_from_floors(&claim, s);
 		nsources++;
 	}
 

@@ -2,13 +2,14 @@
  * submit.c
  *	  Submitting jobs.
  *
- * A submission locks the rows of its undecided parents FOR SHARE, in ascending
- * order of their ids, before it reads their outcomes and inserts anything (see
- * D2 in depend.c).  Parents that failed, were skipped or cancelled are locked
- * too, since job_retry could open them again; those that succeeded never change.
+ * A submission locks the rows of its upstream jobs FOR SHARE before it reads
+ * their outcomes and inserts anything (D2 in cascade.c).  Those that failed, were
+ * skipped or cancelled are locked too, since job_retry could open them again;
+ * those that succeeded never change.  It waits for none of them: one that
+ * somebody is just changing counts as undecided, and a recount is asked for.
  *
  * The job goes straight to where it belongs: job_ready, job_scheduled or
- * job_waiting, or nowhere if its parents have decided it already.  One that is
+ * job_waiting, or nowhere if its upstream jobs have decided it already.  One that is
  * ready at once has its id for a position.
  */
 #include "postgres.h"

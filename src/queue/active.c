@@ -29,7 +29,7 @@ static Oid	known_table = InvalidOid;
 
 /* The table may have been emptied or replaced. */
 static void
-relcache_callback(Datum arg, Oid relid)
+forget_active(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == known_table)
 		known_table = InvalidOid;
@@ -42,7 +42,7 @@ remember(Oid table)
 	static bool registered = false;
 
 	if (!registered)
-		CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+		CacheRegisterRelcacheCallback(forget_active, (Datum) 0);
 	registered = true;
 	known_table = table;
 }

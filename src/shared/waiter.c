@@ -137,7 +137,7 @@ my_waiter(void)
 
 /* The bucket of a job or lane; ids of jobs and hashes of lanes spread by themselves. */
 static Bucket *
-bucket_of(int64 id)
+waiters_bucket(int64 id)
 {
 	return &shared->buckets[(uint64) id % NBUCKETS];
 }
@@ -149,7 +149,7 @@ unlink_waiter(Waiter *w)
 	for (int i = 0; i < w->nlinks; i++)
 	{
 		dlist_delete(&w->links[i].node);
-		pg_atomic_fetch_sub_u32(&bucket_of(w->links[i].id)->count, 1);
+		pg_atomic_fetch_sub_u32(&waiters_bucket(w->links[i].id)->count, 1);
 	}
 	w->nlinks = 0;
 }
@@ -168,7 +168,7 @@ wake_waiter(Waiter *w, int64 id)
 static void
 wake(bool for_job, int64 id, int n)
 {
-	Bucket	   *bucket = bucket_of(id);
+	Bucket	   *bucket = waiters_bucket(id);
 
 	pg_memory_barrier();
 	if (pg_atomic_read_u32(&bucket->count) == 0)
@@ -261,7 +261,7 @@ register_waiter(bool for_job, int n, const int64 *ids)
 	w->for_job = for_job;
 	for (int i = 0; i < n; i++)
 	{
-		Bucket	   *bucket = bucket_of(ids[i]);
+		Bucket	   *bucket = waiters_bucket(ids[i]);
 
 		w->links[i].waiter = w;
 		w->links[i].id = ids[i];

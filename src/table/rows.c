@@ -1,5 +1,5 @@
 /*
- * rowio.c
+ * rows.c
  *	  Reading, writing and locking the rows of our own tables.
  *
  * The only file that calls the table and index access methods.  Going around

@@ -233,7 +233,7 @@ enum
 typedef struct JobqRel JobqRel;
 typedef struct JobqScan JobqScan;
 
-/* Which index of a table a scan uses; rowio.c says what they are on */
+/* Which index of a table a scan uses; rows.c says what they are on */
 typedef enum JobqIndex
 {
 	INDEX_KEY,
