@@ -557,12 +557,22 @@ SELECT j.id, j.queue, j.kind,
     coalesce(s.run_at, w.run_at, j.run_at) AS run_at,
     coalesce(j.started_at, l.started_at) AS started_at,
     j.finished_at,
-    @extschema@.job_lease_until(l.job_id, l.token, l.lease_until) AS lease_until
+    @extschema@.job_lease_until(l.job_id, l.token, l.lease_until) AS lease_until,
+    j.name,
+    coalesce(w.held, false) AS held,
+    coalesce(j.max_attempts, q.max_attempts, (SELECT pg_catalog.current_setting('jobq.max_attempts', true)::int)) AS max_attempts,
+    j.expires_at,
+    CASE WHEN j.dependencies > 0 THEN ARRAY(SELECT d.upstream FROM @extschema@.job_dependency d WHERE d.downstream = j.id ORDER BY d.upstream) END AS depends_on,
+    CASE WHEN j.attempt_outcome IS NOT NULL THEN j.error
+         ELSE (SELECT a.error FROM @extschema@.job_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1) END AS last_error,
+    greatest(j.submitted_at, j.started_at, j.finished_at, l.started_at, r.since,
+             (SELECT a.ended_at FROM @extschema@.job_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1)) AS changed_at
 FROM @extschema@.job j
     LEFT JOIN @extschema@.job_lease l ON l.job_id = j.id
     LEFT JOIN @extschema@.job_scheduled s ON s.job_id = j.id
     LEFT JOIN @extschema@.job_waiting w ON w.job_id = j.id
     LEFT JOIN @extschema@.job_ready r ON r.job_id = j.id AND r.position <> r.job_id
+    LEFT JOIN @extschema@.job_queue q ON q.name = j.queue
 WHERE @extschema@.job_visible(j.queue, j.submitted_by, l.holder);
 COMMENT ON VIEW @extschema@.job_status IS
     'One row for each job that the caller may see: its state, and what was asked and what came of it. attempt counts the attempts begun, lost those of them whose lease ran out';
@@ -587,6 +597,13 @@ COMMENT ON COLUMN @extschema@.job_status.run_at IS 'Not before this time: of the
 COMMENT ON COLUMN @extschema@.job_status.started_at IS 'When the running, or the deciding, attempt began';
 COMMENT ON COLUMN @extschema@.job_status.finished_at IS 'When it was decided; NULL until then';
 COMMENT ON COLUMN @extschema@.job_status.lease_until IS 'Until when its worker may be silent, while it runs';
+COMMENT ON COLUMN @extschema@.job_status.name IS 'As submitted';
+COMMENT ON COLUMN @extschema@.job_status.held IS 'It waits for job_unhold';
+COMMENT ON COLUMN @extschema@.job_status.max_attempts IS 'How many failures and timeouts fail it: its own number, else the queue''s, else that of the reader''s session';
+COMMENT ON COLUMN @extschema@.job_status.expires_at IS 'Cancelled if no attempt was begun by then';
+COMMENT ON COLUMN @extschema@.job_status.depends_on IS 'Ids of the jobs that it depends on, in ascending order; NULL: none';
+COMMENT ON COLUMN @extschema@.job_status.last_error IS 'The error of the latest attempt that ended, whether or not that decided the job';
+COMMENT ON COLUMN @extschema@.job_status.changed_at IS 'When it last changed: was submitted, became ready, was claimed, or ended an attempt';
 REVOKE ALL ON @extschema@.job_status FROM PUBLIC;
 
 -- The filter stands above the union: one that is written into its branches does not keep the caller's from being run first.

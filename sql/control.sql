@@ -1,7 +1,7 @@
 -- job_cancel, job_take_back, job_retry, job_hold, job_unhold: in every state, and what they do to those who depend on it
 \set VERBOSITY terse
-CREATE FUNCTION pg_temp.show(name text) RETURNS TABLE (kind text, state text, attempt int, cancel_requested boolean, error text) LANGUAGE sql AS
-    $$ SELECT kind, state, attempt, cancel_requested, error FROM job_status WHERE queue = name ORDER BY id $$;
+CREATE FUNCTION pg_temp.show(queue text) RETURNS TABLE (kind text, state text, attempt int, cancel_requested boolean, error text) LANGUAGE sql AS
+    $$ SELECT kind, state, attempt, cancel_requested, error FROM job_status s WHERE s.queue = show.queue ORDER BY id $$;
 
 -- claim a job of a queue as soon as it is ready
 CREATE FUNCTION pg_temp.claimed(name text) RETURNS text LANGUAGE plpgsql AS $$

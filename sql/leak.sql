@@ -2,6 +2,8 @@
 \pset format unaligned
 \pset tuples_only on
 SET client_min_messages = warning;
+-- without the jobs of other tests, since each view is read many times
+TRUNCATE job, job_dependency, job_waiting, job_delta, job_recount, job_scheduled, job_ready, job_lease, job_expiry, job_cancel_request, job_attempt;
 
 CREATE ROLE jobq_leak_none;
 CREATE ROLE jobq_leak_submit;
@@ -67,7 +69,7 @@ SELECT job_complete(job_id, token, to_jsonb(kind)) FROM q, job_claim(q.queue, q.
 SELECT job_fail(job_id, token, kind, false) FROM q, job_claim(q.queue, q.queue, 1) c;
 SELECT job_fail(job_id, token, kind, true, '0') FROM q, job_claim(q.queue, q.queue, 1) c;
 SET ROLE jobq_leak_work;
-SELECT job_heartbeat(job_id, token, progress => to_jsonb(kind)) FROM job_claim('leak_mine', 'leak_mine', 1);
+SELECT job_heartbeat(job_id, token, progress => to_jsonb(kind)) FROM job_claim('leak_mine', 'leak_mine', 1, '1 h');
 RESET ROLE;
 SELECT bool_and(job_heartbeat(job_id, token, progress => to_jsonb(kind))) FROM q, job_claim(q.queue, q.queue, 1, CASE q.queue WHEN 'leak_mine' THEN interval '1 h' ELSE '2 h' END) c;
 SELECT queue, array_agg(DISTINCT state ORDER BY state) FROM job_status WHERE queue IN ('leak_mine', 'leak_other') GROUP BY queue ORDER BY queue;

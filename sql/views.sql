@@ -20,6 +20,41 @@ FROM job_status WHERE queue LIKE 'views%' ORDER BY id;
 SELECT kind, submitted_by = current_user::regrole AS mine, submitted_at <= now() AS submitted, started_at >= submitted_at AS started, finished_at >= started_at AS finished, lease_until > now() AS lease
 FROM job_status WHERE queue LIKE 'views%' ORDER BY id;
 
+-- what keeps a job waiting, and what came of its last attempt
+SELECT job_submit('detailed', queue => 'more_views', name => 'one', expires_at => '2999-01-01', max_attempts => 7) AS one \gset
+SELECT job_submit('detailed', queue => 'more_views', name => 'two', depends_on => ARRAY[:one, :done, :ready]) AS two \gset
+SELECT job_submit('detailed', queue => 'set_views') AS three \gset
+SELECT job_hold(:two);
+SELECT job_queue_set('set_views', max_attempts => 3);
+CREATE FUNCTION pg_temp.more(id bigint) RETURNS TABLE (state text, name text, held boolean, max_attempts int, expires_at timestamptz, last_error text, changed text) LANGUAGE sql AS $$
+    SELECT s.state, s.name, s.held, s.max_attempts, s.expires_at, s.last_error,
+        CASE s.changed_at WHEN s.submitted_at THEN 'submitted' WHEN s.started_at THEN 'started' WHEN s.finished_at THEN 'finished'
+            WHEN (SELECT max(ended_at) FROM job_attempts WHERE job_id = s.id) THEN 'ended' ELSE 'ready' END
+    FROM job_status s WHERE s.id = more.id
+$$;
+SELECT depends_on = ARRAY[:ready, :done, :one]::bigint[] AS depends_on FROM job_status WHERE id = :two;
+SELECT depends_on FROM job_status WHERE id = :one;
+SELECT m.* FROM unnest(ARRAY[:one, :two, :three]) WITH ORDINALITY u(id, n), pg_temp.more(id) m ORDER BY n;
+SELECT job_id, token FROM job_claim('more_views') \gset
+SELECT * FROM pg_temp.more(:one);
+SELECT job_fail(:job_id, :token, 'once', retry_in => '1 h');
+SELECT * FROM pg_temp.more(:one);
+SELECT job_cancel(:one, 'not now');
+SELECT error, m.* FROM job_status s, pg_temp.more(s.id) m WHERE s.id = :one;
+SELECT job_retry(:one);
+SELECT * FROM pg_temp.more(:one);
+SELECT job_id, token FROM job_claim('more_views') \gset
+SELECT * FROM pg_temp.more(:one);
+SELECT job_fail(:job_id, :token, 'twice', retry => false);
+SELECT * FROM pg_temp.more(:one);
+SELECT job_retry(:one);
+SELECT * FROM pg_temp.more(:one);
+SELECT job_complete(job_id, token) FROM job_claim('more_views');
+SELECT * FROM pg_temp.more(:one);
+SET jobq.max_attempts = 11;
+SELECT max_attempts FROM job_status WHERE id = :two;
+RESET jobq.max_attempts;
+
 SELECT kind, a.attempt, a.worker, a.outcome, a.error, a.ended_at >= a.started_at AS ended FROM job_attempts a JOIN job_status s ON s.id = a.job_id
 WHERE s.queue LIKE 'views%' ORDER BY id;
 
@@ -57,6 +92,8 @@ BEGIN
 END $$;
 SET enable_seqscan = off;
 SELECT count(*) FROM pg_temp.explain('SELECT state FROM job_status WHERE id = 1') e WHERE e LIKE '%Seq Scan%';
+-- what nobody asks for is not looked up
+SELECT count(*) FROM pg_temp.explain('SELECT state FROM job_status WHERE id = 1') e WHERE e LIKE '%job_attempt%' OR e LIKE '%job_dependency%' OR e LIKE '%job_queue%';
 RESET enable_seqscan;
 
 SELECT count(job_cancel(id)) > 0 AS ok FROM job_status WHERE queue LIKE 'views%' AND finished_at IS NULL;
