@@ -204,7 +204,7 @@ sub work
 		{
 			last if $client->value("SELECT NOT EXISTS (SELECT FROM job WHERE queue = '$queue' AND outcome IS NULL)") eq 't'
 			  && -e $log->{go};
-			die 'nothing can be claimed, but jobs are undecided' if time > $busy + 30;
+			die 'nothing can be claimed, but jobs are undecided' if time > $busy + stretched(30);
 			usleep(3000);
 			next;
 		}

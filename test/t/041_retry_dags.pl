@@ -83,7 +83,7 @@ sub work
 		{
 			last if -e $stop
 			  && $client->value("SELECT NOT EXISTS (SELECT FROM job WHERE queue = '$queue' AND outcome IS NULL)") eq 't';
-			die 'nothing can be claimed, but jobs are undecided' if time > $busy + 30;
+			die 'nothing can be claimed, but jobs are undecided' if time > $busy + stretched(30);
 			usleep(2000);
 		}
 		foreach my $row (@{ $r->{rows} })
