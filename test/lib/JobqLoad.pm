@@ -191,7 +191,7 @@ sub do_submit_many
 			@parents && rand() < 0.4 ? (trigger_rule => (qw(all_done one_success one_failed none_failed))[ rand 4 ]) : ()
 		}
 	} 1 .. $n;
-	# now and then a join that is wide enough for stripes
+	# now and then a join that is wide enough for deltas
 	if (rand() < 0.02)
 	{
 		@jobs = map { { kind => 'load', name => "n$_", queue => queue(), lease => "$LEASE s", backoff => '20 ms' } } 1 .. 72;

@@ -45,7 +45,7 @@ sub random_jobs
 	return @jobs;
 }
 
-# The same with wide joins, which wait striped.
+# The same with wide joins, which hear of their parents by deltas.
 sub wide_jobs
 {
 	my ($queue) = @_;

@@ -74,16 +74,16 @@ my $lease = $c->value("SELECT job_submit('lease', queue => 'y', lease => '100 ms
 my $child = $c->value("SELECT job_submit('child', depends_on => ARRAY[$lease])");
 $open->rows('BEGIN');
 $open->rows("SELECT * FROM job_scheduled WHERE job_id = $held FOR UPDATE");
-# the cascade of the lost lease would have to wait for this
+# the end of the lost lease does not wait for this
 $open->rows("SELECT * FROM job_waiting WHERE job_id = $child FOR UPDATE");
 $c->rows("SELECT * FROM job_claim('y')");
 clock_passes($c);
 is($c->value("SELECT state FROM job_status WHERE id = $held"), 'scheduled', 'a row that is locked is left alone');
-is($c->value("SELECT state FROM job_status WHERE id = $lease"), 'running', 'and so is one whose cascade would wait');
+is($c->value("SELECT state FROM job_status WHERE id = $lease"), 'failed', 'one whose child is locked is not');
+is($c->value("SELECT state FROM job_status WHERE id = $child"), 'waiting', 'the child waits');
 $open->rows('COMMIT');
 state_within($held, 'ready', 'then it is moved');
-state_within($lease, 'failed', 'then the lease ends');
-is($c->value("SELECT state FROM job_status WHERE id = $child"), 'upstream_failed', 'and with it the child');
+state_within($child, 'upstream_failed', 'and the child is decided');
 
 # A heartbeat that is not yet committed keeps the worker from ending the lease.
 my $beat = $c->value("SELECT job_submit('beat', queue => 'beat', lease => '300 ms', max_lost => 1)");
