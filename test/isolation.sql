@@ -37,9 +37,12 @@ BEGIN
 END $$;
 
 -- wait until the background worker has nothing left to count or to cancel, with a limit
+CREATE FUNCTION left_over() RETURNS text LANGUAGE sql AS
+	$$ SELECT format('%s deltas, %s recounts, %s requests to cancel', (SELECT count(*) FROM job_delta), (SELECT count(*) FROM job_recount),
+					 (SELECT count(*) FROM job_cancel_request)) $$;
 CREATE PROCEDURE settle() LANGUAGE plpgsql AS $$
 BEGIN
-	IF NOT comes_true('NOT EXISTS (SELECT FROM job_delta) AND NOT EXISTS (SELECT FROM job_cancel_request)') THEN
-		RAISE 'not settled: % deltas, % requests to cancel', (SELECT count(*) FROM job_delta), (SELECT count(*) FROM job_cancel_request);
+	IF NOT comes_true('left_over() = ''0 deltas, 0 recounts, 0 requests to cancel''') THEN
+		RAISE 'left: %', left_over();
 	END IF;
 END $$;
