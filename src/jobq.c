@@ -16,126 +16,102 @@ PG_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
 
+/* The settings that are numbers.  Those of shared memory can only be preloaded. */
+static const struct
+{
+	const char *name;
+	const char *short_desc;
+	const char *long_desc;
+	int		   *variable;
+	int			boot;
+	int			min;
+	int			max;
+	GucContext	context;
+	int			flags;
+}			settings[] = {
+
+	{"jobq.max_attempts", "Attempts that may fail or time out before a job fails.",
+		"For jobs and queues that set none.",
+	&jobq_max_attempts, JOBQ_DEFAULT_MAX_ATTEMPTS, 1, INT_MAX, PGC_SUSET, 0},
+	{"jobq.max_lost", "Leases that may run out before a job fails.",
+		"For jobs and queues that set none.",
+	&jobq_max_lost, JOBQ_DEFAULT_MAX_LOST, 1, INT_MAX, PGC_SUSET, 0},
+	{"jobq.backoff", "Delay after the first failure or loss, doubled each time.",
+		"For jobs and queues that set none.",
+	&jobq_backoff_ms, JOBQ_DEFAULT_BACKOFF_MS, 1, INT_MAX, PGC_SUSET, GUC_UNIT_MS},
+	{"jobq.backoff_cap", "Longest delay after a failure or loss.",
+		"For queues that set none.",
+	&jobq_backoff_cap_ms, JOBQ_DEFAULT_BACKOFF_CAP_MS, 1, INT_MAX, PGC_SUSET, GUC_UNIT_MS},
+	{"jobq.lease", "Time after which a worker that sends no heartbeat has lost its job.",
+		"For jobs, queues and claims that set none.",
+	&jobq_lease_ms, JOBQ_DEFAULT_LEASE_MS, 1, INT_MAX, PGC_SUSET, GUC_UNIT_MS},
+	{"jobq.min_lease", "Shortest lease.",
+		"One that is given must not be shorter, others are made as long.",
+	&jobq_min_lease_ms, JOBQ_DEFAULT_MIN_LEASE_MS, 0, 60 * 60 * 1000, PGC_SUSET, GUC_UNIT_MS},
+	{"jobq.max_lease", "Longest lease, and longest extension of one.",
+		"One that is given must not be longer, others are made as short.",
+	&jobq_max_lease_s, JOBQ_DEFAULT_MAX_LEASE_S, 1, INT_MAX, PGC_SUSET, GUC_UNIT_S},
+	{"jobq.timeout", "Longest time that one attempt may take.",
+		"For jobs and queues that set none; 0 means no limit.",
+	&jobq_timeout_ms, 0, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS},
+	{"jobq.max_args_size", "Largest size of a job's arguments and tags together.",
+		NULL,
+	&jobq_max_args_size, JOBQ_DEFAULT_MAX_ARGS_KB, 1, JOBQ_LARGEST_JSON_KB, PGC_SUSET, GUC_UNIT_KB},
+	{"jobq.max_error_size", "Size at which errors and reasons are cut.",
+		NULL,
+	&jobq_max_error_size, JOBQ_DEFAULT_MAX_ERROR_KB, 1, JOBQ_LARGEST_ERROR_KB, PGC_SUSET, GUC_UNIT_KB},
+	{"jobq.max_result_size", "Largest result, or progress, that a job may have.",
+		NULL,
+	&jobq_max_result_size, JOBQ_DEFAULT_MAX_RESULT_KB, 1, JOBQ_LARGEST_JSON_KB, PGC_SUSET, GUC_UNIT_KB},
+	{"jobq.max_inputs_size", "Largest size of the parents' ids and results that a claim returns.",
+		"Above it inputs is null, and they are read with job_result.",
+	&jobq_max_inputs_size, JOBQ_DEFAULT_MAX_INPUTS_KB, 0, JOBQ_LARGEST_JSON_KB, PGC_SUSET, GUC_UNIT_KB},
+	{"jobq.max_claim_size", "Largest size of the arguments and inputs that one claim returns.",
+		"A claim returns one job at least.",
+	&jobq_max_claim_size, JOBQ_DEFAULT_MAX_CLAIM_KB, 1, JOBQ_LARGEST_JSON_KB, PGC_SUSET, GUC_UNIT_KB},
+	{"jobq.sweep_interval", "Time between two looks of the background worker for what no announcement told it.",
+		NULL,
+	&jobq_sweep_interval_ms, JOBQ_DEFAULT_SWEEP_INTERVAL_MS, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS},
+	{"jobq.notify_interval", "Shortest time between two coalesced notifications.",
+		NULL,
+	&jobq_notify_interval_ms, JOBQ_DEFAULT_NOTIFY_INTERVAL_MS, 1, 60000, PGC_SIGHUP, GUC_UNIT_MS},
+	{"jobq.clock_offset", "How far jobq takes the time of day to be from the system's.",
+		"For tests of what steps of the clock do.",
+	&jobq_clock_offset_ms, 0, INT_MIN, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE},
+	{"jobq.max_heartbeats", "Running jobs whose heartbeats are kept in shared memory.",
+		"Heartbeats of more running jobs are written to their rows.",
+	&jobq_max_heartbeats, JOBQ_DEFAULT_MAX_HEARTBEATS, 1, 10000000, PGC_POSTMASTER, 0},
+	{"jobq.max_databases", "Databases that can have a background worker.",
+		NULL,
+	&jobq_max_databases, JOBQ_DEFAULT_MAX_DATABASES, 1, 1000, PGC_POSTMASTER, 0},
+	{"jobq.max_lanes", "Queues whose next jobs are kept in shared memory.",
+		"With more queues some claims begin with a scan.",
+	&jobq_max_lanes, JOBQ_DEFAULT_MAX_LANES, 1, 10000, PGC_POSTMASTER, 0},
+	{"jobq.lane_candidates", "How many of a queue's next jobs are kept in shared memory.",
+		NULL,
+	&jobq_lane_candidates, JOBQ_DEFAULT_LANE_CANDIDATES, 1, 100000, PGC_POSTMASTER, 0},
+	{"jobq.lane_priorities", "Priorities of a queue whose first jobs are kept in shared memory.",
+		"Lower ones are scanned from their beginning.",
+	&jobq_lane_priorities, JOBQ_DEFAULT_LANE_PRIORITIES, 1, 65536, PGC_POSTMASTER, 0},
+};
+
 /* Define the settings. */
 static void
 define_settings(void)
 {
-	DefineCustomIntVariable("jobq.max_attempts",
-							"Attempts that may fail or time out before a job fails.",
-							"For jobs and queues that set none.",
-							&jobq_max_attempts, JOBQ_DEFAULT_MAX_ATTEMPTS, 1, INT_MAX,
-							PGC_SUSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.max_lost",
-							"Leases that may run out before a job fails.",
-							"For jobs and queues that set none.",
-							&jobq_max_lost, JOBQ_DEFAULT_MAX_LOST, 1, INT_MAX,
-							PGC_SUSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.backoff",
-							"Delay after the first failure or loss, doubled each time.",
-							"For jobs and queues that set none.",
-							&jobq_backoff_ms, JOBQ_DEFAULT_BACKOFF_MS, 1, INT_MAX,
-							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.backoff_cap",
-							"Longest delay after a failure or loss.",
-							"For queues that set none.",
-							&jobq_backoff_cap_ms, JOBQ_DEFAULT_BACKOFF_CAP_MS, 1, INT_MAX,
-							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.lease",
-							"Time after which a worker that sends no heartbeat has lost its job.",
-							"For jobs, queues and claims that set none.",
-							&jobq_lease_ms, JOBQ_DEFAULT_LEASE_MS, 1, INT_MAX,
-							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.min_lease",
-							"Shortest lease.",
-							"One that is given must not be shorter, others are made as long.",
-							&jobq_min_lease_ms, JOBQ_DEFAULT_MIN_LEASE_MS, 0, 60 * 60 * 1000,
-							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.max_lease",
-							"Longest lease, and longest extension of one.",
-							"One that is given must not be longer, others are made as short.",
-							&jobq_max_lease_s, JOBQ_DEFAULT_MAX_LEASE_S, 1, INT_MAX,
-							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.timeout",
-							"Longest time that one attempt may take.",
-							"For jobs and queues that set none; 0 means no limit.",
-							&jobq_timeout_ms, 0, 0, INT_MAX,
-							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.max_args_size",
-							"Largest size of a job's arguments and tags together.",
-							NULL,
-							&jobq_max_args_size, JOBQ_DEFAULT_MAX_ARGS_KB, 1, JOBQ_LARGEST_JSON_KB,
-							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.max_error_size",
-							"Size at which errors and reasons are cut.",
-							NULL,
-							&jobq_max_error_size, JOBQ_DEFAULT_MAX_ERROR_KB, 1, JOBQ_LARGEST_ERROR_KB,
-							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.max_result_size",
-							"Largest result, or progress, that a job may have.",
-							NULL,
-							&jobq_max_result_size, JOBQ_DEFAULT_MAX_RESULT_KB, 1, JOBQ_LARGEST_JSON_KB,
-							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.max_inputs_size",
-							"Largest size of the parents' ids and results that a claim returns.",
-							"Above it inputs is null, and they are read with job_result.",
-							&jobq_max_inputs_size, JOBQ_DEFAULT_MAX_INPUTS_KB, 0, JOBQ_LARGEST_JSON_KB,
-							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.max_claim_size",
-							"Largest size of the arguments and inputs that one claim returns.",
-							"A claim returns one job at least.",
-							&jobq_max_claim_size, JOBQ_DEFAULT_MAX_CLAIM_KB, 1, JOBQ_LARGEST_JSON_KB,
-							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.sweep_interval",
-							"Time between two looks of the background worker for what no announcement told it.",
-							NULL,
-							&jobq_sweep_interval_ms, JOBQ_DEFAULT_SWEEP_INTERVAL_MS, 100, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("jobq.notify_interval",
-							"Shortest time between two coalesced notifications.",
-							NULL,
-							&jobq_notify_interval_ms, JOBQ_DEFAULT_NOTIFY_INTERVAL_MS, 1, 60000,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	for (int i = 0; i < lengthof(settings); i++)
+	{
+		if (settings[i].context != PGC_POSTMASTER || process_shared_preload_libraries_in_progress)
+			DefineCustomIntVariable(settings[i].name, settings[i].short_desc, settings[i].long_desc,
+									settings[i].variable, settings[i].boot, settings[i].min,
+									settings[i].max, settings[i].context, settings[i].flags,
+									NULL, NULL, NULL);
+	}
 	DefineCustomBoolVariable("jobq.async_claim",
 							 "Whether a transaction that only claims jobs commits without waiting for the disk.",
 							 "A crash of the server can undo claims of its last moments; these jobs are run again.",
 							 &jobq_async_claim, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
-
-	DefineCustomIntVariable("jobq.clock_offset",
-							"How far jobq takes the time of day to be from the system's.",
-							"For tests of what steps of the clock do.",
-							&jobq_clock_offset_ms, 0, INT_MIN, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_MS | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE,
-							NULL, NULL, NULL);
-
-	if (process_shared_preload_libraries_in_progress)
-	{
-		DefineCustomIntVariable("jobq.max_heartbeats",
-								"Running jobs whose heartbeats are kept in shared memory.",
-								"Heartbeats of more running jobs are written to their rows.",
-								&jobq_max_heartbeats, JOBQ_DEFAULT_MAX_HEARTBEATS, 1, 10000000,
-								PGC_POSTMASTER, 0, NULL, NULL, NULL);
-		DefineCustomIntVariable("jobq.max_databases",
-								"Databases that can have a background worker.",
-								NULL,
-								&jobq_max_databases, JOBQ_DEFAULT_MAX_DATABASES, 1, 1000,
-								PGC_POSTMASTER, 0, NULL, NULL, NULL);
-		DefineCustomIntVariable("jobq.max_lanes",
-								"Queues whose next jobs are kept in shared memory.",
-								"With more queues some claims begin with a scan.",
-								&jobq_max_lanes, JOBQ_DEFAULT_MAX_LANES, 1, 10000,
-								PGC_POSTMASTER, 0, NULL, NULL, NULL);
-		DefineCustomIntVariable("jobq.lane_candidates",
-								"How many of a queue's next jobs are kept in shared memory.",
-								NULL,
-								&jobq_lane_candidates, JOBQ_DEFAULT_LANE_CANDIDATES, 1, 100000,
-								PGC_POSTMASTER, 0, NULL, NULL, NULL);
-		DefineCustomIntVariable("jobq.lane_priorities",
-								"Priorities of a queue whose first jobs are kept in shared memory.",
-								"Lower ones are scanned from their beginning.",
-								&jobq_lane_priorities, JOBQ_DEFAULT_LANE_PRIORITIES, 1, 65536,
-								PGC_POSTMASTER, 0, NULL, NULL, NULL);
-	}
 	MarkGUCPrefixReserved("jobq");
 }
 

@@ -130,22 +130,8 @@ lanes_used(void)
 	return n;
 }
 
-/* A lock for them all, and one for each. */
-static int
-lanes_locks(void)
-{
-	return 1 + jobq_max_lanes;
-}
-
-/* How many there can be. */
-static int
-lanes_entries(void)
-{
-	return jobq_max_lanes;
-}
-
-const JobqPart jobq_lanes_part = {"lanes", lanes_size, lanes_locks, lanes_init,
-lanes_entries, lanes_used};
+const JobqPart jobq_lanes_part = {"lanes", &jobq_max_lanes, 1, true,
+lanes_size, lanes_init, lanes_used};
 
 /* The lock of a lane. */
 LWLock *

@@ -518,56 +518,19 @@ read_arrays(FunctionCallInfo fcinfo, const char *payload_name, Oid payload_type,
 	return n;
 }
 
-PG_FUNCTION_INFO_V1(jobq_job_complete_many);
-
-/* job_complete_many(job_ids, tokens, results) */
-Datum
-jobq_job_complete_many(PG_FUNCTION_ARGS)
+/* A finishing function for many jobs, which returns as many of its columns as it has. */
+static Datum
+finish_many(FunctionCallInfo fcinfo, const char *function, FinishRequest *request, int n)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	FinishRequest request = {.attempt_outcome = ATTEMPT_SUCCEEDED};
 	JobqCall	call;
-	int			n = read_arrays(fcinfo, "results", JSONBOID, &request.arguments);
 
-	for (int i = 0; i < n; i++)
-	{
-		if (request.arguments[i].has_payload)
-			check_result(request.arguments[i].job_id, request.arguments[i].payload);
-	}
 	InitMaterializedSRF(fcinfo, 0);
-	jobq_enter(&call, "job_complete_many()", true);
-	finish(&call, &request, n);
+	jobq_enter(&call, function, true);
+	finish(&call, request, n);
 	for (int i = 0; i < n; i++)
 	{
-		Argument   *a = &request.arguments[i];
-		Datum		values[2] = {Int64GetDatum(a->job_id), BoolGetDatum(a->verdict == ACCEPTED)};
-		bool		nulls[2] = {false, false};
-
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	}
-	jobq_close_call(&call);
-	return (Datum) 0;
-}
-
-PG_FUNCTION_INFO_V1(jobq_job_fail_many);
-
-/* job_fail_many(job_ids, tokens, errors, retry, retry_in) */
-Datum
-jobq_job_fail_many(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	FinishRequest request = {.attempt_outcome = ATTEMPT_FAILED};
-	JobqCall	call;
-	int			n = read_arrays(fcinfo, "errors", TEXTOID, &request.arguments);
-
-	request.retry = PG_ARGISNULL(3) || PG_GETARG_BOOL(3);
-	request.delay = jobq_check_interval(fcinfo, 4, "retry_in", true);
-	InitMaterializedSRF(fcinfo, 0);
-	jobq_enter(&call, "job_fail_many()", true);
-	finish(&call, &request, n);
-	for (int i = 0; i < n; i++)
-	{
-		Argument   *a = &request.arguments[i];
+		Argument   *a = &request->arguments[i];
 		Datum		values[3] = {Int64GetDatum(a->job_id), BoolGetDatum(a->verdict == ACCEPTED), 0};
 		bool		nulls[3] = {false, false, a->state == NULL};
 
@@ -577,4 +540,35 @@ jobq_job_fail_many(PG_FUNCTION_ARGS)
 	}
 	jobq_close_call(&call);
 	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_complete_many);
+
+/* job_complete_many(job_ids, tokens, results) */
+Datum
+jobq_job_complete_many(PG_FUNCTION_ARGS)
+{
+	FinishRequest request = {.attempt_outcome = ATTEMPT_SUCCEEDED};
+	int			n = read_arrays(fcinfo, "results", JSONBOID, &request.arguments);
+
+	for (int i = 0; i < n; i++)
+	{
+		if (request.arguments[i].has_payload)
+			check_result(request.arguments[i].job_id, request.arguments[i].payload);
+	}
+	return finish_many(fcinfo, "job_complete_many()", &request, n);
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_fail_many);
+
+/* job_fail_many(job_ids, tokens, errors, retry, retry_in) */
+Datum
+jobq_job_fail_many(PG_FUNCTION_ARGS)
+{
+	FinishRequest request = {.attempt_outcome = ATTEMPT_FAILED};
+	int			n = read_arrays(fcinfo, "errors", TEXTOID, &request.arguments);
+
+	request.retry = PG_ARGISNULL(3) || PG_GETARG_BOOL(3);
+	request.delay = jobq_check_interval(fcinfo, 4, "retry_in", true);
+	return finish_many(fcinfo, "job_fail_many()", &request, n);
 }

@@ -110,22 +110,8 @@ heartbeats_used(void)
 	return n;
 }
 
-/* A lock for each partition. */
-static int
-heartbeats_locks(void)
-{
-	return JOBQ_HEARTBEAT_PARTITIONS;
-}
-
-/* How many there can be. */
-static int
-heartbeats_entries(void)
-{
-	return jobq_max_heartbeats;
-}
-
-const JobqPart jobq_heartbeats_part = {"heartbeats", heartbeats_size, heartbeats_locks,
-heartbeats_init, heartbeats_entries, heartbeats_used};
+const JobqPart jobq_heartbeats_part = {"heartbeats", &jobq_max_heartbeats, JOBQ_HEARTBEAT_PARTITIONS, false,
+heartbeats_size, heartbeats_init, heartbeats_used};
 
 /* The hash of a job. */
 static uint64

@@ -30,6 +30,13 @@ jobq_add_part(const JobqPart *part)
 	parts[nparts++] = part;
 }
 
+/* How many locks a part has. */
+static int
+part_locks(const JobqPart *part)
+{
+	return part->locks + (part->lock_each ? *part->entries : 0);
+}
+
 /* Ask for shared memory and locks. */
 static void
 shmem_request(void)
@@ -41,7 +48,7 @@ shmem_request(void)
 	for (int i = 0; i < nparts; i++)
 	{
 		RequestAddinShmemSpace(MAXALIGN(parts[i]->size()));
-		nlocks += parts[i]->locks();
+		nlocks += part_locks(parts[i]);
 	}
 	RequestNamedLWLockTranche("jobq", nlocks);
 }
@@ -66,7 +73,7 @@ shmem_startup(void)
 
 		pfree(name);
 		part->init(area, found, locks);
-		locks += part->locks();
+		locks += part_locks(part);
 	}
 	made = true;
 	LWLockRelease(AddinShmemInitLock);
@@ -105,7 +112,7 @@ jobq_job_shared_memory(PG_FUNCTION_ARGS)
 	{
 		Datum		values[4] = {
 			CStringGetTextDatum(parts[i]->name), Int64GetDatum(parts[i]->size()),
-			Int64GetDatum(parts[i]->entries()), Int64GetDatum(parts[i]->used())
+			Int64GetDatum(*parts[i]->entries), Int64GetDatum(parts[i]->used())
 		};
 		bool		nulls[4] = {false};
 

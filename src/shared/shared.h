@@ -44,10 +44,11 @@ typedef enum JobqDeadline
 typedef struct JobqPart
 {
 	const char *name;
+	const int  *entries;		/* how many it has room for */
+	int			locks;
+	bool		lock_each;		/* and one for each entry */
 	Size		(*size) (void);
-	int			(*locks) (void);
 	void		(*init) (void *area, bool found, LWLockPadded *locks);
-	int			(*entries) (void);	/* how many it has room for */
 	int			(*used) (void);
 } JobqPart;
 

@@ -125,20 +125,6 @@ databases_init(void *area, bool found, LWLockPadded *locks)
 		init_shared();
 }
 
-/* One lock for all slots. */
-static int
-databases_locks(void)
-{
-	return 1;
-}
-
-/* How many slots there are. */
-static int
-databases_entries(void)
-{
-	return jobq_max_databases;
-}
-
 /* How many of them are used. */
 static int
 databases_used(void)
@@ -150,8 +136,8 @@ databases_used(void)
 	return n;
 }
 
-const JobqPart jobq_databases_part = {"databases", databases_size, databases_locks,
-databases_init, databases_entries, databases_used};
+const JobqPart jobq_databases_part = {"databases", &jobq_max_databases, 1, false,
+databases_size, databases_init, databases_used};
 
 /*
  * Since when leases have been watched again: heartbeats sent before are lost,

@@ -111,22 +111,8 @@ waiters_used(void)
 	return n;
 }
 
-/* One lock for all. */
-static int
-waiters_locks(void)
-{
-	return 1;
-}
-
-/* All sessions can wait. */
-static int
-waiters_entries(void)
-{
-	return MaxBackends;
-}
-
-const JobqPart jobq_waiters_part = {"waiters", waiters_size, waiters_locks,
-waiters_init, waiters_entries, waiters_used};
+const JobqPart jobq_waiters_part = {"waiters", &MaxBackends, 1, false,
+waiters_size, waiters_init, waiters_used};
 
 /* The entry of this backend. */
 static Waiter *

@@ -320,41 +320,21 @@ jobq_attr(TupleTableSlot *slot, int attno, bool *isnull)
 	return slot_getattr(slot, attno, isnull);
 }
 
-static inline int64
-jobq_attr_int64(TupleTableSlot *slot, int attno)
-{
-	bool		isnull;
-	Datum		d = slot_getattr(slot, attno, &isnull);
-
-	return isnull ? 0 : DatumGetInt64(d);
+/* A column of these types; 0 or false where it is NULL. */
+#define JOBQ_ATTR(type, name, get) \
+static inline type \
+jobq_attr_##name(TupleTableSlot *slot, int attno) \
+{ \
+	bool		isnull; \
+	Datum		d = slot_getattr(slot, attno, &isnull); \
+\
+	return isnull ? 0 : get(d); \
 }
 
-static inline int32
-jobq_attr_int32(TupleTableSlot *slot, int attno)
-{
-	bool		isnull;
-	Datum		d = slot_getattr(slot, attno, &isnull);
-
-	return isnull ? 0 : DatumGetInt32(d);
-}
-
-static inline int16
-jobq_attr_int16(TupleTableSlot *slot, int attno)
-{
-	bool		isnull;
-	Datum		d = slot_getattr(slot, attno, &isnull);
-
-	return isnull ? 0 : DatumGetInt16(d);
-}
-
-static inline bool
-jobq_attr_bool(TupleTableSlot *slot, int attno)
-{
-	bool		isnull;
-	Datum		d = slot_getattr(slot, attno, &isnull);
-
-	return isnull ? false : DatumGetBool(d);
-}
+JOBQ_ATTR(int64, int64, DatumGetInt64)
+JOBQ_ATTR(int32, int32, DatumGetInt32)
+JOBQ_ATTR(int16, int16, DatumGetInt16)
+JOBQ_ATTR(bool, bool, DatumGetBool)
 
 static inline bool
 jobq_attr_isnull(TupleTableSlot *slot, int attno)
