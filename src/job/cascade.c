@@ -265,10 +265,10 @@ count(JobqCascade *cascade, CascadeItem *item, TupleTableSlot *row)
 
 /*
  * Open a job again that was decided without having run, if what became of its
- * upstream jobs does not mean that any more.  If not to wait, that is left to the
- * background worker where somebody has rows locked.
+ * upstream jobs does not mean that any more.  False: somebody has its row locked, or
+ * one of theirs, if not to wait for these.
  */
-static void
+static bool
 reopen(JobqCascade *cascade, TupleTableSlot *job, bool wait)
 {
 	JobqCall   *call = cascade->call;
@@ -282,17 +282,14 @@ reopen(JobqCascade *cascade, TupleTableSlot *job, bool wait)
 
 	/* it ran, or was cancelled */
 	if (outcome != OUTCOME_SKIPPED && outcome != OUTCOME_UPSTREAM_FAILED)
-		return;
+		return true;
 	/* from here on no other retry decides about it */
 	if (!jobq_try_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive) ||
 		!jobq_count_edges(call, id, OUTCOME_ANY, wait, &c))
-	{
-		jobq_ask_recount(call, id);
-		return;
-	}
+		return false;
 	verdict = jobq_verdict(rule, quorum, &c);
 	if (verdict != VERDICT_WAIT && verdict != VERDICT_READY)
-		return;
+		return true;
 	if (!jobq_reopen(call, job, true, &prefix))
 		elog(ERROR, "row of job %lld has changed while locked", (long long) id);
 	if (verdict == VERDICT_READY)
@@ -301,6 +298,7 @@ reopen(JobqCascade *cascade, TupleTableSlot *job, bool wait)
 		jobq_enter_waiting(call, &prefix, &c, rule, quorum, jobq_nextval());
 	jobq_advance();				/* those downstream must see it undecided */
 	jobq_cascade_add_downstream(cascade, id, outcome, -1);
+	return true;
 }
 
 /*
@@ -354,7 +352,8 @@ handle_downstream(JobqCascade *cascade, CascadeItem *item)
 			count(cascade, item, row);
 			break;
 		case STANDING_DECIDED:
-			reopen(cascade, row, false);
+			if (!reopen(cascade, row, false))
+				jobq_ask_recount(cascade->call, item->id);
 			break;
 		case STANDING_AWAY:
 			break;
@@ -421,7 +420,7 @@ jobq_recount(JobqCall *call, int64 seq)
 				elog(ERROR, "row of waiting job %lld has changed while locked", (long long) id);
 			break;
 		case STANDING_DECIDED:
-			reopen(cascade, row, true);
+			ok = reopen(cascade, row, true);
 			break;
 		case STANDING_AWAY:
 			break;
