@@ -147,12 +147,16 @@ drop_pending(JobqDeadline kind, int64 job_id)
 	hash_search(pending, &key, HASH_REMOVE, NULL);
 }
 
-/* Remember to try a row again; at 0: after a delay that grows. */
+/*
+ * Remember to try a row again; at 0: after a delay that grows, but not far where
+ * others wait for what was committed already.
+ */
 static Pending *
 add_pending(JobqDeadline kind, const DueRow *row, TimestampTz at)
 {
 	PendingKey	key = {row->job_id, kind};
 	TimestampTz now = jobq_steady();
+	int64		most = kinds[kind].numbered ? AGAIN_MAX : PG_INT64_MAX;
 	bool		found;
 	Pending    *p = hash_search(pending, &key, HASH_ENTER, &found);
 
@@ -161,7 +165,8 @@ add_pending(JobqDeadline kind, const DueRow *row, TimestampTz at)
 	else
 		memset(&p->failures, 0, sizeof(JobqFailures));
 	p->deadline = row->deadline;
-	p->at = at != 0 ? Max(at, now + 1000) : now + jobq_retry_delay(p->failures.count);
+	p->at = at != 0 ? Max(at, now + 1000) :
+		now + Min(jobq_retry_delay(p->failures.count), most);
 	pairingheap_add(pending_heap, &p->node);
 	return p;
 }
