@@ -424,6 +424,48 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefi
 	return true;
 }
 
+/*
+ * Why a job that was never run cannot be retried: a hint that names the job
+ * upstream whose retry would open it, if there is one that the caller may see.
+ */
+static const char *
+retry_hint(JobqCall *call, int64 id)
+{
+	int			best = OUTCOME_UPSTREAM_FAILED;
+
+	/* up along those that were not run, to one that failed or was cancelled */
+	while (best == OUTCOME_UPSTREAM_FAILED || best == OUTCOME_SKIPPED)
+	{
+		Datum		key = Int64GetDatum(id);
+		JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
+		TupleTableSlot *edge;
+
+		best = OUTCOME_SUCCEEDED;
+		while ((best & (OUTCOME_FAILED | OUTCOME_CANCELLED)) == 0 &&
+			   (edge = jobq_scan_next(scan)) != NULL)
+		{
+			int64		upstream = jobq_attr_int64(edge, DEP_UPSTREAM);
+			TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, upstream);
+			int			outcome = job != NULL ? jobq_attr_int16(job, JOB_OUTCOME) : 0;
+
+			jobq_slot_free(job);
+			if ((outcome & (OUTCOME_FAILED | OUTCOME_CANCELLED)) ||
+				(outcome == OUTCOME_UPSTREAM_FAILED && best != outcome) ||
+				(outcome == OUTCOME_SKIPPED && best == OUTCOME_SUCCEEDED))
+			{
+				best = outcome;
+				id = upstream;
+			}
+		}
+		jobq_scan_end(scan);
+	}
+	if (best == OUTCOME_SUCCEEDED)
+		return "It was never run, and no job that it depends on can be retried.";
+	if (!jobq_may_see(call, id, false))
+		return "It was never run; a job that you may not see must be retried first.";
+	return psprintf("It was never run; retry job %lld, which it depends on.", (long long) id);
+}
+
 /* Open a failed or cancelled job again; false: its row changed, look again. */
 static bool
 retry(JobqCall *call, TupleTableSlot *job, int outcome)
@@ -445,7 +487,7 @@ retry(JobqCall *call, TupleTableSlot *job, int outcome)
 	}
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
 		error_state(id, "retry", jobq_outcome_name(outcome),
-					"Its dependencies can no longer be met; retry those that failed first.");
+					retry_hint(call, id));
 	if (!jobq_reopen(call, job, false, &prefix))
 		return false;
 	if (verdict == VERDICT_READY)
@@ -489,8 +531,7 @@ jobq_job_retry(PG_FUNCTION_ARGS)
 			done = changed = retry(&call, job, outcome);
 		else
 			error_state(id, "retry", jobq_outcome_name(outcome),
-						outcome == OUTCOME_SUCCEEDED ? NULL :
-						"It was never run; retry the job that it depends on.");
+						outcome == OUTCOME_SUCCEEDED ? NULL : retry_hint(&call, id));
 		jobq_slot_free(job);
 	}
 	jobq_close_call(&call);

@@ -50,6 +50,16 @@ jobq_upstream_create(void)
 	return hash_create("jobq parents", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+/* A job that an argument names must be one that the caller may see. */
+static void
+require_argument(JobqCall *call, int64 id, const char *what)
+{
+	if (!jobq_may_see(call, id, false))
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_NO_SUCH_JOB),
+				 errmsg("job %lld in \"%s\" does not exist", (long long) id, what)));
+}
+
 /*
  * Lock and read an upstream job, without waiting.  The caller must be allowed to
  * see it, since its result goes to the worker of the new job.
@@ -63,7 +73,7 @@ jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
 	if (found)
 		return;
 	p->unsure = false;
-	jobq_require_visible(call, id);
+	require_argument(call, id, "depends_on");
 	p->outcome = jobq_upstream_outcome(call, id, OUTCOME_SUCCEEDED, false, &p->unsure);
 }
 
@@ -189,7 +199,7 @@ jobq_admit(JobqCall *call, const JobqSubmission *s)
 	jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
 	jobq_queue_register(call, s->queue, s->queue_id);
 	if (s->parent != NULL)
-		jobq_require_visible(call, *s->parent);
+		require_argument(call, *s->parent, "parent");
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_submit);
