@@ -100,8 +100,9 @@ jobq_worker_run(JobqTransaction work, void *arg, bool async)
 		jobq_close_call(&call);
 		SetUserIdAndSecContext(user, context);
 		PopActiveSnapshot();
-		if (async)
-			synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+		/* it can be done again by another server: wait for no standby */
+		synchronous_commit = async ? SYNCHRONOUS_COMMIT_OFF :
+			Min(synchronous_commit, SYNCHRONOUS_COMMIT_LOCAL_FLUSH);
 		CommitTransactionCommand();
 	}
 	PG_CATCH();
