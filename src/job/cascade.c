@@ -10,40 +10,39 @@
  *
  * Model.  job_waiting counts how far a job's dependencies are (rules.c).  What
  * changes the counts is added to them in one of two ways:
- *	-	at once, in the row of the waiting job, which is then locked to the end of
- *		the transaction;
- *	-	as a delta, a row of job_delta, which locks nothing that others need.  The
- *		background worker folds deltas into the row after they are committed.
- * A delta is left where the row must not be waited for: in a transaction that has
- * called us before, and thus may hold what others wait for, if somebody has the
- * row locked; and always for a wide job, one with JOBQ_WIDE upstream jobs that
- * were undecided when it began to wait, whose row all of them would contend for.
+ *	-	at once, in the row of the waiting job, if nobody has it locked;
+ *	-	else, and always for a wide job, by a delta, a row of job_delta, which locks
+ *		nothing.  The background worker folds deltas into the row once they are
+ *		committed.  A job is wide that had JOBQ_WIDE undecided upstream jobs or more
+ *		when it began to wait: all of them would contend for its row.
+ * Where a delta would not do, that is, where an upstream job is opened again or a
+ * submission meets one that is just being changed, a row of job_recount asks the
+ * background worker to count all edges anew.  So no call waits for the row of a
+ * job that it does not name, and several calls in one transaction, in any order,
+ * do not deadlock with those of others.
  *
- * Invariants
- *	D2	A job's row and its edges are inserted while the rows in job of all its
- *		upstream jobs that have not succeeded are locked FOR SHARE; whoever decides
- *		or reopens an upstream job updates that row first and reads the edges
- *		after, with a snapshot taken then.  So each of the two sees the other.
+ * Invariants (docs/DESIGN.md says them in full)
+ *	D2	A submission locks its upstream jobs FOR SHARE before it reads them and
+ *		inserts edges, or asks for a recount; a decision or reopening updates its
+ *		row first and reads the edges after, with a snapshot taken then.
  *	D3	A job that is ready, scheduled, runs, ran, or is only held is not touched
  *		by what becomes of its upstream jobs.
  *	D4	The counters of an open row plus the deltas of its epoch equal what its
- *		edges and the rows of its upstream jobs say, in every committed state.
+ *		edges and the rows of its upstream jobs say, unless a recount is asked for.
  *
  * Deltas may be folded late and in any order.  Of jobs that are decided they only
  * add what no later one takes back (D1), so whoever knows a part of them can be
  * late, never wrong.  An upstream job that is opened again is taken back in the
- * row itself, never by a delta: a fold that decides the job before is thus seen
- * by it, and the job opened again; a delta of the first decision that is folded
- * after it finds counts that are lower than the truth, which mean WAIT.
+ * row itself or by a recount, never by a delta: a fold that decides the job before
+ * is thus seen by it, and the job opened again; a delta of the first decision that
+ * is folded after it finds counts that are lower than the truth, which mean WAIT.
  *
- * An epoch is the generation of the job when its edges were counted.  Counting
- * anew locks the upstream jobs that are undecided, so it waits for whoever is
- * just deciding one; that one's delta bears the old epoch, and is dropped.
+ * An epoch is a number from the sequence, drawn whenever the edges are counted.
+ * Counting anew locks the upstream jobs that are undecided, so it waits for a
+ * decision that is under way; that one's delta bears the old epoch, and is dropped.
  *
- * Locks, for one id: its state row, then its row in job.  Only counting anew
- * takes others out of order (upstream jobs, FOR SHARE).  Waiting for a state row
- * is left to the first call of a transaction.  A crash leaves nothing but deltas
- * that are still to be folded.
+ * Locks, for one id: its state row, then its row in job.  A crash leaves nothing
+ * but deltas that are still to be folded, and recounts.
  */
 #include "postgres.h"
 
