@@ -85,10 +85,11 @@ all(sub {
 });
 all(sub {
 	becomes($_, "SELECT state || ' ' || error FROM job_status WHERE id = $_->{long}", 'cancelled enough', 'it stops when it is cancelled');
-	$_->{lost} = value($_, q{SELECT job_submit('sleep', '{"seconds": 600}', timeout => '1.5 s', max_attempts => 1)});
+	$_->{lost} = value($_, q{SELECT job_submit('sleep', '{"seconds": 600}', max_lost => 1)});
 });
 all(sub {
-	becomes($_, "SELECT state FROM job_status WHERE id = $_->{lost}", 'failed', 'a job is taken from it');
+	becomes($_, "SELECT state FROM job_status WHERE id = $_->{lost}", 'running', 'has another long one');
+	becomes($_, "SELECT job_take_back($_->{lost})", 't', 'it is taken from it');
 	$_->{next} = value($_, q{SELECT job_submit('greet', '{"name": "Bob"}')});
 });
 all(sub { becomes($_, "SELECT state FROM job_status WHERE id = $_->{next}", 'succeeded', 'it goes on with the next'); });
