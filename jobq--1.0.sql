@@ -504,6 +504,48 @@ COMMENT ON FUNCTION @extschema@.job_revoke(regrole, text, text) IS
     'Takes back what job_grant granted with the same arguments. SQLSTATEs are job_grant''s.';
 REVOKE ALL ON FUNCTION @extschema@.job_revoke(regrole, text, text) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_apply_grant(role regrole, privilege text, granted boolean) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    results constant text := 'job_result,job_parents,job_children';
+    views constant text := 'job_status,job_attempts,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
+    members constant jsonb := jsonb_build_object(
+        'submit', 'job_submit,job_submit_many,job_cancel,job_hold,job_unhold,job_wait,' || results || ',' || views,
+        'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
+            'job_release,job_snooze,' || results || ',' || views,
+        'operate', 'job_cancel,job_take_back,job_retry,job_hold,job_unhold,job_queue_set,job_wait,' || results || ',' || views
+            || ',job_queue_status,job_worker_status',
+        'read', 'job_wait,' || results || ',' || views || ',job_queue_status,job_worker_status');
+    kept text[];
+    object record;
+BEGIN
+    -- what other privileges of the role take stays
+    SELECT array_agg(name) INTO kept
+    FROM @extschema@.job_privilege p, LATERAL string_to_table(members ->> p.privilege, ',') name
+    WHERE p.role = job_apply_grant.role AND NOT granted;
+    IF granted AND NOT has_schema_privilege(role::oid, '@extschema@'::regnamespace::oid, 'USAGE') THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA @extschema@ TO %s', role);
+    END IF;
+    -- others may have made functions of the same names in the schema
+    FOR object IN
+        SELECT CASE m.type WHEN 'view' THEN 'SELECT ON TABLE ' ELSE 'EXECUTE ON ROUTINE ' END || m.identity AS what
+        FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e',
+            LATERAL pg_identify_object(d.classid, d.objid, 0) m,
+            LATERAL (SELECT coalesce(m.name, (SELECT proname FROM pg_proc WHERE d.classid = 'pg_proc'::regclass AND oid = d.objid)) AS name) n
+        WHERE e.extname = 'jobq' AND d.classid IN ('pg_proc'::regclass, 'pg_class'::regclass)
+            AND n.name = ANY (string_to_array(members ->> privilege, ',')) AND n.name <> ALL (coalesce(kept, '{}'))
+    LOOP
+        EXECUTE format(CASE WHEN granted THEN 'GRANT %s TO %s' ELSE 'REVOKE %s FROM %s' END, object.what, role);
+    END LOOP;
+    IF NOT granted AND kept IS NULL AND '@extschema@' <> 'public' THEN
+        EXECUTE format('REVOKE USAGE ON SCHEMA @extschema@ FROM %s', role);
+    END IF;
+END $$;
+COMMENT ON FUNCTION @extschema@.job_apply_grant(regrole, text, boolean) IS
+    'Internal, for job_grant and job_revoke: grants or revokes the EXECUTE, SELECT and USAGE that a privilege takes';
+REVOKE ALL ON FUNCTION @extschema@.job_apply_grant(regrole, text, boolean) FROM PUBLIC;
+
 --
 -- Views.  Each filters by what the caller may see.
 --

@@ -5,19 +5,16 @@
  * job_privilege says it, by role OID, so a role that was dropped and made
  * again gets nothing back.  The functions read and write our tables whatever
  * the caller's rights on them are, so each asks here first.  job_grant() also
- * grants what EXECUTE, SELECT and USAGE the privilege takes, so that the
- * ordinary checks let the caller come that far.
+ * grants what EXECUTE, SELECT and USAGE the privilege takes (job_apply_grant() in
+ * the script), so that the ordinary checks let the caller come that far.
  *
  * The extension's owner and superusers may do everything.  Rows are cached
  * until a relcache invalidation for one of our tables (catalog.c).
  */
 #include "postgres.h"
 
-#include "catalog/pg_class.h"
-#include "catalog/pg_namespace.h"
-#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
@@ -26,7 +23,6 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/regproc.h"
 
 #include "queue/queue.h"
 
@@ -47,23 +43,13 @@ typedef struct PrivilegeInfo
 {
 	const char *name;
 	JobqPrivilege bit;
-	const char *members;		/* what it lets use, comma-separated */
 } PrivilegeInfo;
 
-#define JOB_RESULTS	"job_result,job_parents,job_children"
-#define JOB_VIEWS	"job_status,job_attempts,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name"
-#define ALL_VIEWS	JOB_VIEWS ",job_queue_status,job_worker_status"
-
 static const PrivilegeInfo privileges[] = {
-	{"submit", PRIV_SUBMIT,
-	"job_submit,job_submit_many,job_cancel,job_hold,job_unhold,job_wait," JOB_RESULTS "," JOB_VIEWS},
-	{"work", PRIV_WORK,
-		"job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,"
-	"job_release,job_snooze," JOB_RESULTS "," JOB_VIEWS},
-	{"operate", PRIV_OPERATE,
-	"job_cancel,job_take_back,job_retry,job_hold,job_unhold,job_queue_set,job_wait," JOB_RESULTS "," ALL_VIEWS},
-	{"read", PRIV_READ,
-	"job_wait," JOB_RESULTS "," ALL_VIEWS},
+	{"submit", PRIV_SUBMIT},
+	{"work", PRIV_WORK},
+	{"operate", PRIV_OPERATE},
+	{"read", PRIV_READ},
 };
 
 /* Forget the cached grants. */
@@ -231,70 +217,22 @@ jobq_job_visible(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(visible);
 }
 
-/* Grant or revoke on one object. */
-static void
-run_acl_command(bool grant, const char *right, const char *objtype, const char *object, Oid role)
-{
-	char	   *sql = psprintf("%s %s ON %s %s %s %s", grant ? "GRANT" : "REVOKE", right,
-							   objtype, object, grant ? "TO" : "FROM",
-							   quote_identifier(GetUserNameFromId(role, false)));
-
-	if (SPI_execute(sql, false, 0) != SPI_OK_UTILITY)
-		elog(ERROR, "could not execute \"%s\"", sql);
-}
-
-/* Is a name in a comma-separated list? */
-static bool
-in_list(const char *list, const char *name)
-{
-	return strstr(psprintf(",%s,", list), psprintf(",%s,", name)) != NULL;
-}
-
 /*
- * Grant or revoke on those members of the extension that are in the list of
- * names and not in the one of exceptions.  Others may have made functions of
- * the same names in its schema, so they are taken from pg_depend.
+ * Have job_apply_grant() grant or revoke what EXECUTE, SELECT and USAGE a
+ * privilege takes.
  */
 static void
-run_acl_commands(bool grant, const char *names, const char *except, Oid role)
+apply_grant(Oid role, const char *privilege, bool granted)
 {
-	SPITupleTable *members;
-	uint64		n;
+	Oid			types[3] = {REGROLEOID, TEXTOID, BOOLOID};
+	Datum		values[3] = {ObjectIdGetDatum(role), CStringGetTextDatum(privilege), BoolGetDatum(granted)};
+	char	   *sql = psprintf("SELECT %s.job_apply_grant($1, $2, $3)",
+							   quote_identifier(get_namespace_name(jobq_schema())));
 
-	if (SPI_execute("SELECT d.classid, d.objid FROM pg_catalog.pg_depend d"
-					" JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid"
-					" WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass"
-					" AND e.extname OPERATOR(pg_catalog.=) 'jobq'"
-					" AND d.deptype OPERATOR(pg_catalog.=) 'e'", true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the members of extension jobq");
-	members = SPI_tuptable;
-	n = SPI_processed;
-	for (uint64 i = 0; i < n; i++)
-	{
-		bool		isnull;
-		Oid			class = DatumGetObjectId(SPI_getbinval(members->vals[i], members->tupdesc, 1, &isnull));
-		Oid			object = DatumGetObjectId(SPI_getbinval(members->vals[i], members->tupdesc, 2, &isnull));
-		char	   *name = class == ProcedureRelationId ? get_func_name(object) :
-		class == RelationRelationId ? get_rel_name(object) : NULL;
-
-		if (name == NULL || !in_list(names, name) || in_list(except, name))
-			continue;
-		if (class == ProcedureRelationId)
-			run_acl_command(grant, "EXECUTE", "ROUTINE", format_procedure_qualified(object), role);
-		else
-			run_acl_command(grant, "SELECT", "TABLE",
-							quote_qualified_identifier(get_namespace_name(jobq_schema()), name), role);
-	}
-}
-
-/* Grant or revoke USAGE on the extension's schema, which others may have granted too. */
-static void
-run_schema_command(bool grant, Oid role)
-{
-	char	   *schema = get_namespace_name(jobq_schema());
-
-	if (grant ? !jobq_has_schema_usage(jobq_schema(), role) : strcmp(schema, "public") != 0)
-		run_acl_command(grant, "USAGE", "SCHEMA", quote_identifier(schema), role);
+	SPI_connect();
+	if (SPI_execute_with_args(sql, 3, types, values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not execute \"%s\"", sql);
+	SPI_finish();
 }
 
 /* What job_grant and job_revoke have in common: arguments, rights, the row. */
@@ -308,8 +246,6 @@ change_grant(FunctionCallInfo fcinfo, bool grant)
 	Datum		values[PRIVILEGE_NATTS];
 	bool		nulls[PRIVILEGE_NATTS] = {false};
 	TupleTableSlot *slot;
-	Oid			save_user;
-	int			save_context;
 
 	if (PG_ARGISNULL(0))
 		jobq_error_null("role");
@@ -343,36 +279,7 @@ change_grant(FunctionCallInfo fcinfo, bool grant)
 	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_PRIVILEGE));
 	jobq_advance();
 
-	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(jobq_owner(), save_context | SECURITY_LOCAL_USERID_CHANGE);
-	SPI_connect();
-	if (grant)
-	{
-		run_schema_command(true, role);
-		run_acl_commands(true, info->members, "", role);
-	}
-	else
-	{
-		StringInfoData kept;
-
-		initStringInfo(&kept);
-		grants_valid = false;
-		load_grants(&call);
-		for (int i = 0; i < ngrants; i++)
-		{
-			for (int p = 0; p < lengthof(privileges); p++)
-			{
-				if (grants[i].role == role && grants[i].privilege == privileges[p].bit)
-					appendStringInfo(&kept, "%s,", privileges[p].members);
-			}
-		}
-		grants_valid = false;
-		run_acl_commands(false, info->members, kept.data, role);
-		if (kept.len == 0)
-			run_schema_command(false, role);
-	}
-	SPI_finish();
-	SetUserIdAndSecContext(save_user, save_context);
+	apply_grant(role, info->name, grant);
 	jobq_close_call(&call);
 	PG_RETURN_VOID();
 }

@@ -44,14 +44,6 @@ typedef Oid JobqFileNumber;
 #define jobq_file_number(rel)	((rel)->rd_node.relNode)
 #endif
 
-#if PG_VERSION_NUM >= 160000
-#define jobq_has_schema_usage(schema, role) \
-	(object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE) == ACLCHECK_OK)
-#else
-#define jobq_has_schema_usage(schema, role) \
-	(pg_namespace_aclcheck(schema, role, ACL_USAGE) == ACLCHECK_OK)
-#endif
-
 #if PG_VERSION_NUM >= 170000
 #define jobq_wait_event(name)	WaitEventExtensionNew(name)
 #else
