@@ -34,6 +34,7 @@
 #include "catalog/index.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_type_d.h"
+#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
 #include "storage/bufmgr.h"
@@ -230,6 +231,35 @@ check_columns(Relation rel, JobqTable table)
 				 errhint("Undo that; or dump the database and restore it into a new one, and keep other data in tables of your own.")));
 }
 
+/*
+ * A trigger or a rule would not fire, and whoever made it relies on it, as tools
+ * that copy the changes of a table by triggers do.  Of foreign keys there can be
+ * those that reference job, whose triggers are for deletions.
+ */
+static void
+check_triggers(Relation rel, JobqTable table)
+{
+	TriggerDesc *desc = rel->trigdesc;
+	const char *found = rel->rd_rules != NULL ? "a rule" : NULL;
+
+	for (int i = 0; desc != NULL && i < desc->numtriggers && found == NULL; i++)
+	{
+		Trigger    *trigger = &desc->triggers[i];
+
+		if (trigger->tgenabled == TRIGGER_DISABLED ||
+			(table == JOBQ_JOB && RI_FKey_trigger_type(trigger->tgfoid) == RI_TRIGGER_PK))
+			continue;
+		found = trigger->tgisinternal ? "the trigger of a constraint" :
+			psprintf("trigger \"%s\"", trigger->tgname);
+	}
+	if (found != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("table \"%s\" of extension jobq has %s, which would not fire",
+						RelationGetRelationName(rel), found),
+				 errhint("Drop it.  What can be done instead is in docs/operations.md.")));
+}
+
 /* Is this the partial index of job_ready on job_id, WHERE position <> job_id? */
 static bool
 is_our_partial(JobqTable table, Relation index)
@@ -305,6 +335,7 @@ open_rel(JobqCall *call, JobqTable table)
 		r->rel = table_open(jobq_table_oid(table), lockmode);
 	}
 	check_columns(r->rel, table);
+	check_triggers(r->rel, table);
 	oids = RelationGetIndexList(r->rel);
 	r->indexes = palloc(Max(list_length(oids), 1) * sizeof(RelIndex));
 	foreach(lc, oids)
