@@ -23,6 +23,12 @@ CREATE FUNCTION token_of(k text) RETURNS bigint LANGUAGE sql STABLE AS
 	$$ SELECT token FROM claimed WHERE kind = k UNION ALL
 	   SELECT l.token FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.kind = k LIMIT 1 $$;
 
+-- the state of the job of this kind; if it waits for others, for how many, and how many of those it waited for failed
+CREATE FUNCTION state_of(k text) RETURNS text LANGUAGE sql STABLE AS $$
+	SELECT s.state || CASE WHEN w.open THEN format(' for %s', w.undecided) ELSE '' END || CASE WHEN w.open AND w.hurt <> 0 THEN format(', %s failed', w.hurt) ELSE '' END
+		|| CASE WHEN w.held THEN ', held' ELSE '' END
+	FROM job_status s LEFT JOIN job_waiting w ON w.job_id = s.id WHERE s.kind = k $$;
+
 -- poll until a condition holds, with a limit; returns whether it does
 CREATE FUNCTION comes_true(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
@@ -46,3 +52,17 @@ BEGIN
 		RAISE 'left: %', left_over();
 	END IF;
 END $$;
+
+-- how many jobs are counted wrongly, or were decided without having run by what their upstream jobs are not; once all is settled
+CREATE FUNCTION miscounted() RETURNS bigint LANGUAGE sql AS $$
+	SELECT count(*)
+	FROM job j LEFT JOIN job_waiting w ON w.job_id = j.id
+		CROSS JOIN LATERAL
+			(SELECT count(*) FILTER (WHERE p.outcome IS NULL) AS undecided,
+				 count(*) FILTER (WHERE p.outcome IS NULL AND d.require <> 0) AS pending,
+				 count(*) FILTER (WHERE p.outcome & d.suffice <> 0) AS hits,
+				 count(*) FILTER (WHERE d.require <> 0 AND p.outcome & d.require = 0) AS violated,
+				 count(*) FILTER (WHERE p.outcome IN (2, 8, 16)) AS hurt
+			 FROM job_dependency d JOIN job p ON p.id = d.upstream WHERE d.downstream = j.id) e
+	WHERE w.open AND (w.undecided, w.pending, w.hits, w.violated, w.hurt) IS DISTINCT FROM (e.undecided, e.pending, e.hits, e.violated, e.hurt)
+		OR j.outcome IN (4, 16) AND e.violated = 0 AND e.hits + e.undecided >= j.quorum $$;
