@@ -64,7 +64,8 @@ heartbeat_interval(const Job *job)
 void
 beat_resume(Job *job)
 {
-	if (job->heartbeat_busy || job->report_busy || job->phase == JOB_DONE || job->stop == STOP_LOST)
+	if (job->heartbeat_busy || job->report_busy || job->completed || job->phase == JOB_DONE ||
+		job->stop == STOP_LOST)
 		return;
 	if (job->beat_slot == 0)
 	{
@@ -146,7 +147,9 @@ beat_accepted(Job *job, bool cancelled)
 		job_stop(job, STOP_CANCELLED);
 }
 
-/* The server refused the heartbeat of this job alone. */
+/*
+ * The server refused the heartbeat of this job alone, or what was asked then.
+ */
 static void
 beat_refused(Job *job, const PGresult *res, Usec now)
 {
@@ -162,6 +165,38 @@ beat_refused(Job *job, const PGresult *res, Usec now)
 	beat_at(job, now + heartbeat_interval(job) / 2);
 }
 
+/* Was it completed already, with the token that is stale now? */
+static void
+completed_reply(Conn *conn, PGresult *res, void *arg)
+{
+	Job		   *job = arg;
+	Usec		now = now_usec();
+
+	(void) conn;
+	job->heartbeat_busy = false;
+	if (res == NULL)
+		beat_at(job, now);
+	else if (result_ok(res))
+		job->completed = true;
+	else
+		beat_refused(job, res, now);
+}
+
+/*
+ * The token of a job is stale whose command runs.  If the command has completed
+ * the job itself, it may go on to its end.  To complete the job once more tells:
+ * the server takes the repetition, and refuses any other stale token.
+ */
+static void
+ask_completed(Conn *conn, Job *job)
+{
+	const char *values[] = {job->id, job->token};
+
+	job->heartbeat_busy = true;
+	conn_call(conn, completed_reply, job, 2, values,
+			  "SELECT @.job_complete(" ONE_ID("'" LOCK_TIMEOUT "'") ", $2, NULL)");
+}
+
 /* What became of a statement; the rows are in the order of the arguments. */
 static void
 beat_reply(Conn *conn, PGresult *res, void *arg)
@@ -169,7 +204,6 @@ beat_reply(Conn *conn, PGresult *res, void *arg)
 	Batch	   *batch = arg;
 	Usec		now = now_usec();
 
-	(void) conn;
 	if (res && batch->njobs > 1 && !result_ok(res))
 		log_event(LOG_DEBUG, "heartbeats_split", "jobs", num(batch->njobs),
 				  "sqlstate", result_state(res), (char *) NULL);
@@ -182,6 +216,8 @@ beat_reply(Conn *conn, PGresult *res, void *arg)
 			beat_at(job, now);
 		else if (result_ok(res))
 			beat_accepted(job, strcmp(PQgetvalue(res, i, 0), "f") == 0);
+		else if (batch->njobs == 1 && job->phase == JOB_RUNNING && state_is_refusal(result_state(res)))
+			ask_completed(conn, job);
 		else if (batch->njobs == 1)
 			beat_refused(job, res, now);
 		else

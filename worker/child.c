@@ -247,7 +247,7 @@ read_output(Child *child, int *fd, bool is_error, int reads)
 		}
 		if (is_error)
 			keep_error(child, data, (size_t) n);
-		else if (child->out.len <= max_output)
+		else if (opt.output != OUTPUT_DISCARD && child->out.len <= max_output)
 			buf_append(&child->out, data, (size_t) n);
 	}
 }

@@ -276,6 +276,25 @@ begin_queued(void)
 	}
 }
 
+/* Make a JSON string of what a command wrote, without the newlines at its end. */
+static void
+quote_output(Buf *out)
+{
+	Buf			string = {0};
+
+	if (out->len > 0)
+		out->len = make_utf8(out->data, out->len);
+	while (out->len > 0 && out->data[out->len - 1] == '\n')
+		out->len--;
+	if (out->len > 0)
+	{
+		out->data[out->len] = '\0';
+		buf_json_string(&string, out->data);
+	}
+	buf_free(out);
+	*out = string;
+}
+
 /* Derive the outcome of a command that has ended, or is not begun with. */
 static void
 job_finish(Job *job)
@@ -313,9 +332,11 @@ job_finish(Job *job)
 
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 	{
+		if (opt.output == OUTPUT_TEXT)
+			quote_output(&job->child.out);
 		if (job->child.out.len > 0 && memchr(job->child.out.data, '\0', job->child.out.len))
 		{
-			buf_puts(&job->error, "the command's output is not JSON: it contains a NUL byte");
+			buf_puts(&job->error, "the command's output is not JSON: it contains a NUL byte" NOT_JSON_HINT);
 			job_report(job, REPORT_FAIL_FINALLY);
 		}
 		else

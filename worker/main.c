@@ -36,6 +36,8 @@ PROGNAME " runs a command for each job of a jobq queue.\n"
 "      --lease=TIME           ask for leases of this length (default: the job's)\n"
 "      --heartbeat=TIME       longest time between heartbeats, which are sent at\n"
 "                             least three times in a lease (default: 10s)\n"
+"      --output=FORMAT        what commands write is json, the result, or text, which\n"
+"                             becomes a JSON string, or to discard (default: json)\n"
 "\n"
 "Waiting:\n"
 "      --listen               wait with LISTEN; implied by several queues\n"
@@ -137,6 +139,19 @@ parse_time(const char *option, const char *value, Usec min)
 	return (Usec) (usec + 0.5);
 }
 
+static Output
+parse_output(const char *value)
+{
+	static const char *const names[] = {"json", "text", "discard"};
+
+	for (int i = 0; i < 3; i++)
+	{
+		if (strcmp(value, names[i]) == 0)
+			return (Output) i;
+	}
+	usage_error("--output must be json, text or discard, not \"%s\"", value);
+}
+
 /* Kinds and workers have names of any text without control characters. */
 static void
 check_name(const char *option, const char *name, size_t len)
@@ -235,6 +250,7 @@ enum
 	OPT_LEASE,
 	OPT_PREFETCH,
 	OPT_HEARTBEAT,
+	OPT_OUTPUT,
 	OPT_LISTEN,
 	OPT_POLL_INTERVAL,
 	OPT_DRAIN_TIMEOUT,
@@ -256,6 +272,7 @@ static const struct option long_options[] = {
 	{"kill-after", required_argument, NULL, OPT_KILL_AFTER},
 	{"lease", required_argument, NULL, OPT_LEASE},
 	{"heartbeat", required_argument, NULL, OPT_HEARTBEAT},
+	{"output", required_argument, NULL, OPT_OUTPUT},
 	{"listen", no_argument, NULL, OPT_LISTEN},
 	{"poll-interval", required_argument, NULL, OPT_POLL_INTERVAL},
 	{"drain-timeout", required_argument, NULL, OPT_DRAIN_TIMEOUT},
@@ -313,6 +330,9 @@ parse_options(int argc, char **argv)
 				break;
 			case OPT_HEARTBEAT:
 				opt.heartbeat = parse_time("heartbeat", optarg, MIN_HEARTBEAT);
+				break;
+			case OPT_OUTPUT:
+				opt.output = parse_output(optarg);
 				break;
 			case OPT_LISTEN:
 				opt.listen = true;

@@ -30,6 +30,8 @@
 
 #define BATCH_BYTES (1024 * 1024)	/* of results or errors together */
 
+#define LOGGED_ERROR 1000		/* bytes of standard error in the log */
+
 static int	in_flight = 0;		/* statements, without this one */
 static bool locked_in_flight = false;	/* of a job that was locked */
 
@@ -54,12 +56,29 @@ payload(const Job *job)
 	return is_blank(job->child.out.data) ? NULL : job->child.out.data;
 }
 
+/* What fits into a line of the log: how the command ended, and the last that it said. */
+static void
+short_error(Buf *to, const Buf *error)
+{
+	size_t		line = strcspn(error->data, "\n");
+	size_t		from = line;
+
+	buf_append(to, error->data, line);
+	if (error->len - line > LOGGED_ERROR)
+	{
+		from = error->len - LOGGED_ERROR;
+		while (((unsigned char) error->data[from] & 0xc0) == 0x80)
+			from++;				/* not half a character */
+		buf_puts(to, "\n...");
+	}
+	buf_append(to, error->data + from, error->len - from);
+}
+
 /* The server took the report. */
 static void
 report_accepted(Job *job, const char *state)
 {
 	bool		cancelled = strcmp(state, "cancelled") == 0;
-	char	   *first;
 
 	job_done(job);
 	if (job->report == REPORT_COMPLETE)
@@ -68,12 +87,13 @@ report_accepted(Job *job, const char *state)
 		log_event(LOG_INFO, "job_released", "job", job->id, "kind", job->kind, (char *) NULL);
 	else
 	{
-		first = xstrdup(job->error.data);
-		first[strcspn(first, "\n")] = '\0';
+		Buf			error = {0};
+
+		short_error(&error, &job->error);
 		log_event(cancelled ? LOG_INFO : LOG_WARNING, cancelled ? "job_cancelled" : "job_failed",
 				  "job", job->id, "kind", job->kind, "attempt", job->attempt,
-				  "state", state, "error", first, (char *) NULL);
-		free(first);
+				  "state", state, "error", error.data, (char *) NULL);
+		buf_free(&error);
 	}
 }
 
@@ -104,18 +124,23 @@ result_refuses_text(const PGresult *res)
 static void
 report_unacceptable(Job *job, const char *state, const char *msg)
 {
-	if (job->report == REPORT_COMPLETE)
+	if (opt.output == OUTPUT_TEXT && job->report == REPORT_COMPLETE && strcmp(state, "22P05") == 0 && !job->ascii)
+	{
+		job->ascii = true;
+		make_ascii(job->child.out.data);
+	}
+	else if (job->report == REPORT_COMPLETE)
 	{
 		buf_printf(&job->error, "the command's output was refused as the result: %s", msg);
 		if (strcmp(state, "22P02") == 0)
-			buf_puts(&job->error, " [standard output must be one JSON text or nothing;"
-					 " write messages to standard error]");
+			buf_puts(&job->error, NOT_JSON_HINT);
 		buf_free(&job->child.out);
+		job->ascii = false;
 		job_report(job, REPORT_FAIL_FINALLY);
 	}
 	else
 	{
-		job->error_ascii = true;
+		job->ascii = true;
 		if (job->error.data)
 			make_ascii(job->error.data);
 	}
@@ -136,7 +161,7 @@ report_answered(Job *job, const PGresult *res, bool locked, Usec now)
 	msg = result_message(res);
 	if (state_is_refusal(state))
 		report_refused(job, state, msg);
-	else if (result_refuses_text(res) && payload(job) != NULL && !job->error_ascii)
+	else if (result_refuses_text(res) && payload(job) != NULL && (job->report == REPORT_COMPLETE || !job->ascii))
 		report_unacceptable(job, state, msg);
 	else
 	{

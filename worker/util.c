@@ -229,6 +229,27 @@ make_utf8(char *str, size_t len)
 	return to;
 }
 
+/* Append a text as a JSON string. */
+void
+buf_json_string(Buf *buf, const char *str)
+{
+	buf_puts(buf, "\"");
+	while (*str)
+	{
+		size_t		plain = 0;
+
+		while ((unsigned char) str[plain] >= 0x20 && str[plain] != '"' && str[plain] != '\\')
+			plain++;
+		buf_append(buf, str, plain);
+		str += plain;
+		if (*str == '"' || *str == '\\')
+			buf_printf(buf, "\\%c", *str++);
+		else if (*str)
+			buf_printf(buf, "\\u%04x", (unsigned char) *str++);
+	}
+	buf_puts(buf, "\"");
+}
+
 /* For a database whose encoding lacks a character: ASCII always goes. */
 void
 make_ascii(char *str)

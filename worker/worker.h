@@ -80,6 +80,9 @@ typedef int64_t Usec;
 #define MAX_MAX_OUTPUT (512 * 1024 * 1024)	/* the server takes no message
 											 * above 1 GB */
 
+#define NOT_JSON_HINT " [standard output must be one JSON text or nothing: write messages to" \
+	" standard error, or give --output=text or --output=discard]"
+
 #define EXITCODE_FAIL 65		/* EX_DATAERR: fail without retry */
 
 /* options (main.c) */
@@ -90,6 +93,13 @@ typedef struct Kind
 	const char *command;
 	bool		noop;			/* :noop, no command */
 } Kind;
+
+typedef enum Output
+{
+	OUTPUT_JSON,				/* is the result */
+	OUTPUT_TEXT,				/* becomes a JSON string */
+	OUTPUT_DISCARD
+}			Output;
 
 typedef struct Options
 {
@@ -107,6 +117,7 @@ typedef struct Options
 	int			max_jobs;		/* 0: no limit */
 	bool		listen;
 	bool		verbose;
+	Output		output;
 	Usec		lease;			/* 0: the job's or the queue's */
 	Usec		heartbeat;
 	Usec		timeout;		/* 0: none */
@@ -150,6 +161,7 @@ extern void note_time(Usec *timer, Usec when);
 extern Usec backoff_delay(int failures, Usec cap);
 extern Usec jittered(Usec interval);
 extern size_t make_utf8(char *str, size_t len);
+extern void buf_json_string(Buf *buf, const char *str);
 extern void make_ascii(char *str);
 extern const char *num(int64_t value);
 extern void log_event(LogLevel level, const char *event,...) __attribute__((sentinel));
@@ -332,15 +344,16 @@ typedef struct Job
 	Usec		deadline;		/* by --timeout */
 	Usec		lease;			/* its length, 0 while not known */
 	Usec		kept_until;		/* no other worker has it before, by our clock */
-	Usec		heartbeat_at;	/* these five are beat.c's */
+	Usec		heartbeat_at;	/* these six are beat.c's */
 	Usec		heartbeat_sent;
 	bool		heartbeat_busy;
+	bool		completed;		/* by its own command */
 	int			beat_slot;		/* in its heap; 0: none */
 	int			beat_with;		/* how many may be in one statement with it */
 	Report		report;
 	Buf			error;
 	const char *retry_in;
-	bool		error_ascii;	/* its text was refused before */
+	bool		ascii;			/* its text was refused before */
 	int			report_failures;
 	Usec		report_at;
 	size_t		locked_bytes;	/* of its payload, while it is locked */

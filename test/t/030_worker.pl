@@ -142,14 +142,14 @@ is(job_field($node, $job, 'error'), "command exited with status 1\na?bc\303\244"
 $job = submit($node, q{'text'});
 state_is($node, $job, 'failed', 'output that is not JSON fails');
 like(job_field($node, $job, 'error'),
-	qr/^the command's output was refused as the result: invalid input syntax for type json.*\[standard output must be one JSON text or nothing; write messages to standard error\]$/,
+	qr/^the command's output was refused as the result: invalid input syntax for type json.*\[standard output must be one JSON text or nothing: write messages to standard error, or give --output=text or --output=discard\]$/,
 	'... with the reason');
 is(job_field($node, $job, 'attempt'), '1', '... without retry');
 
 $job = submit($node, q{'nul'});
 state_is($node, $job, 'failed', 'output with a NUL byte fails');
-is(job_field($node, $job, 'error'),
-	q{the command's output is not JSON: it contains a NUL byte}, '... with the reason');
+like(job_field($node, $job, 'error'),
+	qr{^the command's output is not JSON: it contains a NUL byte \[.*--output=text}, '... with the reason');
 
 $job = submit($node, q{'huge'});
 state_is($node, $job, 'failed', 'a result over jobq.max_result_size fails');

@@ -52,6 +52,8 @@ my @cases = (
 	[ [ @kind, '--max-jobs', '-1' ], '--max-jobs must be a whole number from 1 to 2147483647, not "-1"' ],
 	[ [ @kind, '--worker', '' ], '--worker needs a name of 1 to 128 bytes' ],
 	[ [ @kind, '--worker', "a\nb" ], '--worker must have a name without control characters' ],
+	[ [ @kind, '--output', 'xml' ], '--output must be json, text or discard, not "xml"' ],
+	[ [ @kind, '--output', '' ], '--output must be json, text or discard, not ""' ],
 	[ [ @kind, '--schema', '' ], '--schema needs a name' ],
 	[ [ @kind, '--dbname', 'nonsense=1' ], '--dbname: invalid connection option "nonsense"' ],
 	[ [ @kind, '--wait-dbname', 'postgresql://[::1/' ], '--wait-dbname: ' ],
