@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "common/int.h"
 #include "portability/instr_time.h"
 
 #include "shared/shared.h"
@@ -81,11 +82,18 @@ jobq_steady(void)
 {
 	TimestampTz wall;
 	int64		offset;
+	int64		known = clock_steps();
 
-	if (read_clocks(&wall, &offset) && steps != NULL &&
-		Abs(offset - start_offset - clock_steps()) > STEP)
-		pg_atomic_write_u64(steps, (uint64) (offset - start_offset));
-	return wall - clock_steps();
+	if (read_clocks(&wall, &offset) && steps != NULL)
+	{
+		offset -= start_offset;
+		if (offset > known + STEP || offset < known - STEP)
+		{
+			pg_atomic_write_u64(steps, (uint64) offset);
+			known = offset;
+		}
+	}
+	return wall - known;
 }
 
 /* A time of day as one for what is measured. */

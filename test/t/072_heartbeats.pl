@@ -14,6 +14,11 @@ foreach my $entries (1, 30, 100000)
 {
 	my $node = jobq_node("entries$entries", conf => "jobq.max_heartbeats = $entries");
 	my $c = JobqClient->new($node);
+	# whatever the setting is, each partition has room for some
+	$c->rows("SELECT job_submit('full', queue => 'full', lease => '1 h') FROM generate_series(1, 900)");
+	$c->rows("SELECT * FROM job_claim('full', 'full', 900)");
+	my $used = $c->value("SELECT used FROM job_memory WHERE part = 'heartbeats'");
+	ok($entries < 900 ? $used < 600 : $used == 900, "$used of 900 leases are in memory");
 	$c->rows("SELECT job_submit('x', lease => '3 s', max_lost => 1) FROM generate_series(1, 120)");
 	$c->rows("SELECT job_submit('idle', queue => 'idle', lease => '3 s', max_lost => 1) FROM generate_series(1, 20)");
 	$c->rows("SELECT * FROM job_claim('idle', 'nobody', 20)");
@@ -37,7 +42,7 @@ foreach my $entries (1, 30, 100000)
 	is(join(' ', map { @{ $_->{refused} } } @beats), '', "with $entries entries no heartbeat is refused");
 	is($c->value("SELECT count(*) FROM job_lease WHERE worker = 'w'"), 120, 'no lease is lost');
 	is($c->value("SELECT count(*) FROM job_status WHERE queue = 'idle' AND state = 'failed' AND lost = 1"), 20, 'but those without heartbeats are');
-	cmp_ok($c->value("SELECT count(*) FROM job_status WHERE state = 'running' AND lease_until > now()"), '==', 120, 'the view knows');
+	cmp_ok($c->value("SELECT count(*) FROM job_status WHERE kind = 'x' AND state = 'running' AND lease_until > now()"), '==', 120, 'the view knows');
 
 	# Half of them complete, the others stop beating.
 	my @claims = map { @{ $_->{claims} } } @beats;
