@@ -253,11 +253,9 @@ extern void jobq_error_stale(int64 id);
 extern Jsonb *jobq_read_inputs(JobqCall *call, int64 id, int n, Size *total);
 
 /* ----------------
- *		lease.c, claim.c, control.c
+ *		claim.c: which jobs a worker gets
  * ----------------
  */
-extern TimestampTz jobq_lease_deadline(TimestampTz until, TimestampTz timeout_at);
-
 typedef struct JobqAssignment
 {
 	int64		job_id;
@@ -279,18 +277,34 @@ extern int	jobq_check_queues(FunctionCallInfo fcinfo, int argno, char ***queues)
 extern int	jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_jobs,
 					   int64 lease, JobqAssignment **out);
 
-extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
+/* ----------------
+ *		lease.c: heartbeats, and leases that run out
+ * ----------------
+ */
+extern TimestampTz jobq_lease_deadline(TimestampTz until, TimestampTz timeout_at);
+extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at);
+
+/* ----------------
+ *		sight.c: who may see a job, or act upon it
+ * ----------------
+ */
+extern TupleTableSlot *jobq_need_job(JobqCall *call, int64 id);
 extern bool jobq_held_by_caller(JobqCall *call, int64 id);
 extern bool jobq_may_see(JobqCall *call, int64 id, bool granted);
+extern void jobq_require_visible(JobqCall *call, int64 id);
+extern void jobq_require_operate(JobqCall *call, TupleTableSlot *job, bool or_submitter);
+
+/* ----------------
+ *		cancel.c, retry.c, control.c: what others than its worker do to a job
+ * ----------------
+ */
+extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
+extern bool jobq_act_on_cancel_request(JobqCall *call, int64 seq);
+extern bool jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz expires_at);
+extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
+extern void jobq_error_state(int64 id, const char *act, const char *state, const char *hint);
 extern int	jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table,
 					  TupleTableSlot **state);
-extern void jobq_require_visible(JobqCall *call, int64 id);
 extern const char *jobq_job_state(JobqCall *call, int64 id, Datum *result, bool *isnull);
-extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
-
-/* What the background worker does with one due row; in the file of the act */
-extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at);	/* lease.c */
-extern bool jobq_act_on_cancel_request(JobqCall *call, int64 seq);	/* control.c */
-extern bool jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz expires_at);	/* control.c */
 
 #endif							/* JOBQ_JOB_H */

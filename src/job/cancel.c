@@ -1,0 +1,210 @@
+/*
+ * cancel.c
+ *	  Cancellation, by request or because a job has expired.
+ *
+ * A running job is not taken from its worker: it is asked to stop, which the next
+ * heartbeat tells.  Such a request is a row of its own, job_cancel_request, which
+ * locks nothing that others wait for.  The background worker writes it into the
+ * lease or, if the attempt has ended meanwhile without deciding the job, cancels
+ * it.  A job that does not run, and whose row somebody has locked, is cancelled in
+ * the same way: by waiting there, two transactions that cancel and complete
+ * several jobs each could end in a deadlock.
+ */
+#include "postgres.h"
+
+
+#include "job/job.h"
+
+/* Decide a job, whose row of a state was deleted, as cancelled, and those downstream. */
+static void
+decide_cancelled(JobqCall *call, TupleTableSlot *row, const char *error)
+{
+	JobqCascade *cascade = jobq_cascade_create(call);
+	JobqDecision decision = {.outcome = OUTCOME_CANCELLED,.attempt_outcome = -1,.error = error};
+	JobqPrefix	prefix;
+
+	jobq_read_prefix(row, &prefix);
+	jobq_decide(cascade, &prefix, &decision);
+	jobq_cascade_run(cascade, NULL, NULL);
+}
+
+/*
+ * Was it asked, by a request that nobody has acted on yet, that a job be
+ * cancelled?  *reason is why, if it says so.
+ */
+bool
+jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason)
+{
+	Datum		key = Int64GetDatum(job_id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_CANCEL_REQUEST, INDEX_SECOND, 1, &key, NULL);
+	TupleTableSlot *request;
+	bool		found = false;
+
+	while (!found && (request = jobq_scan_next(scan)) != NULL)
+	{
+		found = jobq_attr_int32(request, CANCEL_GENERATION) == generation;
+		if (found && !jobq_attr_isnull(request, CANCEL_REASON))
+			*reason = jobq_attr_cstring(request, CANCEL_REASON);
+	}
+	jobq_scan_end(scan);
+	return found;
+}
+
+/* Ask for a job to be cancelled, without a lock that others could wait for. */
+static void
+request_cancel(JobqCall *call, TupleTableSlot *job, const char *reason)
+{
+	Datum		values[CANCEL_NATTS];
+	bool		nulls[CANCEL_NATTS] = {false};
+	int64		seq = jobq_nextval();
+
+	jobq_set(values, nulls, CANCEL_SEQ, Int64GetDatum(seq));
+	jobq_set(values, nulls, CANCEL_JOB_ID, Int64GetDatum(jobq_attr_int64(job, JOB_ID)));
+	jobq_set(values, nulls, CANCEL_GENERATION, Int32GetDatum(jobq_attr_int32(job, JOB_GENERATION)));
+	nulls[CANCEL_REASON - 1] = reason == NULL;
+	if (reason != NULL)
+		jobq_set(values, nulls, CANCEL_REASON, CStringGetTextDatum(reason));
+	jobq_insert(call, JOBQ_CANCEL_REQUEST, values, nulls);
+	jobq_announce_deadline(DEADLINE_CANCEL, seq);
+}
+
+/* Tell the worker of a running job to end it; false: the row is locked, or changed. */
+static bool
+tell_worker(JobqCall *call, TupleTableSlot *lease, TupleTableSlot *request)
+{
+	Datum		values[LEASE_NATTS];
+	bool		nulls[LEASE_NATTS];
+	bool		isnull;
+	Datum		reason = jobq_attr(request, CANCEL_REASON, &isnull);
+
+	jobq_values(lease, values, nulls);
+	jobq_set(values, nulls, LEASE_CANCEL_REQUESTED, BoolGetDatum(true));
+	if (!isnull)
+		jobq_set(values, nulls, LEASE_CANCEL_REASON, reason);
+	if (!jobq_try_update(call, JOBQ_LEASE, lease, values, nulls))
+		return false;
+	jobq_announce_cancel_request(jobq_attr_int64(lease, STATE_JOB_ID),
+								 jobq_attr_int64(lease, LEASE_TOKEN));
+	return true;
+}
+
+/*
+ * For the background worker: act on a request to cancel a job, in whatever state
+ * it is now, unless it was opened again since.  False: somebody has it locked,
+ * try again later.
+ */
+bool
+jobq_act_on_cancel_request(JobqCall *call, int64 seq)
+{
+	Datum		key = Int64GetDatum(seq);
+	TupleTableSlot *request = jobq_find(call, JOBQ_CANCEL_REQUEST, INDEX_KEY, 1, &key);
+	TupleTableSlot *job;
+	TupleTableSlot *row = NULL;
+	JobqTable	table = JOBQ_JOB;
+	bool		ok = true;
+
+	if (request == NULL)
+		return true;
+	job = jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(request, CANCEL_JOB_ID));
+	if (job != NULL && jobq_attr_isnull(job, JOB_OUTCOME) &&
+		jobq_attr_int32(job, JOB_GENERATION) == jobq_attr_int32(request, CANCEL_GENERATION))
+		table = jobq_find_state(call, jobq_attr_int64(job, JOB_ID), &row);
+	if (table == JOBQ_LEASE)
+		ok = jobq_attr_bool(row, LEASE_CANCEL_REQUESTED) || tell_worker(call, row, request);
+	else if (table != JOBQ_JOB)
+	{
+		ok = jobq_state_leave(call, table, row, LEAVE_TRY);
+		if (ok)
+			decide_cancelled(call, row, jobq_attr_isnull(request, CANCEL_REASON) ? NULL :
+							 jobq_attr_cstring(request, CANCEL_REASON));
+	}
+	ok = ok && jobq_try_delete(call, JOBQ_CANCEL_REQUEST, request);
+	jobq_slot_free(row);
+	jobq_slot_free(job);
+	jobq_slot_free(request);
+	return ok;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_cancel);
+
+/* job_cancel(job_id, reason) */
+Datum
+jobq_job_cancel(PG_FUNCTION_ARGS)
+{
+	int64		id = jobq_check_id(fcinfo, 0, "job_id");
+	char	   *reason = PG_ARGISNULL(1) ? NULL : jobq_cut_error(PG_GETARG_DATUM(1));
+	JobqCall	call;
+	bool		changed = false;
+	bool		done = false;
+
+	jobq_enter(&call, "job_cancel()", true);
+	for (int tries = 1; !done; tries++)
+	{
+		TupleTableSlot *job;
+		TupleTableSlot *row;
+		JobqTable	table;
+		char	   *other;
+		int			outcome = jobq_look(&call, id, &job, &table, &row);
+		int			generation = jobq_attr_int32(job, JOB_GENERATION);
+
+		jobq_require_operate(&call, job, true);
+		if (outcome != 0 ||
+			(table == JOBQ_LEASE && jobq_attr_bool(row, LEASE_CANCEL_REQUESTED)) ||
+			jobq_cancel_requested(&call, id, generation, &other))
+			done = true;
+		else if (table == JOBQ_LEASE)
+		{
+			/* its worker shall not wait for us to report it */
+			request_cancel(&call, job, reason);
+			jobq_announce_cancel_request(id, jobq_attr_int64(row, LEASE_TOKEN));
+			jobq_forbid_prepare("cannot PREPARE a transaction that has cancelled a running job");
+			done = changed = true;
+		}
+		else if (jobq_state_leave(&call, table, row, LEAVE_TRY))
+		{
+			decide_cancelled(&call, row, reason);
+			done = changed = true;
+		}
+		else if (tries > 1)
+		{
+			/* somebody has it locked, who may wait for us */
+			request_cancel(&call, job, reason);
+			done = changed = true;
+		}
+		jobq_slot_free(row);
+		jobq_slot_free(job);
+	}
+	jobq_close_call(&call);
+	PG_RETURN_BOOL(changed);
+}
+
+/*
+ * For the background worker: a job's expires_at has come.  Cancel it unless it
+ * has been started, and remove the row that says so.  That row is found before
+ * the job is looked at, so if somebody opens the job again after that it is
+ * replaced and not removed here.  False: try again later.
+ */
+bool
+jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz expires_at)
+{
+	Datum		keys[2] = {TimestampTzGetDatum(expires_at), Int64GetDatum(job_id)};
+	TupleTableSlot *noted = jobq_find(call, JOBQ_EXPIRY, INDEX_KEY, 2, keys);
+	TupleTableSlot *row;
+	JobqTable	table;
+	bool		ok = true;
+
+	if (noted == NULL)
+		return true;
+	table = jobq_find_state(call, job_id, &row);
+	if (row != NULL && jobq_is_expired(call, jobq_attr_int64(row, STATE_EXPIRES_AT),
+									   jobq_attr_int32(row, STATE_ATTEMPT)))
+	{
+		ok = jobq_state_leave(call, table, row, LEAVE_TRY);
+		if (ok)
+			decide_cancelled(call, row, "expired before it was started");
+	}
+	ok = ok && jobq_try_delete(call, JOBQ_EXPIRY, noted);
+	jobq_slot_free(row);
+	jobq_slot_free(noted);
+	return ok;
+}

@@ -1,0 +1,178 @@
+/*
+ * retry.c
+ *	  Opening decided jobs again.
+ */
+#include "postgres.h"
+
+
+#include "dispatch/dispatch.h"
+#include "job/job.h"
+
+/*
+ * Take back how a job ended: clear its row, and move its deciding attempt to
+ * the history.  *prefix is what it starts again with; if not expires, its
+ * expires_at does not apply any more.  False: look again.
+ */
+bool
+jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix)
+{
+	static const int cleared[] = {JOB_OUTCOME, JOB_ATTEMPT_OUTCOME, JOB_FINISHED_AT, JOB_STARTED_AT,
+	JOB_TOKEN, JOB_WORKER, JOB_ERROR, JOB_RESULT, JOB_ATTEMPT_NO, JOB_FAILED, JOB_LOST};
+	Datum		values[JOB_NATTS];
+	bool		nulls[JOB_NATTS];
+	Datum		attempt[ATTEMPT_NATTS] = {0};
+	bool		attempt_nulls[ATTEMPT_NATTS];
+
+	memset(prefix, 0, sizeof(JobqPrefix));
+	prefix->job_id = jobq_attr_int64(job, JOB_ID);
+	prefix->queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
+	prefix->lane = jobq_lane(prefix->queue_id);
+	prefix->run_at = jobq_attr_int64(job, JOB_RUN_AT);
+	prefix->attempt = jobq_attr_int32(job, JOB_ATTEMPT_NO);
+	if (prefix->attempt == 0 && expires)
+		prefix->expires_at = jobq_attr_int64(job, JOB_EXPIRES_AT);
+	prefix->priority = jobq_attr_int16(job, JOB_PRIORITY);
+
+	jobq_values(job, values, nulls);
+	jobq_set(values, nulls, JOB_GENERATION,
+			 Int32GetDatum(jobq_attr_int32(job, JOB_GENERATION) + 1));
+	for (int i = 0; i < lengthof(cleared); i++)
+		nulls[cleared[i] - 1] = true;
+	if (!expires)
+		nulls[JOB_EXPIRES_AT - 1] = true;
+	if (!jobq_update(call, JOBQ_JOB, job, values, nulls))
+		return false;
+	if (prefix->expires_at != 0)
+		jobq_note_expiry(call, prefix->job_id, prefix->expires_at);
+
+	if (jobq_attr_isnull(job, JOB_ATTEMPT_OUTCOME))
+		return true;
+	memset(attempt_nulls, true, sizeof(attempt_nulls));
+	jobq_values(job, values, nulls);
+	jobq_set(attempt, attempt_nulls, ATTEMPT_JOB_ID, values[JOB_ID - 1]);
+	jobq_set(attempt, attempt_nulls, ATTEMPT_NO, values[JOB_ATTEMPT_NO - 1]);
+	jobq_set(attempt, attempt_nulls, ATTEMPT_STARTED_AT, values[JOB_STARTED_AT - 1]);
+	jobq_set(attempt, attempt_nulls, ATTEMPT_ENDED_AT, values[JOB_FINISHED_AT - 1]);
+	jobq_set(attempt, attempt_nulls, ATTEMPT_OUTCOME, values[JOB_ATTEMPT_OUTCOME - 1]);
+	if (!nulls[JOB_WORKER - 1])
+		jobq_set(attempt, attempt_nulls, ATTEMPT_WORKER, values[JOB_WORKER - 1]);
+	if (!nulls[JOB_ERROR - 1])
+		jobq_set(attempt, attempt_nulls, ATTEMPT_ERROR,
+				 CStringGetTextDatum(jobq_attr_cstring(job, JOB_ERROR)));
+	jobq_insert(call, JOBQ_ATTEMPT, attempt, attempt_nulls);
+	return true;
+}
+
+/*
+ * Why a job that was never run cannot be retried: a hint that names the job
+ * upstream whose retry would open it, if there is one that the caller may see.
+ */
+static const char *
+retry_hint(JobqCall *call, int64 id)
+{
+	int			best = OUTCOME_UPSTREAM_FAILED;
+
+	/* up along those that were not run, to one that failed or was cancelled */
+	while (best == OUTCOME_UPSTREAM_FAILED || best == OUTCOME_SKIPPED)
+	{
+		Datum		key = Int64GetDatum(id);
+		JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
+		TupleTableSlot *edge;
+
+		best = OUTCOME_SUCCEEDED;
+		while ((best & (OUTCOME_FAILED | OUTCOME_CANCELLED)) == 0 &&
+			   (edge = jobq_scan_next(scan)) != NULL)
+		{
+			int64		upstream = jobq_attr_int64(edge, DEP_UPSTREAM);
+			TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, upstream);
+			int			outcome = job != NULL ? jobq_attr_int16(job, JOB_OUTCOME) : 0;
+
+			jobq_slot_free(job);
+			if ((outcome & (OUTCOME_FAILED | OUTCOME_CANCELLED)) ||
+				(outcome == OUTCOME_UPSTREAM_FAILED && best != outcome) ||
+				(outcome == OUTCOME_SKIPPED && best == OUTCOME_SUCCEEDED))
+			{
+				best = outcome;
+				id = upstream;
+			}
+		}
+		jobq_scan_end(scan);
+	}
+	if (best == OUTCOME_SUCCEEDED)
+		return "It was never run, and no job that it depends on can be retried.";
+	if (!jobq_may_see(call, id, false))
+		return "It was never run; a job that you may not see must be retried first.";
+	return psprintf("It was never run; retry job %lld, which it depends on.", (long long) id);
+}
+
+/* Open a failed or cancelled job again; false: its row changed, look again. */
+static bool
+retry(JobqCall *call, TupleTableSlot *job, int outcome)
+{
+	int64		id = jobq_attr_int64(job, JOB_ID);
+	JobqRule	rule = jobq_attr_int16(job, JOB_RULE);
+	int			quorum = jobq_attr_int32(job, JOB_QUORUM);
+	JobqCounters counters;
+	JobqVerdict verdict = VERDICT_READY;
+	bool		sure = true;
+	JobqPrefix	prefix;
+	JobqCascade   *cascade;
+
+	/* one that never ran may have dependencies left */
+	if (jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0 && jobq_attr_int32(job, JOB_DEPENDENCIES) > 0)
+	{
+		sure = jobq_count_edges(call, id, OUTCOME_SUCCEEDED, false, &counters);
+		verdict = jobq_verdict(rule, quorum, &counters);
+	}
+	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
+		jobq_error_state(id, "retry", jobq_outcome_name(outcome),
+					retry_hint(call, id));
+	if (!jobq_reopen(call, job, false, &prefix))
+		return false;
+	if (verdict == VERDICT_READY)
+	{
+		if (prefix.attempt > 0)
+			prefix.run_at = 0;	/* now */
+		jobq_enter_next(call, &prefix, 0);
+	}
+	else
+		jobq_enter_waiting(call, &prefix, &counters, rule, quorum, jobq_nextval());
+	if (!sure)
+		jobq_ask_recount(call, id);
+	jobq_advance();				/* those downstream must see it undecided */
+	cascade = jobq_cascade_create(call);
+	jobq_cascade_add_downstream(cascade, id, outcome, -1);
+	jobq_cascade_run(cascade, NULL, NULL);
+	return true;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_retry);
+
+/* job_retry(job_id) */
+Datum
+jobq_job_retry(PG_FUNCTION_ARGS)
+{
+	int64		id = jobq_check_id(fcinfo, 0, "job_id");
+	JobqCall	call;
+	bool		changed = false;
+	bool		done = false;
+
+	jobq_enter(&call, "job_retry()", true);
+	while (!done)
+	{
+		TupleTableSlot *job = jobq_need_job(&call, id);
+		int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
+
+		jobq_require_operate(&call, job, false);
+		if (outcome == 0)
+			done = true;
+		else if (outcome == OUTCOME_FAILED || outcome == OUTCOME_CANCELLED)
+			done = changed = retry(&call, job, outcome);
+		else
+			jobq_error_state(id, "retry", jobq_outcome_name(outcome),
+						outcome == OUTCOME_SUCCEEDED ? NULL : retry_hint(&call, id));
+		jobq_slot_free(job);
+	}
+	jobq_close_call(&call);
+	PG_RETURN_BOOL(changed);
+}

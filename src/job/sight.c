@@ -1,0 +1,100 @@
+/*
+ * sight.c
+ *	  Which jobs the caller may see, and which act upon.
+ *
+ * To one who may not even see a job, it does not exist (JQ002).
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/acl.h"
+
+#include "job/job.h"
+
+/* The row of a job, or JQ002; free it with jobq_slot_free(). */
+TupleTableSlot *
+jobq_need_job(JobqCall *call, int64 id)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+
+	if (job == NULL)
+		jobq_error_no_such_job(id);
+	return job;
+}
+
+/* A role stored in a row, InvalidOid: none. */
+static Oid
+attr_role(TupleTableSlot *slot, int attno)
+{
+	bool		isnull;
+	Datum		d = jobq_attr(slot, attno, &isnull);
+
+	return isnull ? InvalidOid : DatumGetObjectId(d);
+}
+
+/* Is this job leased by the caller? */
+bool
+jobq_held_by_caller(JobqCall *call, int64 id)
+{
+	TupleTableSlot *lease = jobq_find_id(call, JOBQ_LEASE, id);
+	bool		held = lease != NULL && has_privs_of_role(GetUserId(), attr_role(lease, LEASE_HOLDER));
+
+	jobq_slot_free(lease);
+	return held;
+}
+
+/* Is a child of this job leased by the caller, who thus may read its result? */
+static bool
+child_held_by_caller(JobqCall *call, int64 id)
+{
+	Datum		key = Int64GetDatum(id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_KEY, 1, &key, NULL);
+	TupleTableSlot *edge;
+	bool		held = false;
+
+	while (!held && (edge = jobq_scan_next(scan)) != NULL)
+		held = jobq_held_by_caller(call, jobq_attr_int64(edge, DEP_DOWNSTREAM));
+	jobq_scan_end(scan);
+	return held;
+}
+
+/* May the caller see the job, if there is one?  granted: that is known already. */
+bool
+jobq_may_see(JobqCall *call, int64 id, bool granted)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+	bool		may = job != NULL &&
+	(granted || jobq_is_owner() ||
+	 jobq_visible(call, jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE)),
+				  attr_role(job, JOB_SUBMITTED_BY), InvalidOid) ||
+	 jobq_held_by_caller(call, id) ||
+	 child_held_by_caller(call, id));
+
+	jobq_slot_free(job);
+	return may;
+}
+
+/* A job that the caller may not see does not exist. */
+void
+jobq_require_visible(JobqCall *call, int64 id)
+{
+	if (!jobq_may_see(call, id, false))
+		jobq_error_no_such_job(id);
+}
+
+/*
+ * The caller must be allowed to operate on the job's queue, or have submitted
+ * the job where that is enough; to one who cannot even see it, it does not exist.
+ */
+void
+jobq_require_operate(JobqCall *call, TupleTableSlot *job, bool or_submitter)
+{
+	char	   *queue = jobq_attr_cstring(job, JOB_QUEUE);
+	int64		queue_id = jobq_queue_id(queue);
+
+	if (or_submitter && has_privs_of_role(GetUserId(), attr_role(job, JOB_SUBMITTED_BY)))
+		return;
+	if (!jobq_has_privilege(call, queue_id, PRIV_OPERATE))
+		jobq_require_visible(call, jobq_attr_int64(job, JOB_ID));
+	jobq_require_privilege(call, queue_id, PRIV_OPERATE, queue);
+}
