@@ -56,6 +56,7 @@ typedef struct Claim
 	JobqCall   *call;
 	text	   *worker;
 	int64		lease;			/* microseconds, -1: the job's or queue's */
+	bool		several;		/* jobs are asked for */
 	Jsonb	   *no_inputs;		/* an empty object */
 	Size		size;			/* of the jobs so far */
 	bool		full;			/* the next would exceed jobq.max_claim_size */
@@ -116,7 +117,7 @@ read_job(Claim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAs
 	Size		size;
 	bool		isnull;
 
-	*job = snapshot ? jobq_walk_id(claim->call, JOBQ_JOB, id, snapshot) :
+	*job = snapshot && claim->several ? jobq_walk_id(claim->call, JOBQ_JOB, id, snapshot) :
 		jobq_find_id(claim->call, JOBQ_JOB, id);
 	if (*job == NULL || !jobq_attr_isnull(*job, JOB_OUTCOME))
 	{
@@ -383,7 +384,8 @@ int
 jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_jobs,
 		   int64 lease, JobqAssignment **out)
 {
-	Claim		claim = {.call = call,.worker = worker,.lease = lease,.no_inputs = empty_object()};
+	Claim		claim = {.call = call,.worker = worker,.lease = lease,.several = max_jobs > 1,
+	.no_inputs = empty_object()};
 	Source	   *sources = palloc0(Max(nqueues, 1) * sizeof(Source));
 	JobqKey		limit;
 	Source	   *s;

@@ -52,9 +52,12 @@ drop_shared_names(Input *inputs, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		keys[nkeys++] = (Key) {inputs[i].id, &inputs[i]};
-		if (inputs[i].name != NULL)
-			keys[nkeys++] = (Key) {inputs[i].name, &inputs[i]};
+		keys[nkeys].owner = &inputs[i];
+		keys[nkeys++].key = inputs[i].id;
+		if (inputs[i].name == NULL)
+			continue;
+		keys[nkeys].owner = &inputs[i];
+		keys[nkeys++].key = inputs[i].name;
 	}
 	qsort(keys, nkeys, sizeof(Key), compare_keys);
 	for (int i = 0; i < nkeys; i = end)
