@@ -43,6 +43,22 @@ start_worker($node, '--dbname', $node->connstr('latin1'), '--once', '--output', 
 is($node->safe_psql('latin1', "SELECT state || ' ' || result FROM job_status WHERE id = $job"),
 	'succeeded "a???"', '... gives it in ASCII');
 
+# Columns that come in another order, and more of them.
+$node->safe_psql('postgres', <<'END');
+CREATE SCHEMA columns;
+CREATE FUNCTION columns.job_claim(text, text, int, interval)
+	RETURNS TABLE (flow bigint, lease_until timestamptz, key text, inputs jsonb, args jsonb, kind text, attempt int, token bigint, job_id bigint, more text)
+LANGUAGE sql BEGIN ATOMIC
+	SELECT NULL::bigint, a.lease_until, a.key, a.inputs, a.args, a.kind, a.attempt, a.token, a.job_id, 'more'::text FROM public.job_claim($1, $2, $3, $4) a;
+END;
+CREATE FUNCTION columns.job_heartbeat(bigint, bigint) RETURNS boolean RETURN public.job_heartbeat($1, $2);
+CREATE FUNCTION columns.job_complete(bigint, bigint, jsonb) RETURNS void RETURN public.job_complete($1, $2, $3);
+END
+$job = submit($node, q{'m', '{"a": 1}', queue => 'columns'});
+start_worker($node, '--schema', 'columns', '--queue', 'columns', '--once', '--kind', 'm=cat')
+  ->ends_with(0, 'columns in another order');
+is(job_field($node, $job, q{state || ' ' || result}), 'succeeded {"a": 1}', '... are known by their names');
+
 # The log has the error of a command, or its end.
 my $worker = start_worker($node, '--queue', 'log', '--max-jobs', '2', '--kind', 'short=echo "no luck" >&2; exit 3',
 	'--kind', 'long=for i in $(seq 1000); do echo "line $i" >&2; done; exit 3');
