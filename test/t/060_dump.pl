@@ -107,7 +107,20 @@ sub workers_have_looked
 	return;
 }
 
+# What is still left to the worker is in the dump, too: somebody has rows locked.
+my $holder = JobqClient->new($node, name => 'holder');
+my ($doomed, $parent) = @{ ($source->rows("SELECT job_submit('doomed', queue => 'b'), job_submit('last parent', queue => 'b')"))[0] };
+$holder->rows(<<EOQ);
+BEGIN;
+SELECT FROM job_waiting JOIN job ON id = job_id WHERE kind = 'join' FOR UPDATE;
+SELECT FROM job_ready WHERE job_id = $doomed FOR UPDATE;
+SELECT FROM job WHERE id = $parent FOR UPDATE;
+EOQ
+$source->rows("SELECT job_complete(job_id, token) FROM job_claim('w', max_jobs => 5)");
+$source->rows("SELECT job_cancel($doomed), job_submit('last child', queue => 'b', depends_on => ARRAY[$parent])");
+my $left = 'SELECT (SELECT count(*) FROM job_delta), (SELECT count(*) FROM job_cancel_request), (SELECT count(*) FROM job_recount)';
 my $digest = dump_database('postgres', "$dir/jobs.dump");
+$holder->disconnect;
 passes_in($source, 'what is due happens in the original');
 
 # Restore: now all of that is overdue.
@@ -115,6 +128,7 @@ $node->safe_psql('postgres', 'CREATE DATABASE restored');
 $node->command_ok([ 'pg_restore', '-d', $node->connstr('restored'), '--exit-on-error', "$dir/jobs.dump" ], 'pg_restore');
 my $restored = JobqClient->new($node, dbname => 'restored');
 is_deeply(table_digest($restored), $digest, 'the restored tables are equal');
+is("@{ ($restored->rows($left))[0] }", '5 1 1', 'with what is left to the worker');
 workers_have_looked();
 is_deeply(table_digest($restored), $digest, 'nothing happens in it, though jobs and leases are overdue');
 is($restored->value('SELECT count(*) FROM job_active_database'), 0, 'it has no home');
@@ -135,7 +149,9 @@ cmp_ok($next, '>', $restored->value("SELECT max(id) FROM job WHERE kind <> 'next
 $restored->rows("SELECT job_complete(job_id, token) FROM job_claim('b', max_jobs => 5)");
 invariants_hold($node, 'in the restored database, used', dbname => 'restored');
 $restored->rows("SELECT job_complete(job_id, token) FROM job_claim('w', max_jobs => 100)");
-is($restored->value("SELECT state FROM job_status WHERE kind = 'join'"), 'ready', 'a job with many parents goes on counting');
+ok(poll_until(sub { $restored->value("SELECT state FROM job_status WHERE kind = 'join'") eq 'ready' }), 'a job with many parents goes on counting');
+ok(poll_until(sub { "@{ ($restored->rows($left))[0] }" eq '0 0 0' }), 'what was left to the worker is done');
+is($restored->value("SELECT state FROM job_status WHERE id = $doomed"), 'cancelled', 'a job that was to be cancelled is');
 my $running = $restored->value("SELECT l.token FROM job_lease l JOIN job j ON j.id = l.job_id WHERE kind = 'running'");
 is($restored->query("SELECT job_complete(job_id, $running) FROM job_lease WHERE token = $running")->{sqlstate},
 	undef, 'a token from before the dump still fits');
