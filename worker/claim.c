@@ -106,6 +106,9 @@ capacity(void)
 	int			most = opt.concurrency + opt.prefetch;
 	int			n = most - jobs[JOB_RUNNING].n - jobs[JOB_QUEUED].n;
 
+	/* What jobs are given, which may be large, must not pile up. */
+	if (jobs[JOB_QUEUED].bytes > MAX_BYTES)
+		return 0;
 	/* Reports that the server is slow to take must not pile up. */
 	if (n > 2 * most - (njobs - jobs_locked()))
 		n = 2 * most - (njobs - jobs_locked());

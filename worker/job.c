@@ -21,7 +21,6 @@ int			njobs = 0;
 #define BEGIN_MAX 20			/* commands, between which heartbeats are sent */
 
 static int	begun = 0;			/* of those */
-static size_t locked_bytes = 0; /* the payloads of the jobs that are locked */
 
 static const Kind *
 find_kind(const char *name)
@@ -46,6 +45,7 @@ list_append(JobList *list, Job *job)
 	*(list->last ? &list->last->next : &list->first) = job;
 	list->last = job;
 	list->n++;
+	list->bytes += job->bytes;
 }
 
 static void
@@ -56,6 +56,7 @@ list_prepend(JobList *list, Job *job)
 	*(list->first ? &list->first->prev : &list->last) = job;
 	list->first = job;
 	list->n++;
+	list->bytes += job->bytes;
 }
 
 static void
@@ -64,15 +65,15 @@ list_remove(JobList *list, Job *job)
 	*(job->prev ? &job->prev->next : &list->first) = job->next;
 	*(job->next ? &job->next->prev : &list->last) = job->prev;
 	list->n--;
+	list->bytes -= job->bytes;
 }
 
 static void
 set_phase(Job *job, JobPhase phase)
 {
 	list_remove(&jobs[job->phase], job);
-	locked_bytes -= job->locked_bytes;
-	job->locked_bytes = 0;
 	job->phase = phase;
+	job->bytes = phase == JOB_LOCKED ? job->child.out.len + job->error.len : 0;
 	list_append(&jobs[phase], job);
 }
 
@@ -114,11 +115,9 @@ job_locked(Job *job, Usec retry_at, bool first)
 		list_remove(&jobs[JOB_LOCKED], job);
 		list_prepend(&jobs[JOB_LOCKED], job);
 	}
-	job->locked_bytes = job->child.out.len + job->error.len;
-	locked_bytes += job->locked_bytes;
 	if (bounded && jobs_locked() < jobs[JOB_LOCKED].n)
 		log_event(LOG_WARNING, "many_locked", "jobs", num(jobs[JOB_LOCKED].n),
-				  "bytes", num((int64_t) locked_bytes), (char *) NULL);
+				  "bytes", num((int64_t) jobs[JOB_LOCKED].bytes), (char *) NULL);
 }
 
 /* How many jobs are locked and keep no places? */
@@ -127,7 +126,7 @@ jobs_locked(void)
 {
 	int			n = jobs[JOB_LOCKED].n;
 
-	if (locked_bytes > MAX_LOCKED_BYTES)
+	if (jobs[JOB_LOCKED].bytes > MAX_BYTES)
 		return 0;
 	return n < MAX_LOCKED ? n : MAX_LOCKED;
 }
@@ -240,6 +239,7 @@ job_start(const PGresult *res, int row, Usec sent, Usec lease, bool release)
 	if (lease != LEASE_UNKNOWN)
 		beat_set_lease(job, sent, lease);
 	child_init(&job->child);
+	job->bytes = strlen(args) + (inputs ? strlen(inputs) : 0);
 	list_append(&jobs[JOB_QUEUED], job);
 	njobs++;
 	if (release)

@@ -66,7 +66,8 @@ typedef int64_t Usec;
 #define LOCKED_RETRY (1 * USEC_PER_SEC) /* of a report whose job is locked */
 #define LOCKED_PAUSE (100 * USEC_PER_MSEC)	/* after one, before the next */
 #define MAX_LOCKED 1000			/* such jobs that keep no places */
-#define MAX_LOCKED_BYTES (64 * 1024 * 1024) /* and what they came to */
+#define MAX_BYTES (64 * 1024 * 1024)	/* of what they came to, and of what
+										 * jobs that wait to begin are given */
 #define SHORTAGE_DELAY (5 * USEC_PER_SEC)	/* before the next claim, of
 											 * processes or the like */
 #define CANCEL_REPEAT (1 * USEC_PER_SEC)
@@ -356,7 +357,7 @@ typedef struct Job
 	bool		ascii;			/* its text was refused before */
 	int			report_failures;
 	Usec		report_at;
-	size_t		locked_bytes;	/* of its payload, while it is locked */
+	size_t		bytes;			/* that it keeps while it is queued or locked */
 	bool		report_busy;
 	bool		report_alone;	/* not together with others */
 	bool		lease_asked;	/* its reply will refer to this job */
@@ -367,6 +368,7 @@ typedef struct JobList
 	Job		   *first;
 	Job		   *last;
 	int			n;
+	size_t		bytes;
 } JobList;
 
 /* Jobs of one statement. */

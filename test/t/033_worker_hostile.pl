@@ -83,6 +83,37 @@ foreach my $case ([ 200, '--concurrency', '4' ], [ 40, '--concurrency', '2', '--
 	unlike(slurp_file($worker->{log}), qr/event=(?:lease_lost|report_refused)/, 'none was lost');
 }
 
+# More locked jobs than may be kept: they take places then, which is told.
+my $ids = $hostile->value(q{SELECT array_agg(job_submit('m', queue => 'theirs')) FROM generate_series(1, 1150)});
+$hostile->rows('BEGIN');
+$hostile->rows("SELECT job_submit('m', queue => 'theirs', depends_on => '$ids')");
+$worker = start_worker($node, '--queue', 'theirs', '--concurrency', '60', '--kind', 'm=:noop');
+ok($worker->wait_for_log(qr/level=warning event=many_locked jobs=1001 bytes=0$/m), 'very many jobs that are locked');
+cmp_ok($node->safe_psql('postgres', q{SELECT count(*) FROM job_status WHERE queue = 'theirs' AND state = 'running'}),
+	'<=', 1120, '... are bounded');
+$hostile->rows('COMMIT');
+ok($node->poll_query_until('postgres',
+		q{SELECT count(*) = 0 FROM job_status WHERE queue = 'theirs' AND state <> 'succeeded'}),
+	'... and all succeed in the end');
+$worker->signal('TERM');
+$worker->ends_with(0, 'leaves');
+
+# Large arguments of prefetched jobs: no more are claimed than fit into 64 MB,
+# and those of a claim.
+$node->safe_psql('postgres', q{
+	SELECT job_submit('large', jsonb_build_object('x', repeat('x', 1000000)), queue => 'large') FROM generate_series(1, 200)});
+$worker = start_worker($node, '--queue', 'large', '--prefetch', '500', '--concurrency', '2', '--kind',
+	"large=until [ -e $dir/large ]; do sleep 0.05; done");
+my $taken = q{FROM job_status WHERE queue = 'large' AND state = 'running'};
+ok($node->poll_query_until('postgres', "SELECT count(*) > 64 AND clock_timestamp() > max(started_at) + '1 s' $taken"),
+	'large jobs are prefetched');
+cmp_ok($node->safe_psql('postgres', "SELECT count(*) $taken"), '<', 140, '... but not all of them');
+append_to_file("$dir/large", '');
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 200 FROM job_status WHERE queue = 'large' AND state = 'succeeded'}),
+	'... until there is room');
+$worker->signal('TERM');
+$worker->ends_with(0, 'leaves');
+
 # A claim that takes long does not keep a worker that is told to leave: it is
 # cancelled, and then has claimed nothing.
 $node->safe_psql('postgres', <<'END');
