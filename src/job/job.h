@@ -177,39 +177,31 @@ extern void jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *don
  *		options.c: what a submission says
  * ----------------
  */
+/* Options that are no column of table job */
+enum
+{
+	SUBMISSION_RUN_IN = JOB_NATTS + 1,
+	SUBMISSION_NATTS = SUBMISSION_RUN_IN
+};
+
 typedef struct JobqSubmission
 {
 	int64		id;				/* once submitted */
 	int64		queue_id;
-	char	   *kind;
-	char	   *name;			/* NULL: none */
 	char	   *queue;
-	Jsonb	   *args;
-	Jsonb	   *tags;			/* NULL: none */
-	int32		priority;
-	JobqRule	rule;
-	int32		quorum;			/* -1: not given */
-	int32		max_attempts;	/* -1 here and below: not given */
-	int32		max_lost;
-	int64		backoff;
-	int64		timeout;		/* 0: no limit */
-	int64		lease;
-	int64		run_in;
-	TimestampTz run_at;			/* 0: none */
-	TimestampTz expires_at;		/* 0: none */
-	bool		notify;
-	int64	   *parent;			/* NULL: none */
+	char	   *name;			/* NULL: none */
 	int			nupstream;
 	int64	   *upstream;		/* depends_on: ids */
 	int			nnames;
 	char	  **names;			/* and names of elements of the same call */
+	Datum		values[SUBMISSION_NATTS];	/* the row in job; 0 where it is null */
+	bool		nulls[SUBMISSION_NATTS];
 } JobqSubmission;
 
 extern void jobq_submission_init(JobqSubmission *s);
 extern void jobq_read_arguments(FunctionCallInfo fcinfo, JobqSubmission *s);
 extern void jobq_read_key(JobqSubmission *s, const char *key, JsonbValue *v);
 extern void jobq_check_submission(JobqSubmission *s);
-extern void jobq_set_options(const JobqSubmission *s, Datum *values, bool *nulls);
 
 /* ----------------
  *		submit.c

@@ -3,9 +3,10 @@
  *	  The options of a submission, in one table.
  *
  * The table names the arguments of job_submit in their order, which are also the
- * keys of an element of job_submit_many: how each is read and checked, in which
- * field of a JobqSubmission it is kept, and in which column of table job.  To
- * add one is to add a line here, the field, and the column.
+ * keys of an element of job_submit_many: how each is read and checked, and in
+ * which column of table job it is stored.  Values are kept as they are stored, in
+ * the row that will be inserted; what has no column is kept behind them.  To add
+ * one is to add a line here, and the column.
  *
  * What JSON has is made what the argument would have been, so that there is one
  * place where a value is checked.
@@ -20,56 +21,53 @@
 
 #include "job/job.h"
 
-/* How a value is read, checked and kept; what is kept where none was given */
+/* How a value is read and checked, and as what it is stored */
 typedef enum OptionType
 {
-	OPTION_NAME,				/* char *, NULL */
-	OPTION_QUEUE,				/* char * */
-	OPTION_JSON,				/* Jsonb *, NULL */
-	OPTION_PRIORITY,			/* int32, 0 */
-	OPTION_RULE,				/* JobqRule */
-	OPTION_COUNT,				/* int32 above zero, -1 */
-	OPTION_PERIOD,				/* int64 microseconds above zero, -1 */
+	OPTION_NAME,				/* text */
+	OPTION_QUEUE,				/* text */
+	OPTION_JSON,				/* jsonb */
+	OPTION_PRIORITY,			/* int2 */
+	OPTION_RULE,				/* int2 */
+	OPTION_COUNT,				/* int4, above zero */
+	OPTION_PERIOD,				/* int8, microseconds above zero */
 	OPTION_DELAY,				/* the same, but can be zero */
-	OPTION_TIME,				/* TimestampTz, 0 */
-	OPTION_JOB,					/* int64 *, NULL */
-	OPTION_JOBS,				/* depends_on */
-	OPTION_BOOL					/* bool, false */
+	OPTION_TIME,				/* timestamptz */
+	OPTION_JOB,					/* int8 */
+	OPTION_JOBS,				/* depends_on; not stored here */
+	OPTION_BOOL					/* bool */
 } OptionType;
 
 typedef struct Option
 {
 	const char *name;
 	OptionType	type;
-	size_t		offset;			/* of the field */
-	int			column;			/* of table job, 0: none */
+	int			column;			/* of table job, or behind them */
 	bool		required;		/* the argument must not be NULL */
 } Option;
 
 int			jobq_max_args_size = JOBQ_DEFAULT_MAX_ARGS_KB;
 
-#define FIELD(name) offsetof(JobqSubmission, name)
-
 static const Option options[] = {
-	{"kind", OPTION_NAME, FIELD(kind), JOB_KIND, true},
-	{"args", OPTION_JSON, FIELD(args), JOB_ARGS, true},
-	{"queue", OPTION_QUEUE, FIELD(queue), JOB_QUEUE, true},
-	{"priority", OPTION_PRIORITY, FIELD(priority), JOB_PRIORITY},
-	{"run_at", OPTION_TIME, FIELD(run_at), JOB_RUN_AT},
-	{"depends_on", OPTION_JOBS, FIELD(upstream)},
-	{"trigger_rule", OPTION_RULE, FIELD(rule), JOB_RULE},
-	{"quorum", OPTION_COUNT, FIELD(quorum), JOB_QUORUM},
-	{"max_attempts", OPTION_COUNT, FIELD(max_attempts), JOB_MAX_ATTEMPTS},
-	{"max_lost", OPTION_COUNT, FIELD(max_lost), JOB_MAX_LOST},
-	{"backoff", OPTION_PERIOD, FIELD(backoff), JOB_BACKOFF},
-	{"timeout", OPTION_DELAY, FIELD(timeout), JOB_TIMEOUT},
-	{"lease", OPTION_PERIOD, FIELD(lease), JOB_LEASE},
-	{"expires_at", OPTION_TIME, FIELD(expires_at), JOB_EXPIRES_AT},
-	{"parent", OPTION_JOB, FIELD(parent), JOB_PARENT},
-	{"tags", OPTION_JSON, FIELD(tags), JOB_TAGS},
-	{"notify", OPTION_BOOL, FIELD(notify), JOB_NOTIFY},
-	{"name", OPTION_NAME, FIELD(name), JOB_NAME},
-	{"run_in", OPTION_DELAY, FIELD(run_in)},
+	{"kind", OPTION_NAME, JOB_KIND, true},
+	{"args", OPTION_JSON, JOB_ARGS, true},
+	{"queue", OPTION_QUEUE, JOB_QUEUE, true},
+	{"priority", OPTION_PRIORITY, JOB_PRIORITY},
+	{"run_at", OPTION_TIME, JOB_RUN_AT},
+	{"depends_on", OPTION_JOBS, 0},
+	{"trigger_rule", OPTION_RULE, JOB_RULE},
+	{"quorum", OPTION_COUNT, JOB_QUORUM},
+	{"max_attempts", OPTION_COUNT, JOB_MAX_ATTEMPTS},
+	{"max_lost", OPTION_COUNT, JOB_MAX_LOST},
+	{"backoff", OPTION_PERIOD, JOB_BACKOFF},
+	{"timeout", OPTION_DELAY, JOB_TIMEOUT},
+	{"lease", OPTION_PERIOD, JOB_LEASE},
+	{"expires_at", OPTION_TIME, JOB_EXPIRES_AT},
+	{"parent", OPTION_JOB, JOB_PARENT},
+	{"tags", OPTION_JSON, JOB_TAGS},
+	{"notify", OPTION_BOOL, JOB_NOTIFY},
+	{"name", OPTION_NAME, JOB_NAME},
+	{"run_in", OPTION_DELAY, SUBMISSION_RUN_IN},
 };
 
 /* The defaults of job_submit's arguments. */
@@ -77,69 +75,66 @@ void
 jobq_submission_init(JobqSubmission *s)
 {
 	memset(s, 0, sizeof(JobqSubmission));
+	memset(s->nulls, true, sizeof(s->nulls));
 	s->queue = "default";
-	s->rule = RULE_ALL_SUCCESS;
-	s->quorum = -1;
-	s->max_attempts = -1;
-	s->max_lost = -1;
-	s->backoff = -1;
-	s->timeout = -1;
-	s->lease = -1;
-	s->run_in = -1;
+	jobq_set(s->values, s->nulls, JOB_QUEUE, CStringGetTextDatum(s->queue));
+	jobq_set(s->values, s->nulls, JOB_PRIORITY, Int16GetDatum(0));
+	jobq_set(s->values, s->nulls, JOB_RULE, Int16GetDatum(RULE_ALL_SUCCESS));
+	jobq_set(s->values, s->nulls, JOB_NOTIFY, BoolGetDatum(false));
 }
 
 /* Check and keep a value, which is of the argument's type. */
 static void
 set_option(JobqSubmission *s, const Option *option, Datum value)
 {
-	void	   *field = (char *) s + option->offset;
+	char	   *string = NULL;
 
 	switch (option->type)
 	{
 		case OPTION_NAME:
-			*(char **) field = TextDatumGetCString(value);
-			jobq_check_name(*(char **) field, option->name);
+			string = TextDatumGetCString(value);
+			jobq_check_name(string, option->name);
+			if (option->column == JOB_NAME)
+				s->name = string;
+			value = CStringGetTextDatum(string);
 			break;
 		case OPTION_QUEUE:
-			*(char **) field = TextDatumGetCString(value);
-			jobq_check_queue_name(*(char **) field);
+			s->queue = TextDatumGetCString(value);
+			jobq_check_queue_name(s->queue);
+			value = CStringGetTextDatum(s->queue);
 			break;
 		case OPTION_JSON:
-			*(Jsonb **) field = DatumGetJsonbP(value);
+			value = JsonbPGetDatum(DatumGetJsonbP(value));
 			break;
 		case OPTION_PRIORITY:
-			*(int32 *) field = DatumGetInt32(value);
 			if (DatumGetInt32(value) < PG_INT16_MIN || DatumGetInt32(value) > PG_INT16_MAX)
 				ereport(ERROR,
 						(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 						 errmsg("\"%s\" is out of range", option->name),
 						 errhint("It is between %d and %d.", PG_INT16_MIN, PG_INT16_MAX)));
+			value = Int16GetDatum(DatumGetInt32(value));
 			break;
 		case OPTION_RULE:
-			*(JobqRule *) field = jobq_find_rule(TextDatumGetCString(value));
+			value = Int16GetDatum(jobq_find_rule(TextDatumGetCString(value)));
 			break;
 		case OPTION_COUNT:
-			*(int32 *) field = DatumGetInt32(value);
 			jobq_check_positive(DatumGetInt32(value), option->name);
 			break;
 		case OPTION_PERIOD:
 		case OPTION_DELAY:
-			*(int64 *) field = jobq_interval(DatumGetIntervalP(value), option->name,
-											 option->type == OPTION_DELAY);
+			value = Int64GetDatum(jobq_interval(DatumGetIntervalP(value), option->name,
+												option->type == OPTION_DELAY));
 			break;
 		case OPTION_TIME:
-			*(TimestampTz *) field = jobq_check_time(DatumGetTimestampTz(value), option->name);
+			value = TimestampTzGetDatum(jobq_check_time(DatumGetTimestampTz(value), option->name));
 			break;
 		case OPTION_JOB:
-			*(int64 **) field = palloc(sizeof(int64));
-			**(int64 **) field = DatumGetInt64(value);
-			break;
 		case OPTION_BOOL:
-			*(bool *) field = DatumGetBool(value);
 			break;
 		case OPTION_JOBS:
 			elog(ERROR, "\"%s\" is not a single value", option->name);
 	}
+	jobq_set(s->values, s->nulls, option->column, value);
 }
 
 /* depends_on as an argument: an array of ids. */
@@ -313,35 +308,45 @@ jobq_read_key(JobqSubmission *s, const char *key, JsonbValue *v)
 void
 jobq_check_submission(JobqSubmission *s)
 {
-	if (s->kind == NULL)
+	JobqRule	rule = DatumGetInt16(s->values[JOB_RULE - 1]);
+	int32		quorum = DatumGetInt32(s->values[JOB_QUORUM - 1]);
+	Jsonb	   *args = DatumGetJsonbP(s->values[JOB_ARGS - 1]);
+	Jsonb	   *tags = s->nulls[JOB_TAGS - 1] ? NULL : DatumGetJsonbP(s->values[JOB_TAGS - 1]);
+
+	if (s->nulls[JOB_KIND - 1])
 		jobq_error_null("kind");
-	if (!JB_ROOT_IS_OBJECT(s->args))
+	if (!JB_ROOT_IS_OBJECT(args))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"args\" must be a JSON object")));
-	jobq_check_json(s->args, s->tags, s->tags ? "\"args\" with \"tags\"" : "\"args\"",
+	jobq_check_json(args, tags, tags ? "\"args\" with \"tags\"" : "\"args\"",
 					"jobq.max_args_size", jobq_max_args_size);
-	jobq_check_lease(s->lease, "lease");
-	if (s->rule == RULE_QUORUM)
+	if (!s->nulls[JOB_LEASE - 1])
+		jobq_check_lease(DatumGetInt64(s->values[JOB_LEASE - 1]), "lease");
+	if (rule == RULE_QUORUM)
 	{
-		if (s->quorum < 1 || s->quorum > s->nupstream + s->nnames)
+		if (quorum < 1 || quorum > s->nupstream + s->nnames)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("\"quorum\" must be between 1 and the number of jobs in \"depends_on\"")));
 	}
-	else if (s->quorum != -1)
+	else if (quorum != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"quorum\" goes with trigger rule \"quorum\" only")));
 	else
-		s->quorum = jobq_rules[s->rule].quorum;
-	if (s->run_in >= 0)
+		jobq_set(s->values, s->nulls, JOB_QUORUM, Int32GetDatum(jobq_rules[rule].quorum));
+	if (!s->nulls[SUBMISSION_RUN_IN - 1])
 	{
-		if (s->run_at != 0)
+		TimestampTz run_at = GetCurrentTransactionStartTimestamp() +
+			DatumGetInt64(s->values[SUBMISSION_RUN_IN - 1]);
+
+		if (!s->nulls[JOB_RUN_AT - 1])
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("\"run_at\" and \"run_in\" cannot be given together")));
-		s->run_at = jobq_check_time(GetCurrentTransactionStartTimestamp() + s->run_in, "run_in");
+		jobq_set(s->values, s->nulls, JOB_RUN_AT,
+				 TimestampTzGetDatum(jobq_check_time(run_at, "run_in")));
 	}
 	s->queue_id = jobq_queue_id(s->queue);
 
@@ -353,65 +358,5 @@ jobq_check_submission(JobqSubmission *s)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("job %lld is named twice in \"depends_on\"", (long long) s->upstream[i])));
-	}
-}
-
-/* What is stored of an option; false: nothing. */
-static bool
-stored_value(const JobqSubmission *s, const Option *option, Datum *value)
-{
-	const void *field = (const char *) s + option->offset;
-
-	switch (option->type)
-	{
-		case OPTION_NAME:
-		case OPTION_QUEUE:
-			if (*(char *const *) field == NULL)
-				return false;
-			*value = CStringGetTextDatum(*(char *const *) field);
-			return true;
-		case OPTION_JSON:
-			*value = PointerGetDatum(*(Jsonb *const *) field);
-			return *(Jsonb *const *) field != NULL;
-		case OPTION_PRIORITY:
-			*value = Int16GetDatum(*(const int32 *) field);
-			return true;
-		case OPTION_RULE:
-			*value = Int16GetDatum(*(const JobqRule *) field);
-			return true;
-		case OPTION_COUNT:
-			*value = Int32GetDatum(*(const int32 *) field);
-			return *(const int32 *) field >= 0;
-		case OPTION_PERIOD:
-		case OPTION_DELAY:
-			*value = Int64GetDatum(*(const int64 *) field);
-			return *(const int64 *) field >= 0;
-		case OPTION_TIME:
-			*value = TimestampTzGetDatum(*(const TimestampTz *) field);
-			return *(const TimestampTz *) field != 0;
-		case OPTION_JOB:
-			if (*(int64 *const *) field == NULL)
-				return false;
-			*value = Int64GetDatum(**(int64 *const *) field);
-			return true;
-		case OPTION_BOOL:
-			*value = BoolGetDatum(*(const bool *) field);
-			return true;
-		case OPTION_JOBS:
-			break;
-	}
-	return false;
-}
-
-/* Set the columns of a row in job that hold options. */
-void
-jobq_set_options(const JobqSubmission *s, Datum *values, bool *nulls)
-{
-	for (int i = 0; i < lengthof(options); i++)
-	{
-		Datum		value;
-
-		if (options[i].column != 0 && stored_value(s, &options[i], &value))
-			jobq_set(values, nulls, options[i].column, value);
 	}
 }

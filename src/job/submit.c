@@ -77,15 +77,13 @@ jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
 	p->outcome = jobq_upstream_outcome(call, id, OUTCOME_SUCCEEDED, false, &p->unsure);
 }
 
-/* Insert the row in job. */
+/* Insert the row in job, of which the options are there. */
 static void
-insert_job(JobqCall *call, const JobqSubmission *s, int outcome)
+insert_job(JobqCall *call, JobqSubmission *s, int outcome)
 {
-	Datum		values[JOB_NATTS] = {0};
-	bool		nulls[JOB_NATTS];
+	Datum	   *values = s->values;
+	bool	   *nulls = s->nulls;
 
-	memset(nulls, true, sizeof(nulls));
-	jobq_set_options(s, values, nulls);
 	jobq_set(values, nulls, JOB_ID, Int64GetDatum(s->id));
 	jobq_set(values, nulls, JOB_SUBMITTED_AT, TimestampTzGetDatum(call->now));
 	jobq_set(values, nulls, JOB_SUBMITTED_BY, ObjectIdGetDatum(GetUserId()));
@@ -131,7 +129,9 @@ jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
 int64
 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 {
-	const JobqRuleInfo *rule = &jobq_rules[s->rule];
+	JobqRule	rule = DatumGetInt16(s->values[JOB_RULE - 1]);
+	const JobqRuleInfo *info = &jobq_rules[rule];
+	int			quorum = DatumGetInt32(s->values[JOB_QUORUM - 1]);
 	JobqCounters counters = {0};
 	JobqVerdict verdict = VERDICT_READY;
 	JobqPrefix	prefix = {0};
@@ -142,14 +142,14 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	{
 		Parent	   *p = hash_search(parents, &s->upstream[i], HASH_FIND, NULL);
 
-		jobq_count_undecided(&counters, rule->require);
+		jobq_count_undecided(&counters, info->require);
 		unsure |= p->unsure;
 		if (p->outcome != 0)
-			jobq_count_edge(&counters, rule->require, rule->suffice, p->outcome, 1);
+			jobq_count_edge(&counters, info->require, info->suffice, p->outcome, 1);
 	}
 	/* without parents there is nothing to wait for, whatever the rule */
 	if (s->nupstream > 0)
-		verdict = jobq_verdict(s->rule, s->quorum, &counters);
+		verdict = jobq_verdict(rule, quorum, &counters);
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
 		outcome = jobq_verdict_outcome(verdict);
 
@@ -160,24 +160,24 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 				 errmsg("sequence \"job_id_seq\" is behind the ids of existing jobs"),
 				 errhint("Set it, with setval, to the largest of all ids in job and all positions in job_ready.")));
 	insert_job(call, s, outcome);
-	jobq_insert_edges(call, s->id, s->nupstream, s->upstream, rule);
+	jobq_insert_edges(call, s->id, s->nupstream, s->upstream, info);
 
 	prefix.job_id = s->id;
 	prefix.queue_id = s->queue_id;
 	prefix.lane = jobq_lane(s->queue_id);
-	prefix.run_at = s->run_at;
-	prefix.expires_at = s->expires_at;
-	prefix.priority = s->priority;
+	prefix.run_at = DatumGetTimestampTz(s->values[JOB_RUN_AT - 1]);
+	prefix.expires_at = DatumGetTimestampTz(s->values[JOB_EXPIRES_AT - 1]);
+	prefix.priority = DatumGetInt16(s->values[JOB_PRIORITY - 1]);
 	if (outcome != 0)
-		jobq_notify_decided(s->id, s->notify, outcome);
+		jobq_notify_decided(s->id, DatumGetBool(s->values[JOB_NOTIFY - 1]), outcome);
 	else
 	{
-		if (s->expires_at != 0)
-			jobq_note_expiry(call, s->id, s->expires_at);
+		if (prefix.expires_at != 0)
+			jobq_note_expiry(call, s->id, prefix.expires_at);
 		if (verdict == VERDICT_READY)
 			jobq_enter_next(call, &prefix, s->id);
 		else
-			jobq_enter_waiting(call, &prefix, &counters, s->rule, s->quorum, s->id);
+			jobq_enter_waiting(call, &prefix, &counters, rule, quorum, s->id);
 		if (unsure && verdict == VERDICT_WAIT)
 			jobq_ask_recount(call, s->id);
 	}
@@ -198,8 +198,8 @@ jobq_admit(JobqCall *call, const JobqSubmission *s)
 {
 	jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
 	jobq_queue_register(call, s->queue, s->queue_id);
-	if (s->parent != NULL)
-		require_argument(call, *s->parent, "parent");
+	if (!s->nulls[JOB_PARENT - 1])
+		require_argument(call, DatumGetInt64(s->values[JOB_PARENT - 1]), "parent");
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_submit);

@@ -81,8 +81,9 @@ read_element(Element *e, JsonbValue *v, Where *where)
 		else if (token == WJB_VALUE)
 			jobq_read_key(&e->s, key, &item);
 	}
-	if (e->s.args == NULL)
-		e->s.args = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+	if (e->s.nulls[JOB_ARGS - 1])
+		jobq_set(e->s.values, e->s.nulls, JOB_ARGS,
+				 DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
 	jobq_check_submission(&e->s);
 }
 
