@@ -7,9 +7,9 @@
  * due and learns from the first row that is not when to wake next.  Rows that
  * are due but cannot be dealt with now (a lease that heartbeats in memory keep
  * alive, a locked row, an error) are remembered here with a time to try
- * again, so the floor passes them and no row is scanned again and again.  Deltas
- * can be very many where one job is locked, so of these only the lowest number
- * is remembered.
+ * again, so the floor passes them and no row is scanned again and again.  Rows
+ * with a number can be very many where one job is locked, so of each kind of them
+ * only the lowest number is remembered.
  *
  * Each lease and each expiry is a transaction of its own, and where a batch
  * fails, each of its rows is tried alone: one bad row never stops the rest.
@@ -280,10 +280,12 @@ act_on_rows(JobqDeadline kind, DueRow *rows, int n)
 	}
 	for (int i = 0; i < n && error == NULL; i++)
 	{
-		if (rows[i].done)
+		if (rows[i].done || kinds[kind].numbered)
+		{
 			drop_pending(kind, rows[i].job_id);
-		else if (kind == DEADLINE_DELTA)
-			put_back(kind, rows[i].deadline);
+			if (!rows[i].done)
+				put_back(kind, rows[i].deadline);
+		}
 		else
 		{
 			Pending    *p = add_pending(kind, &rows[i], rows[i].retry_at);

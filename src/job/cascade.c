@@ -10,7 +10,8 @@
  *
  * Model.  job_waiting counts how far a job's dependencies are (rules.c).  What
  * changes the counts is added to them in one of two ways:
- *	-	at once, in the row of the waiting job, if nobody has it locked;
+ *	-	at once, in the row of the waiting job, if nobody has it locked nor, where
+ *		the job is then decided, its row in job;
  *	-	else, and always for a wide job, by a delta, a row of job_delta, which locks
  *		nothing.  The background worker folds deltas into the row once they are
  *		committed.  A job is wide that had JOBQ_WIDE undecided upstream jobs or more
@@ -38,8 +39,9 @@
  * is folded after it finds counts that are lower than the truth, which mean WAIT.
  *
  * An epoch is a number from the sequence, drawn whenever the edges are counted.
- * Counting anew locks the upstream jobs that are undecided, so it waits for a
- * decision that is under way; that one's delta bears the old epoch, and is dropped.
+ * Counting anew locks the upstream jobs that are undecided; where a decision is
+ * under way it is put off until that has committed, whose delta bears the old
+ * epoch, and is dropped.
  *
  * Locks, for one id: its state row, then its row in job.  A crash leaves nothing
  * but deltas that are still to be folded, and recounts.
@@ -192,9 +194,21 @@ leave_delta(JobqCall *call, int64 id, const JobqCounters *c)
 	jobq_slot_free(row);
 }
 
+/* Lock the row in job of a job about to be decided, unless somebody else has it locked. */
+static bool
+try_lock_job(JobqCall *call, int64 id)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+	bool		ok = job == NULL || jobq_try_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive);
+
+	jobq_slot_free(job);
+	return ok;
+}
+
 /*
  * Write new counters into the row of a waiting job and act on the verdict.
- * False: the row changed or, unless the mode is to wait, somebody has it locked.
+ * False: the row changed or, unless the mode is to wait, somebody has it locked
+ * or, as those who submit jobs downstream of it, its row in job.
  */
 static bool
 count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, int64 epoch,
@@ -221,6 +235,9 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 	}
 
 	/* it goes on, or is decided without having run */
+	if (mode != LEAVE_WAIT && verdict != VERDICT_READY &&
+		!try_lock_job(call, jobq_attr_int64(row, STATE_JOB_ID)))
+		return false;
 	if (!jobq_state_leave(call, JOBQ_WAITING, row, mode))
 		return false;
 	jobq_read_prefix(row, &prefix);
@@ -264,17 +281,19 @@ count(JobqCascade *cascade, CascadeItem *item, TupleTableSlot *row)
 
 /*
  * Open a job again that was decided without having run, if what became of its
- * upstream jobs does not mean that any more.  False: somebody has its row locked, or
- * one of theirs, if not to wait for these.
+ * upstream jobs does not mean that any more.  Where they were opened, and decided
+ * in another way, before it is looked at, it is decided anew at once (D1).  False:
+ * somebody has rows locked, nothing is done.
  */
 static bool
-reopen(JobqCascade *cascade, TupleTableSlot *job, bool wait)
+reopen(JobqCascade *cascade, TupleTableSlot *job)
 {
 	JobqCall   *call = cascade->call;
 	int64		id = jobq_attr_int64(job, JOB_ID);
 	int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
 	JobqRule	rule = jobq_attr_int16(job, JOB_RULE);
 	int			quorum = jobq_attr_int32(job, JOB_QUORUM);
+	JobqDecision decision = {.attempt_outcome = -1};
 	JobqCounters c;
 	JobqVerdict verdict;
 	JobqPrefix	prefix;
@@ -284,19 +303,26 @@ reopen(JobqCascade *cascade, TupleTableSlot *job, bool wait)
 		return true;
 	/* from here on no other retry decides about it */
 	if (!jobq_try_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive) ||
-		!jobq_count_edges(call, id, OUTCOME_ANY, wait, &c))
+		!jobq_count_edges(call, id, OUTCOME_ANY, &c))
 		return false;
 	verdict = jobq_verdict(rule, quorum, &c);
 	if (verdict != VERDICT_WAIT && verdict != VERDICT_READY)
+		decision.outcome = jobq_verdict_outcome(verdict);
+	if (decision.outcome == outcome)
 		return true;
 	if (!jobq_reopen(call, job, true, &prefix))
 		elog(ERROR, "row of job %lld has changed while locked", (long long) id);
 	if (verdict == VERDICT_READY)
 		jobq_enter_next(call, &prefix, 0);
-	else
+	else if (verdict == VERDICT_WAIT)
 		jobq_enter_waiting(call, &prefix, &c, rule, quorum, jobq_nextval());
-	jobq_advance();				/* those downstream must see it undecided */
+	jobq_advance();				/* those downstream must see what it is now */
 	jobq_cascade_add_downstream(cascade, id, outcome, -1);
+	if (decision.outcome != 0)
+	{
+		jobq_decide(cascade, &prefix, &decision);
+		jobq_advance();
+	}
 	return true;
 }
 
@@ -351,7 +377,7 @@ handle_downstream(JobqCascade *cascade, CascadeItem *item)
 			count(cascade, item, row);
 			break;
 		case STANDING_DECIDED:
-			if (!reopen(cascade, row, false))
+			if (!reopen(cascade, row))
 				jobq_ask_recount(cascade->call, item->id);
 			break;
 		case STANDING_AWAY:
@@ -375,7 +401,7 @@ jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg)
 		CascadeItem *item = pairingheap_container(CascadeItem, node, node);
 
 		CHECK_FOR_INTERRUPTS();
-		if (item->change.undecided != 0 || item->folding)
+		if (item->change.undecided != 0 || item->reopened || item->folding)
 		{
 			if (++downstream == BULK_DOWNSTREAM)
 				jobq_bulk_begin(cascade->call);
@@ -390,9 +416,8 @@ jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg)
 
 /*
  * For the background worker: count the edges of a job anew, as was asked for by
- * somebody who met a row that was locked, and act on the verdict.  It waits for
- * upstream jobs, holding nothing else that anybody waits for but these.  False:
- * somebody has the job itself locked, try again later.
+ * somebody who met a row that was locked, and act on the verdict.  False:
+ * somebody has the job, or one upstream, locked, try again later.
  */
 bool
 jobq_recount(JobqCall *call, int64 seq)
@@ -411,15 +436,13 @@ jobq_recount(JobqCall *call, int64 seq)
 	switch (find_standing(call, id, true, &row))
 	{
 		case STANDING_OPEN:
-			ok = jobq_try_lock(call, JOBQ_WAITING, row, LockTupleNoKeyExclusive);
-			if (!ok)
-				break;
-			(void) jobq_count_edges(call, id, OUTCOME_SUCCEEDED, true, &c);
-			if (!count_at_once(cascade, row, &c, jobq_nextval(), LEAVE_WAIT))
+			ok = jobq_try_lock(call, JOBQ_WAITING, row, LockTupleNoKeyExclusive) &&
+				jobq_count_edges(call, id, OUTCOME_SUCCEEDED, &c);
+			if (ok && !count_at_once(cascade, row, &c, jobq_nextval(), LEAVE_WAIT))
 				elog(ERROR, "row of waiting job %lld has changed while locked", (long long) id);
 			break;
 		case STANDING_DECIDED:
-			ok = reopen(cascade, row, true);
+			ok = reopen(cascade, row);
 			break;
 		case STANDING_AWAY:
 			break;

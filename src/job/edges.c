@@ -41,11 +41,11 @@ jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c)
 /*
  * The outcome of an upstream job, 0 if it is undecided.  Its row is locked FOR
  * SHARE to the end of the transaction unless its outcome is one of settled.  If
- * not to wait, and somebody is just changing the row, it is taken for undecided
- * and *unsure is set: the caller asks for a recount.
+ * somebody is just changing the row, it is taken for undecided and *unsure is
+ * set, without waiting: its edges are to be counted anew later.
  */
 int
-jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool wait, bool *unsure)
+jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool *unsure)
 {
 	for (int tries = 1;; tries++)
 	{
@@ -56,14 +56,12 @@ jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool wait, bool *un
 		if (job == NULL)
 			return OUTCOME_SUCCEEDED;	/* purged */
 		outcome = jobq_attr_int16(job, JOB_OUTCOME);
-		done = (outcome & settled) != 0 ||
-			(wait ? jobq_lock(call, JOBQ_JOB, job, LockTupleShare) :
-			 jobq_try_lock(call, JOBQ_JOB, job, LockTupleShare));
+		done = (outcome & settled) != 0 || jobq_try_lock(call, JOBQ_JOB, job, LockTupleShare);
 		jobq_slot_free(job);
 		if (done)
 			return outcome;
 		/* the second time it was not just changed before we looked */
-		if (!wait && tries > 1)
+		if (tries > 1)
 		{
 			*unsure = true;
 			return 0;
@@ -77,7 +75,7 @@ jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool wait, bool *un
  * False: some could not be, and count as undecided.
  */
 bool
-jobq_count_edges(JobqCall *call, int64 id, int settled, bool wait, JobqCounters *c)
+jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
 {
 	Datum		key = Int64GetDatum(id);
 	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
@@ -91,7 +89,7 @@ jobq_count_edges(JobqCall *call, int64 id, int settled, bool wait, JobqCounters 
 		int			outcome;
 
 		jobq_count_undecided(c, require);
-		outcome = jobq_upstream_outcome(call, jobq_attr_int64(edge, DEP_UPSTREAM), settled, wait, &unsure);
+		outcome = jobq_upstream_outcome(call, jobq_attr_int64(edge, DEP_UPSTREAM), settled, &unsure);
 		if (outcome != 0)
 			jobq_count_edge(c, require, jobq_attr_int16(edge, DEP_SUFFICE), outcome, 1);
 	}

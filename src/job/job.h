@@ -124,8 +124,8 @@ extern void jobq_count_undecided(JobqCounters *c, int16 require);
 extern void jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int64 *upstream,
 							  const JobqRuleInfo *rule);
 extern void jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c);
-extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool wait, bool *unsure);
-extern bool jobq_count_edges(JobqCall *call, int64 id, int settled, bool wait, JobqCounters *c);
+extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool *unsure);
+extern bool jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c);
 extern void jobq_ask_recount(JobqCall *call, int64 id);
 
 /* ----------------

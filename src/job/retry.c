@@ -121,7 +121,7 @@ retry(JobqCall *call, TupleTableSlot *job, int outcome)
 	/* one that never ran may have dependencies left */
 	if (jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0 && jobq_attr_int32(job, JOB_DEPENDENCIES) > 0)
 	{
-		sure = jobq_count_edges(call, id, OUTCOME_SUCCEEDED, false, &counters);
+		sure = jobq_count_edges(call, id, OUTCOME_SUCCEEDED, &counters);
 		verdict = jobq_verdict(rule, quorum, &counters);
 	}
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)

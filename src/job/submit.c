@@ -74,7 +74,7 @@ jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
 		return;
 	p->unsure = false;
 	require_argument(call, id, "depends_on");
-	p->outcome = jobq_upstream_outcome(call, id, OUTCOME_SUCCEEDED, false, &p->unsure);
+	p->outcome = jobq_upstream_outcome(call, id, OUTCOME_SUCCEEDED, &p->unsure);
 }
 
 /* Insert the row in job, of which the options are there. */
