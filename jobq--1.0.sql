@@ -118,6 +118,7 @@ CREATE TABLE @extschema@.job_recount (
     job_id        bigint NOT NULL,
     PRIMARY KEY (seq)
 );
+CREATE INDEX ON @extschema@.job_recount (job_id);
 COMMENT ON TABLE @extschema@.job_recount IS 'Jobs whose dependencies the background worker has still to count anew';
 REVOKE ALL ON @extschema@.job_recount FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_recount', '');

@@ -18,7 +18,8 @@
  *		when it began to wait: all of them would contend for its row.
  * Where a delta would not do, that is, where an upstream job is opened again or a
  * submission meets one that is just being changed, a row of job_recount asks the
- * background worker to count all edges anew.  So no call waits for the row of a
+ * background worker to count all edges anew, and until then no verdict about the
+ * job is acted on.  So no call waits for the row of a
  * job that it does not name, and several calls in one transaction, in any order,
  * do not deadlock with those of others.
  *
@@ -194,21 +195,31 @@ leave_delta(JobqCall *call, int64 id, const JobqCounters *c)
 	jobq_slot_free(row);
 }
 
-/* Lock the row in job of a job about to be decided, unless somebody else has it locked. */
+/*
+ * May this call act on the verdict about a job?  Not if its edges are to be counted
+ * anew; nor, if it is decided, if somebody else has its row in job locked, as those
+ * who submit jobs downstream of it.
+ */
 static bool
-try_lock_job(JobqCall *call, int64 id)
+may_act(JobqCall *call, int64 id, JobqVerdict verdict)
 {
-	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
-	bool		ok = job == NULL || jobq_try_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive);
+	TupleTableSlot *job;
+	bool		ok;
 
+	if (jobq_recount_asked(call, id))
+		return false;
+	if (verdict == VERDICT_READY)
+		return true;
+	job = jobq_find_id(call, JOBQ_JOB, id);
+	ok = job == NULL || jobq_try_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive);
 	jobq_slot_free(job);
 	return ok;
 }
 
 /*
  * Write new counters into the row of a waiting job and act on the verdict.
- * False: the row changed or, unless the mode is to wait, somebody has it locked
- * or, as those who submit jobs downstream of it, its row in job.
+ * False: the row changed or, unless the mode is to wait, somebody has it locked, or
+ * the verdict is not for this call.
  */
 static bool
 count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, int64 epoch,
@@ -219,6 +230,10 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 	JobqVerdict verdict = jobq_verdict(jobq_attr_int16(row, WAITING_RULE),
 									   jobq_attr_int32(row, WAITING_QUORUM), c);
 	JobqPrefix	prefix;
+
+	if (mode != LEAVE_WAIT && verdict != VERDICT_WAIT &&
+		!may_act(call, jobq_attr_int64(row, STATE_JOB_ID), verdict))
+		return false;
 
 	/* it waits on, for others or for job_unhold */
 	if (verdict == VERDICT_WAIT || (verdict == VERDICT_READY && held))
@@ -235,9 +250,6 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 	}
 
 	/* it goes on, or is decided without having run */
-	if (mode != LEAVE_WAIT && verdict != VERDICT_READY &&
-		!try_lock_job(call, jobq_attr_int64(row, STATE_JOB_ID)))
-		return false;
 	if (!jobq_state_leave(call, JOBQ_WAITING, row, mode))
 		return false;
 	jobq_read_prefix(row, &prefix);
@@ -456,13 +468,15 @@ jobq_recount(JobqCall *call, int64 seq)
 
 /*
  * May deltas of this job be folded?  Its row, if it waits, is locked for that, so
- * that the fold will not have to wait.
+ * that the fold will not have to wait.  Where its edges are to be counted anew, that
+ * comes first: it drops these deltas.
  */
 static bool
 lock_for_fold(JobqCall *call, int64 id)
 {
 	TupleTableSlot *row = jobq_find_id(call, JOBQ_WAITING, id);
-	bool		ok = row == NULL || jobq_try_lock(call, JOBQ_WAITING, row, LockTupleNoKeyExclusive);
+	bool		ok = row == NULL ||
+	(jobq_try_lock(call, JOBQ_WAITING, row, LockTupleNoKeyExclusive) && !jobq_recount_asked(call, id));
 
 	jobq_slot_free(row);
 	return ok;

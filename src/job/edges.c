@@ -110,3 +110,18 @@ jobq_ask_recount(JobqCall *call, int64 id)
 	jobq_insert(call, JOBQ_RECOUNT, values, nulls);
 	jobq_announce_deadline(DEADLINE_RECOUNT, seq);
 }
+
+/*
+ * Is that asked for, by who has committed or by this transaction?  Until it is
+ * done the counters may be lower than the truth, so no verdict is taken from them.
+ */
+bool
+jobq_recount_asked(JobqCall *call, int64 id)
+{
+	Datum		key = Int64GetDatum(id);
+	TupleTableSlot *asked = jobq_find(call, JOBQ_RECOUNT, INDEX_SECOND, 1, &key);
+	bool		found = asked != NULL;
+
+	jobq_slot_free(asked);
+	return found;
+}

@@ -127,6 +127,7 @@ extern void jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c);
 extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool *unsure);
 extern bool jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c);
 extern void jobq_ask_recount(JobqCall *call, int64 id);
+extern bool jobq_recount_asked(JobqCall *call, int64 id);
 
 /* ----------------
  *		state.c: which table a job that is not decided stands in
