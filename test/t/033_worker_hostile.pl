@@ -105,7 +105,8 @@ $node->safe_psql('postgres', q{
 $worker = start_worker($node, '--queue', 'large', '--prefetch', '500', '--concurrency', '2', '--kind',
 	"large=until [ -e $dir/large ]; do sleep 0.05; done");
 my $taken = q{FROM job_status WHERE queue = 'large' AND state = 'running'};
-ok($node->poll_query_until('postgres', "SELECT count(*) > 64 AND clock_timestamp() > max(started_at) + '1 s' $taken"),
+ok($node->poll_query_until('postgres', "SELECT (SELECT count(*) > 64 $taken) AND
+		coalesce(bool_and(state = 'idle' AND clock_timestamp() > state_change + '2 s'), true) FROM pg_stat_activity WHERE query ~ 'job_claim\\('"),
 	'large jobs are prefetched');
 cmp_ok($node->safe_psql('postgres', "SELECT count(*) $taken"), '<', 140, '... but not all of them');
 append_to_file("$dir/large", '');
