@@ -338,8 +338,8 @@ jobq_check_submission(JobqSubmission *s)
 		jobq_set(s->values, s->nulls, JOB_QUORUM, Int32GetDatum(jobq_rules[rule].quorum));
 	if (!s->nulls[SUBMISSION_RUN_IN - 1])
 	{
-		TimestampTz run_at = GetCurrentTransactionStartTimestamp() +
-			DatumGetInt64(s->values[SUBMISSION_RUN_IN - 1]);
+		int64		run_in = DatumGetInt64(s->values[SUBMISSION_RUN_IN - 1]);
+		TimestampTz run_at = GetCurrentTransactionStartTimestamp() + run_in;
 
 		if (!s->nulls[JOB_RUN_AT - 1])
 			ereport(ERROR,
