@@ -1,6 +1,7 @@
 # Transactions that end several jobs by separate calls, in any order, of any
-# graph: none ends in a deadlock with another, and every job comes out as the
-# trigger rules say in words, which JobqTest::outcome_by_rule evaluates.
+# graph, and then submit jobs that depend on those which others end: none ends in
+# a deadlock with another, and every job comes out as the trigger rules say in
+# words, which JobqTest::outcome_by_rule evaluates.
 # JOBQ_SEED repeats the dice.
 use strict;
 use warnings;
@@ -24,6 +25,8 @@ srand($seed);
 
 my $node = jobq_node('deadlocks');
 my $control = JobqClient->new($node);
+$control->rows('CREATE TABLE rule_names (rule int, trigger_rule text)');
+$control->rows("INSERT INTO rule_names VALUES ($_, '$JobqTest::STORED_RULES[$_][0]')") foreach 0 .. $#JobqTest::STORED_RULES;
 
 # Jobs, parents before children, that many and with that many edges.  Children
 # share parents, and are joins of 2 to 500 of the jobs shortly before them.
@@ -108,13 +111,28 @@ sub calls_for
 	  : ("SELECT job_cancel($id)", "SELECT job_fail($id, $token)");
 }
 
+sub by_separate_calls
+{
+	my ($client, $queue) = @_;
+	my @jobs = $client->rows("SELECT job_id, token, args->>'act' FROM job_claim('$queue', max_jobs => $batch)");
+	foreach my $job (shuffle(@jobs))
+	{
+		$client->rows($_) foreach calls_for(@$job);
+	}
+	return @jobs;
+}
+
 my %ways = (
-	'by separate calls' => sub {
-		my ($client, $queue) = @_;
-		my @jobs = $client->rows("SELECT job_id, token, args->>'act' FROM job_claim('$queue', max_jobs => $batch)");
-		foreach my $job (shuffle(@jobs))
+	'by separate calls' => \&by_separate_calls,
+	'before others are submitted' => sub {
+		my ($client, $queue, @graph) = @_;
+		my @jobs = by_separate_calls($client, $queue) or return;
+		foreach (1 .. 3)
 		{
-			$client->rows($_) foreach calls_for(@$job);
+			my %upstream = map { $graph[ rand @graph ]{id} => 1 } 1 .. 5;
+			my $rule = $RULES[ rand $#RULES ];    # the last one is quorum
+			$client->rows("SELECT job_submit('late', queue => '$queue.late', trigger_rule => '$rule', depends_on => ARRAY["
+				  . join(',', shuffle(keys %upstream)) . '])');
 		}
 		return @jobs;
 	},
@@ -135,7 +153,7 @@ EOQ
 # number of deadlocks.
 sub work
 {
-	my ($queue, $way) = @_;
+	my ($queue, $way, @graph) = @_;
 	my @deadlocks = run_clients(180, $clients, sub {
 		my $client = JobqClient->new($node) // die 'no connection';
 		my $deadlocks = 0;
@@ -143,7 +161,7 @@ sub work
 		while (1)
 		{
 			my $before = $deadlocks;
-			next if transaction($client, \$deadlocks, sub { $ways{$way}->($client, $queue) }) && ($busy = time);
+			next if transaction($client, \$deadlocks, sub { $ways{$way}->($client, $queue, @graph) }) && ($busy = time);
 			next if $deadlocks > $before;
 			last if $client->value("SELECT NOT EXISTS (SELECT FROM job WHERE queue = '$queue' AND outcome IS NULL)") eq 't';
 			die 'nothing can be claimed, but jobs are undecided' if time > $busy + 60;
@@ -209,10 +227,27 @@ sub ended_well
 	  || (diag(join("\n", @wrong[ 0 .. ($#wrong > 20 ? 20 : $#wrong) ])) && 0);
 }
 
+# One test: so have those that were submitted meanwhile; none has run.
+sub late_ones_are_well
+{
+	my ($queue, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$node->poll_query_until('postgres', 'SELECT NOT EXISTS (SELECT FROM job_delta) AND NOT EXISTS (SELECT FROM job_recount)')
+	  or die 'something is not counted';
+	my @late = $control->rows(<<EOQ);
+SELECT id, trigger_rule, state, (SELECT string_agg(p.state, ' ') FROM job_parents(s.id) p)
+FROM (SELECT s.*, j.rule FROM job_status s JOIN job j USING (id) WHERE s.queue = '$queue.late') s JOIN rule_names USING (rule)
+EOQ
+	my @wrong = grep { ($_->[2] eq 'ready' ? 'run' : $_->[2]) ne outcome_by_rule($_->[1], undef, split / /, $_->[3]) } @late;
+	note(scalar(@late) . ' jobs were submitted meanwhile');
+	return ok(@late > 0 && !@wrong, $name) || (diag(join("\n", map { "@$_" } @wrong)) && 0);
+}
+
 my $runs = 0;
 foreach my $run (
 	[ 'by separate calls', 0, 0 ],
 	[ 'by one statement', 0, 0 ],
+	[ 'before others are submitted', 0.05, 0.05 ],
 	[ 'by separate calls', 0.05, 0.05 ],
 	[ 'in every way by one statement', 0.05, 0.05 ])
 {
@@ -224,10 +259,11 @@ foreach my $run (
 	submit_graph($queue, @graph);
 	is(cancel(grep { rand() < 0.05 } @graph), 0, "run $runs: no deadlock between cancellations") if $dice[0];
 	my $begin = time;
-	my $deadlocks = work($queue, $way);
+	my $deadlocks = work($queue, $way, @graph);
 	note(sprintf('%.1f s', time - $begin));
 	is($deadlocks, 0, "run $runs: no deadlock between $what");
 	ended_well($queue, "run $runs: all end as they should", @graph);
+	late_ones_are_well($queue, "run $runs: so do those that were submitted meanwhile") if $way =~ /submitted/;
 	invariants_hold($node, "run $runs");
 }
 
