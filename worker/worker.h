@@ -100,7 +100,7 @@ typedef enum Output
 	OUTPUT_JSON,				/* is the result */
 	OUTPUT_TEXT,				/* becomes a JSON string */
 	OUTPUT_DISCARD
-}			Output;
+} Output;
 
 typedef struct Options
 {
