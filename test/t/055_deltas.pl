@@ -87,7 +87,12 @@ EOQ
 
 sub connect_again
 {
-	poll_until(sub { $_->connected && !$_->query('SELECT')->{lost} || $_->connect }) or die 'no connection' foreach $c, $other;
+	# those of before the crash may live on for a moment
+	foreach my $pid (map { $_->pid } $c, $other)
+	{
+		poll_until(sub { !process_lives($pid) }) or die 'a connection has survived';
+	}
+	poll_until(sub { $_->connect }) or die 'no connection' foreach $c, $other;
 	return;
 }
 
