@@ -269,15 +269,18 @@ static void
 count(JobqCascade *cascade, CascadeItem *item, TupleTableSlot *row)
 {
 	int64		epoch = jobq_attr_int64(row, WAITING_EPOCH);
+	bool		fold = item->folding && item->epoch == epoch;
 	JobqCounters c;
 
+	/* only deltas, and counted anew since */
+	if (!fold && item->change.undecided == 0)
+		return;
 	jobq_read_counters(row, &c);
 	jobq_add_counters(&c, &item->change);
-	if (item->folding)
+	if (fold)
 	{
-		/* the row is locked; what was counted anew since is dropped */
-		if (item->epoch == epoch)
-			jobq_add_counters(&c, &item->folded);
+		/* the row is locked */
+		jobq_add_counters(&c, &item->folded);
 		if (!count_at_once(cascade, row, &c, epoch, LEAVE_WAIT))
 			elog(ERROR, "row of waiting job %lld has changed while locked", (long long) item->id);
 	}
