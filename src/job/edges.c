@@ -108,6 +108,7 @@ jobq_ask_recount(JobqCall *call, int64 id)
 	jobq_set(values, nulls, RECOUNT_SEQ, Int64GetDatum(seq));
 	jobq_set(values, nulls, RECOUNT_JOB_ID, Int64GetDatum(id));
 	jobq_insert(call, JOBQ_RECOUNT, values, nulls);
+	call->recounts_known = call->recounts = true;
 	jobq_announce_deadline(DEADLINE_RECOUNT, seq);
 }
 
@@ -119,9 +120,21 @@ bool
 jobq_recount_asked(JobqCall *call, int64 id)
 {
 	Datum		key = Int64GetDatum(id);
-	TupleTableSlot *asked = jobq_find(call, JOBQ_RECOUNT, INDEX_SECOND, 1, &key);
-	bool		found = asked != NULL;
+	TupleTableSlot *asked;
+	bool		found;
 
+	/* one that is asked for after this call began may come after it */
+	if (!call->recounts_known)
+	{
+		asked = jobq_find(call, JOBQ_RECOUNT, INDEX_KEY, 0, NULL);
+		call->recounts = asked != NULL;
+		call->recounts_known = true;
+		jobq_slot_free(asked);
+	}
+	if (!call->recounts)
+		return false;
+	asked = jobq_find(call, JOBQ_RECOUNT, INDEX_SECOND, 1, &key);
+	found = asked != NULL;
 	jobq_slot_free(asked);
 	return found;
 }
