@@ -67,16 +67,13 @@ typedef struct DueRow
 	TimestampTz retry_at;
 } DueRow;
 
-/* What to do with rows: sets done or, to try again, retry_at, 0: soon. */
-typedef void (*RowsAct) (JobqCall *call, DueRow *rows, int n);
-
 typedef struct Kind
 {
 	JobqTable	table;
 	JobqIndex	index;
 	int			id_column;
 	int			deadline_column;
-	RowsAct		act;
+	JobqDueAct	act;			/* NULL: deltas are folded, many at once */
 	int			batch;			/* rows in one transaction */
 	bool		async;			/* commit without waiting for the disk */
 	bool		numbered;		/* the deadline is a number: due once
@@ -84,26 +81,19 @@ typedef struct Kind
 	const char *what;
 } Kind;
 
-static void end_leases(JobqCall *call, DueRow *rows, int n);
-static void move_jobs(JobqCall *call, DueRow *rows, int n);
-static void expire_jobs(JobqCall *call, DueRow *rows, int n);
-static void cancel_jobs(JobqCall *call, DueRow *rows, int n);
-static void fold_deltas(JobqCall *call, DueRow *rows, int n);
-static void recount_jobs(JobqCall *call, DueRow *rows, int n);
-
 static const Kind kinds[DEADLINE_KINDS] = {
 	[DEADLINE_LEASE] = {JOBQ_LEASE, INDEX_SECOND, STATE_JOB_ID, LEASE_DEADLINE,
-	end_leases, 1, false, false, "end the lease of"},
+	jobq_end_due_lease, 1, false, false, "end the lease of"},
 	[DEADLINE_SCHEDULED] = {JOBQ_SCHEDULED, INDEX_SECOND, STATE_JOB_ID, STATE_RUN_AT,
-	move_jobs, 100, true, false, "make ready"},
+	jobq_move_due_job, 100, true, false, "make ready"},
 	[DEADLINE_EXPIRY] = {JOBQ_EXPIRY, INDEX_KEY, EXPIRY_JOB_ID, EXPIRY_EXPIRES_AT,
-	expire_jobs, 1, false, false, "expire"},
+	jobq_expire_job, 1, false, false, "expire"},
 	[DEADLINE_CANCEL] = {JOBQ_CANCEL_REQUEST, INDEX_KEY, CANCEL_SEQ, CANCEL_SEQ,
-	cancel_jobs, 1, false, true, "cancel a job as requested"},
+	jobq_act_on_cancel_request, 1, false, true, "cancel a job as requested"},
 	[DEADLINE_DELTA] = {JOBQ_DELTA, INDEX_KEY, DELTA_SEQ, DELTA_SEQ,
-	fold_deltas, BATCH, true, true, "count dependencies"},
+	NULL, BATCH, true, true, "count dependencies"},
 	[DEADLINE_RECOUNT] = {JOBQ_RECOUNT, INDEX_KEY, RECOUNT_SEQ, RECOUNT_SEQ,
-	recount_jobs, 1, true, true, "count dependencies anew"},
+	jobq_recount, 1, true, true, "count dependencies anew"},
 };
 
 static Clock clocks[DEADLINE_KINDS];
@@ -188,38 +178,6 @@ put_back(JobqDeadline kind, int64 from)
  * ----------------
  */
 
-/* End leases. */
-static void
-end_leases(JobqCall *call, DueRow *rows, int n)
-{
-	for (int i = 0; i < n; i++)
-		rows[i].done = jobq_end_due_lease(call, rows[i].job_id, &rows[i].retry_at);
-}
-
-/* Make scheduled jobs ready. */
-static void
-move_jobs(JobqCall *call, DueRow *rows, int n)
-{
-	for (int i = 0; i < n; i++)
-		rows[i].done = jobq_move_due_job(call, rows[i].job_id);
-}
-
-/* Cancel jobs that were not started in time. */
-static void
-expire_jobs(JobqCall *call, DueRow *rows, int n)
-{
-	for (int i = 0; i < n; i++)
-		rows[i].done = jobq_expire_job(call, rows[i].job_id, rows[i].deadline);
-}
-
-/* Act on requests to cancel jobs. */
-static void
-cancel_jobs(JobqCall *call, DueRow *rows, int n)
-{
-	for (int i = 0; i < n; i++)
-		rows[i].done = jobq_act_on_cancel_request(call, rows[i].deadline);
-}
-
 /* Fold deltas. */
 static void
 fold_deltas(JobqCall *call, DueRow *rows, int n)
@@ -232,14 +190,6 @@ fold_deltas(JobqCall *call, DueRow *rows, int n)
 	jobq_fold_deltas(call, n, seqs, done);
 	for (int i = 0; i < n; i++)
 		rows[i].done = done[i];
-}
-
-/* Count dependencies anew. */
-static void
-recount_jobs(JobqCall *call, DueRow *rows, int n)
-{
-	for (int i = 0; i < n; i++)
-		rows[i].done = jobq_recount(call, rows[i].deadline);
 }
 
 /* Some rows of one kind */
@@ -259,9 +209,15 @@ act_work(JobqCall *call, void *arg)
 {
 	Batch	   *batch = arg;
 
-	for (int i = 0; i < batch->n; i++)
-		batch->rows[i].retry_at = 0;
-	kinds[batch->kind].act(call, batch->rows, batch->n);
+	if (batch->kind == DEADLINE_DELTA)
+		fold_deltas(call, batch->rows, batch->n);
+	for (int i = 0; i < batch->n && batch->kind != DEADLINE_DELTA; i++)
+	{
+		DueRow	   *row = &batch->rows[i];
+
+		row->retry_at = 0;
+		row->done = kinds[batch->kind].act(call, row->job_id, row->deadline, &row->retry_at);
+	}
 }
 
 /* Deal with rows in one transaction; false: an error, nothing was done. */

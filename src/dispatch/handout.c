@@ -141,7 +141,11 @@ jobq_handout_floors(JobqCall *call, int64 lane)
 		LWLockRelease(jobq_lane_lock(l));
 	}
 	while ((own = jobq_own_ready(lane, &next)) != NULL)
-		jobq_floors_lower(floors, (JobqKey) {own->priority, own->position}, false);
+	{
+		JobqKey		key = {own->priority, own->position};
+
+		jobq_floors_lower(floors, key, false);
+	}
 	return floors;
 }
 

@@ -440,7 +440,7 @@ jobq_lane_offer(const JobqReady *r)
 	if (l == NULL)
 		return;
 	if (l->table != r->table || l->file != r->file)
-		forget_lane(l);				/* it, or the row, is from before a rewrite */
+		forget_lane(l);			/* it, or the row, is from before a rewrite */
 	jobq_floors_lower(l->floors, key, l->refiller != 0);
 	if (jobq_compare_keys(key, l->end) > 0)
 	{

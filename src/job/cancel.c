@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-
 #include "job/job.h"
 
 /* Decide a job, whose row of a state was deleted, as cancelled, and those downstream. */
@@ -43,7 +42,7 @@ jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reaso
 	while (!found && (request = jobq_scan_next(scan)) != NULL)
 	{
 		found = jobq_attr_int32(request, CANCEL_GENERATION) == generation;
-		if (found && !jobq_attr_isnull(request, CANCEL_REASON))
+		if (found && !slot_attisnull(request, CANCEL_REASON))
 			*reason = jobq_attr_cstring(request, CANCEL_REASON);
 	}
 	jobq_scan_end(scan);
@@ -54,17 +53,14 @@ jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reaso
 static void
 request_cancel(JobqCall *call, TupleTableSlot *job, const char *reason)
 {
-	Datum		values[CANCEL_NATTS];
-	bool		nulls[CANCEL_NATTS] = {false};
+	JobqRow		new = {0};
 	int64		seq = jobq_nextval();
 
-	jobq_set(values, nulls, CANCEL_SEQ, Int64GetDatum(seq));
-	jobq_set(values, nulls, CANCEL_JOB_ID, Int64GetDatum(jobq_attr_int64(job, JOB_ID)));
-	jobq_set(values, nulls, CANCEL_GENERATION, Int32GetDatum(jobq_attr_int32(job, JOB_GENERATION)));
-	nulls[CANCEL_REASON - 1] = reason == NULL;
-	if (reason != NULL)
-		jobq_set(values, nulls, CANCEL_REASON, CStringGetTextDatum(reason));
-	jobq_insert(call, JOBQ_CANCEL_REQUEST, values, nulls);
+	jobq_set(&new, CANCEL_SEQ, Int64GetDatum(seq));
+	jobq_set(&new, CANCEL_JOB_ID, Int64GetDatum(jobq_attr_int64(job, JOB_ID)));
+	jobq_set(&new, CANCEL_GENERATION, Int32GetDatum(jobq_attr_int32(job, JOB_GENERATION)));
+	jobq_set_text(&new, CANCEL_REASON, reason);
+	jobq_insert(call, JOBQ_CANCEL_REQUEST, &new);
 	jobq_announce_deadline(DEADLINE_CANCEL, seq);
 }
 
@@ -72,16 +68,15 @@ request_cancel(JobqCall *call, TupleTableSlot *job, const char *reason)
 static bool
 tell_worker(JobqCall *call, TupleTableSlot *lease, TupleTableSlot *request)
 {
-	Datum		values[LEASE_NATTS];
-	bool		nulls[LEASE_NATTS];
+	JobqRow		new;
 	bool		isnull;
-	Datum		reason = jobq_attr(request, CANCEL_REASON, &isnull);
+	Datum		reason = slot_getattr(request, CANCEL_REASON, &isnull);
 
-	jobq_values(lease, values, nulls);
-	jobq_set(values, nulls, LEASE_CANCEL_REQUESTED, BoolGetDatum(true));
+	jobq_values(lease, &new);
+	jobq_set(&new, LEASE_CANCEL_REQUESTED, BoolGetDatum(true));
 	if (!isnull)
-		jobq_set(values, nulls, LEASE_CANCEL_REASON, reason);
-	if (!jobq_try_update(call, JOBQ_LEASE, lease, values, nulls))
+		jobq_set(&new, LEASE_CANCEL_REASON, reason);
+	if (!jobq_update(call, JOBQ_LEASE, lease, &new, LockWaitSkip))
 		return false;
 	jobq_announce_cancel_request(jobq_attr_int64(lease, STATE_JOB_ID),
 								 jobq_attr_int64(lease, LEASE_TOKEN));
@@ -94,10 +89,9 @@ tell_worker(JobqCall *call, TupleTableSlot *lease, TupleTableSlot *request)
  * try again later.
  */
 bool
-jobq_act_on_cancel_request(JobqCall *call, int64 seq)
+jobq_act_on_cancel_request(JobqCall *call, int64 seq, TimestampTz deadline, TimestampTz *retry_at)
 {
-	Datum		key = Int64GetDatum(seq);
-	TupleTableSlot *request = jobq_find(call, JOBQ_CANCEL_REQUEST, INDEX_KEY, 1, &key);
+	TupleTableSlot *request = jobq_find_id(call, JOBQ_CANCEL_REQUEST, seq);
 	TupleTableSlot *job;
 	TupleTableSlot *row = NULL;
 	JobqTable	table = JOBQ_JOB;
@@ -106,7 +100,7 @@ jobq_act_on_cancel_request(JobqCall *call, int64 seq)
 	if (request == NULL)
 		return true;
 	job = jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(request, CANCEL_JOB_ID));
-	if (job != NULL && jobq_attr_isnull(job, JOB_OUTCOME) &&
+	if (job != NULL && slot_attisnull(job, JOB_OUTCOME) &&
 		jobq_attr_int32(job, JOB_GENERATION) == jobq_attr_int32(request, CANCEL_GENERATION))
 		table = jobq_find_state(call, jobq_attr_int64(job, JOB_ID), &row);
 	if (table == JOBQ_LEASE)
@@ -115,10 +109,9 @@ jobq_act_on_cancel_request(JobqCall *call, int64 seq)
 	{
 		ok = jobq_state_leave(call, table, row, LEAVE_TRY);
 		if (ok)
-			decide_cancelled(call, row, jobq_attr_isnull(request, CANCEL_REASON) ? NULL :
-							 jobq_attr_cstring(request, CANCEL_REASON));
+			decide_cancelled(call, row, jobq_attr_cstring(request, CANCEL_REASON));
 	}
-	ok = ok && jobq_try_delete(call, JOBQ_CANCEL_REQUEST, request);
+	ok = ok && jobq_delete(call, JOBQ_CANCEL_REQUEST, request, LockWaitSkip);
 	jobq_slot_free(row);
 	jobq_slot_free(job);
 	jobq_slot_free(request);
@@ -185,10 +178,10 @@ jobq_job_cancel(PG_FUNCTION_ARGS)
  * replaced and not removed here.  False: try again later.
  */
 bool
-jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz expires_at)
+jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at)
 {
-	Datum		keys[2] = {TimestampTzGetDatum(expires_at), Int64GetDatum(job_id)};
-	TupleTableSlot *noted = jobq_find(call, JOBQ_EXPIRY, INDEX_KEY, 2, keys);
+	Datum		keys[2] = {TimestampTzGetDatum(deadline), Int64GetDatum(job_id)};
+	TupleTableSlot *noted = jobq_find(call, JOBQ_EXPIRY, INDEX_KEY, 2, keys, NULL);
 	TupleTableSlot *row;
 	JobqTable	table;
 	bool		ok = true;
@@ -203,7 +196,7 @@ jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz expires_at)
 		if (ok)
 			decide_cancelled(call, row, "expired before it was started");
 	}
-	ok = ok && jobq_try_delete(call, JOBQ_EXPIRY, noted);
+	ok = ok && jobq_delete(call, JOBQ_EXPIRY, noted, LockWaitSkip);
 	jobq_slot_free(row);
 	jobq_slot_free(noted);
 	return ok;

@@ -175,22 +175,17 @@ static void
 leave_delta(JobqCall *call, int64 id, const JobqCounters *c)
 {
 	TupleTableSlot *row = jobq_find_id(call, JOBQ_WAITING, id);
-	Datum		values[DELTA_NATTS];
-	bool		nulls[DELTA_NATTS] = {false};
+	JobqRow		new = {0};
 	int64		seq;
 
 	if (row == NULL)
 		return;
 	seq = jobq_nextval();
-	jobq_set(values, nulls, DELTA_SEQ, Int64GetDatum(seq));
-	jobq_set(values, nulls, DELTA_DOWNSTREAM, Int64GetDatum(id));
-	jobq_set(values, nulls, DELTA_EPOCH, Int64GetDatum(jobq_attr_int64(row, WAITING_EPOCH)));
-	jobq_set(values, nulls, DELTA_UNDECIDED, Int32GetDatum(c->undecided));
-	jobq_set(values, nulls, DELTA_PENDING, Int32GetDatum(c->pending));
-	jobq_set(values, nulls, DELTA_HITS, Int32GetDatum(c->hits));
-	jobq_set(values, nulls, DELTA_VIOLATED, Int32GetDatum(c->violated));
-	jobq_set(values, nulls, DELTA_HURT, Int32GetDatum(c->hurt));
-	jobq_insert(call, JOBQ_DELTA, values, nulls);
+	jobq_set(&new, DELTA_SEQ, Int64GetDatum(seq));
+	jobq_set(&new, DELTA_DOWNSTREAM, Int64GetDatum(id));
+	jobq_set(&new, DELTA_EPOCH, Int64GetDatum(jobq_attr_int64(row, WAITING_EPOCH)));
+	jobq_set_counters(&new, DELTA_UNDECIDED, c);
+	jobq_insert(call, JOBQ_DELTA, &new);
 	jobq_announce_deadline(DEADLINE_DELTA, seq);
 	jobq_slot_free(row);
 }
@@ -211,7 +206,7 @@ may_act(JobqCall *call, int64 id, JobqVerdict verdict)
 	if (verdict == VERDICT_READY)
 		return true;
 	job = jobq_find_id(call, JOBQ_JOB, id);
-	ok = job == NULL || jobq_try_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive);
+	ok = job == NULL || jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitSkip);
 	jobq_slot_free(job);
 	return ok;
 }
@@ -238,15 +233,14 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 	/* it waits on, for others or for job_unhold */
 	if (verdict == VERDICT_WAIT || (verdict == VERDICT_READY && held))
 	{
-		Datum		values[WAITING_NATTS];
-		bool		nulls[WAITING_NATTS];
+		JobqRow		new;
 
-		jobq_values(row, values, nulls);
-		jobq_set_counters(values, nulls, c);
-		jobq_set(values, nulls, WAITING_EPOCH, Int64GetDatum(epoch));
-		jobq_set(values, nulls, WAITING_OPEN, BoolGetDatum(verdict == VERDICT_WAIT));
-		return mode == LEAVE_WAIT ? jobq_update(call, JOBQ_WAITING, row, values, nulls) :
-			jobq_try_update(call, JOBQ_WAITING, row, values, nulls);
+		jobq_values(row, &new);
+		jobq_set_counters(&new, WAITING_UNDECIDED, c);
+		jobq_set(&new, WAITING_EPOCH, Int64GetDatum(epoch));
+		jobq_set(&new, WAITING_OPEN, BoolGetDatum(verdict == VERDICT_WAIT));
+		return jobq_update(call, JOBQ_WAITING, row, &new,
+						   mode == LEAVE_WAIT ? LockWaitBlock : LockWaitSkip);
 	}
 
 	/* it goes on, or is decided without having run */
@@ -273,9 +267,9 @@ count(JobqCascade *cascade, CascadeItem *item, TupleTableSlot *row)
 	JobqCounters c;
 
 	/* only deltas, and counted anew since */
-	if (!fold && item->change.undecided == 0)
+	if (!fold && item->change.n[UNDECIDED] == 0)
 		return;
-	jobq_read_counters(row, &c);
+	jobq_read_counters(row, WAITING_UNDECIDED, &c);
 	jobq_add_counters(&c, &item->change);
 	if (fold)
 	{
@@ -317,7 +311,7 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 	if (outcome != OUTCOME_SKIPPED && outcome != OUTCOME_UPSTREAM_FAILED)
 		return true;
 	/* from here on no other retry decides about it */
-	if (!jobq_try_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive) ||
+	if (!jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitSkip) ||
 		!jobq_count_edges(call, id, OUTCOME_ANY, &c))
 		return false;
 	verdict = jobq_verdict(rule, quorum, &c);
@@ -366,13 +360,13 @@ find_standing(JobqCall *call, int64 id, bool reopened, TupleTableSlot **row)
 	}
 
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	*row = jobq_find_in(call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
-	if (*row != NULL && !jobq_attr_isnull(*row, JOB_OUTCOME))
+	*row = jobq_find(call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
+	if (*row != NULL && !slot_attisnull(*row, JOB_OUTCOME))
 		standing = STANDING_DECIDED;
 	else
 	{
 		jobq_slot_free(*row);
-		*row = jobq_find_in(call, JOBQ_WAITING, INDEX_KEY, 1, &key, snapshot);
+		*row = jobq_find(call, JOBQ_WAITING, INDEX_KEY, 1, &key, snapshot);
 		if (*row != NULL && jobq_attr_bool(*row, WAITING_OPEN))
 			standing = STANDING_OPEN;
 	}
@@ -416,7 +410,7 @@ jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg)
 		CascadeItem *item = pairingheap_container(CascadeItem, node, node);
 
 		CHECK_FOR_INTERRUPTS();
-		if (item->change.undecided != 0 || item->reopened || item->folding)
+		if (item->change.n[UNDECIDED] != 0 || item->reopened || item->folding)
 		{
 			if (++downstream == BULK_DOWNSTREAM)
 				jobq_bulk_begin(cascade->call);
@@ -435,10 +429,9 @@ jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg)
  * somebody has the job, or one upstream, locked, try again later.
  */
 bool
-jobq_recount(JobqCall *call, int64 seq)
+jobq_recount(JobqCall *call, int64 seq, TimestampTz deadline, TimestampTz *retry_at)
 {
-	Datum		key = Int64GetDatum(seq);
-	TupleTableSlot *asked = jobq_find(call, JOBQ_RECOUNT, INDEX_KEY, 1, &key);
+	TupleTableSlot *asked = jobq_find_id(call, JOBQ_RECOUNT, seq);
 	JobqCascade *cascade = jobq_cascade_create(call);
 	TupleTableSlot *row;
 	JobqCounters c;
@@ -451,7 +444,7 @@ jobq_recount(JobqCall *call, int64 seq)
 	switch (find_standing(call, id, true, &row))
 	{
 		case STANDING_OPEN:
-			ok = jobq_try_lock(call, JOBQ_WAITING, row, LockTupleNoKeyExclusive) &&
+			ok = jobq_lock(call, JOBQ_WAITING, row, LockTupleNoKeyExclusive, LockWaitSkip) &&
 				jobq_count_edges(call, id, OUTCOME_SUCCEEDED, &c);
 			if (ok && !count_at_once(cascade, row, &c, jobq_nextval(), LEAVE_WAIT))
 				elog(ERROR, "row of waiting job %lld has changed while locked", (long long) id);
@@ -462,7 +455,7 @@ jobq_recount(JobqCall *call, int64 seq)
 		case STANDING_AWAY:
 			break;
 	}
-	ok = ok && jobq_try_delete(call, JOBQ_RECOUNT, asked);
+	ok = ok && jobq_delete(call, JOBQ_RECOUNT, asked, LockWaitSkip);
 	jobq_slot_free(row);
 	jobq_slot_free(asked);
 	jobq_cascade_run(cascade, NULL, NULL);
@@ -479,7 +472,7 @@ lock_for_fold(JobqCall *call, int64 id)
 {
 	TupleTableSlot *row = jobq_find_id(call, JOBQ_WAITING, id);
 	bool		ok = row == NULL ||
-	(jobq_try_lock(call, JOBQ_WAITING, row, LockTupleNoKeyExclusive) && !jobq_recount_asked(call, id));
+	(jobq_lock(call, JOBQ_WAITING, row, LockTupleNoKeyExclusive, LockWaitSkip) && !jobq_recount_asked(call, id));
 
 	jobq_slot_free(row);
 	return ok;
@@ -499,8 +492,7 @@ jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)
 
 	for (int i = 0; i < n; i++)
 	{
-		Datum		key = Int64GetDatum(seqs[i]);
-		TupleTableSlot *delta = jobq_find(call, JOBQ_DELTA, INDEX_KEY, 1, &key);
+		TupleTableSlot *delta = jobq_find_id(call, JOBQ_DELTA, seqs[i]);
 		CascadeItem *item;
 		int64		id;
 		int64		epoch;
@@ -517,14 +509,11 @@ jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)
 			hash_search(locked, &id, HASH_ENTER, NULL);
 			done[i] = false;
 		}
-		else if (jobq_try_delete(call, JOBQ_DELTA, delta))
+		else if (jobq_delete(call, JOBQ_DELTA, delta, LockWaitSkip))
 		{
-			JobqCounters c = {
-				jobq_attr_int32(delta, DELTA_UNDECIDED), jobq_attr_int32(delta, DELTA_PENDING),
-				jobq_attr_int32(delta, DELTA_HITS), jobq_attr_int32(delta, DELTA_VIOLATED),
-				jobq_attr_int32(delta, DELTA_HURT)
-			};
+			JobqCounters c;
 
+			jobq_read_counters(delta, DELTA_UNDECIDED, &c);
 			/* those of an older epoch were counted anew */
 			item = cascade_item(cascade, id);
 			if (!item->folding || item->epoch < epoch)

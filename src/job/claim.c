@@ -119,13 +119,13 @@ read_job(Claim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAs
 
 	*job = snapshot && claim->several ? jobq_walk_id(claim->call, JOBQ_JOB, id, snapshot) :
 		jobq_find_id(claim->call, JOBQ_JOB, id);
-	if (*job == NULL || !jobq_attr_isnull(*job, JOB_OUTCOME))
+	if (*job == NULL || !slot_attisnull(*job, JOB_OUTCOME))
 	{
 		jobq_slot_free(*job);
 		*job = NULL;
 		return true;
 	}
-	a->args = DatumGetJsonbPCopy(jobq_attr(*job, JOB_ARGS, &isnull));
+	a->args = DatumGetJsonbPCopy(slot_getattr(*job, JOB_ARGS, &isnull));
 	size = jobq_json_size(a->args, limit);
 	a->inputs = jobq_attr_int32(*job, JOB_DEPENDENCIES) > 0 ?
 		jobq_read_inputs(claim->call, id, jobq_attr_int32(*job, JOB_DEPENDENCIES), &size) : claim->no_inputs;
@@ -140,24 +140,21 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 		  JobqAssignment *a)
 {
 	JobqCall   *call = claim->call;
-	Datum		values[LEASE_NATTS] = {0};
-	bool		nulls[LEASE_NATTS];
+	JobqRow		new = {0};
 	int64		period = claim->lease;
-	int64		timeout = jobq_attr_isnull(job, JOB_TIMEOUT) ? queue->timeout :
-	jobq_attr_int64(job, JOB_TIMEOUT);
+	int64		timeout = jobq_attr_or(job, JOB_TIMEOUT, queue->timeout);
 	TimestampTz timeout_at;
 	TimestampTz deadline;
 	TimestampTz now;
 	bool		isnull;
 
 	if (period < 0)
-		period = jobq_bound_lease(jobq_attr_isnull(job, JOB_LEASE) ? queue->lease :
-								  jobq_attr_int64(job, JOB_LEASE));
+		period = jobq_bound_lease(jobq_attr_or(job, JOB_LEASE, queue->lease));
 
 	a->job_id = prefix->job_id;
 	a->token = new_token();
 	a->attempt = prefix->attempt + 1;
-	a->kind = DatumGetTextPCopy(jobq_attr(job, JOB_KIND, &isnull));
+	a->kind = DatumGetTextPCopy(slot_getattr(job, JOB_KIND, &isnull));
 	a->key = job_key(job);
 
 	/* what the claim waited for is not the worker's time */
@@ -167,20 +164,19 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 	a->lease_until = jobq_wall_of(now + period);
 	deadline = jobq_lease_deadline(now + period, timeout_at);
 
-	memset(nulls, true, sizeof(nulls));
-	jobq_set(values, nulls, LEASE_TOKEN, Int64GetDatum(a->token));
-	jobq_set(values, nulls, LEASE_DEADLINE, TimestampTzGetDatum(deadline));
-	jobq_set(values, nulls, LEASE_UNTIL, TimestampTzGetDatum(now + period));
+	jobq_set(&new, LEASE_TOKEN, Int64GetDatum(a->token));
+	jobq_set(&new, LEASE_DEADLINE, TimestampTzGetDatum(deadline));
+	jobq_set(&new, LEASE_UNTIL, TimestampTzGetDatum(now + period));
 	if (timeout_at != 0)
-		jobq_set(values, nulls, LEASE_TIMEOUT_AT, TimestampTzGetDatum(timeout_at));
-	jobq_set(values, nulls, LEASE_STARTED_AT, TimestampTzGetDatum(jobq_wall_of(now)));
-	jobq_set(values, nulls, LEASE_PERIOD, Int64GetDatum(period));
-	jobq_set(values, nulls, LEASE_HOLDER, ObjectIdGetDatum(GetUserId()));
-	jobq_set(values, nulls, LEASE_CANCEL_REQUESTED, BoolGetDatum(false));
+		jobq_set(&new, LEASE_TIMEOUT_AT, TimestampTzGetDatum(timeout_at));
+	jobq_set(&new, LEASE_STARTED_AT, TimestampTzGetDatum(jobq_wall_of(now)));
+	jobq_set(&new, LEASE_PERIOD, Int64GetDatum(period));
+	jobq_set(&new, LEASE_HOLDER, ObjectIdGetDatum(GetUserId()));
+	jobq_set(&new, LEASE_CANCEL_REQUESTED, BoolGetDatum(false));
 	if (claim->worker != NULL)
-		jobq_set(values, nulls, LEASE_WORKER, PointerGetDatum(claim->worker));
+		jobq_set(&new, LEASE_WORKER, PointerGetDatum(claim->worker));
 	prefix->attempt = a->attempt;
-	jobq_state_enter(call, JOBQ_LEASE, prefix, values, nulls);
+	jobq_state_enter(call, JOBQ_LEASE, prefix, &new);
 }
 
 /* Turn a row of job_ready that was deleted into a lease; false: there is no job to run. */
@@ -400,6 +396,7 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 		int64		queue_id = jobq_queue_id(queues[i]);
 		int64		lane = jobq_lane(queue_id);
 		bool		seen = false;
+		int			first = 0;
 
 		for (int k = 0; k < nsources; k++)
 			seen |= sources[k].lane == lane;
@@ -411,7 +408,7 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 		jobq_queue_settings(call, queue_id, &s->queue);
 		if (s->queue.paused)
 			continue;
-		if (IsolationUsesXactSnapshot() || jobq_own_ready(lane, &(int){0}))
+		if (IsolationUsesXactSnapshot() || jobq_own_ready(lane, &first))
 			scan_from_floors(&claim, s);
 		nsources++;
 	}

@@ -36,7 +36,7 @@ jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table, Tupl
 		CHECK_FOR_INTERRUPTS();
 		*job = jobq_need_job(call, id);
 		*state = NULL;
-		if (!jobq_attr_isnull(*job, JOB_OUTCOME))
+		if (!slot_attisnull(*job, JOB_OUTCOME))
 			return jobq_attr_int16(*job, JOB_OUTCOME);
 		*table = jobq_find_state(call, id, state);
 		if (*state != NULL)
@@ -44,7 +44,7 @@ jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table, Tupl
 		/* decided between the two looks, unless somebody removed rows by hand */
 		jobq_slot_free(*job);
 		*job = jobq_need_job(call, id);
-		if (jobq_attr_isnull(*job, JOB_OUTCOME) &&
+		if (slot_attisnull(*job, JOB_OUTCOME) &&
 			jobq_find_state(call, id, state) == JOBQ_JOB)
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_CORRUPTED),
@@ -109,12 +109,11 @@ jobq_job_take_back(PG_FUNCTION_ARGS)
 static bool
 set_held(JobqCall *call, TupleTableSlot *waiting, bool held)
 {
-	Datum		values[WAITING_NATTS];
-	bool		nulls[WAITING_NATTS];
+	JobqRow		new;
 
-	jobq_values(waiting, values, nulls);
-	jobq_set(values, nulls, WAITING_HELD, BoolGetDatum(held));
-	return jobq_update(call, JOBQ_WAITING, waiting, values, nulls);
+	jobq_values(waiting, &new);
+	jobq_set(&new, WAITING_HELD, BoolGetDatum(held));
+	return jobq_update(call, JOBQ_WAITING, waiting, &new, LockWaitBlock);
 }
 
 /* Hold a job that is not running; false: it moved, look again. */
@@ -206,18 +205,19 @@ jobq_job_unhold(PG_FUNCTION_ARGS)
  * current memory context.
  */
 const char *
-jobq_job_state(JobqCall *call, int64 id, Datum *result, bool *isnull)
+jobq_job_state(JobqCall *call, int64 id, bool *decided, Datum *result, bool *isnull)
 {
 	TupleTableSlot *job;
 	TupleTableSlot *state;
 	JobqTable	table;
 	int			outcome = jobq_look(call, id, &job, &table, &state);
 
+	*decided = outcome != 0;
 	*result = (Datum) 0;
 	*isnull = true;
 	if (outcome == OUTCOME_SUCCEEDED)
 	{
-		*result = jobq_attr(job, JOB_RESULT, isnull);
+		*result = slot_getattr(job, JOB_RESULT, isnull);
 		if (!*isnull)
 			*result = PointerGetDatum(PG_DETOAST_DATUM_COPY(*result));
 	}
@@ -235,11 +235,12 @@ jobq_job_result(PG_FUNCTION_ARGS)
 	int64		id = jobq_check_id(fcinfo, 0, "job_id");
 	JobqCall	call;
 	Datum		result;
+	bool		decided;
 	bool		isnull;
 
 	jobq_enter(&call, "job_result()", false);
 	jobq_require_visible(&call, id);
-	jobq_job_state(&call, id, &result, &isnull);
+	jobq_job_state(&call, id, &decided, &result, &isnull);
 	jobq_close_call(&call);
 	if (isnull)
 		PG_RETURN_NULL();

@@ -14,28 +14,32 @@
 void
 jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int64 *upstream, const JobqRuleInfo *rule)
 {
-	Datum		values[DEP_NATTS];
-	bool		nulls[DEP_NATTS] = {false};
+	JobqRow		new = {0};
 
 	for (int i = 0; i < n; i++)
 	{
-		jobq_set(values, nulls, DEP_UPSTREAM, Int64GetDatum(upstream[i]));
-		jobq_set(values, nulls, DEP_DOWNSTREAM, Int64GetDatum(downstream));
-		jobq_set(values, nulls, DEP_REQUIRE, Int16GetDatum(rule->require));
-		jobq_set(values, nulls, DEP_SUFFICE, Int16GetDatum(rule->suffice));
-		jobq_insert(call, JOBQ_DEPENDENCY, values, nulls);
+		jobq_set(&new, DEP_UPSTREAM, Int64GetDatum(upstream[i]));
+		jobq_set(&new, DEP_DOWNSTREAM, Int64GetDatum(downstream));
+		jobq_set(&new, DEP_REQUIRE, Int16GetDatum(rule->require));
+		jobq_set(&new, DEP_SUFFICE, Int16GetDatum(rule->suffice));
+		jobq_insert(call, JOBQ_DEPENDENCY, &new);
 	}
 }
 
-/* The counters of a row of job_waiting. */
+/* The counters that stand in a row of job_waiting or job_delta, from a column on. */
 void
-jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c)
+jobq_read_counters(TupleTableSlot *row, int first, JobqCounters *c)
 {
-	c->undecided = jobq_attr_int32(waiting, WAITING_UNDECIDED);
-	c->pending = jobq_attr_int32(waiting, WAITING_PENDING);
-	c->hits = jobq_attr_int32(waiting, WAITING_HITS);
-	c->violated = jobq_attr_int32(waiting, WAITING_VIOLATED);
-	c->hurt = jobq_attr_int32(waiting, WAITING_HURT);
+	for (int i = 0; i < NCOUNTERS; i++)
+		c->n[i] = jobq_attr_int32(row, first + i);
+}
+
+/* Put counters there. */
+void
+jobq_set_counters(JobqRow *new, int first, const JobqCounters *c)
+{
+	for (int i = 0; i < NCOUNTERS; i++)
+		jobq_set(new, first + i, Int32GetDatum(c->n[i]));
 }
 
 /*
@@ -56,7 +60,8 @@ jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool *unsure)
 		if (job == NULL)
 			return OUTCOME_SUCCEEDED;	/* purged */
 		outcome = jobq_attr_int16(job, JOB_OUTCOME);
-		done = (outcome & settled) != 0 || jobq_try_lock(call, JOBQ_JOB, job, LockTupleShare);
+		done = (outcome & settled) != 0 ||
+			jobq_lock(call, JOBQ_JOB, job, LockTupleShare, LockWaitSkip);
 		jobq_slot_free(job);
 		if (done)
 			return outcome;
@@ -101,13 +106,12 @@ jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
 void
 jobq_ask_recount(JobqCall *call, int64 id)
 {
-	Datum		values[RECOUNT_NATTS];
-	bool		nulls[RECOUNT_NATTS] = {false};
+	JobqRow		new = {0};
 	int64		seq = jobq_nextval();
 
-	jobq_set(values, nulls, RECOUNT_SEQ, Int64GetDatum(seq));
-	jobq_set(values, nulls, RECOUNT_JOB_ID, Int64GetDatum(id));
-	jobq_insert(call, JOBQ_RECOUNT, values, nulls);
+	jobq_set(&new, RECOUNT_SEQ, Int64GetDatum(seq));
+	jobq_set(&new, RECOUNT_JOB_ID, Int64GetDatum(id));
+	jobq_insert(call, JOBQ_RECOUNT, &new);
 	call->recounts_known = call->recounts = true;
 	jobq_announce_deadline(DEADLINE_RECOUNT, seq);
 }
@@ -126,14 +130,14 @@ jobq_recount_asked(JobqCall *call, int64 id)
 	/* one that is asked for after this call began may come after it */
 	if (!call->recounts_known)
 	{
-		asked = jobq_find(call, JOBQ_RECOUNT, INDEX_KEY, 0, NULL);
+		asked = jobq_find(call, JOBQ_RECOUNT, INDEX_KEY, 0, NULL, NULL);
 		call->recounts = asked != NULL;
 		call->recounts_known = true;
 		jobq_slot_free(asked);
 	}
 	if (!call->recounts)
 		return false;
-	asked = jobq_find(call, JOBQ_RECOUNT, INDEX_SECOND, 1, &key);
+	asked = jobq_find(call, JOBQ_RECOUNT, INDEX_SECOND, 1, &key, NULL);
 	found = asked != NULL;
 	jobq_slot_free(asked);
 	return found;

@@ -51,7 +51,7 @@ typedef struct Argument
 
 typedef struct FinishRequest
 {
-	JobqAttemptOutcome	attempt_outcome;
+	JobqAttemptOutcome attempt_outcome;
 	bool		retry;
 	int64		delay;			/* microseconds; -1: by backoff */
 	Argument   *arguments;
@@ -91,32 +91,29 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 	{
 		TupleTableSlot *slot = walk ? jobq_walk_id(call, JOBQ_JOB, prefix->job_id, NULL) :
 		jobq_find_id(call, JOBQ_JOB, prefix->job_id);
-		Datum		values[JOB_NATTS];
-		bool		nulls[JOB_NATTS];
+		JobqRow		new;
 
 		if (slot == NULL)		/* removed by hand: nothing to say, nobody to
 								 * tell */
 			return;
-		jobq_values(slot, values, nulls);
+		jobq_values(slot, &new);
 		notify = jobq_attr_bool(slot, JOB_NOTIFY);
-		jobq_set(values, nulls, JOB_OUTCOME, Int16GetDatum(d->outcome));
-		jobq_set(values, nulls, JOB_FINISHED_AT, TimestampTzGetDatum(call->now));
-		jobq_set(values, nulls, JOB_ATTEMPT_NO, Int32GetDatum(prefix->attempt));
-		jobq_set(values, nulls, JOB_FAILED, Int32GetDatum(prefix->failed));
-		jobq_set(values, nulls, JOB_LOST, Int32GetDatum(prefix->lost));
+		jobq_set(&new, JOB_OUTCOME, Int16GetDatum(d->outcome));
+		jobq_set(&new, JOB_FINISHED_AT, TimestampTzGetDatum(call->now));
+		jobq_set(&new, JOB_ATTEMPT_NO, Int32GetDatum(prefix->attempt));
+		jobq_set(&new, JOB_FAILED, Int32GetDatum(prefix->failed));
+		jobq_set(&new, JOB_LOST, Int32GetDatum(prefix->lost));
 		if (d->attempt_outcome >= 0)
 		{
-			jobq_set(values, nulls, JOB_ATTEMPT_OUTCOME, Int16GetDatum(d->attempt_outcome));
-			jobq_set(values, nulls, JOB_TOKEN, Int64GetDatum(d->token));
-			jobq_set(values, nulls, JOB_STARTED_AT, TimestampTzGetDatum(d->started_at));
+			jobq_set(&new, JOB_ATTEMPT_OUTCOME, Int16GetDatum(d->attempt_outcome));
+			jobq_set(&new, JOB_TOKEN, Int64GetDatum(d->token));
+			jobq_set(&new, JOB_STARTED_AT, TimestampTzGetDatum(d->started_at));
 		}
-		if (d->worker)
-			jobq_set(values, nulls, JOB_WORKER, d->worker);
-		if (d->error)
-			jobq_set(values, nulls, JOB_ERROR, CStringGetTextDatum(d->error));
+		jobq_set_text(&new, JOB_WORKER, d->worker);
+		jobq_set_text(&new, JOB_ERROR, d->error);
 		if (d->has_result)
-			jobq_set(values, nulls, JOB_RESULT, d->result);
-		done = jobq_update(call, JOBQ_JOB, slot, values, nulls);
+			jobq_set(&new, JOB_RESULT, d->result);
+		done = jobq_update(call, JOBQ_JOB, slot, &new, LockWaitBlock);
 		jobq_slot_free(slot);
 		walk = false;
 	}
@@ -128,31 +125,24 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 static void
 record_attempt(JobqCall *call, TupleTableSlot *lease, JobqAttemptOutcome attempt_outcome, const char *error)
 {
-	Datum		values[ATTEMPT_NATTS] = {0};
-	bool		nulls[ATTEMPT_NATTS];
+	JobqRow		new = {0};
 
-	memset(nulls, true, sizeof(nulls));
-	jobq_set(values, nulls, ATTEMPT_JOB_ID, Int64GetDatum(jobq_attr_int64(lease, STATE_JOB_ID)));
-	jobq_set(values, nulls, ATTEMPT_NO, Int32GetDatum(jobq_attr_int32(lease, STATE_ATTEMPT)));
-	jobq_set(values, nulls, ATTEMPT_STARTED_AT,
+	jobq_set(&new, ATTEMPT_JOB_ID, Int64GetDatum(jobq_attr_int64(lease, STATE_JOB_ID)));
+	jobq_set(&new, ATTEMPT_NO, Int32GetDatum(jobq_attr_int32(lease, STATE_ATTEMPT)));
+	jobq_set(&new, ATTEMPT_STARTED_AT,
 			 TimestampTzGetDatum(jobq_attr_int64(lease, LEASE_STARTED_AT)));
-	jobq_set(values, nulls, ATTEMPT_ENDED_AT, TimestampTzGetDatum(call->now));
-	jobq_set(values, nulls, ATTEMPT_OUTCOME, Int16GetDatum(attempt_outcome));
-	if (!jobq_attr_isnull(lease, LEASE_WORKER))
-		jobq_set(values, nulls, ATTEMPT_WORKER,
-				 CStringGetTextDatum(jobq_attr_cstring(lease, LEASE_WORKER)));
-	if (error != NULL)
-		jobq_set(values, nulls, ATTEMPT_ERROR, CStringGetTextDatum(error));
-	jobq_insert(call, JOBQ_ATTEMPT, values, nulls);
+	jobq_set(&new, ATTEMPT_ENDED_AT, TimestampTzGetDatum(call->now));
+	jobq_set(&new, ATTEMPT_OUTCOME, Int16GetDatum(attempt_outcome));
+	jobq_set_text(&new, ATTEMPT_WORKER, jobq_attr_cstring(lease, LEASE_WORKER));
+	jobq_set_text(&new, ATTEMPT_ERROR, error);
+	jobq_insert(call, JOBQ_ATTEMPT, &new);
 }
 
 /* The job's own setting, else the queue's. */
 static int64
-own_or(TupleTableSlot *job, int attno, bool wide, int64 otherwise)
+own_or(TupleTableSlot *job, int attno, int64 otherwise)
 {
-	if (job == NULL || jobq_attr_isnull(job, attno))
-		return otherwise;
-	return wide ? jobq_attr_int64(job, attno) : jobq_attr_int32(job, attno);
+	return job == NULL ? otherwise : jobq_attr_or(job, attno, otherwise);
 }
 
 /*
@@ -176,7 +166,7 @@ jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome
 	jobq_queue_settings(call, prefix.queue_id, &queue);
 	job = jobq_find_id(call, JOBQ_JOB, prefix.job_id);
 
-	if (jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED) && !jobq_attr_isnull(lease, LEASE_CANCEL_REASON))
+	if (jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED))
 		reason = jobq_attr_cstring(lease, LEASE_CANCEL_REASON);
 	if (jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED) ||
 		(job != NULL &&
@@ -192,17 +182,17 @@ jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome
 	{
 		prefix.failed++;
 		decided = !retry ||
-			prefix.failed >= own_or(job, JOB_MAX_ATTEMPTS, false, queue.max_attempts);
+			prefix.failed >= own_or(job, JOB_MAX_ATTEMPTS, queue.max_attempts);
 		if (delay < 0)
-			delay = backoff(own_or(job, JOB_BACKOFF, true, queue.backoff), queue.backoff_cap,
+			delay = backoff(own_or(job, JOB_BACKOFF, queue.backoff), queue.backoff_cap,
 							prefix.failed);
 	}
 	else if (attempt_outcome == ATTEMPT_LOST)
 	{
 		prefix.lost++;
-		decided = prefix.lost >= own_or(job, JOB_MAX_LOST, false, queue.max_lost);
+		decided = prefix.lost >= own_or(job, JOB_MAX_LOST, queue.max_lost);
 		if (delay < 0)
-			delay = backoff(own_or(job, JOB_BACKOFF, true, queue.backoff), queue.backoff_cap,
+			delay = backoff(own_or(job, JOB_BACKOFF, queue.backoff), queue.backoff_cap,
 							prefix.lost);
 	}
 	jobq_slot_free(job);
@@ -211,8 +201,7 @@ jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome
 	{
 		decision.token = jobq_attr_int64(lease, LEASE_TOKEN);
 		decision.started_at = jobq_attr_int64(lease, LEASE_STARTED_AT);
-		if (!jobq_attr_isnull(lease, LEASE_WORKER))
-			decision.worker = CStringGetTextDatum(jobq_attr_cstring(lease, LEASE_WORKER));
+		decision.worker = jobq_attr_cstring(lease, LEASE_WORKER);
 		decision.error = error;
 		jobq_decide(cascade, &prefix, &decision);
 		state = jobq_outcome_name(decision.outcome);
@@ -236,8 +225,7 @@ complete(JobqCascade *cascade, TupleTableSlot *lease, Argument *a)
 	jobq_read_prefix(lease, &prefix);
 	decision.token = a->token;
 	decision.started_at = jobq_attr_int64(lease, LEASE_STARTED_AT);
-	if (!jobq_attr_isnull(lease, LEASE_WORKER))
-		decision.worker = CStringGetTextDatum(jobq_attr_cstring(lease, LEASE_WORKER));
+	decision.worker = jobq_attr_cstring(lease, LEASE_WORKER);
 	decision.has_result = a->has_payload;
 	decision.result = a->payload;
 	a->period = jobq_attr_int64(lease, LEASE_PERIOD);
@@ -299,7 +287,7 @@ finish_one(JobqCascade *cascade, int64 id, int argument, void *arg)
 static void
 finish(JobqCall *call, FinishRequest *request, int n)
 {
-	JobqCascade   *cascade = jobq_cascade_create(call);
+	JobqCascade *cascade = jobq_cascade_create(call);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -426,7 +414,7 @@ jobq_job_next(PG_FUNCTION_ARGS)
 		queues = palloc(sizeof(char *));
 		queues[nqueues++] = jobq_attr_cstring(job, JOB_QUEUE);
 	}
-	if (!jobq_attr_isnull(job, JOB_WORKER))
+	if (!slot_attisnull(job, JOB_WORKER))
 		worker = cstring_to_text(jobq_attr_cstring(job, JOB_WORKER));
 	jobq_slot_free(job);
 	n = jobq_claim(&call, nqueues, queues, worker, max_jobs, a.period, &jobs);

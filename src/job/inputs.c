@@ -116,10 +116,10 @@ read_input(TupleTableSlot *job, Input *input, Size limit, Size *size)
 	Datum		result;
 
 	input->id = psprintf("%lld", (long long) jobq_attr_int64(job, JOB_ID));
-	input->name = jobq_attr_isnull(job, JOB_NAME) ? NULL : jobq_attr_cstring(job, JOB_NAME);
+	input->name = jobq_attr_cstring(job, JOB_NAME);
 	input->succeeded = jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_SUCCEEDED;
 	input->result = NULL;
-	result = jobq_attr(job, JOB_RESULT, &isnull);
+	result = slot_getattr(job, JOB_RESULT, &isnull);
 	if (!input->succeeded || isnull)
 		return true;
 	/* do not fetch what is too large */

@@ -71,7 +71,6 @@ typedef struct JobqRuleInfo
 } JobqRuleInfo;
 
 extern const JobqRuleInfo jobq_rules[];
-extern const int jobq_nrules;
 
 /* What a job carries from state to state: the columns that their tables share */
 typedef struct JobqPrefix
@@ -87,14 +86,20 @@ typedef struct JobqPrefix
 	int16		priority;
 } JobqPrefix;
 
-/* How far a job's dependencies are; kept in job_waiting */
+/* How far a job's dependencies are; columns, in this order, of two tables */
+typedef enum JobqCounter
+{
+	UNDECIDED,					/* edges whose upstream job is undecided */
+	PENDING,					/* of these with a require mask */
+	HITS,						/* decided within suffice */
+	VIOLATED,					/* decided outside require */
+	HURT,						/* failed, upstream_failed, cancelled */
+	NCOUNTERS
+} JobqCounter;
+
 typedef struct JobqCounters
 {
-	int32		undecided;		/* edges whose upstream job is undecided */
-	int32		pending;		/* of these with a require mask */
-	int32		hits;			/* decided within suffice */
-	int32		violated;		/* decided outside require */
-	int32		hurt;			/* failed, upstream_failed, cancelled */
+	int32		n[NCOUNTERS];
 } JobqCounters;
 
 typedef enum JobqVerdict
@@ -123,7 +128,8 @@ extern void jobq_count_undecided(JobqCounters *c, int16 require);
  */
 extern void jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int64 *upstream,
 							  const JobqRuleInfo *rule);
-extern void jobq_read_counters(TupleTableSlot *waiting, JobqCounters *c);
+extern void jobq_read_counters(TupleTableSlot *row, int first, JobqCounters *c);
+extern void jobq_set_counters(JobqRow *new, int first, const JobqCounters *c);
 extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool *unsure);
 extern bool jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c);
 extern void jobq_ask_recount(JobqCall *call, int64 id);
@@ -148,15 +154,13 @@ typedef enum JobqLeaveMode
 extern const char *jobq_state_name(JobqTable table);
 extern void jobq_read_prefix(TupleTableSlot *row, JobqPrefix *prefix);
 extern void jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix,
-							 Datum *values, bool *nulls);
+							 JobqRow *new);
 extern bool jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row,
 							 JobqLeaveMode mode);
 extern const char *jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position);
-extern void jobq_set_counters(Datum *values, bool *nulls, const JobqCounters *c);
 extern void jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix,
 							   const JobqCounters *counters, JobqRule rule, int quorum, int64 epoch);
 extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **row);
-extern bool jobq_move_due_job(JobqCall *call, int64 job_id);
 
 /* ----------------
  *		cascade.c: what a decision does to those downstream
@@ -171,19 +175,14 @@ extern JobqCall *jobq_cascade_call(JobqCascade *cascade);
 extern bool jobq_cascade_add_argument(JobqCascade *cascade, int64 id, int argument);
 extern void jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n);
 extern void jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg);
-extern bool jobq_recount(JobqCall *call, int64 seq);
 extern void jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done);
 
 /* ----------------
  *		options.c: what a submission says
  * ----------------
  */
-/* Options that are no column of table job */
-enum
-{
-	SUBMISSION_RUN_IN = JOB_NATTS + 1,
-	SUBMISSION_NATTS = SUBMISSION_RUN_IN
-};
+/* An option that is no column of table job */
+#define SUBMISSION_RUN_IN		(JOB_NATTS + 1)
 
 typedef struct JobqSubmission
 {
@@ -195,8 +194,7 @@ typedef struct JobqSubmission
 	int64	   *upstream;		/* depends_on: ids */
 	int			nnames;
 	char	  **names;			/* and names of elements of the same call */
-	Datum		values[SUBMISSION_NATTS];	/* the row in job; 0 where it is null */
-	bool		nulls[SUBMISSION_NATTS];
+	JobqRow		row;			/* in job; 0 where it is null */
 } JobqSubmission;
 
 extern void jobq_submission_init(JobqSubmission *s);
@@ -224,10 +222,10 @@ extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
 typedef struct JobqDecision
 {
 	int			outcome;
-	int			attempt_outcome;			/* of the deciding attempt's end, -1: none */
+	int			attempt_outcome;	/* of the deciding attempt's end, -1: none */
 	int64		token;			/* this and the next two of that attempt */
 	TimestampTz started_at;
-	Datum		worker;			/* text, 0: none */
+	const char *worker;			/* NULL: none */
 	const char *error;			/* NULL: none */
 	bool		has_result;
 	Datum		result;
@@ -275,7 +273,6 @@ extern int	jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, 
  * ----------------
  */
 extern TimestampTz jobq_lease_deadline(TimestampTz until, TimestampTz timeout_at);
-extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at);
 
 /* ----------------
  *		sight.c: who may see a job, or act upon it
@@ -292,12 +289,25 @@ extern void jobq_require_operate(JobqCall *call, TupleTableSlot *job, bool or_su
  * ----------------
  */
 extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
-extern bool jobq_act_on_cancel_request(JobqCall *call, int64 seq);
-extern bool jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz expires_at);
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
 extern void jobq_error_state(int64 id, const char *act, const char *state, const char *hint);
 extern int	jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table,
 					  TupleTableSlot **state);
-extern const char *jobq_job_state(JobqCall *call, int64 id, Datum *result, bool *isnull);
+extern const char *jobq_job_state(JobqCall *call, int64 id, bool *decided, Datum *result,
+								  bool *isnull);
+
+/* ----------------
+ *		What the background worker does with a row that is due
+ * ----------------
+ */
+
+/* False: try again, at *retry_at or, if that is left 0, soon. */
+typedef bool (*JobqDueAct) (JobqCall *call, int64 id, TimestampTz deadline, TimestampTz *retry_at);
+
+extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
+extern bool jobq_move_due_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
+extern bool jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
+extern bool jobq_act_on_cancel_request(JobqCall *call, int64 seq, TimestampTz deadline, TimestampTz *retry_at);
+extern bool jobq_recount(JobqCall *call, int64 seq, TimestampTz deadline, TimestampTz *retry_at);
 
 #endif							/* JOBQ_JOB_H */

@@ -35,21 +35,20 @@ jobq_lease_deadline(TimestampTz until, TimestampTz timeout_at)
 static bool
 write_heartbeat(JobqCall *call, TupleTableSlot *lease, TimestampTz until, bool has_progress, Datum progress)
 {
-	Datum		values[LEASE_NATTS];
-	bool		nulls[LEASE_NATTS];
+	JobqRow		new;
 	TimestampTz deadline = jobq_attr_int64(lease, LEASE_DEADLINE);
 
-	jobq_values(lease, values, nulls);
+	jobq_values(lease, &new);
 	if (until != 0)
 	{
 		until = Max(until, jobq_attr_int64(lease, LEASE_UNTIL));
 		deadline = jobq_lease_deadline(until, jobq_attr_int64(lease, LEASE_TIMEOUT_AT));
-		jobq_set(values, nulls, LEASE_UNTIL, TimestampTzGetDatum(until));
-		jobq_set(values, nulls, LEASE_DEADLINE, TimestampTzGetDatum(deadline));
+		jobq_set(&new, LEASE_UNTIL, TimestampTzGetDatum(until));
+		jobq_set(&new, LEASE_DEADLINE, TimestampTzGetDatum(deadline));
 	}
 	if (has_progress)
-		jobq_set(values, nulls, LEASE_PROGRESS, progress);
-	if (!jobq_update(call, JOBQ_LEASE, lease, values, nulls))
+		jobq_set(&new, LEASE_PROGRESS, progress);
+	if (!jobq_update(call, JOBQ_LEASE, lease, &new, LockWaitBlock))
 		return false;
 	if (until != 0)
 	{
@@ -67,7 +66,7 @@ cancel_requested(JobqCall *call, int64 id)
 	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
 	char	   *reason;
 	bool		requested = job != NULL &&
-		jobq_cancel_requested(call, id, jobq_attr_int32(job, JOB_GENERATION), &reason);
+	jobq_cancel_requested(call, id, jobq_attr_int32(job, JOB_GENERATION), &reason);
 
 	jobq_slot_free(job);
 	return requested;
@@ -97,7 +96,7 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 		TupleTableSlot *lease = jobq_find_id(&call, JOBQ_LEASE, id);
 		int64		period;
 		TimestampTz until;
-		JobqHeartbeat	heartbeat = HEARTBEAT_NONE;
+		JobqHeartbeat heartbeat = HEARTBEAT_NONE;
 
 		if (lease == NULL || jobq_attr_int64(lease, LEASE_TOKEN) != token)
 		{
@@ -152,8 +151,8 @@ jobq_job_lease_until(PG_FUNCTION_ARGS)
 		job = jobq_find_id(&call, JOBQ_JOB, PG_GETARG_INT64(0));
 		if (lease == NULL || job == NULL ||
 			!jobq_visible(&call, jobq_attr_int64(lease, STATE_QUEUE_ID),
-						  (Oid) jobq_attr_int32(job, JOB_SUBMITTED_BY),
-						  (Oid) jobq_attr_int32(lease, LEASE_HOLDER)))
+						  jobq_attr_oid(job, JOB_SUBMITTED_BY),
+						  jobq_attr_oid(lease, LEASE_HOLDER)))
 			heard = 0;
 		jobq_slot_free(job);
 		jobq_slot_free(lease);
@@ -168,17 +167,16 @@ jobq_job_lease_until(PG_FUNCTION_ARGS)
  * if that is 0, soon, since somebody has it locked.
  */
 bool
-jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz *retry_at)
+jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at)
 {
 	TupleTableSlot *lease = jobq_find_id(call, JOBQ_LEASE, job_id);
 	int64		token;
 	TimestampTz timeout_at;
 	TimestampTz now = jobq_steady();
-	JobqAttemptOutcome	attempt_outcome = ATTEMPT_TIMED_OUT;
+	JobqAttemptOutcome attempt_outcome = ATTEMPT_TIMED_OUT;
 	const char *error = "timed out";
-	JobqCascade   *cascade;
+	JobqCascade *cascade;
 
-	*retry_at = 0;
 	if (lease == NULL)
 		return true;
 	token = jobq_attr_int64(lease, LEASE_TOKEN);

@@ -75,12 +75,11 @@ void
 jobq_submission_init(JobqSubmission *s)
 {
 	memset(s, 0, sizeof(JobqSubmission));
-	memset(s->nulls, true, sizeof(s->nulls));
 	s->queue = "default";
-	jobq_set(s->values, s->nulls, JOB_QUEUE, CStringGetTextDatum(s->queue));
-	jobq_set(s->values, s->nulls, JOB_PRIORITY, Int16GetDatum(0));
-	jobq_set(s->values, s->nulls, JOB_RULE, Int16GetDatum(RULE_ALL_SUCCESS));
-	jobq_set(s->values, s->nulls, JOB_NOTIFY, BoolGetDatum(false));
+	jobq_set(&s->row, JOB_QUEUE, CStringGetTextDatum(s->queue));
+	jobq_set(&s->row, JOB_PRIORITY, Int16GetDatum(0));
+	jobq_set(&s->row, JOB_RULE, Int16GetDatum(RULE_ALL_SUCCESS));
+	jobq_set(&s->row, JOB_NOTIFY, BoolGetDatum(false));
 }
 
 /* Check and keep a value, which is of the argument's type. */
@@ -134,7 +133,7 @@ set_option(JobqSubmission *s, const Option *option, Datum value)
 		case OPTION_JOBS:
 			elog(ERROR, "\"%s\" is not a single value", option->name);
 	}
-	jobq_set(s->values, s->nulls, option->column, value);
+	jobq_set(&s->row, option->column, value);
 }
 
 /* depends_on as an argument: an array of ids. */
@@ -308,12 +307,12 @@ jobq_read_key(JobqSubmission *s, const char *key, JsonbValue *v)
 void
 jobq_check_submission(JobqSubmission *s)
 {
-	JobqRule	rule = DatumGetInt16(s->values[JOB_RULE - 1]);
-	int32		quorum = DatumGetInt32(s->values[JOB_QUORUM - 1]);
-	Jsonb	   *args = DatumGetJsonbP(s->values[JOB_ARGS - 1]);
-	Jsonb	   *tags = s->nulls[JOB_TAGS - 1] ? NULL : DatumGetJsonbP(s->values[JOB_TAGS - 1]);
+	JobqRule	rule = DatumGetInt16(s->row.values[JOB_RULE - 1]);
+	int32		quorum = DatumGetInt32(s->row.values[JOB_QUORUM - 1]);
+	Jsonb	   *args = DatumGetJsonbP(s->row.values[JOB_ARGS - 1]);
+	Jsonb	   *tags = s->row.given[JOB_TAGS - 1] ? DatumGetJsonbP(s->row.values[JOB_TAGS - 1]) : NULL;
 
-	if (s->nulls[JOB_KIND - 1])
+	if (!s->row.given[JOB_KIND - 1])
 		jobq_error_null("kind");
 	if (!JB_ROOT_IS_OBJECT(args))
 		ereport(ERROR,
@@ -321,8 +320,8 @@ jobq_check_submission(JobqSubmission *s)
 				 errmsg("\"args\" must be a JSON object")));
 	jobq_check_json(args, tags, tags ? "\"args\" with \"tags\"" : "\"args\"",
 					"jobq.max_args_size", jobq_max_args_size);
-	if (!s->nulls[JOB_LEASE - 1])
-		jobq_check_lease(DatumGetInt64(s->values[JOB_LEASE - 1]), "lease");
+	if (s->row.given[JOB_LEASE - 1])
+		jobq_check_lease(DatumGetInt64(s->row.values[JOB_LEASE - 1]), "lease");
 	if (rule == RULE_QUORUM)
 	{
 		if (quorum < 1 || quorum > s->nupstream + s->nnames)
@@ -335,17 +334,17 @@ jobq_check_submission(JobqSubmission *s)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"quorum\" goes with trigger rule \"quorum\" only")));
 	else
-		jobq_set(s->values, s->nulls, JOB_QUORUM, Int32GetDatum(jobq_rules[rule].quorum));
-	if (!s->nulls[SUBMISSION_RUN_IN - 1])
+		jobq_set(&s->row, JOB_QUORUM, Int32GetDatum(jobq_rules[rule].quorum));
+	if (s->row.given[SUBMISSION_RUN_IN - 1])
 	{
-		int64		run_in = DatumGetInt64(s->values[SUBMISSION_RUN_IN - 1]);
+		int64		run_in = DatumGetInt64(s->row.values[SUBMISSION_RUN_IN - 1]);
 		TimestampTz run_at = GetCurrentTransactionStartTimestamp() + run_in;
 
-		if (!s->nulls[JOB_RUN_AT - 1])
+		if (s->row.given[JOB_RUN_AT - 1])
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("\"run_at\" and \"run_in\" cannot be given together")));
-		jobq_set(s->values, s->nulls, JOB_RUN_AT,
+		jobq_set(&s->row, JOB_RUN_AT,
 				 TimestampTzGetDatum(jobq_check_time(run_at, "run_in")));
 	}
 	s->queue_id = jobq_queue_id(s->queue);

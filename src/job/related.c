@@ -25,13 +25,13 @@ put_job(JobqCall *call, ReturnSetInfo *rsinfo, int64 id)
 	int			outcome = jobq_look(call, id, &job, &table, &state);
 
 	values[0] = Int64GetDatum(id);
-	values[1] = jobq_attr(job, JOB_NAME, &nulls[1]);
-	values[2] = jobq_attr(job, JOB_KIND, &nulls[2]);
+	values[1] = slot_getattr(job, JOB_NAME, &nulls[1]);
+	values[2] = slot_getattr(job, JOB_KIND, &nulls[2]);
 	values[3] = CStringGetTextDatum(outcome != 0 ? jobq_outcome_name(outcome) : jobq_state_name(table));
 	if (rsinfo->setDesc->natts == lengthof(values)) /* job_parents */
 	{
-		values[4] = jobq_attr(job, JOB_RESULT, &nulls[4]);
-		values[5] = jobq_attr(job, JOB_ERROR, &nulls[5]);
+		values[4] = slot_getattr(job, JOB_RESULT, &nulls[4]);
+		values[5] = slot_getattr(job, JOB_ERROR, &nulls[5]);
 	}
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	jobq_slot_free(state);

@@ -4,7 +4,6 @@
  */
 #include "postgres.h"
 
-
 #include "dispatch/dispatch.h"
 #include "job/job.h"
 
@@ -18,10 +17,12 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefi
 {
 	static const int cleared[] = {JOB_OUTCOME, JOB_ATTEMPT_OUTCOME, JOB_FINISHED_AT, JOB_STARTED_AT,
 	JOB_TOKEN, JOB_WORKER, JOB_ERROR, JOB_RESULT, JOB_ATTEMPT_NO, JOB_FAILED, JOB_LOST};
-	Datum		values[JOB_NATTS];
-	bool		nulls[JOB_NATTS];
-	Datum		attempt[ATTEMPT_NATTS] = {0};
-	bool		attempt_nulls[ATTEMPT_NATTS];
+	static const int history[][2] = {{ATTEMPT_JOB_ID, JOB_ID}, {ATTEMPT_NO, JOB_ATTEMPT_NO},
+	{ATTEMPT_STARTED_AT, JOB_STARTED_AT}, {ATTEMPT_ENDED_AT, JOB_FINISHED_AT},
+	{ATTEMPT_OUTCOME, JOB_ATTEMPT_OUTCOME}, {ATTEMPT_WORKER, JOB_WORKER}};
+	JobqRow		old;
+	JobqRow		new;
+	JobqRow		attempt = {0};
 
 	memset(prefix, 0, sizeof(JobqPrefix));
 	prefix->job_id = jobq_attr_int64(job, JOB_ID);
@@ -33,33 +34,27 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefi
 		prefix->expires_at = jobq_attr_int64(job, JOB_EXPIRES_AT);
 	prefix->priority = jobq_attr_int16(job, JOB_PRIORITY);
 
-	jobq_values(job, values, nulls);
-	jobq_set(values, nulls, JOB_GENERATION,
-			 Int32GetDatum(jobq_attr_int32(job, JOB_GENERATION) + 1));
+	jobq_values(job, &old);
+	new = old;
+	jobq_set(&new, JOB_GENERATION, Int32GetDatum(jobq_attr_int32(job, JOB_GENERATION) + 1));
 	for (int i = 0; i < lengthof(cleared); i++)
-		nulls[cleared[i] - 1] = true;
+		new.given[cleared[i] - 1] = false;
 	if (!expires)
-		nulls[JOB_EXPIRES_AT - 1] = true;
-	if (!jobq_update(call, JOBQ_JOB, job, values, nulls))
+		new.given[JOB_EXPIRES_AT - 1] = false;
+	if (!jobq_update(call, JOBQ_JOB, job, &new, LockWaitBlock))
 		return false;
 	if (prefix->expires_at != 0)
 		jobq_note_expiry(call, prefix->job_id, prefix->expires_at);
 
-	if (jobq_attr_isnull(job, JOB_ATTEMPT_OUTCOME))
+	if (slot_attisnull(job, JOB_ATTEMPT_OUTCOME))
 		return true;
-	memset(attempt_nulls, true, sizeof(attempt_nulls));
-	jobq_values(job, values, nulls);
-	jobq_set(attempt, attempt_nulls, ATTEMPT_JOB_ID, values[JOB_ID - 1]);
-	jobq_set(attempt, attempt_nulls, ATTEMPT_NO, values[JOB_ATTEMPT_NO - 1]);
-	jobq_set(attempt, attempt_nulls, ATTEMPT_STARTED_AT, values[JOB_STARTED_AT - 1]);
-	jobq_set(attempt, attempt_nulls, ATTEMPT_ENDED_AT, values[JOB_FINISHED_AT - 1]);
-	jobq_set(attempt, attempt_nulls, ATTEMPT_OUTCOME, values[JOB_ATTEMPT_OUTCOME - 1]);
-	if (!nulls[JOB_WORKER - 1])
-		jobq_set(attempt, attempt_nulls, ATTEMPT_WORKER, values[JOB_WORKER - 1]);
-	if (!nulls[JOB_ERROR - 1])
-		jobq_set(attempt, attempt_nulls, ATTEMPT_ERROR,
-				 CStringGetTextDatum(jobq_attr_cstring(job, JOB_ERROR)));
-	jobq_insert(call, JOBQ_ATTEMPT, attempt, attempt_nulls);
+	for (int i = 0; i < lengthof(history); i++)
+	{
+		attempt.values[history[i][0] - 1] = old.values[history[i][1] - 1];
+		attempt.given[history[i][0] - 1] = old.given[history[i][1] - 1];
+	}
+	jobq_set_text(&attempt, ATTEMPT_ERROR, jobq_attr_cstring(job, JOB_ERROR));
+	jobq_insert(call, JOBQ_ATTEMPT, &attempt);
 	return true;
 }
 
@@ -116,7 +111,7 @@ retry(JobqCall *call, TupleTableSlot *job, int outcome)
 	JobqVerdict verdict = VERDICT_READY;
 	bool		sure = true;
 	JobqPrefix	prefix;
-	JobqCascade   *cascade;
+	JobqCascade *cascade;
 
 	/* one that never ran may have dependencies left */
 	if (jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0 && jobq_attr_int32(job, JOB_DEPENDENCIES) > 0)
@@ -126,7 +121,7 @@ retry(JobqCall *call, TupleTableSlot *job, int outcome)
 	}
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
 		jobq_error_state(id, "retry", jobq_outcome_name(outcome),
-					retry_hint(call, id));
+						 retry_hint(call, id));
 	if (!jobq_reopen(call, job, false, &prefix))
 		return false;
 	if (verdict == VERDICT_READY)
@@ -170,7 +165,7 @@ jobq_job_retry(PG_FUNCTION_ARGS)
 			done = changed = retry(&call, job, outcome);
 		else
 			jobq_error_state(id, "retry", jobq_outcome_name(outcome),
-						outcome == OUTCOME_SUCCEEDED ? NULL : retry_hint(&call, id));
+							 outcome == OUTCOME_SUCCEEDED ? NULL : retry_hint(&call, id));
 		jobq_slot_free(job);
 	}
 	jobq_close_call(&call);

@@ -28,13 +28,12 @@ const JobqRuleInfo jobq_rules[] = {
 	[RULE_ONE_DONE] = {"one_done", 0, OUTCOME_SUCCEEDED | OUTCOME_FAILED, 1, false},
 	[RULE_ALWAYS] = {"always", 0, 0, 0, false},
 };
-const int	jobq_nrules = lengthof(jobq_rules);
 
 /* Find a trigger rule by name. */
 JobqRule
 jobq_find_rule(const char *name)
 {
-	for (int i = 0; i < jobq_nrules; i++)
+	for (int i = 0; i < lengthof(jobq_rules); i++)
 	{
 		if (strcmp(jobq_rules[i].name, name) == 0)
 			return (JobqRule) i;
@@ -49,50 +48,47 @@ jobq_find_rule(const char *name)
 void
 jobq_count_edge(JobqCounters *c, int16 require, int16 suffice, int outcome, int n)
 {
-	c->undecided -= n;
+	c->n[UNDECIDED] -= n;
 	if (require != 0)
-		c->pending -= n;
+		c->n[PENDING] -= n;
 	if (outcome & suffice)
-		c->hits += n;
+		c->n[HITS] += n;
 	if (require != 0 && !(outcome & require))
-		c->violated += n;
+		c->n[VIOLATED] += n;
 	if (outcome & OUTCOME_HURTS)
-		c->hurt += n;
+		c->n[HURT] += n;
 }
 
 /* Add one set of counters to another. */
 void
 jobq_add_counters(JobqCounters *c, const JobqCounters *change)
 {
-	c->undecided += change->undecided;
-	c->pending += change->pending;
-	c->hits += change->hits;
-	c->violated += change->violated;
-	c->hurt += change->hurt;
+	for (int i = 0; i < NCOUNTERS; i++)
+		c->n[i] += change->n[i];
 }
 
 /* Count an edge whose parent is undecided. */
 void
 jobq_count_undecided(JobqCounters *c, int16 require)
 {
-	c->undecided++;
+	c->n[UNDECIDED]++;
 	if (require != 0)
-		c->pending++;
+		c->n[PENDING]++;
 }
 
 /* What becomes of a job whose dependencies are that far. */
 JobqVerdict
 jobq_verdict(JobqRule rule, int quorum, const JobqCounters *c)
 {
-	bool		hopeless = c->violated > 0 || c->hits + c->undecided < quorum;
+	bool		hopeless = c->n[VIOLATED] > 0 || c->n[HITS] + c->n[UNDECIDED] < quorum;
 
 	if (!hopeless)
-		return c->pending == 0 && c->hits >= quorum ? VERDICT_READY : VERDICT_WAIT;
+		return c->n[PENDING] == 0 && c->n[HITS] >= quorum ? VERDICT_READY : VERDICT_WAIT;
 	if (!jobq_rules[rule].wants_success)
 		return VERDICT_SKIPPED;
-	if (c->hurt > 0)
+	if (c->n[HURT] > 0)
 		return VERDICT_UPSTREAM_FAILED;
-	return c->undecided > 0 ? VERDICT_WAIT : VERDICT_SKIPPED;
+	return c->n[UNDECIDED] > 0 ? VERDICT_WAIT : VERDICT_SKIPPED;
 }
 
 /* The outcome that a verdict without running means. */

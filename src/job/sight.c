@@ -22,22 +22,12 @@ jobq_need_job(JobqCall *call, int64 id)
 	return job;
 }
 
-/* A role stored in a row, InvalidOid: none. */
-static Oid
-attr_role(TupleTableSlot *slot, int attno)
-{
-	bool		isnull;
-	Datum		d = jobq_attr(slot, attno, &isnull);
-
-	return isnull ? InvalidOid : DatumGetObjectId(d);
-}
-
 /* Is this job leased by the caller? */
 bool
 jobq_held_by_caller(JobqCall *call, int64 id)
 {
 	TupleTableSlot *lease = jobq_find_id(call, JOBQ_LEASE, id);
-	bool		held = lease != NULL && has_privs_of_role(GetUserId(), attr_role(lease, LEASE_HOLDER));
+	bool		held = lease != NULL && has_privs_of_role(GetUserId(), jobq_attr_oid(lease, LEASE_HOLDER));
 
 	jobq_slot_free(lease);
 	return held;
@@ -66,7 +56,7 @@ jobq_may_see(JobqCall *call, int64 id, bool granted)
 	bool		may = job != NULL &&
 	(granted || jobq_is_owner() ||
 	 jobq_visible(call, jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE)),
-				  attr_role(job, JOB_SUBMITTED_BY), InvalidOid) ||
+				  jobq_attr_oid(job, JOB_SUBMITTED_BY), InvalidOid) ||
 	 jobq_held_by_caller(call, id) ||
 	 child_held_by_caller(call, id));
 
@@ -92,7 +82,7 @@ jobq_require_operate(JobqCall *call, TupleTableSlot *job, bool or_submitter)
 	char	   *queue = jobq_attr_cstring(job, JOB_QUEUE);
 	int64		queue_id = jobq_queue_id(queue);
 
-	if (or_submitter && has_privs_of_role(GetUserId(), attr_role(job, JOB_SUBMITTED_BY)))
+	if (or_submitter && has_privs_of_role(GetUserId(), jobq_attr_oid(job, JOB_SUBMITTED_BY)))
 		return;
 	if (!jobq_has_privilege(call, queue_id, PRIV_OPERATE))
 		jobq_require_visible(call, jobq_attr_int64(job, JOB_ID));

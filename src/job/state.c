@@ -85,35 +85,35 @@ announce_ready(JobqCall *call, const JobqPrefix *prefix, int64 position, ItemPoi
  * set the columns behind the prefix; the others are NULL.
  */
 void
-jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix, Datum *values, bool *nulls)
+jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix, JobqRow *new)
 {
 	ItemPointerData tid;
 
-	jobq_set(values, nulls, STATE_JOB_ID, Int64GetDatum(prefix->job_id));
-	jobq_set(values, nulls, STATE_QUEUE_ID, Int64GetDatum(prefix->queue_id));
-	jobq_set(values, nulls, STATE_LANE, Int64GetDatum(prefix->lane));
+	jobq_set(new, STATE_JOB_ID, Int64GetDatum(prefix->job_id));
+	jobq_set(new, STATE_QUEUE_ID, Int64GetDatum(prefix->queue_id));
+	jobq_set(new, STATE_LANE, Int64GetDatum(prefix->lane));
 	if (prefix->run_at != 0)
-		jobq_set(values, nulls, STATE_RUN_AT, TimestampTzGetDatum(prefix->run_at));
+		jobq_set(new, STATE_RUN_AT, TimestampTzGetDatum(prefix->run_at));
 	if (prefix->expires_at != 0)
-		jobq_set(values, nulls, STATE_EXPIRES_AT, TimestampTzGetDatum(prefix->expires_at));
-	jobq_set(values, nulls, STATE_ATTEMPT, Int32GetDatum(prefix->attempt));
-	jobq_set(values, nulls, STATE_FAILED, Int32GetDatum(prefix->failed));
-	jobq_set(values, nulls, STATE_LOST, Int32GetDatum(prefix->lost));
-	jobq_set(values, nulls, STATE_PRIORITY, Int16GetDatum(prefix->priority));
-	tid = jobq_insert(call, table, values, nulls);
+		jobq_set(new, STATE_EXPIRES_AT, TimestampTzGetDatum(prefix->expires_at));
+	jobq_set(new, STATE_ATTEMPT, Int32GetDatum(prefix->attempt));
+	jobq_set(new, STATE_FAILED, Int32GetDatum(prefix->failed));
+	jobq_set(new, STATE_LOST, Int32GetDatum(prefix->lost));
+	jobq_set(new, STATE_PRIORITY, Int16GetDatum(prefix->priority));
+	tid = jobq_insert(call, table, new);
 
 	switch (table)
 	{
 		case JOBQ_READY:
-			announce_ready(call, prefix, DatumGetInt64(values[READY_POSITION - 1]), tid);
+			announce_ready(call, prefix, DatumGetInt64(new->values[READY_POSITION - 1]), tid);
 			break;
 		case JOBQ_SCHEDULED:
 			jobq_announce_deadline(DEADLINE_SCHEDULED, prefix->run_at);
 			break;
 		case JOBQ_LEASE:
-			jobq_announce_lease(prefix->job_id, DatumGetInt64(values[LEASE_TOKEN - 1]),
-								DatumGetTimestampTz(values[LEASE_UNTIL - 1]));
-			jobq_announce_deadline(DEADLINE_LEASE, DatumGetTimestampTz(values[LEASE_DEADLINE - 1]));
+			jobq_announce_lease(prefix->job_id, DatumGetInt64(new->values[LEASE_TOKEN - 1]),
+								DatumGetTimestampTz(new->values[LEASE_UNTIL - 1]));
+			jobq_announce_deadline(DEADLINE_LEASE, DatumGetTimestampTz(new->values[LEASE_DEADLINE - 1]));
 			break;
 		default:
 			break;
@@ -135,7 +135,7 @@ jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row, JobqLeave
 		jobq_ready_from_slot(call, row, &ready);
 		jobq_reserve_taken(1);
 	}
-	if (!(mode == LEAVE_WAIT ? jobq_delete(call, table, row) : jobq_try_delete(call, table, row)))
+	if (!jobq_delete(call, table, row, mode == LEAVE_WAIT ? LockWaitBlock : LockWaitSkip))
 		return false;
 	/* nothing may fail between the two, or nobody would offer it again */
 	if (announce)
@@ -152,32 +152,19 @@ jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row, JobqLeave
 const char *
 jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
 {
-	Datum		values[READY_NATTS] = {0};
-	bool		nulls[READY_NATTS];
+	JobqRow		new = {0};
 	JobqPrefix	ready = *prefix;
 
-	memset(nulls, true, sizeof(nulls));
 	if (prefix->run_at > call->now)
 	{
-		jobq_state_enter(call, JOBQ_SCHEDULED, prefix, values, nulls);
+		jobq_state_enter(call, JOBQ_SCHEDULED, prefix, &new);
 		return "scheduled";
 	}
 	ready.run_at = 0;
-	jobq_set(values, nulls, READY_POSITION, Int64GetDatum(position ? position : jobq_nextval()));
-	jobq_set(values, nulls, READY_SINCE, TimestampTzGetDatum(call->now));
-	jobq_state_enter(call, JOBQ_READY, &ready, values, nulls);
+	jobq_set(&new, READY_POSITION, Int64GetDatum(position ? position : jobq_nextval()));
+	jobq_set(&new, READY_SINCE, TimestampTzGetDatum(call->now));
+	jobq_state_enter(call, JOBQ_READY, &ready, &new);
 	return "ready";
-}
-
-/* Put the counters into a row of job_waiting. */
-void
-jobq_set_counters(Datum *values, bool *nulls, const JobqCounters *c)
-{
-	jobq_set(values, nulls, WAITING_UNDECIDED, Int32GetDatum(c->undecided));
-	jobq_set(values, nulls, WAITING_PENDING, Int32GetDatum(c->pending));
-	jobq_set(values, nulls, WAITING_HITS, Int32GetDatum(c->hits));
-	jobq_set(values, nulls, WAITING_VIOLATED, Int32GetDatum(c->violated));
-	jobq_set(values, nulls, WAITING_HURT, Int32GetDatum(c->hurt));
 }
 
 /*
@@ -189,19 +176,17 @@ jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters 
 				   JobqRule rule, int quorum, int64 epoch)
 {
 	static const JobqCounters none = {0};
-	Datum		values[WAITING_NATTS] = {0};
-	bool		nulls[WAITING_NATTS];
+	JobqRow		new = {0};
 	bool		open = counters != NULL;
 
-	memset(nulls, true, sizeof(nulls));
-	jobq_set_counters(values, nulls, open ? counters : &none);
-	jobq_set(values, nulls, WAITING_QUORUM, Int32GetDatum(quorum));
-	jobq_set(values, nulls, WAITING_EPOCH, Int64GetDatum(epoch));
-	jobq_set(values, nulls, WAITING_RULE, Int16GetDatum(rule));
-	jobq_set(values, nulls, WAITING_OPEN, BoolGetDatum(open));
-	jobq_set(values, nulls, WAITING_HELD, BoolGetDatum(!open));
-	jobq_set(values, nulls, WAITING_WIDE, BoolGetDatum(open && counters->undecided >= JOBQ_WIDE));
-	jobq_state_enter(call, JOBQ_WAITING, prefix, values, nulls);
+	jobq_set_counters(&new, WAITING_UNDECIDED, open ? counters : &none);
+	jobq_set(&new, WAITING_QUORUM, Int32GetDatum(quorum));
+	jobq_set(&new, WAITING_EPOCH, Int64GetDatum(epoch));
+	jobq_set(&new, WAITING_RULE, Int16GetDatum(rule));
+	jobq_set(&new, WAITING_OPEN, BoolGetDatum(open));
+	jobq_set(&new, WAITING_HELD, BoolGetDatum(!open));
+	jobq_set(&new, WAITING_WIDE, BoolGetDatum(open && counters->n[UNDECIDED] >= JOBQ_WIDE));
+	jobq_state_enter(call, JOBQ_WAITING, prefix, &new);
 }
 
 /* The row of job_ready of a job, or NULL. */
@@ -209,7 +194,7 @@ static TupleTableSlot *
 find_ready(JobqCall *call, int64 job_id, int64 lane, int16 priority, Snapshot snapshot)
 {
 	Datum		keys[3] = {Int64GetDatum(lane), Int16GetDatum(priority), Int64GetDatum(job_id)};
-	TupleTableSlot *slot = jobq_find_in(call, JOBQ_READY, INDEX_KEY, 3, keys, snapshot);
+	TupleTableSlot *slot = jobq_find(call, JOBQ_READY, INDEX_KEY, 3, keys, snapshot);
 
 	/*
 	 * ids and positions come from one sequence, but somebody may have set it
@@ -221,7 +206,7 @@ find_ready(JobqCall *call, int64 job_id, int64 lane, int16 priority, Snapshot sn
 		slot = NULL;
 	}
 	if (slot == NULL)
-		slot = jobq_find_in(call, JOBQ_READY, INDEX_SECOND, 1, &keys[2], snapshot);
+		slot = jobq_find(call, JOBQ_READY, INDEX_SECOND, 1, &keys[2], snapshot);
 	return slot;
 }
 
@@ -241,12 +226,12 @@ jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **row)
 	{
 		found = states[i].table;
 		if (found != JOBQ_READY)
-			*row = jobq_find_in(call, found, INDEX_KEY, 1, &key, snapshot);
+			*row = jobq_find(call, found, INDEX_KEY, 1, &key, snapshot);
 		else
 		{
-			TupleTableSlot *job = jobq_find_in(call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
+			TupleTableSlot *job = jobq_find(call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
 
-			if (job != NULL && jobq_attr_isnull(job, JOB_OUTCOME))
+			if (job != NULL && slot_attisnull(job, JOB_OUTCOME))
 				*row = find_ready(call, job_id,
 								  jobq_lane(jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE))),
 								  jobq_attr_int16(job, JOB_PRIORITY), snapshot);
@@ -262,7 +247,7 @@ jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **row)
  * locked, try again later.
  */
 bool
-jobq_move_due_job(JobqCall *call, int64 job_id)
+jobq_move_due_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at)
 {
 	TupleTableSlot *row = jobq_find_id(call, JOBQ_SCHEDULED, job_id);
 	JobqPrefix	prefix;

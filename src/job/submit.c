@@ -81,23 +81,20 @@ jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
 static void
 insert_job(JobqCall *call, JobqSubmission *s, int outcome)
 {
-	Datum	   *values = s->values;
-	bool	   *nulls = s->nulls;
-
-	jobq_set(values, nulls, JOB_ID, Int64GetDatum(s->id));
-	jobq_set(values, nulls, JOB_SUBMITTED_AT, TimestampTzGetDatum(call->now));
-	jobq_set(values, nulls, JOB_SUBMITTED_BY, ObjectIdGetDatum(GetUserId()));
-	jobq_set(values, nulls, JOB_DEPENDENCIES, Int32GetDatum(s->nupstream));
-	jobq_set(values, nulls, JOB_GENERATION, Int32GetDatum(0));
+	jobq_set(&s->row, JOB_ID, Int64GetDatum(s->id));
+	jobq_set(&s->row, JOB_SUBMITTED_AT, TimestampTzGetDatum(call->now));
+	jobq_set(&s->row, JOB_SUBMITTED_BY, ObjectIdGetDatum(GetUserId()));
+	jobq_set(&s->row, JOB_DEPENDENCIES, Int32GetDatum(s->nupstream));
+	jobq_set(&s->row, JOB_GENERATION, Int32GetDatum(0));
 	if (outcome != 0)
 	{
-		jobq_set(values, nulls, JOB_OUTCOME, Int16GetDatum(outcome));
-		jobq_set(values, nulls, JOB_FINISHED_AT, TimestampTzGetDatum(call->now));
-		jobq_set(values, nulls, JOB_ATTEMPT_NO, Int32GetDatum(0));
-		jobq_set(values, nulls, JOB_FAILED, Int32GetDatum(0));
-		jobq_set(values, nulls, JOB_LOST, Int32GetDatum(0));
+		jobq_set(&s->row, JOB_OUTCOME, Int16GetDatum(outcome));
+		jobq_set(&s->row, JOB_FINISHED_AT, TimestampTzGetDatum(call->now));
+		jobq_set(&s->row, JOB_ATTEMPT_NO, Int32GetDatum(0));
+		jobq_set(&s->row, JOB_FAILED, Int32GetDatum(0));
+		jobq_set(&s->row, JOB_LOST, Int32GetDatum(0));
 	}
-	jobq_insert(call, JOBQ_JOB, values, nulls);
+	jobq_insert(call, JOBQ_JOB, &s->row);
 }
 
 /*
@@ -107,17 +104,16 @@ insert_job(JobqCall *call, JobqSubmission *s, int outcome)
 void
 jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
 {
-	Datum		values[EXPIRY_NATTS];
-	bool		nulls[EXPIRY_NATTS] = {false};
+	JobqRow		new = {0};
 	TupleTableSlot *noted;
 
-	jobq_set(values, nulls, EXPIRY_EXPIRES_AT, TimestampTzGetDatum(expires_at));
-	jobq_set(values, nulls, EXPIRY_JOB_ID, Int64GetDatum(id));
-	noted = jobq_find(call, JOBQ_EXPIRY, INDEX_KEY, 2, values);
+	jobq_set(&new, EXPIRY_EXPIRES_AT, TimestampTzGetDatum(expires_at));
+	jobq_set(&new, EXPIRY_JOB_ID, Int64GetDatum(id));
+	noted = jobq_find(call, JOBQ_EXPIRY, INDEX_KEY, 2, new.values, NULL);
 	if (noted != NULL)
-		(void) jobq_delete(call, JOBQ_EXPIRY, noted);
+		(void) jobq_delete(call, JOBQ_EXPIRY, noted, LockWaitBlock);
 	jobq_slot_free(noted);
-	jobq_insert(call, JOBQ_EXPIRY, values, nulls);
+	jobq_insert(call, JOBQ_EXPIRY, &new);
 	jobq_announce_deadline(DEADLINE_EXPIRY, expires_at);
 }
 
@@ -129,9 +125,9 @@ jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
 int64
 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 {
-	JobqRule	rule = DatumGetInt16(s->values[JOB_RULE - 1]);
+	JobqRule	rule = DatumGetInt16(s->row.values[JOB_RULE - 1]);
 	const JobqRuleInfo *info = &jobq_rules[rule];
-	int			quorum = DatumGetInt32(s->values[JOB_QUORUM - 1]);
+	int			quorum = DatumGetInt32(s->row.values[JOB_QUORUM - 1]);
 	JobqCounters counters = {0};
 	JobqVerdict verdict = VERDICT_READY;
 	JobqPrefix	prefix = {0};
@@ -165,11 +161,11 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	prefix.job_id = s->id;
 	prefix.queue_id = s->queue_id;
 	prefix.lane = jobq_lane(s->queue_id);
-	prefix.run_at = DatumGetTimestampTz(s->values[JOB_RUN_AT - 1]);
-	prefix.expires_at = DatumGetTimestampTz(s->values[JOB_EXPIRES_AT - 1]);
-	prefix.priority = DatumGetInt16(s->values[JOB_PRIORITY - 1]);
+	prefix.run_at = DatumGetTimestampTz(s->row.values[JOB_RUN_AT - 1]);
+	prefix.expires_at = DatumGetTimestampTz(s->row.values[JOB_EXPIRES_AT - 1]);
+	prefix.priority = DatumGetInt16(s->row.values[JOB_PRIORITY - 1]);
 	if (outcome != 0)
-		jobq_notify_decided(s->id, DatumGetBool(s->values[JOB_NOTIFY - 1]), outcome);
+		jobq_notify_decided(s->id, DatumGetBool(s->row.values[JOB_NOTIFY - 1]), outcome);
 	else
 	{
 		if (prefix.expires_at != 0)
@@ -198,8 +194,8 @@ jobq_admit(JobqCall *call, const JobqSubmission *s)
 {
 	jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
 	jobq_queue_register(call, s->queue, s->queue_id);
-	if (!s->nulls[JOB_PARENT - 1])
-		require_argument(call, DatumGetInt64(s->values[JOB_PARENT - 1]), "parent");
+	if (s->row.given[JOB_PARENT - 1])
+		require_argument(call, DatumGetInt64(s->row.values[JOB_PARENT - 1]), "parent");
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_submit);

@@ -81,8 +81,8 @@ read_element(Element *e, JsonbValue *v, Where *where)
 		else if (token == WJB_VALUE)
 			jobq_read_key(&e->s, key, &item);
 	}
-	if (e->s.nulls[JOB_ARGS - 1])
-		jobq_set(e->s.values, e->s.nulls, JOB_ARGS,
+	if (!e->s.row.given[JOB_ARGS - 1])
+		jobq_set(&e->s.row, JOB_ARGS,
 				 DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
 	jobq_check_submission(&e->s);
 }
@@ -196,6 +196,17 @@ resolve_names(Element *elements, int n, Where *where)
 	hash_destroy(names);
 }
 
+/* An element that one which is left waits for, and which is left itself. */
+static int
+next_unresolved(const Element *elements, int i)
+{
+	int			k = 0;
+
+	while (elements[elements[i].uses[k]].unresolved == 0)
+		k++;
+	return elements[i].uses[k];
+}
+
 /* Some elements could not be sorted: find a cycle among them and name it. */
 static void
 error_cycle(Element *elements, int n)
@@ -211,28 +222,14 @@ error_cycle(Element *elements, int n)
 	while (!seen[i])
 	{
 		seen[i] = true;
-		for (int k = 0; k < elements[i].s.nnames; k++)
-		{
-			if (elements[elements[i].uses[k]].unresolved > 0)
-			{
-				i = elements[i].uses[k];
-				break;
-			}
-		}
+		i = next_unresolved(elements, i);
 	}
 	start = i;
 	initStringInfo(&path);
 	do
 	{
 		appendStringInfo(&path, "\"%s\" -> ", elements[i].s.name);
-		for (int k = 0; k < elements[i].s.nnames; k++)
-		{
-			if (elements[elements[i].uses[k]].unresolved > 0)
-			{
-				i = elements[i].uses[k];
-				break;
-			}
-		}
+		i = next_unresolved(elements, i);
 	} while (i != start);
 	appendStringInfo(&path, "\"%s\"", elements[start].s.name);
 	ereport(ERROR,

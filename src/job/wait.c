@@ -192,14 +192,6 @@ begin_look(Wait *wait, JobqCall *call, bool writes)
 	jobq_enter(call, wait->name, writes);
 }
 
-/* Is this the name of a state that a job stays in? */
-static bool
-is_decided(const char *state)
-{
-	return strcmp(state, "waiting") != 0 && strcmp(state, "scheduled") != 0 &&
-		strcmp(state, "ready") != 0 && strcmp(state, "running") != 0;
-}
-
 PG_FUNCTION_INFO_V1(jobq_job_wait);
 
 /* job_wait(job_id, timeout, INOUT state, INOUT result) */
@@ -215,15 +207,14 @@ jobq_job_wait(PG_FUNCTION_ARGS)
 	for (;;)
 	{
 		JobqCall	call;
-		const char *state;
+		bool		decided;
 
 		jobq_waiter_register_job(id);
 		begin_look(&wait, &call, false);
 		jobq_require_visible(&call, id);
-		state = jobq_job_state(&call, id, &values[1], &nulls[1]);
-		values[0] = CStringGetTextDatum(state);
+		values[0] = CStringGetTextDatum(jobq_job_state(&call, id, &decided, &values[1], &nulls[1]));
 		jobq_close_call(&call);
-		if (is_decided(state) || !sleep_until_woken(&wait))
+		if (decided || !sleep_until_woken(&wait))
 			break;
 	}
 	jobq_waiter_leave(true);

@@ -53,7 +53,7 @@ is_here(TupleTableSlot *slot)
 {
 	return slot != NULL &&
 		jobq_attr_int64(slot, ACTIVE_SYSTEM_IDENTIFIER) == (int64) GetSystemIdentifier() &&
-		(Oid) jobq_attr_int32(slot, ACTIVE_DATABASE) == MyDatabaseId;
+		jobq_attr_oid(slot, ACTIVE_DATABASE) == MyDatabaseId;
 }
 
 /* Was the row written by this transaction? */
@@ -70,7 +70,7 @@ is_ours(TupleTableSlot *slot)
 bool
 jobq_is_active(JobqCall *call)
 {
-	TupleTableSlot *slot = jobq_find(call, JOBQ_ACTIVE, INDEX_KEY, 0, NULL);
+	TupleTableSlot *slot = jobq_find(call, JOBQ_ACTIVE, INDEX_KEY, 0, NULL, NULL);
 	bool		here = is_here(slot);
 
 	jobq_slot_free(slot);
@@ -81,14 +81,13 @@ jobq_is_active(JobqCall *call)
 static void
 write_active(JobqCall *call, TupleTableSlot *old)
 {
-	Datum		values[ACTIVE_NATTS];
-	bool		nulls[ACTIVE_NATTS] = {false};
+	JobqRow		new = {0};
 
-	values[ACTIVE_SYSTEM_IDENTIFIER - 1] = Int64GetDatum((int64) GetSystemIdentifier());
-	values[ACTIVE_DATABASE - 1] = ObjectIdGetDatum(MyDatabaseId);
+	jobq_set(&new, ACTIVE_SYSTEM_IDENTIFIER, Int64GetDatum((int64) GetSystemIdentifier()));
+	jobq_set(&new, ACTIVE_DATABASE, ObjectIdGetDatum(MyDatabaseId));
 	if (old == NULL)
-		jobq_insert(call, JOBQ_ACTIVE, values, nulls);
-	else if (!jobq_update(call, JOBQ_ACTIVE, old, values, nulls))
+		jobq_insert(call, JOBQ_ACTIVE, &new);
+	else if (!jobq_update(call, JOBQ_ACTIVE, old, &new, LockWaitBlock))
 		return;					/* changed by hand; the next call tries again */
 	jobq_advance();
 	jobq_announce_wake_worker();
@@ -104,7 +103,7 @@ jobq_make_active(JobqCall *call)
 
 	if (known_table == table)
 		return;
-	slot = jobq_find(call, JOBQ_ACTIVE, INDEX_KEY, 0, NULL);
+	slot = jobq_find(call, JOBQ_ACTIVE, INDEX_KEY, 0, NULL, NULL);
 	if (is_here(slot))
 	{
 		if (!is_ours(slot))
@@ -118,7 +117,7 @@ jobq_make_active(JobqCall *call)
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, table, 0);
 	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return;
-	slot = jobq_find(call, JOBQ_ACTIVE, INDEX_KEY, 0, NULL);
+	slot = jobq_find(call, JOBQ_ACTIVE, INDEX_KEY, 0, NULL, NULL);
 	if (!is_here(slot))
 		write_active(call, slot);
 	jobq_slot_free(slot);

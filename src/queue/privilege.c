@@ -30,7 +30,7 @@ typedef struct Grant
 {
 	Oid			role;
 	bool		all_queues;
-	int64		queue_id;			/* unless all_queues */
+	int64		queue_id;		/* unless all_queues */
 	int			privilege;
 } Grant;
 
@@ -105,9 +105,7 @@ load_grants(JobqCall *call)
 	scan = jobq_scan_begin(call, JOBQ_PRIVILEGE, INDEX_KEY, 0, NULL, NULL);
 	while ((slot = jobq_scan_next(scan)) != NULL)
 	{
-		bool		isnull;
-		char	   *queue = TextDatumGetCString(jobq_attr(slot, PRIVILEGE_QUEUE, &isnull));
-		char	   *name = TextDatumGetCString(jobq_attr(slot, PRIVILEGE_PRIVILEGE, &isnull));
+		char	   *queue = jobq_attr_cstring(slot, PRIVILEGE_QUEUE);
 		Grant	   *g;
 
 		if (ngrants == capacity)
@@ -116,10 +114,10 @@ load_grants(JobqCall *call)
 			grants = repalloc(grants, capacity * sizeof(Grant));
 		}
 		g = &grants[ngrants++];
-		g->role = DatumGetObjectId(jobq_attr(slot, PRIVILEGE_ROLE, &isnull));
+		g->role = jobq_attr_oid(slot, PRIVILEGE_ROLE);
 		g->all_queues = strcmp(queue, "*") == 0;
 		g->queue_id = g->all_queues ? 0 : jobq_queue_id(queue);
-		g->privilege = find_privilege(name)->bit;
+		g->privilege = find_privilege(jobq_attr_cstring(slot, PRIVILEGE_PRIVILEGE))->bit;
 	}
 	jobq_scan_end(scan);
 	grants_valid = resets == grant_resets;
@@ -243,8 +241,7 @@ change_grant(FunctionCallInfo fcinfo, bool grant)
 	Oid			role;
 	char	   *queue;
 	const PrivilegeInfo *info;
-	Datum		values[PRIVILEGE_NATTS];
-	bool		nulls[PRIVILEGE_NATTS] = {false};
+	JobqRow		new = {0};
 	TupleTableSlot *slot;
 
 	if (PG_ARGISNULL(0))
@@ -267,14 +264,14 @@ change_grant(FunctionCallInfo fcinfo, bool grant)
 				 errmsg("must be owner of extension jobq to grant or revoke privileges on queues")));
 	LockRelationOid(jobq_table_oid(JOBQ_PRIVILEGE), ShareRowExclusiveLock);
 
-	values[0] = ObjectIdGetDatum(role);
-	values[1] = CStringGetTextDatum(queue);
-	values[2] = CStringGetTextDatum(info->name);
-	slot = jobq_find(&call, JOBQ_PRIVILEGE, INDEX_KEY, 3, values);
+	jobq_set(&new, PRIVILEGE_ROLE, ObjectIdGetDatum(role));
+	jobq_set(&new, PRIVILEGE_QUEUE, CStringGetTextDatum(queue));
+	jobq_set(&new, PRIVILEGE_PRIVILEGE, CStringGetTextDatum(info->name));
+	slot = jobq_find(&call, JOBQ_PRIVILEGE, INDEX_KEY, 3, new.values, NULL);
 	if (grant && slot == NULL)
-		jobq_insert(&call, JOBQ_PRIVILEGE, values, nulls);
+		jobq_insert(&call, JOBQ_PRIVILEGE, &new);
 	else if (!grant && slot != NULL)
-		jobq_delete(&call, JOBQ_PRIVILEGE, slot);
+		jobq_delete(&call, JOBQ_PRIVILEGE, slot, LockWaitBlock);
 	jobq_slot_free(slot);
 	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_PRIVILEGE));
 	jobq_advance();

@@ -102,31 +102,19 @@ jobq_queue_id(const char *queue)
 	return known[i].queue_id;
 }
 
-/* A stored setting, -1 where it is not set. */
-static int64
-setting(TupleTableSlot *slot, int attno)
-{
-	return jobq_attr_isnull(slot, attno) ? -1 : jobq_attr_int64(slot, attno);
-}
-
 /* Fill an entry from a row of job_queue. */
 static void
 read_queue(JobqQueue *queue, TupleTableSlot *slot)
 {
-	bool		isnull;
-	Datum		name = jobq_attr(slot, QUEUE_NAME, &isnull);
-
-	strlcpy(queue->name, TextDatumGetCString(name), sizeof(queue->name));
+	strlcpy(queue->name, jobq_attr_cstring(slot, QUEUE_NAME), sizeof(queue->name));
 	queue->known = true;
 	queue->paused = jobq_attr_bool(slot, QUEUE_PAUSED);
-	queue->max_attempts = jobq_attr_isnull(slot, QUEUE_MAX_ATTEMPTS) ? -1 :
-		jobq_attr_int32(slot, QUEUE_MAX_ATTEMPTS);
-	queue->max_lost = jobq_attr_isnull(slot, QUEUE_MAX_LOST) ? -1 :
-		jobq_attr_int32(slot, QUEUE_MAX_LOST);
-	queue->backoff = setting(slot, QUEUE_BACKOFF);
-	queue->backoff_cap = setting(slot, QUEUE_BACKOFF_CAP);
-	queue->timeout = setting(slot, QUEUE_TIMEOUT);
-	queue->lease = setting(slot, QUEUE_LEASE);
+	queue->max_attempts = jobq_attr_or(slot, QUEUE_MAX_ATTEMPTS, -1);
+	queue->max_lost = jobq_attr_or(slot, QUEUE_MAX_LOST, -1);
+	queue->backoff = jobq_attr_or(slot, QUEUE_BACKOFF, -1);
+	queue->backoff_cap = jobq_attr_or(slot, QUEUE_BACKOFF_CAP, -1);
+	queue->timeout = jobq_attr_or(slot, QUEUE_TIMEOUT, -1);
+	queue->lease = jobq_attr_or(slot, QUEUE_LEASE, -1);
 	queue->notify = (JobqNotifyMode) jobq_attr_int16(slot, QUEUE_NOTIFY);
 }
 
@@ -142,7 +130,7 @@ jobq_queue_settings(JobqCall *call, int64 queue_id, JobqQueue *result)
 	if (entry == NULL)
 	{
 		Datum		key = Int64GetDatum(queue_id);
-		TupleTableSlot *slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key);
+		TupleTableSlot *slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
 		JobqQueue	fresh = {.queue_id = queue_id,.max_attempts = -1,.max_lost = -1,.backoff = -1,
 		.backoff_cap = -1,.timeout = -1,.lease = -1};
 
@@ -186,8 +174,8 @@ lock_creation(int64 queue_id, bool wait)
 	LOCKTAG		tag;
 
 	/*
-	 * like an advisory lock on the table's OID and the queue_id, but of our own
-	 * class
+	 * like an advisory lock on the table's OID and the queue_id, but of our
+	 * own class
 	 */
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, jobq_table_oid(JOBQ_QUEUE), (uint32) queue_id, 3);
 	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
@@ -197,25 +185,23 @@ lock_creation(int64 queue_id, bool wait)
 static void
 make_queue(JobqCall *call, const char *name, int64 queue_id, bool wait)
 {
-	Datum		values[QUEUE_NATTS] = {0};
-	bool		nulls[QUEUE_NATTS];
+	JobqRow		new = {0};
 	Datum		key = Int64GetDatum(queue_id);
 	TupleTableSlot *slot;
 
 	if (!lock_creation(queue_id, wait))
 		return;
-	slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key);
+	slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
 	if (slot != NULL)
 	{
 		jobq_slot_free(slot);
 		return;
 	}
-	memset(nulls, true, sizeof(nulls));
-	jobq_set(values, nulls, QUEUE_NAME, CStringGetTextDatum(name));
-	jobq_set(values, nulls, QUEUE_ID, Int64GetDatum(queue_id));
-	jobq_set(values, nulls, QUEUE_PAUSED, BoolGetDatum(false));
-	jobq_set(values, nulls, QUEUE_NOTIFY, Int16GetDatum(JOBQ_NOTIFY_COALESCED));
-	jobq_insert(call, JOBQ_QUEUE, values, nulls);
+	jobq_set(&new, QUEUE_NAME, CStringGetTextDatum(name));
+	jobq_set(&new, QUEUE_ID, Int64GetDatum(queue_id));
+	jobq_set(&new, QUEUE_PAUSED, BoolGetDatum(false));
+	jobq_set(&new, QUEUE_NOTIFY, Int16GetDatum(JOBQ_NOTIFY_COALESCED));
+	jobq_insert(call, JOBQ_QUEUE, &new);
 	/* if this is rolled back, nobody must remember it */
 	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_QUEUE));
 	jobq_advance();				/* the call may use the queue more than once */
@@ -234,10 +220,10 @@ jobq_queue_register(JobqCall *call, const char *name, int64 queue_id)
 
 /* An argument of job_queue_set: leave the setting where it is NULL. */
 static void
-change(Datum *values, bool *nulls, int attno, bool given, Datum value)
+change(JobqRow *new, int attno, bool given, Datum value)
 {
 	if (given)
-		jobq_set(values, nulls, attno, value);
+		jobq_set(new, attno, value);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_queue_set);
@@ -284,24 +270,23 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	for (;;)
 	{
 		Datum		key = Int64GetDatum(queue_id);
-		Datum		values[QUEUE_NATTS];
-		bool		nulls[QUEUE_NATTS];
+		JobqRow		new;
 		TupleTableSlot *slot;
 		bool		done;
 
-		slot = jobq_find(&call, JOBQ_QUEUE, INDEX_SECOND, 1, &key);
+		slot = jobq_find(&call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
 		if (slot == NULL)
 			elog(ERROR, "queue \"%s\" is gone", name);
-		jobq_values(slot, values, nulls);
-		change(values, nulls, QUEUE_PAUSED, !PG_ARGISNULL(1), PG_GETARG_DATUM(1));
-		change(values, nulls, QUEUE_MAX_ATTEMPTS, max_attempts > 0, Int32GetDatum(max_attempts));
-		change(values, nulls, QUEUE_MAX_LOST, max_lost > 0, Int32GetDatum(max_lost));
-		change(values, nulls, QUEUE_BACKOFF, backoff > 0, Int64GetDatum(backoff));
-		change(values, nulls, QUEUE_BACKOFF_CAP, backoff_cap > 0, Int64GetDatum(backoff_cap));
-		change(values, nulls, QUEUE_TIMEOUT, timeout > 0, Int64GetDatum(timeout));
-		change(values, nulls, QUEUE_LEASE, lease > 0, Int64GetDatum(lease));
-		change(values, nulls, QUEUE_NOTIFY, notify >= 0, Int16GetDatum(notify));
-		done = jobq_update(&call, JOBQ_QUEUE, slot, values, nulls);
+		jobq_values(slot, &new);
+		change(&new, QUEUE_PAUSED, !PG_ARGISNULL(1), PG_GETARG_DATUM(1));
+		change(&new, QUEUE_MAX_ATTEMPTS, max_attempts > 0, Int32GetDatum(max_attempts));
+		change(&new, QUEUE_MAX_LOST, max_lost > 0, Int32GetDatum(max_lost));
+		change(&new, QUEUE_BACKOFF, backoff > 0, Int64GetDatum(backoff));
+		change(&new, QUEUE_BACKOFF_CAP, backoff_cap > 0, Int64GetDatum(backoff_cap));
+		change(&new, QUEUE_TIMEOUT, timeout > 0, Int64GetDatum(timeout));
+		change(&new, QUEUE_LEASE, lease > 0, Int64GetDatum(lease));
+		change(&new, QUEUE_NOTIFY, notify >= 0, Int16GetDatum(notify));
+		done = jobq_update(&call, JOBQ_QUEUE, slot, &new, LockWaitBlock);
 		jobq_slot_free(slot);
 		if (done)
 			break;

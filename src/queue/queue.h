@@ -59,7 +59,7 @@ typedef enum JobqNotifyMode
 /* Settings of a queue */
 typedef struct JobqQueue
 {
-	int64		queue_id;			/* hash key */
+	int64		queue_id;		/* hash key */
 	char		name[JOBQ_MAX_QUEUE_NAME + 1];
 	bool		known;			/* has a row in job_queue */
 	bool		paused;

@@ -45,7 +45,7 @@ typedef struct Partition
 	uint32		used;			/* entries that were ever in use */
 	uint32		count;			/* entries in use */
 	uint32	   *buckets;		/* heads of the chains */
-	Heartbeat	   *heartbeats;
+	Heartbeat  *heartbeats;
 } Partition;
 
 static Partition *partitions;
@@ -123,29 +123,33 @@ hash_job(Oid database, int64 job_id)
 	return h ^ (h >> 32);
 }
 
-/* Lock the partition of a job and return the head of its chain. */
-static uint32 *
-lock_job(int64 job_id, LWLockMode mode, Partition **part, LWLock **lock)
+/* Where the entry of a job is, or would be; its partition is locked */
+typedef struct Place
+{
+	Partition  *part;
+	LWLock	   *lock;
+	uint32	   *head;			/* of the chain */
+	Heartbeat  *heartbeat;		/* of the job, of whatever lease; or NULL */
+}			Place;
+
+/* Lock the partition of a job; returns the entry of the lease, or NULL. */
+static Heartbeat *
+lock_lease(int64 job_id, int64 token, LWLockMode mode, Place * p)
 {
 	uint64		h = hash_job(MyDatabaseId, job_id);
 	int			i = h % JOBQ_HEARTBEAT_PARTITIONS;
 
-	*part = &partitions[i];
-	*lock = &partition_locks[i].lock;
-	LWLockAcquire(*lock, mode);
-	return &(*part)->buckets[(h / JOBQ_HEARTBEAT_PARTITIONS) % partition_entries()];
-}
-
-/* The entry of a job, or NULL. */
-static Heartbeat *
-find_heartbeat(Partition *part, uint32 head, int64 job_id)
-{
-	for (uint32 i = head; i != NIL_HEARTBEAT; i = part->heartbeats[i].next)
+	p->part = &partitions[i];
+	p->lock = &partition_locks[i].lock;
+	LWLockAcquire(p->lock, mode);
+	p->head = &p->part->buckets[(h / JOBQ_HEARTBEAT_PARTITIONS) % partition_entries()];
+	p->heartbeat = NULL;
+	for (uint32 k = *p->head; k != NIL_HEARTBEAT && p->heartbeat == NULL; k = p->part->heartbeats[k].next)
 	{
-		if (part->heartbeats[i].job_id == job_id && part->heartbeats[i].database == MyDatabaseId)
-			return &part->heartbeats[i];
+		if (p->part->heartbeats[k].job_id == job_id && p->part->heartbeats[k].database == MyDatabaseId)
+			p->heartbeat = &p->part->heartbeats[k];
 	}
-	return NULL;
+	return p->heartbeat != NULL && p->heartbeat->token == token ? p->heartbeat : NULL;
 }
 
 /* Unlink an entry from its chain and free it. */
@@ -170,35 +174,36 @@ free_beat(Partition *part, uint32 *head, Heartbeat *heartbeat)
 	part->count--;
 }
 
+/* Link a free entry into a chain; NULL: there is no room. */
+static Heartbeat *
+take_entry(Partition *part, uint32 *head)
+{
+	uint32		index = part->free;
+
+	if (index != NIL_HEARTBEAT)
+		part->free = part->heartbeats[index].next;
+	else if (part->used < partition_entries())
+		index = part->used++;
+	else
+		return NULL;
+	part->heartbeats[index].next = *head;
+	*head = index;
+	part->count++;
+	return &part->heartbeats[index];
+}
+
 /* Make the entry of a lease, or extend it; does nothing if there is no room. */
 void
 jobq_heartbeat_enter(int64 job_id, int64 token, TimestampTz until)
 {
-	Partition  *part;
-	LWLock	   *lock;
-	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
-	Heartbeat	   *heartbeat = find_heartbeat(part, *head, job_id);
+	Place		p;
+	Heartbeat  *heartbeat = lock_lease(job_id, token, LW_EXCLUSIVE, &p);
 
-	if (heartbeat != NULL && heartbeat->token == token)
+	if (heartbeat != NULL)
 		heartbeat->until = Max(heartbeat->until, until);
 	else
 	{
-		if (heartbeat == NULL)
-		{
-			uint32		index = part->free;
-
-			if (index != NIL_HEARTBEAT)
-				part->free = part->heartbeats[index].next;
-			else if (part->used < partition_entries())
-				index = part->used++;
-			if (index != NIL_HEARTBEAT)
-			{
-				heartbeat = &part->heartbeats[index];
-				heartbeat->next = *head;
-				*head = index;
-				part->count++;
-			}
-		}
+		heartbeat = p.heartbeat ? p.heartbeat : take_entry(p.part, p.head);
 		if (heartbeat != NULL)
 		{
 			heartbeat->job_id = job_id;
@@ -208,53 +213,47 @@ jobq_heartbeat_enter(int64 job_id, int64 token, TimestampTz until)
 			heartbeat->cancel = false;
 		}
 	}
-	LWLockRelease(lock);
+	LWLockRelease(p.lock);
 }
 
 /* Remove the entry of a lease. */
 void
 jobq_heartbeat_remove(int64 job_id, int64 token)
 {
-	Partition  *part;
-	LWLock	   *lock;
-	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
-	Heartbeat	   *heartbeat = find_heartbeat(part, *head, job_id);
+	Place		p;
+	Heartbeat  *heartbeat = lock_lease(job_id, token, LW_EXCLUSIVE, &p);
 
-	if (heartbeat != NULL && heartbeat->token == token)
-		free_beat(part, head, heartbeat);
-	LWLockRelease(lock);
+	if (heartbeat != NULL)
+		free_beat(p.part, p.head, heartbeat);
+	LWLockRelease(p.lock);
 }
 
 /* Note that cancellation was asked for. */
 void
 jobq_heartbeat_cancel(int64 job_id, int64 token)
 {
-	Partition  *part;
-	LWLock	   *lock;
-	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
-	Heartbeat	   *heartbeat = find_heartbeat(part, *head, job_id);
+	Place		p;
+	Heartbeat  *heartbeat = lock_lease(job_id, token, LW_EXCLUSIVE, &p);
 
-	if (heartbeat != NULL && heartbeat->token == token)
+	if (heartbeat != NULL)
 		heartbeat->cancel = true;
-	LWLockRelease(lock);
+	LWLockRelease(p.lock);
 }
 
 /* A heartbeat. */
 JobqHeartbeat
 jobq_heartbeat_extend(int64 job_id, int64 token, TimestampTz until)
 {
-	Partition  *part;
-	LWLock	   *lock;
-	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
-	Heartbeat	   *heartbeat = find_heartbeat(part, *head, job_id);
-	JobqHeartbeat	result = HEARTBEAT_NONE;
+	Place		p;
+	Heartbeat  *heartbeat = lock_lease(job_id, token, LW_EXCLUSIVE, &p);
+	JobqHeartbeat result = HEARTBEAT_NONE;
 
-	if (heartbeat != NULL && heartbeat->token == token)
+	if (heartbeat != NULL)
 	{
 		heartbeat->until = Max(heartbeat->until, until);
 		result = heartbeat->cancel ? HEARTBEAT_CANCEL : HEARTBEAT_ALIVE;
 	}
-	LWLockRelease(lock);
+	LWLockRelease(p.lock);
 	return result;
 }
 
@@ -262,13 +261,11 @@ jobq_heartbeat_extend(int64 job_id, int64 token, TimestampTz until)
 TimestampTz
 jobq_heartbeat_until(int64 job_id, int64 token)
 {
-	Partition  *part;
-	LWLock	   *lock;
-	uint32	   *head = lock_job(job_id, LW_SHARED, &part, &lock);
-	Heartbeat	   *heartbeat = find_heartbeat(part, *head, job_id);
-	TimestampTz until = heartbeat != NULL && heartbeat->token == token ? heartbeat->until : 0;
+	Place		p;
+	Heartbeat  *heartbeat = lock_lease(job_id, token, LW_SHARED, &p);
+	TimestampTz until = heartbeat != NULL ? heartbeat->until : 0;
 
-	LWLockRelease(lock);
+	LWLockRelease(p.lock);
 	return until;
 }
 
@@ -279,24 +276,16 @@ jobq_heartbeat_until(int64 job_id, int64 token)
 bool
 jobq_heartbeat_expire(int64 job_id, int64 token, TimestampTz now, TimestampTz *until)
 {
-	Partition  *part;
-	LWLock	   *lock;
-	uint32	   *head = lock_job(job_id, LW_EXCLUSIVE, &part, &lock);
-	Heartbeat	   *heartbeat = find_heartbeat(part, *head, job_id);
-	bool		expired = true;
+	Place		p;
+	Heartbeat  *heartbeat = lock_lease(job_id, token, LW_EXCLUSIVE, &p);
+	bool		alive = heartbeat != NULL && heartbeat->until > now;
 
-	if (heartbeat != NULL && heartbeat->token == token)
-	{
-		if (heartbeat->until > now)
-		{
-			*until = heartbeat->until;
-			expired = false;
-		}
-		else
-			free_beat(part, head, heartbeat);
-	}
-	LWLockRelease(lock);
-	return expired;
+	if (alive)
+		*until = heartbeat->until;
+	else if (heartbeat != NULL)
+		free_beat(p.part, p.head, heartbeat);
+	LWLockRelease(p.lock);
+	return !alive;
 }
 
 /* Entries of this database in one partition that ended before a time. */
@@ -309,7 +298,7 @@ jobq_heartbeat_stale(int partition, TimestampTz before, JobqHeartbeatRef *refs, 
 	LWLockAcquire(&partition_locks[partition].lock, LW_SHARED);
 	for (uint32 i = 0; i < part->used && n < max; i++)
 	{
-		Heartbeat	   *heartbeat = &part->heartbeats[i];
+		Heartbeat  *heartbeat = &part->heartbeats[i];
 
 		if (heartbeat->database == MyDatabaseId && heartbeat->until < before)
 		{
@@ -333,7 +322,7 @@ jobq_heartbeats_forget_database(Oid database)
 		LWLockAcquire(&partition_locks[p].lock, LW_EXCLUSIVE);
 		for (uint32 i = 0; i < part->used; i++)
 		{
-			Heartbeat	   *heartbeat = &part->heartbeats[i];
+			Heartbeat  *heartbeat = &part->heartbeats[i];
 
 			if (heartbeat->database == database)
 			{

@@ -77,9 +77,9 @@ extern TimestampTz jobq_deadline_of(JobqDeadline kind, TimestampTz at);
 /* What layers above do then; none of it can fail. */
 typedef struct JobqEndCallbacks
 {
-	void		(*offer) (const JobqReady *ready);	/* rows that can be claimed */
+	void		(*offer) (const JobqReady *ready);	/* a row to be claimed */
 	void		(*abort) (void);	/* of a subtransaction, too */
-	void		(*end) (void);	/* of a transaction, after its locks are released */
+	void		(*end) (void);	/* a transaction's locks are released */
 } JobqEndCallbacks;
 
 extern void jobq_announce_init(void);
@@ -107,9 +107,9 @@ extern void jobq_announce_extension(void);
  */
 typedef enum JobqHeartbeat
 {
-	HEARTBEAT_NONE,					/* no entry: use the row */
+	HEARTBEAT_NONE,				/* no entry: use the row */
 	HEARTBEAT_ALIVE,
-	HEARTBEAT_CANCEL					/* alive, and cancellation was asked for */
+	HEARTBEAT_CANCEL			/* alive, and cancellation was asked for */
 } JobqHeartbeat;
 
 extern void jobq_heartbeat_enter(int64 job_id, int64 token, TimestampTz until);
@@ -119,7 +119,6 @@ extern JobqHeartbeat jobq_heartbeat_extend(int64 job_id, int64 token, TimestampT
 extern TimestampTz jobq_heartbeat_until(int64 job_id, int64 token);
 extern bool jobq_heartbeat_expire(int64 job_id, int64 token, TimestampTz now, TimestampTz *until);
 extern void jobq_heartbeats_forget_database(Oid database);
-/* heartbeat.c */
 typedef struct JobqHeartbeatRef
 {
 	int64		job_id;
@@ -194,10 +193,10 @@ typedef struct JobqDatabase
 	 */
 	pg_atomic_uint64 wake_at;
 
-	/* the lowest deadlines announced since the worker last took them, each by its clock */
+	/* the lowest announced since the worker last took them, by its clock */
 	pg_atomic_uint64 announced_low[DEADLINE_KINDS];
 
-	pg_atomic_uint32 notify_wanted;		/* one of the next two was set */
+	pg_atomic_uint32 notify_wanted; /* one of the next two was set */
 	pg_atomic_uint32 notify_all;	/* some found no place */
 	pg_atomic_uint64 notify_queues[JOBQ_NOTIFY_QUEUES]; /* a hash table, 0: free */
 } JobqDatabase;

@@ -46,7 +46,7 @@ typedef struct JobqShared
 	slock_t		mutex;			/* guards launcher_latch */
 	Latch	   *launcher_latch; /* NULL: no launcher */
 	pg_atomic_uint32 launched;	/* a launcher has run */
-	pg_atomic_uint32 reread;		/* the launcher shall read pg_database */
+	pg_atomic_uint32 reread;	/* the launcher shall read pg_database */
 	pg_atomic_uint32 full;		/* a database found no slot */
 	pg_atomic_uint64 clock_steps;	/* see clock.c */
 	pg_atomic_uint64 grace_start;

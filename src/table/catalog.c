@@ -90,8 +90,8 @@ jobq_catalog_init(void)
  * Look up the extension and all its relations; false if it does not exist.
  * What was found is used again only if no invalidation came in meanwhile.
  */
-static bool
-load_catalog(void)
+bool
+jobq_extension_exists(void)
 {
 	Catalog		new = {0};
 	uint32		resets = catalog_resets;
@@ -145,18 +145,11 @@ jobq_catalog_reset(void)
 		callbacks[i] ();
 }
 
-/* Does this database have the extension? */
-bool
-jobq_extension_exists(void)
-{
-	return load_catalog();
-}
-
 /* The catalog, or an error that says what to do. */
 static Catalog *
 need_catalog(void)
 {
-	if (!load_catalog())
+	if (!jobq_extension_exists())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("extension \"jobq\" does not exist in this database"),

@@ -473,12 +473,24 @@ jobq_bulk_end(JobqCall *call)
 	}
 }
 
+/* A row as it is stored. */
+static HeapTuple
+form_tuple(JobqRel *r, JobqRow *new)
+{
+	TupleDesc	desc = RelationGetDescr(r->rel);
+	bool		nulls[JOB_NATTS];
+
+	for (int i = 0; i < desc->natts; i++)
+		nulls[i] = !new->given[i];
+	return heap_form_tuple(desc, new->values, nulls);
+}
+
 /* Insert a row; returns where it is, which is nowhere yet if the call does it in bulk. */
 ItemPointerData
-jobq_insert(JobqCall *call, JobqTable table, Datum *values, bool *nulls)
+jobq_insert(JobqCall *call, JobqTable table, JobqRow *new)
 {
 	JobqRel    *r = open_rel(call, table);
-	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(r->rel), values, nulls);
+	HeapTuple	tuple = form_tuple(r, new);
 	TupleTableSlot *slot;
 	ItemPointerData tid;
 
@@ -647,10 +659,10 @@ next_in_place(JobqScan *scan)
 	return false;
 }
 
-/* The one row with the given key under a snapshot, or NULL; free it with jobq_slot_free(). */
+/* The row with a key, or NULL; free it with jobq_slot_free().  NULL snapshot: the latest. */
 TupleTableSlot *
-jobq_find_in(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const Datum *keys,
-			 Snapshot snapshot)
+jobq_find(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const Datum *keys,
+		  Snapshot snapshot)
 {
 	JobqScan   *scan = jobq_scan_begin(call, table, which, nkeys, keys, snapshot);
 	TupleTableSlot *slot = NULL;
@@ -665,20 +677,13 @@ jobq_find_in(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const 
 	return slot;
 }
 
-/* The latest version of the one row with the given key, or NULL. */
-TupleTableSlot *
-jobq_find(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const Datum *keys)
-{
-	return jobq_find_in(call, table, which, nkeys, keys, NULL);
-}
-
-/* The same by job id, where that is the primary key. */
+/* The latest version of the row with a number that is the primary key, or NULL. */
 TupleTableSlot *
 jobq_find_id(JobqCall *call, JobqTable table, int64 id)
 {
 	Datum		key = Int64GetDatum(id);
 
-	return jobq_find(call, table, INDEX_KEY, 1, &key);
+	return jobq_find(call, table, INDEX_KEY, 1, &key, NULL);
 }
 
 /*
@@ -700,7 +705,7 @@ jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot)
 	if (!near || IsolationUsesXactSnapshot())
 	{
 		end_walk(r);
-		return jobq_find_in(call, table, INDEX_KEY, 1, &id_key, snapshot);
+		return jobq_find(call, table, INDEX_KEY, 1, &id_key, snapshot);
 	}
 	if (r->walk != NULL && snapshot != NULL && r->walk->snapshot != snapshot)
 		end_walk(r);
@@ -715,7 +720,7 @@ jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot)
 	while (!r->at_end && jobq_attr_int64(r->walk->slot, 1) < id)
 		r->at_end = jobq_scan_next(r->walk) == NULL;
 	if (r->at_end || jobq_attr_int64(r->walk->slot, 1) != id)
-		return jobq_find_in(call, table, INDEX_KEY, 1, &id_key, snapshot);
+		return jobq_find(call, table, INDEX_KEY, 1, &id_key, snapshot);
 	slot = table_slot_create(r->rel, NULL);
 	ExecCopySlot(slot, r->walk->slot);
 	ExecMaterializeSlot(slot);	/* without a pin */
@@ -788,16 +793,9 @@ jobq_slot_free(TupleTableSlot *slot)
 		ExecDropSingleTupleTableSlot(slot);
 }
 
-/* Was the row changed meanwhile, and is such a row to be passed over? */
-static bool
-passed_over(TM_Result result, bool skip)
-{
-	return skip && (result == TM_Updated || result == TM_Deleted);
-}
-
 /* Did the write succeed?  False: the row was changed meanwhile, look again. */
 static bool
-written(JobqRel *r, TM_Result result)
+written(JobqRel *r, TM_Result result, LockWaitPolicy policy)
 {
 	switch (result)
 	{
@@ -805,7 +803,7 @@ written(JobqRel *r, TM_Result result)
 			return true;
 		case TM_Updated:
 		case TM_Deleted:
-			if (IsolationUsesXactSnapshot())
+			if (policy != LockWaitSkip && IsolationUsesXactSnapshot())
 				ereport(ERROR,
 						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 						 errmsg("could not serialize access due to concurrent update")));
@@ -821,14 +819,18 @@ written(JobqRel *r, TM_Result result)
 		 (int) result, RelationGetRelationName(r->rel));
 }
 
-/* Replace a row by the given values. */
-static bool
-update_row(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values, bool *nulls,
-		   bool wait, bool skip)
+/*
+ * Replace a row by the given values.  Like the next two it waits for whoever has
+ * the row locked or, with LockWaitSkip, passes over one that somebody else has
+ * locked, changed or deleted, and never waits.
+ */
+bool
+jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
+			LockWaitPolicy policy)
 {
 	JobqRel    *r = open_rel(call, table);
 	TupleTableSlot *newslot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
-	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(r->rel), values, nulls);
+	HeapTuple	tuple = form_tuple(r, new);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TM_FailureData tmfd;
 	LockTupleMode lockmode;
@@ -838,9 +840,9 @@ update_row(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values,
 
 	ExecStoreHeapTuple(tuple, newslot, true);
 	result = table_tuple_update(r->rel, &slot->tts_tid, newslot, GetCurrentCommandId(true),
-								snapshot, InvalidSnapshot, wait, &tmfd, &lockmode,
-								&update_indexes);
-	ok = !passed_over(result, skip) && written(r, result);
+								snapshot, InvalidSnapshot, policy == LockWaitBlock, &tmfd,
+								&lockmode, &update_indexes);
+	ok = written(r, result, policy);
 	if (ok)
 		insert_index_entries(r, newslot, update_indexes);
 	UnregisterSnapshot(snapshot);
@@ -848,23 +850,9 @@ update_row(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values,
 	return ok;
 }
 
-/* Replace a row by the given values, waiting for whoever has it locked. */
+/* Delete a row; LockWaitSkip: unless this call has deleted it before, too. */
 bool
-jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values, bool *nulls)
-{
-	return update_row(call, table, slot, values, nulls, true, false);
-}
-
-/* Replace a row unless somebody else has it locked, changed or deleted; never waits. */
-bool
-jobq_try_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, Datum *values, bool *nulls)
-{
-	return update_row(call, table, slot, values, nulls, false, true);
-}
-
-/* Delete a row. */
-static bool
-delete_row(JobqCall *call, JobqTable table, TupleTableSlot *slot, bool wait, bool skip)
+jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockWaitPolicy policy)
 {
 	JobqRel    *r = open_rel(call, table);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -872,34 +860,17 @@ delete_row(JobqCall *call, JobqTable table, TupleTableSlot *slot, bool wait, boo
 	TM_Result	result;
 
 	result = table_tuple_delete(r->rel, &slot->tts_tid, GetCurrentCommandId(true),
-								snapshot, InvalidSnapshot, wait, &tmfd, false);
+								snapshot, InvalidSnapshot, policy == LockWaitBlock, &tmfd, false);
 	UnregisterSnapshot(snapshot);
-	if (skip && result == TM_SelfModified)
+	if (policy == LockWaitSkip && result == TM_SelfModified)
 		return false;
-	return !passed_over(result, skip) && written(r, result);
+	return written(r, result, policy);
 }
 
-/* Delete a row, waiting for whoever has it locked. */
+/* Lock a row to the end of the transaction. */
 bool
-jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot)
-{
-	return delete_row(call, table, slot, true, false);
-}
-
-/*
- * Delete a row unless somebody else has it locked, changed or deleted, or this
- * call has deleted it before; never waits.
- */
-bool
-jobq_try_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot)
-{
-	return delete_row(call, table, slot, false, true);
-}
-
-/* Lock a row. */
-static bool
-lock_row(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode,
-		 LockWaitPolicy policy)
+jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode,
+		  LockWaitPolicy policy)
 {
 	JobqRel    *r = open_rel(call, table);
 	TupleTableSlot *locked = table_slot_create(r->rel, NULL);
@@ -912,28 +883,17 @@ lock_row(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mo
 							  mode, policy, 0, &tmfd);
 	UnregisterSnapshot(snapshot);
 	ExecDropSingleTupleTableSlot(locked);
-	return !passed_over(result, policy == LockWaitSkip) && written(r, result);
-}
-
-/* Lock a row to the end of the transaction, waiting for whoever has it locked. */
-bool
-jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode)
-{
-	return lock_row(call, table, slot, mode, LockWaitBlock);
-}
-
-/* The same unless somebody else has it locked, changed or deleted; never waits. */
-bool
-jobq_try_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode)
-{
-	return lock_row(call, table, slot, mode, LockWaitSkip);
+	return written(r, result, policy);
 }
 
 /* Copy a row's values, to change some and write it back. */
 void
-jobq_values(TupleTableSlot *slot, Datum *values, bool *nulls)
+jobq_values(TupleTableSlot *slot, JobqRow *new)
 {
 	slot_getallattrs(slot);
-	memcpy(values, slot->tts_values, slot->tts_tupleDescriptor->natts * sizeof(Datum));
-	memcpy(nulls, slot->tts_isnull, slot->tts_tupleDescriptor->natts * sizeof(bool));
+	for (int i = 0; i < slot->tts_tupleDescriptor->natts; i++)
+	{
+		new->values[i] = slot->tts_values[i];
+		new->given[i] = !slot->tts_isnull[i];
+	}
 }

@@ -90,8 +90,7 @@ enum
 	DEP_UPSTREAM = 1,
 	DEP_DOWNSTREAM,
 	DEP_REQUIRE,
-	DEP_SUFFICE,
-	DEP_NATTS = DEP_SUFFICE
+	DEP_SUFFICE
 };
 
 /* The columns that all tables of states begin with */
@@ -121,8 +120,7 @@ enum
 	WAITING_RULE,
 	WAITING_OPEN,
 	WAITING_HELD,
-	WAITING_WIDE,
-	WAITING_NATTS = WAITING_WIDE
+	WAITING_WIDE
 };
 
 enum
@@ -134,22 +132,19 @@ enum
 	DELTA_PENDING,
 	DELTA_HITS,
 	DELTA_VIOLATED,
-	DELTA_HURT,
-	DELTA_NATTS = DELTA_HURT
+	DELTA_HURT
 };
 
 enum
 {
 	RECOUNT_SEQ = 1,
-	RECOUNT_JOB_ID,
-	RECOUNT_NATTS = RECOUNT_JOB_ID
+	RECOUNT_JOB_ID
 };
 
 enum
 {
 	READY_POSITION = STATE_NATTS + 1,
-	READY_SINCE,
-	READY_NATTS = READY_SINCE
+	READY_SINCE
 };
 
 enum
@@ -164,15 +159,13 @@ enum
 	LEASE_CANCEL_REQUESTED,
 	LEASE_WORKER,
 	LEASE_CANCEL_REASON,
-	LEASE_PROGRESS,
-	LEASE_NATTS = LEASE_PROGRESS
+	LEASE_PROGRESS
 };
 
 enum
 {
 	EXPIRY_EXPIRES_AT = 1,
-	EXPIRY_JOB_ID,
-	EXPIRY_NATTS = EXPIRY_JOB_ID
+	EXPIRY_JOB_ID
 };
 
 enum
@@ -180,8 +173,7 @@ enum
 	CANCEL_SEQ = 1,
 	CANCEL_JOB_ID,
 	CANCEL_GENERATION,
-	CANCEL_REASON,
-	CANCEL_NATTS = CANCEL_REASON
+	CANCEL_REASON
 };
 
 enum
@@ -192,8 +184,7 @@ enum
 	ATTEMPT_ENDED_AT,
 	ATTEMPT_OUTCOME,
 	ATTEMPT_WORKER,
-	ATTEMPT_ERROR,
-	ATTEMPT_NATTS = ATTEMPT_ERROR
+	ATTEMPT_ERROR
 };
 
 enum
@@ -207,23 +198,20 @@ enum
 	QUEUE_BACKOFF_CAP,
 	QUEUE_TIMEOUT,
 	QUEUE_LEASE,
-	QUEUE_NOTIFY,
-	QUEUE_NATTS = QUEUE_NOTIFY
+	QUEUE_NOTIFY
 };
 
 enum
 {
 	PRIVILEGE_ROLE = 1,
 	PRIVILEGE_QUEUE,
-	PRIVILEGE_PRIVILEGE,
-	PRIVILEGE_NATTS = PRIVILEGE_PRIVILEGE
+	PRIVILEGE_PRIVILEGE
 };
 
 enum
 {
 	ACTIVE_SYSTEM_IDENTIFIER = 1,
-	ACTIVE_DATABASE,
-	ACTIVE_NATTS = ACTIVE_DATABASE
+	ACTIVE_DATABASE
 };
 
 /* ----------------
@@ -260,6 +248,13 @@ extern void jobq_close_call(JobqCall *call);
 extern void jobq_advance(void);
 extern void jobq_open_table(JobqCall *call, JobqTable table);
 
+/* A row to be written; a column that is not given is NULL */
+typedef struct JobqRow
+{
+	Datum		values[JOB_NATTS + 1];	/* no table has more, see options.c */
+	bool		given[JOB_NATTS + 1];
+} JobqRow;
+
 /* A row of job_ready, as the hand-out knows it */
 typedef struct JobqReady
 {
@@ -274,7 +269,7 @@ typedef struct JobqReady
 	bool		many;			/* rows of this priority from position on */
 } JobqReady;
 
-extern ItemPointerData jobq_insert(JobqCall *call, JobqTable table, Datum *values, bool *nulls);
+extern ItemPointerData jobq_insert(JobqCall *call, JobqTable table, JobqRow *new);
 extern void jobq_bulk_begin(JobqCall *call);
 extern void jobq_bulk_end(JobqCall *call);
 extern JobqScan *jobq_scan_ready(JobqCall *call, int64 lane, int16 priority, int16 down_to,
@@ -289,37 +284,33 @@ extern JobqScan *jobq_scan_from(JobqCall *call, JobqTable table, JobqIndex which
 								Snapshot snapshot);
 extern TupleTableSlot *jobq_scan_next(JobqScan *scan);
 extern void jobq_scan_end(JobqScan *scan);
-extern TupleTableSlot *jobq_find_in(JobqCall *call, JobqTable table, JobqIndex which,
-									int nkeys, const Datum *keys, Snapshot snapshot);
-extern TupleTableSlot *jobq_find(JobqCall *call, JobqTable table, JobqIndex which,
-								 int nkeys, const Datum *keys);
+extern TupleTableSlot *jobq_find(JobqCall *call, JobqTable table, JobqIndex which, int nkeys,
+								 const Datum *keys, Snapshot snapshot);
 extern TupleTableSlot *jobq_find_id(JobqCall *call, JobqTable table, int64 id);
 extern TupleTableSlot *jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot);
 extern void jobq_slot_free(TupleTableSlot *slot);
-extern bool jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot,
-						Datum *values, bool *nulls);
-extern bool jobq_try_update(JobqCall *call, JobqTable table, TupleTableSlot *slot,
-							Datum *values, bool *nulls);
-extern bool jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot);
-extern bool jobq_try_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot);
-extern bool jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot,
-					  LockTupleMode mode);
-extern bool jobq_try_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot,
-						  LockTupleMode mode);
-extern void jobq_values(TupleTableSlot *slot, Datum *values, bool *nulls);
+extern bool jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
+						LockWaitPolicy policy);
+extern bool jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot,
+						LockWaitPolicy policy);
+extern bool jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode,
+					  LockWaitPolicy policy);
+extern void jobq_values(TupleTableSlot *slot, JobqRow *new);
 
 /* Set a column of a row to be written. */
 static inline void
-jobq_set(Datum *values, bool *nulls, int attno, Datum value)
+jobq_set(JobqRow *new, int attno, Datum value)
 {
-	values[attno - 1] = value;
-	nulls[attno - 1] = false;
+	new->values[attno - 1] = value;
+	new->given[attno - 1] = true;
 }
 
-static inline Datum
-jobq_attr(TupleTableSlot *slot, int attno, bool *isnull)
+/* The same for text; NULL leaves the column as it is. */
+static inline void
+jobq_set_text(JobqRow *new, int attno, const char *value)
 {
-	return slot_getattr(slot, attno, isnull);
+	if (value != NULL)
+		jobq_set(new, attno, CStringGetTextDatum(value));
 }
 
 /* A column of these types; 0 or false where it is NULL. */
@@ -337,20 +328,26 @@ JOBQ_ATTR(int64, int64, DatumGetInt64)
 JOBQ_ATTR(int32, int32, DatumGetInt32)
 JOBQ_ATTR(int16, int16, DatumGetInt16)
 JOBQ_ATTR(bool, bool, DatumGetBool)
+JOBQ_ATTR(Oid, oid, DatumGetObjectId)
 
-static inline bool
-jobq_attr_isnull(TupleTableSlot *slot, int attno)
+/* An integer column of either size, or something else where it is NULL. */
+static inline int64
+jobq_attr_or(TupleTableSlot *slot, int attno, int64 otherwise)
 {
-	return slot_attisnull(slot, attno);
+	if (slot_attisnull(slot, attno))
+		return otherwise;
+	return TupleDescAttr(slot->tts_tupleDescriptor, attno - 1)->attlen == sizeof(int32) ?
+		jobq_attr_int32(slot, attno) : jobq_attr_int64(slot, attno);
 }
 
-/* A text column that is not null, as a C string. */
+/* A text column as a C string, or NULL. */
 static inline char *
 jobq_attr_cstring(TupleTableSlot *slot, int attno)
 {
 	bool		isnull;
+	Datum		d = slot_getattr(slot, attno, &isnull);
 
-	return text_to_cstring(DatumGetTextPP(slot_getattr(slot, attno, &isnull)));
+	return isnull ? NULL : TextDatumGetCString(d);
 }
 
 /* The time of day.  jobq.clock_offset is for tests. */
