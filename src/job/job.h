@@ -95,7 +95,7 @@ typedef enum JobqCounter
 	VIOLATED,					/* decided outside require */
 	HURT,						/* failed, upstream_failed, cancelled */
 	NCOUNTERS
-} JobqCounter;
+}			JobqCounter;
 
 typedef struct JobqCounters
 {

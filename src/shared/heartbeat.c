@@ -130,11 +130,11 @@ typedef struct Place
 	LWLock	   *lock;
 	uint32	   *head;			/* of the chain */
 	Heartbeat  *heartbeat;		/* of the job, of whatever lease; or NULL */
-}			Place;
+} Place;
 
 /* Lock the partition of a job; returns the entry of the lease, or NULL. */
 static Heartbeat *
-lock_lease(int64 job_id, int64 token, LWLockMode mode, Place * p)
+lock_lease(int64 job_id, int64 token, LWLockMode mode, Place *p)
 {
 	uint64		h = hash_job(MyDatabaseId, job_id);
 	int			i = h % JOBQ_HEARTBEAT_PARTITIONS;
