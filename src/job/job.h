@@ -87,7 +87,7 @@ typedef struct JobqPrefix
 } JobqPrefix;
 
 /* How far a job's dependencies are; columns, in this order, of two tables */
-typedef enum JobqCounter
+enum
 {
 	UNDECIDED,					/* edges whose upstream job is undecided */
 	PENDING,					/* of these with a require mask */
@@ -95,7 +95,7 @@ typedef enum JobqCounter
 	VIOLATED,					/* decided outside require */
 	HURT,						/* failed, upstream_failed, cancelled */
 	NCOUNTERS
-}			JobqCounter;
+};
 
 typedef struct JobqCounters
 {
