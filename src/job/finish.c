@@ -99,7 +99,9 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 		jobq_values(slot, &new);
 		notify = jobq_attr_bool(slot, JOB_NOTIFY);
 		jobq_set(&new, JOB_OUTCOME, Int16GetDatum(d->outcome));
-		jobq_set(&new, JOB_FINISHED_AT, TimestampTzGetDatum(call->now));
+		/* a lease that this call waited for may be younger than the call */
+		jobq_set(&new, JOB_FINISHED_AT,
+				 TimestampTzGetDatum(d->attempt_outcome >= 0 ? Max(call->now, d->started_at) : call->now));
 		jobq_set(&new, JOB_ATTEMPT_NO, Int32GetDatum(prefix->attempt));
 		jobq_set(&new, JOB_FAILED, Int32GetDatum(prefix->failed));
 		jobq_set(&new, JOB_LOST, Int32GetDatum(prefix->lost));
@@ -131,7 +133,8 @@ record_attempt(JobqCall *call, TupleTableSlot *lease, JobqAttemptOutcome attempt
 	jobq_set(&new, ATTEMPT_NO, Int32GetDatum(jobq_attr_int32(lease, STATE_ATTEMPT)));
 	jobq_set(&new, ATTEMPT_STARTED_AT,
 			 TimestampTzGetDatum(jobq_attr_int64(lease, LEASE_STARTED_AT)));
-	jobq_set(&new, ATTEMPT_ENDED_AT, TimestampTzGetDatum(call->now));
+	jobq_set(&new, ATTEMPT_ENDED_AT,
+			 TimestampTzGetDatum(Max(call->now, jobq_attr_int64(lease, LEASE_STARTED_AT))));
 	jobq_set(&new, ATTEMPT_OUTCOME, Int16GetDatum(attempt_outcome));
 	jobq_set_text(&new, ATTEMPT_WORKER, jobq_attr_cstring(lease, LEASE_WORKER));
 	jobq_set_text(&new, ATTEMPT_ERROR, error);
