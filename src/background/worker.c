@@ -61,6 +61,7 @@ static TimestampTz notify_at = 0;	/* no notification before */
 static JobqFailures notify_failures;
 static TimestampTz sweep_at = 0;
 static TimestampTz sweep_began = 0; /* 0: none is under way */
+static bool sweep_again = false;	/* asked for while one is */
 static int	sweep_partition = JOBQ_HEARTBEAT_PARTITIONS;	/* next to look at */
 static JobqSweep sweep_lanes;
 static bool sweep_lanes_done = true;
@@ -277,6 +278,7 @@ static void
 begin_sweep(TimestampTz now)
 {
 	jobq_due_restart();
+	sweep_again = false;
 	sweep_partition = 0;
 	jobq_handout_sweep_begin(&sweep_lanes);
 	sweep_lanes_done = false;
@@ -355,8 +357,8 @@ do_sweep(TimestampTz now)
 	}
 	if (!jobq_due_seen())
 		return true;
-	sweep_at = now + Max(jobq_sweep_interval_ms * INT64CONST(1000),
-						 (now - sweep_began) * SWEEP_SHARE);
+	sweep_at = sweep_again ? now : now + Max(jobq_sweep_interval_ms * INT64CONST(1000),
+											 (now - sweep_began) * SWEEP_SHARE);
 	sweep_began = 0;
 	return false;
 }
@@ -420,7 +422,15 @@ take_announcements(void)
 	if ((asked & ASK_CHECK) || (check_at != DT_NOEND && check_at <= jobq_steady()))
 		check_database();
 	if (asked & ASK_SWEEP)
+	{
+		/*
+		 * what is due at once, also where a sweep is under way; the rest when
+		 * it is done
+		 */
+		jobq_due_restart();
+		sweep_again = true;
 		sweep_at = 0;
+	}
 	for (int k = 0; k < DEADLINE_KINDS && active; k++)
 	{
 		TimestampTz low;

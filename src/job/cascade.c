@@ -266,8 +266,18 @@ count(JobqCascade *cascade, CascadeItem *item, TupleTableSlot *row)
 	bool		fold = item->folding && item->epoch == epoch;
 	JobqCounters c;
 
-	/* only deltas, and counted anew since */
-	if (!fold && item->change.n[UNDECIDED] == 0)
+	/*
+	 * only deltas, and counted anew since; an end that changed has undecided
+	 * 0, too
+	 */
+	if (!fold && !item->reopened && item->change.n[UNDECIDED] == 0)
+		return;
+
+	/*
+	 * asked for since the row was locked: that will see what the deltas say,
+	 * and this call
+	 */
+	if (fold && jobq_recount_asked(cascade->call, item->id))
 		return;
 	jobq_read_counters(row, WAITING_UNDECIDED, &c);
 	jobq_add_counters(&c, &item->change);
@@ -310,6 +320,7 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 	/* it ran, or was cancelled */
 	if (outcome != OUTCOME_SKIPPED && outcome != OUTCOME_UPSTREAM_FAILED)
 		return true;
+	jobq_advance();				/* this call may have decided some upstream */
 	/* from here on no other retry decides about it */
 	if (!jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitSkip) ||
 		!jobq_count_edges(call, id, OUTCOME_ANY, &c))

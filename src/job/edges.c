@@ -112,7 +112,6 @@ jobq_ask_recount(JobqCall *call, int64 id)
 	jobq_set(&new, RECOUNT_SEQ, Int64GetDatum(seq));
 	jobq_set(&new, RECOUNT_JOB_ID, Int64GetDatum(id));
 	jobq_insert(call, JOBQ_RECOUNT, &new);
-	call->recounts_known = call->recounts = true;
 	jobq_announce_deadline(DEADLINE_RECOUNT, seq);
 }
 
@@ -127,16 +126,6 @@ jobq_recount_asked(JobqCall *call, int64 id)
 	TupleTableSlot *asked;
 	bool		found;
 
-	/* one that is asked for after this call began may come after it */
-	if (!call->recounts_known)
-	{
-		asked = jobq_find(call, JOBQ_RECOUNT, INDEX_KEY, 0, NULL, NULL);
-		call->recounts = asked != NULL;
-		call->recounts_known = true;
-		jobq_slot_free(asked);
-	}
-	if (!call->recounts)
-		return false;
 	asked = jobq_find(call, JOBQ_RECOUNT, INDEX_SECOND, 1, &key, NULL);
 	found = asked != NULL;
 	jobq_slot_free(asked);

@@ -239,8 +239,6 @@ typedef struct JobqCall
 	MemoryContext mcxt;			/* lives as long as the call */
 	TimestampTz now;			/* the wall clock when the call began */
 	bool		bulk;			/* rows are inserted many at once */
-	bool		recounts_known; /* the next was looked at */
-	bool		recounts;		/* there are rows in job_recount */
 } JobqCall;
 
 extern void jobq_open_call(JobqCall *call);
