@@ -828,26 +828,20 @@ bool
 jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
 			LockWaitPolicy policy)
 {
-	JobqRel    *r;
-	TupleTableSlot *newslot;
-	Snapshot	snapshot;
+	JobqRel    *r = open_rel(call, table);
+	TupleTableSlot *newslot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
+	HeapTuple	tuple = form_tuple(r, new);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TM_FailureData tmfd;
 	LockTupleMode lockmode;
 	JobqUpdateIndexes update_indexes;
 	TM_Result	result;
 	bool		ok;
 
-	/* an update has no way of its own to pass over a locked row */
-	if (policy == LockWaitSkip &&
-		!jobq_lock(call, table, slot, LockTupleNoKeyExclusive, LockWaitSkip))
-		return false;
-	r = open_rel(call, table);
-	newslot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ExecStoreHeapTuple(form_tuple(r, new), newslot, true);
+	ExecStoreHeapTuple(tuple, newslot, true);
 	result = table_tuple_update(r->rel, &slot->tts_tid, newslot, GetCurrentCommandId(true),
-								snapshot, InvalidSnapshot, true, &tmfd, &lockmode,
-								&update_indexes);
+								snapshot, InvalidSnapshot, policy == LockWaitBlock, &tmfd,
+								&lockmode, &update_indexes);
 	ok = written(r, result, policy);
 	if (ok)
 		insert_index_entries(r, newslot, update_indexes);
