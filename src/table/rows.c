@@ -597,13 +597,19 @@ jobq_scan_ready(JobqCall *call, int64 lane, int16 priority, int16 down_to,
 	return begin_scan(call, JOBQ_READY, INDEX_KEY, n, skeys, snapshot);
 }
 
-/* The next row of a scan, or NULL; it is valid until the next call. */
+/*
+ * The next row of a scan, or NULL; it is valid until the next call.  What an index
+ * scan allocates on its way lives as long as the scan, so in the call's context,
+ * whatever the current one is.
+ */
 TupleTableSlot *
 jobq_scan_next(JobqScan *scan)
 {
-	if (!index_getnext_slot(scan->desc, ForwardScanDirection, scan->slot))
-		return NULL;
-	return scan->slot;
+	MemoryContext old = MemoryContextSwitchTo(scan->rel->mcxt);
+	bool		found = index_getnext_slot(scan->desc, ForwardScanDirection, scan->slot);
+
+	MemoryContextSwitchTo(old);
+	return found ? scan->slot : NULL;
 }
 
 /* End a scan; it is kept for the next on the same index, without any pin. */
@@ -645,18 +651,21 @@ page_has_room(TupleTableSlot *slot)
 static bool
 next_in_place(JobqScan *scan)
 {
+	MemoryContext old = MemoryContextSwitchTo(scan->rel->mcxt);
 	ItemPointer tid;
+	bool		found = false;
 
-	while ((tid = index_getnext_tid(scan->desc, ForwardScanDirection)) != NULL)
+	while (!found && (tid = index_getnext_tid(scan->desc, ForwardScanDirection)) != NULL)
 	{
-		if (table_tuple_fetch_row_version(scan->rel->rel, tid, scan->snapshot, scan->slot) &&
-			page_has_room(scan->slot))
-			return true;
+		found = table_tuple_fetch_row_version(scan->rel->rel, tid, scan->snapshot, scan->slot) &&
+			page_has_room(scan->slot);
+		if (found)
+			break;
 		ExecClearTuple(scan->slot); /* who prunes has the only pin */
-		if (index_fetch_heap(scan->desc, scan->slot))
-			return true;
+		found = index_fetch_heap(scan->desc, scan->slot);
 	}
-	return false;
+	MemoryContextSwitchTo(old);
+	return found;
 }
 
 /* The row with a key, or NULL; free it with jobq_slot_free().  NULL snapshot: the latest. */
