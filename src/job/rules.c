@@ -1,6 +1,6 @@
 /*
  * rules.c
- *	  Trigger rules: what becomes of a job, by what became of its parents.
+ *	  Trigger rules: what becomes of a job, by what became of those upstream.
  *
  * An edge carries two masks over the parent's outcome, require and suffice; the
  * child has a quorum.  Five counts over the child's edges say how far its
