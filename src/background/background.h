@@ -15,10 +15,7 @@
 extern int	jobq_sweep_interval_ms;
 extern int	jobq_notify_interval_ms;
 
-/* ----------------
- *		worker.c
- * ----------------
- */
+/* worker.c */
 typedef struct JobqFailures		/* how often something failed in a row */
 {
 	int			count;
@@ -32,10 +29,7 @@ extern void jobq_worker_failed(JobqFailures *f, ErrorData *error, const char *wh
 extern int64 jobq_retry_delay(int failures);
 extern bool jobq_worker_must_leave(void);
 
-/* ----------------
- *		due.c
- * ----------------
- */
+/* due.c */
 extern void jobq_due_init(void);
 extern void jobq_due_restart(void);
 extern void jobq_due_lower(JobqDeadline kind, TimestampTz at);
@@ -43,10 +37,7 @@ extern bool jobq_due_seen(void);
 extern TimestampTz jobq_due_next(void);
 extern bool jobq_due_round(void);
 
-/* ----------------
- *		launcher.c, worker.c, hooks.c
- * ----------------
- */
+/* launcher.c, worker.c, hooks.c */
 extern void jobq_launcher_register(void);
 extern void jobq_hooks_init(void);
 extern PGDLLEXPORT void jobq_launcher_main(Datum arg);

@@ -21,10 +21,7 @@ extern int	jobq_max_lanes;
 extern int	jobq_lane_candidates;
 extern int	jobq_lane_priorities;
 
-/* ----------------
- *		lane.c: what shared memory knows of each lane
- * ----------------
- */
+/* lane.c: what shared memory knows of each lane */
 /* The order in which jobs are handed out: higher priority, then lower position */
 typedef struct JobqKey
 {
@@ -132,10 +129,7 @@ extern void jobq_lane_insert(JobqLane *l, const JobqCandidate *c);
 extern void jobq_lane_offer(const JobqReady *ready);
 extern void jobq_lanes_forget_database(void);
 
-/* ----------------
- *		handout.c: the next candidates, and refilling them
- * ----------------
- */
+/* handout.c: the next candidates, and refilling them */
 /* How far a sweep is */
 typedef struct JobqSweep
 {

@@ -32,10 +32,7 @@
 /* The refill that this backend is doing */
 static JobqLane *refilling = NULL;
 
-/* ----------------
- *		Scanning a lane from its floors
- * ----------------
- */
+/* Scanning a lane from its floors */
 
 struct JobqLaneScan
 {
@@ -149,10 +146,7 @@ jobq_handout_floors(JobqCall *call, int64 lane)
 	return floors;
 }
 
-/* ----------------
- *		Refilling
- * ----------------
- */
+/* Refilling */
 
 /* Clean up after an error in a refill. */
 static void
@@ -346,10 +340,7 @@ ready_lane(JobqCall *call, int64 lane)
 	}
 }
 
-/* ----------------
- *		Handing out
- * ----------------
- */
+/* Handing out */
 
 /* The key of the next candidate of a lane; false: it must be scanned. */
 bool
@@ -397,10 +388,7 @@ jobq_handout_pop(JobqCall *call, int64 lane, JobqKey limit, int max, JobqCandida
 	return n;
 }
 
-/* ----------------
- *		Sweeping
- * ----------------
- */
+/* Sweeping */
 
 /* Offer the rows that a scan finds, unless a transaction is about to delete them. */
 static void

@@ -64,10 +64,7 @@ static LWLockPadded *lane_locks;
 const JobqKey jobq_key_first = {PG_INT16_MAX, PG_INT64_MIN};
 const JobqKey jobq_key_last = {PG_INT16_MIN, PG_INT64_MAX};
 
-/* ----------------
- *		Memory
- * ----------------
- */
+/* Memory */
 
 /* The size of one lane's floors. */
 Size
@@ -147,10 +144,7 @@ jobq_lane_at(int i)
 	return &shared->lanes[i];
 }
 
-/* ----------------
- *		Keys and floors
- * ----------------
- */
+/* Keys and floors */
 
 /* Negative if a is handed out before b. */
 int
@@ -224,10 +218,7 @@ jobq_floors_lower(JobqFloors *f, JobqKey key, bool refilling)
 	}
 }
 
-/* ----------------
- *		Finding an entry
- * ----------------
- */
+/* Finding an entry */
 
 /* Forget what is known of a lane.  The caller holds its lock. */
 static void
@@ -357,10 +348,7 @@ jobq_lane_open(int64 lane, const JobqReady *origin)
 	return l;
 }
 
-/* ----------------
- *		The ring; the caller holds the lane's lock
- * ----------------
- */
+/* The ring; the caller holds the lane's lock */
 
 /* The ring ends before this row, which a refill under way may not have seen. */
 static void
@@ -457,10 +445,7 @@ jobq_lane_offer(const JobqReady *r)
 	LWLockRelease(jobq_lane_lock(l));
 }
 
-/* ----------------
- *		Forgetting
- * ----------------
- */
+/* Forgetting */
 
 /* Forget all that is known of this database. */
 void

@@ -19,10 +19,7 @@ extern int	jobq_max_result_size;
 extern int	jobq_max_inputs_size;
 extern int	jobq_max_claim_size;
 
-/* ----------------
- *		States and outcomes
- * ----------------
- */
+/* States and outcomes */
 
 /* Outcome of a decided job: a bit, so that an edge can prefix a mask of them. */
 #define OUTCOME_SUCCEEDED		0x01
@@ -110,10 +107,7 @@ typedef enum JobqVerdict
 	VERDICT_UPSTREAM_FAILED
 } JobqVerdict;
 
-/* ----------------
- *		rules.c: what becomes of a job, by what became of those upstream
- * ----------------
- */
+/* rules.c: what becomes of a job, by what became of those upstream */
 extern JobqRule jobq_find_rule(const char *name);
 extern const char *jobq_outcome_name(int outcome);
 extern JobqVerdict jobq_verdict(JobqRule rule, int quorum, const JobqCounters *c);
@@ -122,10 +116,7 @@ extern void jobq_add_counters(JobqCounters *c, const JobqCounters *change);
 extern void jobq_count_edge(JobqCounters *c, int16 require, int16 suffice, int outcome, int n);
 extern void jobq_count_undecided(JobqCounters *c, int16 require);
 
-/* ----------------
- *		edges.c: what a job depends on
- * ----------------
- */
+/* edges.c: what a job depends on */
 extern void jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int64 *upstream,
 							  const JobqRuleInfo *rule);
 extern void jobq_read_counters(TupleTableSlot *row, int first, JobqCounters *c);
@@ -135,10 +126,7 @@ extern bool jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters
 extern void jobq_ask_recount(JobqCall *call, int64 id);
 extern bool jobq_recount_asked(JobqCall *call, int64 id);
 
-/* ----------------
- *		state.c: which table a job that is not decided stands in
- * ----------------
- */
+/* state.c: which table a job that is not decided stands in */
 
 /* upstream jobs whose ends are counted by deltas, never in the job's own row */
 #define JOBQ_WIDE		64
@@ -162,10 +150,7 @@ extern void jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix,
 							   const JobqCounters *counters, JobqRule rule, int quorum, int64 epoch);
 extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **row);
 
-/* ----------------
- *		cascade.c: what a decision does to those downstream
- * ----------------
- */
+/* cascade.c: what a decision does to those downstream */
 typedef struct JobqCascade JobqCascade;
 
 typedef void (*JobqArgumentHandler) (JobqCascade *cascade, int64 id, int argument, void *arg);
@@ -177,10 +162,7 @@ extern void jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outc
 extern void jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg);
 extern void jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done);
 
-/* ----------------
- *		options.c: what a submission says
- * ----------------
- */
+/* options.c: what a submission says */
 /* An option that is no column of table job */
 #define SUBMISSION_RUN_IN		(JOB_NATTS + 1)
 
@@ -202,10 +184,7 @@ extern void jobq_read_arguments(FunctionCallInfo fcinfo, JobqSubmission *s);
 extern void jobq_read_key(JobqSubmission *s, const char *key, JsonbValue *v);
 extern void jobq_check_submission(JobqSubmission *s);
 
-/* ----------------
- *		submit.c
- * ----------------
- */
+/* submit.c */
 extern int	jobq_compare_ids(const void *a, const void *b);
 extern void jobq_admit(JobqCall *call, const JobqSubmission *s);
 extern HTAB *jobq_upstream_create(void);
@@ -213,10 +192,7 @@ extern void jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id);
 extern void jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at);
 extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
 
-/* ----------------
- *		finish.c: how an attempt ends, and with it perhaps the job
- * ----------------
- */
+/* finish.c: how an attempt ends, and with it perhaps the job */
 
 /* What is written into the job row when the job is decided */
 typedef struct JobqDecision
@@ -237,16 +213,10 @@ extern const char *jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease,
 									const char *error, bool retry, int64 delay);
 extern void jobq_error_stale(int64 id);
 
-/* ----------------
- *		inputs.c: results of parents, for the worker of their child
- * ----------------
- */
+/* inputs.c: results of parents, for the worker of their child */
 extern Jsonb *jobq_read_inputs(JobqCall *call, int64 id, int n, Size *total);
 
-/* ----------------
- *		claim.c: which jobs a worker gets
- * ----------------
- */
+/* claim.c: which jobs a worker gets */
 typedef struct JobqAssignment
 {
 	int64		job_id;
@@ -268,26 +238,17 @@ extern int	jobq_check_queues(FunctionCallInfo fcinfo, int argno, char ***queues)
 extern int	jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_jobs,
 					   int64 lease, JobqAssignment **out);
 
-/* ----------------
- *		lease.c: heartbeats, and leases that run out
- * ----------------
- */
+/* lease.c: heartbeats, and leases that run out */
 extern TimestampTz jobq_lease_deadline(TimestampTz until, TimestampTz timeout_at);
 
-/* ----------------
- *		sight.c: who may see a job, or act upon it
- * ----------------
- */
+/* sight.c: who may see a job, or act upon it */
 extern TupleTableSlot *jobq_need_job(JobqCall *call, int64 id);
 extern bool jobq_held_by_caller(JobqCall *call, int64 id);
 extern bool jobq_may_see(JobqCall *call, int64 id, bool granted);
 extern void jobq_require_visible(JobqCall *call, int64 id);
 extern void jobq_require_operate(JobqCall *call, TupleTableSlot *job, bool or_submitter);
 
-/* ----------------
- *		cancel.c, retry.c, control.c: what others than its worker do to a job
- * ----------------
- */
+/* cancel.c, retry.c, control.c: what others than its worker do to a job */
 extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
 extern void jobq_error_state(int64 id, const char *act, const char *state, const char *hint);
@@ -296,10 +257,7 @@ extern int	jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *
 extern const char *jobq_job_state(JobqCall *call, int64 id, bool *decided, Datum *result,
 								  bool *isnull);
 
-/* ----------------
- *		What the background worker does with a row that is due
- * ----------------
- */
+/* What the background worker does with a row that is due */
 
 /* False: try again, at *retry_at or, if that is left 0, soon. */
 typedef bool (*JobqDueAct) (JobqCall *call, int64 id, TimestampTz deadline, TimestampTz *retry_at);

@@ -45,10 +45,7 @@ extern int	jobq_min_lease_ms;
 extern int	jobq_max_lease_s;
 extern int	jobq_max_error_size;
 
-/* ----------------
- *		queue.c: settings
- * ----------------
- */
+/* queue.c: settings */
 typedef enum JobqNotifyMode
 {
 	JOBQ_NOTIFY_COALESCED,
@@ -77,10 +74,7 @@ extern void jobq_queue_settings(JobqCall *call, int64 queue_id, JobqQueue *resul
 extern void jobq_queue_register(JobqCall *call, const char *name, int64 queue_id);
 extern void jobq_queue_init(void);
 
-/* ----------------
- *		privilege.c: grants
- * ----------------
- */
+/* privilege.c: grants */
 typedef enum JobqPrivilege
 {
 	PRIV_SUBMIT = 0x01,
@@ -97,24 +91,15 @@ extern void jobq_require_privilege(JobqCall *call, int64 queue_id, JobqPrivilege
 								   const char *queue);
 extern void jobq_privilege_init(void);
 
-/* ----------------
- *		entry.c: what every entry point does first
- * ----------------
- */
+/* entry.c: what every entry point does first */
 extern void jobq_require_loaded(void);
 extern void jobq_enter(JobqCall *call, const char *function, bool writes);
 
-/* ----------------
- *		active.c: the database whose background worker may act
- * ----------------
- */
+/* active.c: the database whose background worker may act */
 extern void jobq_make_active(JobqCall *call);
 extern bool jobq_is_active(JobqCall *call);
 
-/* ----------------
- *		check.c: arguments
- * ----------------
- */
+/* check.c: arguments */
 extern void jobq_error_null(const char *what);
 extern void jobq_error_no_such_job(int64 id);
 extern void jobq_check_queue_name(const char *name);

@@ -37,10 +37,7 @@ typedef enum JobqDeadline
 	DEADLINE_KINDS
 } JobqDeadline;
 
-/* ----------------
- *		memory.c: the parts of shared memory
- * ----------------
- */
+/* memory.c: the parts of shared memory */
 typedef struct JobqPart
 {
 	const char *name;
@@ -59,20 +56,14 @@ extern const JobqPart jobq_databases_part;
 extern const JobqPart jobq_heartbeats_part;
 extern const JobqPart jobq_waiters_part;
 
-/* ----------------
- *		clock.c: time that passes evenly
- * ----------------
- */
+/* clock.c: time that passes evenly */
 extern void jobq_clock_attach(pg_atomic_uint64 *place, bool made);
 extern TimestampTz jobq_steady(void);
 extern TimestampTz jobq_wall_of(TimestampTz steady);
 extern TimestampTz jobq_deadline_now(JobqDeadline kind);
 extern TimestampTz jobq_deadline_of(JobqDeadline kind, TimestampTz at);
 
-/* ----------------
- *		announce.c: what a transaction does to shared memory when it commits
- * ----------------
- */
+/* announce.c: what a transaction does to shared memory when it commits */
 
 /* What layers above do then; none of it can fail. */
 typedef struct JobqEndCallbacks
@@ -101,10 +92,7 @@ extern bool jobq_wal_is_claims(void);
 extern void jobq_note_claim_wal(bool before);
 extern void jobq_announce_extension(void);
 
-/* ----------------
- *		heartbeat.c: until when running jobs are alive
- * ----------------
- */
+/* heartbeat.c: until when running jobs are alive */
 typedef enum JobqHeartbeat
 {
 	HEARTBEAT_NONE,				/* no entry: use the row */
@@ -129,10 +117,7 @@ typedef struct JobqHeartbeatRef
 
 extern int	jobq_heartbeat_stale(int partition, TimestampTz before, JobqHeartbeatRef *refs, int max);
 
-/* ----------------
- *		waiter.c: sessions that sleep
- * ----------------
- */
+/* waiter.c: sessions that sleep */
 extern void jobq_waiter_register_job(int64 job_id);
 extern void jobq_waiter_register_lanes(int nlanes, const int64 *lanes);
 extern void jobq_waiter_leave(bool consumed);
@@ -144,10 +129,7 @@ extern void jobq_waiter_at_commit(void);
 extern void jobq_waiter_at_abort(void);
 extern void jobq_wake_all(void);
 
-/* ----------------
- *		slots.c: a database, its backends and its background worker
- * ----------------
- */
+/* slots.c: a database, its backends and its background worker */
 typedef enum JobqDatabaseState
 {
 	DATABASE_UNKNOWN,			/* a worker has to look */

@@ -149,10 +149,7 @@ jobq_grace_start(void)
 	return jobq_read_time(&shared->grace_start);
 }
 
-/* ----------------
- *		Slots
- * ----------------
- */
+/* Slots */
 
 /* The slot with the given number. */
 JobqDatabase *
@@ -244,10 +241,7 @@ jobq_my_database(bool create)
 	return my_database;
 }
 
-/* ----------------
- *		Hints for whoever is responsible for a database
- * ----------------
- */
+/* Hints for whoever is responsible for a database */
 
 /* Wake whoever is responsible unless it wakes by itself by then. */
 static void
@@ -358,10 +352,7 @@ jobq_database_low(JobqDatabase *db)
 	return low;
 }
 
-/* ----------------
- *		The worker's side
- * ----------------
- */
+/* The worker's side */
 
 /* Become the worker of a database; NULL: it has one, or must not have one now. */
 JobqDatabase *
@@ -415,10 +406,7 @@ jobq_worker_detach(JobqDatabase *db, JobqLeave leave, TimestampTz wake_at)
 	return true;
 }
 
-/* ----------------
- *		Keeping the worker away
- * ----------------
- */
+/* Keeping the worker away */
 
 /* Make a database's worker leave, and let none start until resumed. */
 void
@@ -455,10 +443,7 @@ jobq_database_resume(JobqDatabase *db)
 	jobq_launcher_reread();
 }
 
-/* ----------------
- *		The launcher's side
- * ----------------
- */
+/* The launcher's side */
 
 /* Become the launcher. */
 void

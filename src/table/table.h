@@ -24,10 +24,7 @@
 
 extern int	jobq_clock_offset_ms;
 
-/* ----------------
- *		Tables and their columns, in the order of jobq--1.0.sql
- * ----------------
- */
+/* Tables and their columns, in the order of jobq--1.0.sql */
 typedef enum JobqTable
 {
 	JOBQ_JOB,
@@ -214,10 +211,7 @@ enum
 	ACTIVE_DATABASE
 };
 
-/* ----------------
- *		rows.c: the only file that calls the table and index AM
- * ----------------
- */
+/* rows.c: the only file that calls the table and index AM */
 typedef struct JobqRel JobqRel;
 typedef struct JobqScan JobqScan;
 
@@ -362,10 +356,7 @@ jobq_is_expired(JobqCall *call, TimestampTz expires_at, int32 attempt)
 	return expires_at != 0 && expires_at <= call->now && attempt == 0;
 }
 
-/* ----------------
- *		catalog.c: where our own objects are
- * ----------------
- */
+/* catalog.c: where our own objects are */
 typedef void (*JobqResetCallback) (void);
 
 extern void jobq_catalog_init(void);
