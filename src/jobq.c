@@ -6,7 +6,6 @@
 
 #include <limits.h>
 
-#include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 

@@ -13,7 +13,6 @@
 #include "postgres.h"
 
 #include "access/detoast.h"
-#include "utils/jsonb.h"
 
 #include "job/job.h"
 

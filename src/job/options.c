@@ -15,9 +15,6 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "utils/builtins.h"
-#include "utils/numeric.h"
-#include "utils/timestamp.h"
 
 #include "job/job.h"
 

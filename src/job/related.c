@@ -9,7 +9,6 @@
 #include "postgres.h"
 
 #include "funcapi.h"
-#include "utils/builtins.h"
 
 #include "job/job.h"
 

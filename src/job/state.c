@@ -19,9 +19,7 @@
 #include "postgres.h"
 
 #include "commands/async.h"
-#include "utils/builtins.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "dispatch/dispatch.h"
 #include "job/job.h"

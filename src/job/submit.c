@@ -16,8 +16,6 @@
 
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
-#include "utils/timestamp.h"
 
 #include "dispatch/dispatch.h"
 #include "job/job.h"

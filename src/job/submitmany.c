@@ -12,9 +12,6 @@
 #include "common/hashfn.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
-#include "utils/numeric.h"
-#include "utils/timestamp.h"
 
 #include "job/job.h"
 

@@ -28,26 +28,13 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
-#include "storage/proc.h"
 #include "tcop/pquery.h"
-#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "dispatch/dispatch.h"
 #include "job/job.h"
-
-/*
- * From libpq/libpq.h, which cannot be included where the headers of GSSAPI and
- * OpenSSL are missing.
- */
-extern PGDLLIMPORT WaitEventSet *FeBeWaitSet;
-extern bool pq_check_connection(void);
-
-#define FeBeWaitSetSocketPos	0
-#define FeBeWaitSetNEvents		3
 
 #define RECHECK_INTERVAL	(60 * USECS_PER_SEC)
 #define STANDBY_INTERVAL	(1 * USECS_PER_SEC) /* where nobody wakes us */

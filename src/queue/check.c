@@ -5,15 +5,10 @@
 #include "postgres.h"
 
 #include "access/detoast.h"
-#include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/timestamp.h"
-
-#include "utils/numeric.h"
 
 #include "queue/queue.h"
 

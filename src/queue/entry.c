@@ -4,9 +4,7 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
-#include "tcop/utility.h"
 #include "utils/inval.h"
 
 #include "queue/queue.h"

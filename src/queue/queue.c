@@ -15,16 +15,13 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "common/sha2.h"
 #include "common/cryptohash.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "dispatch/dispatch.h"
 #include "queue/queue.h"

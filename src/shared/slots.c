@@ -29,11 +29,8 @@
 
 #include <signal.h>
 
-#include "access/xlog.h"
 #include "miscadmin.h"
-#include "storage/proc.h"
 #include "storage/procarray.h"
-#include "utils/timestamp.h"
 
 #include "shared/shared.h"
 

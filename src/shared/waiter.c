@@ -22,7 +22,6 @@
 
 #include "lib/ilist.h"
 #include "miscadmin.h"
-#include "port/atomics.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
 
