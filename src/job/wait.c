@@ -196,7 +196,7 @@ jobq_job_wait(PG_FUNCTION_ARGS)
 		JobqCall	call;
 		bool		decided;
 
-		jobq_waiter_register_job(id);
+		jobq_waiter_register(true, id);
 		begin_look(&wait, &call, false);
 		jobq_require_visible(&call, id);
 		values[0] = CStringGetTextDatum(jobq_job_state(&call, id, &decided, &values[1], &nulls[1]));
@@ -232,7 +232,7 @@ jobq_job_claim_wait(PG_FUNCTION_ARGS)
 		JobqAssignment *job;
 		int			n;
 
-		jobq_waiter_register_lanes(1, &lane);
+		jobq_waiter_register(false, lane);
 		if (has_socket() && !pq_check_connection())
 			client_lost();
 		begin_look(&wait, &call, true);

@@ -434,7 +434,7 @@ tell_ready(const JobqReady *r)
 	}
 	if (r->count > 0)
 	{
-		jobq_wake_lane(r->lane, Min(r->count, INT_MAX));
+		jobq_wake(false, r->lane, Min(r->count, INT_MAX));
 		jobq_worker_queue_ready(r->queue_id);
 	}
 }
@@ -472,7 +472,7 @@ carry_out(void)
 	for (int i = 0; i < ready.n; i++)
 		tell_ready(&((JobqReady *) ready.items)[i]);
 	for (int i = 0; i < decided.n; i++)
-		jobq_wake_job(((int64 *) decided.items)[i]);
+		jobq_wake(true, ((int64 *) decided.items)[i], INT_MAX);
 	for (int k = 0; k < DEADLINE_KINDS; k++)
 	{
 		if (scalars.deadlines[k] != DT_NOEND)

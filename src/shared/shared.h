@@ -16,7 +16,6 @@
 
 #include "table/table.h"
 
-#define JOBQ_WAIT_LANES		8	/* lanes a waiter can name */
 #define JOBQ_NOTIFY_QUEUES	64	/* queues to notify of, before all of them are */
 
 #define JOBQ_DEFAULT_MAX_HEARTBEATS	100000
@@ -118,12 +117,10 @@ typedef struct JobqHeartbeatRef
 extern int	jobq_heartbeat_stale(int partition, TimestampTz before, JobqHeartbeatRef *refs, int max);
 
 /* waiter.c: sessions that sleep */
-extern void jobq_waiter_register_job(int64 job_id);
-extern void jobq_waiter_register_lanes(int nlanes, const int64 *lanes);
+extern void jobq_waiter_register(bool for_job, int64 id);
 extern void jobq_waiter_leave(bool consumed);
 extern bool jobq_waiter_woken(void);
-extern void jobq_wake_job(int64 job_id);
-extern void jobq_wake_lane(int64 lane, int n);
+extern void jobq_wake(bool for_job, int64 id, int n);
 extern void jobq_waiter_claimed(void);
 extern void jobq_waiter_at_commit(void);
 extern void jobq_waiter_at_abort(void);

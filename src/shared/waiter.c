@@ -2,7 +2,7 @@
  * waiter.c
  *	  Sessions that sleep in job_wait or job_claim_wait, and waking them.
  *
- * A waiter registers for a job or for some lanes, then looks at the tables,
+ * A waiter registers for a job or for a lane, then looks at the tables,
  * then sleeps.  A commit callback wakes the waiters of a decided job, or one
  * waiter for each job that became ready, first come first served.  A waiter
  * that is woken is unlinked and has to register again before it looks.
@@ -29,31 +29,21 @@
 
 #define NBUCKETS	256
 
-typedef struct Waiter Waiter;
-
-/* All fields: the waiters lock. */
-typedef struct WaiterLink
-{
-	dlist_node	node;			/* in a bucket */
-	Waiter	   *waiter;
-	int64		id;				/* of a job or a lane */
-} WaiterLink;
-
 /* All fields but woken: the waiters lock. */
-struct Waiter
+typedef struct Waiter
 {
-	pg_atomic_uint32 woken;
-	int64		woken_id;		/* the job or lane that woke it */
-	Latch	   *latch;
-	Oid			database;
+	dlist_node	node;			/* in the bucket of id, while it is linked */
+	bool		linked;
 	bool		for_job;
-	int			nlinks;			/* linked now */
-	WaiterLink	links[JOBQ_WAIT_LANES];
-};
+	int64		id;				/* of a job or a lane */
+	Oid			database;
+	Latch	   *latch;
+	pg_atomic_uint32 woken;
+} Waiter;
 
 typedef struct Bucket
 {
-	pg_atomic_uint32 count;		/* of links; written under the waiters lock */
+	pg_atomic_uint32 count;		/* of waiters; written under the waiters lock */
 	dlist_head	head;			/* the waiters lock */
 } Bucket;
 
@@ -105,7 +95,7 @@ waiters_used(void)
 
 	LWLockAcquire(waiters_lock, LW_SHARED);
 	for (int i = 0; i < MaxBackends; i++)
-		n += shared->waiters[i].nlinks > 0;
+		n += shared->waiters[i].linked;
 	LWLockRelease(waiters_lock);
 	return n;
 }
@@ -131,70 +121,45 @@ waiters_bucket(int64 id)
 static void
 unlink_waiter(Waiter *w)
 {
-	for (int i = 0; i < w->nlinks; i++)
-	{
-		dlist_delete(&w->links[i].node);
-		pg_atomic_fetch_sub_u32(&waiters_bucket(w->links[i].id)->count, 1);
-	}
-	w->nlinks = 0;
+	if (!w->linked)
+		return;
+	dlist_delete(&w->node);
+	pg_atomic_fetch_sub_u32(&waiters_bucket(w->id)->count, 1);
+	w->linked = false;
 }
 
 /* Wake a waiter; the caller holds the lock. */
 static void
-wake_waiter(Waiter *w, int64 id)
+wake_waiter(Waiter *w)
 {
 	unlink_waiter(w);
-	w->woken_id = id;
 	pg_atomic_write_u32(&w->woken, 1);
 	SetLatch(w->latch);
 }
 
 /* Wake up to n waiters of a job or lane. */
-static void
-wake(bool for_job, int64 id, int n)
+void
+jobq_wake(bool for_job, int64 id, int n)
 {
 	Bucket	   *bucket = waiters_bucket(id);
+	dlist_mutable_iter iter;
 
 	pg_memory_barrier();
 	if (pg_atomic_read_u32(&bucket->count) == 0)
 		return;
 
 	LWLockAcquire(waiters_lock, LW_EXCLUSIVE);
-	while (n-- > 0)
+	dlist_foreach_modify(iter, &bucket->head)
 	{
-		Waiter	   *found = NULL;
-		dlist_iter	iter;
+		Waiter	   *w = dlist_container(Waiter, node, iter.cur);
 
-		dlist_foreach(iter, &bucket->head)
-		{
-			WaiterLink *link = dlist_container(WaiterLink, node, iter.cur);
-
-			if (link->id == id && link->waiter->for_job == for_job &&
-				link->waiter->database == MyDatabaseId)
-			{
-				found = link->waiter;
-				break;
-			}
-		}
-		if (found == NULL)
+		if (w->id != id || w->for_job != for_job || w->database != MyDatabaseId)
+			continue;
+		if (n-- <= 0)
 			break;
-		wake_waiter(found, id);
+		wake_waiter(w);
 	}
 	LWLockRelease(waiters_lock);
-}
-
-/* Wake all who wait for a job. */
-void
-jobq_wake_job(int64 job_id)
-{
-	wake(true, job_id, INT_MAX);
-}
-
-/* Wake as many who wait for a lane as jobs became ready in it. */
-void
-jobq_wake_lane(int64 lane, int n)
-{
-	wake(false, lane, n);
 }
 
 /* Wake all waiters of this database, after changes that were not announced. */
@@ -204,10 +169,8 @@ jobq_wake_all(void)
 	LWLockAcquire(waiters_lock, LW_EXCLUSIVE);
 	for (int i = 0; i < MaxBackends; i++)
 	{
-		Waiter	   *w = &shared->waiters[i];
-
-		if (w->nlinks > 0 && w->database == MyDatabaseId)
-			wake_waiter(w, w->links[0].id);
+		if (shared->waiters[i].linked && shared->waiters[i].database == MyDatabaseId)
+			wake_waiter(&shared->waiters[i]);
 	}
 	LWLockRelease(waiters_lock);
 }
@@ -219,19 +182,22 @@ leave_at_exit(int code, Datum arg)
 	jobq_waiter_at_abort();
 }
 
-/* Register, again after a wake-up, which is then ours to consume. */
-static void
-register_waiter(bool for_job, int n, const int64 *ids)
+/*
+ * Wait for a job to be decided, or for one to become ready in a lane; again after
+ * a wake-up, which is then ours to consume.
+ */
+void
+jobq_waiter_register(bool for_job, int64 id)
 {
 	static bool exit_registered = false;
 	Waiter	   *w = my_waiter();
+	Bucket	   *bucket = waiters_bucket(id);
 
 	if (!exit_registered)
 	{
 		before_shmem_exit(leave_at_exit, (Datum) 0);
 		exit_registered = true;
 	}
-	Assert(n <= JOBQ_WAIT_LANES);
 
 	registered = true;
 	LWLockAcquire(waiters_lock, LW_EXCLUSIVE);
@@ -239,37 +205,17 @@ register_waiter(bool for_job, int n, const int64 *ids)
 	if (pg_atomic_exchange_u32(&w->woken, 0) != 0 && !for_job)
 	{
 		holding = true;
-		held_lane = w->woken_id;
+		held_lane = w->id;
 	}
-	w->latch = MyLatch;
-	w->database = MyDatabaseId;
+	w->id = id;
 	w->for_job = for_job;
-	for (int i = 0; i < n; i++)
-	{
-		Bucket	   *bucket = waiters_bucket(ids[i]);
-
-		w->links[i].waiter = w;
-		w->links[i].id = ids[i];
-		dlist_push_tail(&bucket->head, &w->links[i].node);
-		pg_atomic_fetch_add_u32(&bucket->count, 1);
-	}
-	w->nlinks = n;
+	w->database = MyDatabaseId;
+	w->latch = MyLatch;
+	w->linked = true;
+	dlist_push_tail(&bucket->head, &w->node);
+	pg_atomic_fetch_add_u32(&bucket->count, 1);
 	LWLockRelease(waiters_lock);
 	pg_memory_barrier();
-}
-
-/* Wait for a job to be decided. */
-void
-jobq_waiter_register_job(int64 job_id)
-{
-	register_waiter(true, 1, &job_id);
-}
-
-/* Wait for a job to become ready in one of some lanes. */
-void
-jobq_waiter_register_lanes(int nlanes, const int64 *lanes)
-{
-	register_waiter(false, Min(nlanes, JOBQ_WAIT_LANES), lanes);
 }
 
 /* Was this waiter woken since it registered? */
@@ -294,7 +240,7 @@ unregister(void)
 	LWLockRelease(waiters_lock);
 	registered = false;
 	if (woken)
-		jobq_wake_lane(w->woken_id, 1);
+		jobq_wake(false, w->id, 1);
 }
 
 /* Stop waiting; consumed: the job that we were woken for is ours. */
@@ -303,7 +249,7 @@ jobq_waiter_leave(bool consumed)
 {
 	unregister();
 	if (holding && !consumed)
-		jobq_wake_lane(held_lane, 1);
+		jobq_wake(false, held_lane, 1);
 	holding = claimed = false;
 }
 
