@@ -184,11 +184,9 @@ object_access(ObjectAccessType access, Oid class, Oid object, int sub, void *arg
 void
 jobq_hooks_init(void)
 {
-	static const JobqEndCallbacks callbacks = {.end = end_transaction};
-
 	prev_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
 	prev_object_access = object_access_hook;
 	object_access_hook = object_access;
-	jobq_at_end(&callbacks);
+	jobq_at_end.end = end_transaction;
 }

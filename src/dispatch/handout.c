@@ -490,8 +490,7 @@ jobq_handout_sweep(JobqCall *call, JobqSweep *sweep)
 void
 jobq_dispatch_init(void)
 {
-	static const JobqEndCallbacks callbacks = {.offer = jobq_lane_offer,.abort = forget_refill};
-
 	jobq_add_part(&jobq_lanes_part);
-	jobq_at_end(&callbacks);
+	jobq_at_end.offer = jobq_lane_offer;
+	jobq_at_end.abort = forget_refill;
 }

@@ -99,38 +99,7 @@ static bool committed = false;	/* and is to be carried out now */
 #define LOOK_BACK		16		/* entries searched for the same lane */
 #define SINGLE_ROWS		512		/* rows that are remembered one by one */
 
-static const JobqEndCallbacks *callbacks[4];
-static int	ncallbacks = 0;
-
-/* Have more done at the end of transactions. */
-void
-jobq_at_end(const JobqEndCallbacks *c)
-{
-	Assert(ncallbacks < lengthof(callbacks));
-	callbacks[ncallbacks++] = c;
-}
-
-/* A transaction or subtransaction aborts. */
-static void
-call_abort(void)
-{
-	for (int i = 0; i < ncallbacks; i++)
-	{
-		if (callbacks[i]->abort)
-			callbacks[i]->abort();
-	}
-}
-
-/* A transaction has ended. */
-static void
-call_end(void)
-{
-	for (int i = 0; i < ncallbacks; i++)
-	{
-		if (callbacks[i]->end)
-			callbacks[i]->end();
-	}
-}
+JobqEndCallbacks jobq_at_end;
 
 /* Make room for n more items. */
 static void
@@ -425,13 +394,7 @@ static void
 tell_ready(const JobqReady *r)
 {
 	if (OidIsValid(r->table))
-	{
-		for (int i = 0; i < ncallbacks; i++)
-		{
-			if (callbacks[i]->offer)
-				callbacks[i]->offer(r);
-		}
-	}
+		jobq_at_end.offer(r);
 	if (r->count > 0)
 	{
 		jobq_wake(false, r->lane, Min(r->count, INT_MAX));
@@ -520,12 +483,12 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 			committed = false;
 			restore_commit();
-			call_abort();
+			jobq_at_end.abort();
 			give_back(0);
 			if (anything)
 				forget();
 			jobq_waiter_at_abort();
-			call_end();
+			jobq_at_end.end();
 			break;
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
@@ -547,7 +510,7 @@ release_callback(ResourceReleasePhase phase, bool commit, bool top_level, void *
 		forget();
 	}
 	jobq_waiter_at_commit();
-	call_end();
+	jobq_at_end.end();
 }
 
 /* Subtransactions end. */
@@ -558,7 +521,7 @@ subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId pa
 	Mark	   *last = last_mark();
 
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		call_abort();
+		jobq_at_end.abort();
 	if (last == NULL || last->level < level)
 		return;
 	if (event == SUBXACT_EVENT_COMMIT_SUB)

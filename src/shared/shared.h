@@ -64,7 +64,7 @@ extern TimestampTz jobq_deadline_of(JobqDeadline kind, TimestampTz at);
 
 /* announce.c: what a transaction does to shared memory when it commits */
 
-/* What layers above do then; none of it can fail. */
+/* What layers above do then, set by them when the library is preloaded; none of it can fail. */
 typedef struct JobqEndCallbacks
 {
 	void		(*offer) (const JobqReady *ready);	/* a row to be claimed */
@@ -72,8 +72,9 @@ typedef struct JobqEndCallbacks
 	void		(*end) (void);	/* a transaction's locks are released */
 } JobqEndCallbacks;
 
+extern JobqEndCallbacks jobq_at_end;
+
 extern void jobq_announce_init(void);
-extern void jobq_at_end(const JobqEndCallbacks *callbacks);
 extern void jobq_announce_ready(const JobqReady *ready);
 extern void jobq_reserve_taken(int n);
 extern void jobq_announce_taken(const JobqReady *ready);
