@@ -85,16 +85,18 @@ lanes_size(void)
 
 /* Initialize or attach.  There is a lock for the lanes, then one for each. */
 static void
-lanes_init(void *area, bool found, LWLockPadded *locks)
+lanes_init(LWLockPadded *locks)
 {
-	char	   *p = (char *) area + MAXALIGN(sizeof(Lanes));
+	bool		found;
+	char	   *p;
 
-	shared = area;
+	shared = ShmemInitStruct("jobq lanes", lanes_size(), &found);
+	p = (char *) shared + MAXALIGN(sizeof(Lanes));
 	lanes_lock = &locks[0].lock;
 	lane_locks = &locks[1];
 	if (found)
 		return;
-	memset(area, 0, lanes_size());
+	memset(shared, 0, lanes_size());
 	shared->lanes = (JobqLane *) p;
 	p += jobq_max_lanes * MAXALIGN(sizeof(JobqLane));
 	for (int i = 0; i < jobq_max_lanes; i++)

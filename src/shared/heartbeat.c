@@ -14,48 +14,38 @@
  *	  is, both by commit callbacks.  So an entry without a row is a leftover
  *	  (of a prepared transaction), and the worker's sweep removes it.
  *
- * The entries are in partitions of fixed size, each an array with hash chains
- * of array indexes.  A crash leaves nothing: the memory is made anew.
+ * The entries are in hash tables of fixed size, the partitions, each with its
+ * lock.  A crash leaves nothing: the memory is made anew.
  */
 #include "postgres.h"
 
 #include "miscadmin.h"
 #include "storage/shmem.h"
+#include "utils/hsearch.h"
 
 #include "shared/shared.h"
 
 int			jobq_max_heartbeats = JOBQ_DEFAULT_MAX_HEARTBEATS;
 
+/* All fields: the lock of the partition. */
 typedef struct Heartbeat
 {
-	int64		job_id;
+	int64		job_id;			/* this and the next are the key */
+	Oid			database;
+	bool		cancel;			/* cancellation was asked for */
 	int64		token;
 	TimestampTz until;
-	Oid			database;
-	unsigned int next:31;		/* in chain or free list; NIL_HEARTBEAT: last */
-	unsigned int cancel:1;		/* cancellation was asked for */
 } Heartbeat;
 
-#define NIL_HEARTBEAT	0x7fffffffU
+#define KEY_SIZE	offsetof(Heartbeat, cancel)
 
-/* All fields of it and of its entries: the lock of the partition. */
-typedef struct Partition
-{
-	uint32		free;			/* head of the free list */
-	uint32		used;			/* entries that were ever in use */
-	uint32		count;			/* entries in use */
-	uint32	   *buckets;		/* heads of the chains */
-	Heartbeat  *heartbeats;
-} Partition;
-
-static Partition *partitions;
+static HTAB *partitions[JOBQ_HEARTBEAT_PARTITIONS];
 static LWLockPadded *partition_locks;
 
-/* Entries, and as many buckets, in one partition. */
-static uint32
+/* Entries in one partition: some more than its part, for they do not fill evenly. */
+static int
 partition_entries(void)
 {
-	/* some more, for they do not fill evenly */
 	return jobq_max_heartbeats / JOBQ_HEARTBEAT_PARTITIONS * 33 / 32 + 32;
 }
 
@@ -63,35 +53,23 @@ partition_entries(void)
 static Size
 heartbeats_size(void)
 {
-	Size		size = mul_size(partition_entries(), MAXALIGN(sizeof(Heartbeat)) + sizeof(uint32));
-
-	return add_size(MAXALIGN(JOBQ_HEARTBEAT_PARTITIONS * sizeof(Partition)),
-					mul_size(JOBQ_HEARTBEAT_PARTITIONS, MAXALIGN(size)));
+	return mul_size(JOBQ_HEARTBEAT_PARTITIONS, hash_estimate_size(partition_entries(), sizeof(Heartbeat)));
 }
 
 /* Initialize or attach. */
 static void
-heartbeats_init(void *area, bool found, LWLockPadded *locks)
+heartbeats_init(LWLockPadded *locks)
 {
-	char	   *p = (char *) area + MAXALIGN(JOBQ_HEARTBEAT_PARTITIONS * sizeof(Partition));
-	uint32		n = partition_entries();
+	HASHCTL		ctl = {.keysize = KEY_SIZE,.entrysize = sizeof(Heartbeat)};
 
-	partitions = area;
 	partition_locks = locks;
-	if (found)
-		return;
 	for (int i = 0; i < JOBQ_HEARTBEAT_PARTITIONS; i++)
 	{
-		Partition  *part = &partitions[i];
+		char	   *name = psprintf("jobq heartbeats %d", i);
 
-		part->free = NIL_HEARTBEAT;
-		part->used = 0;
-		part->count = 0;
-		part->heartbeats = (Heartbeat *) p;
-		part->buckets = (uint32 *) (p + n * MAXALIGN(sizeof(Heartbeat)));
-		for (uint32 b = 0; b < n; b++)
-			part->buckets[b] = NIL_HEARTBEAT;
-		p += MAXALIGN(n * (MAXALIGN(sizeof(Heartbeat)) + sizeof(uint32)));
+		partitions[i] = ShmemInitHash(name, partition_entries(), partition_entries(), &ctl,
+									  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
+		pfree(name);
 	}
 }
 
@@ -104,7 +82,7 @@ heartbeats_used(void)
 	for (int i = 0; i < JOBQ_HEARTBEAT_PARTITIONS; i++)
 	{
 		LWLockAcquire(&partition_locks[i].lock, LW_SHARED);
-		n += partitions[i].count;
+		n += hash_get_num_entries(partitions[i]);
 		LWLockRelease(&partition_locks[i].lock);
 	}
 	return n;
@@ -113,83 +91,39 @@ heartbeats_used(void)
 const JobqPart jobq_heartbeats_part = {"heartbeats", &jobq_max_heartbeats, JOBQ_HEARTBEAT_PARTITIONS, false,
 heartbeats_size, heartbeats_init, heartbeats_used};
 
-/* The hash of a job. */
-static uint64
-hash_job(Oid database, int64 job_id)
-{
-	uint64		h = (uint64) job_id * UINT64CONST(0x9e3779b97f4a7c15) + database;
-
-	h = (h ^ (h >> 32)) * UINT64CONST(0xd6e8feb86659fd93);
-	return h ^ (h >> 32);
-}
-
 /* Where the entry of a job is, or would be; its partition is locked */
 typedef struct Place
 {
-	Partition  *part;
+	HTAB	   *partition;
 	LWLock	   *lock;
-	uint32	   *head;			/* of the chain */
-	Heartbeat  *heartbeat;		/* of the job, of whatever lease; or NULL */
+	Heartbeat	key;			/* only that is set */
+	uint32		hash;
 } Place;
+
+/* Do something with an entry of a locked partition; NULL: there is none, or no room. */
+static Heartbeat *
+at_place(const Place *p, HASHACTION action)
+{
+	return hash_search_with_hash_value(p->partition, &p->key, p->hash, action, NULL);
+}
 
 /* Lock the partition of a job; returns the entry of the lease, or NULL. */
 static Heartbeat *
 lock_lease(int64 job_id, int64 token, LWLockMode mode, Place *p)
 {
-	uint64		h = hash_job(MyDatabaseId, job_id);
-	int			i = h % JOBQ_HEARTBEAT_PARTITIONS;
+	Heartbeat  *heartbeat;
+	int			i;
 
-	p->part = &partitions[i];
+	p->key.job_id = job_id;
+	p->key.database = MyDatabaseId;
+	p->hash = get_hash_value(partitions[0], &p->key);
+	/* the upper bits, as the lower ones are the bucket within it */
+	i = (p->hash >> 24) % JOBQ_HEARTBEAT_PARTITIONS;
+	p->partition = partitions[i];
 	p->lock = &partition_locks[i].lock;
 	LWLockAcquire(p->lock, mode);
-	p->head = &p->part->buckets[(h / JOBQ_HEARTBEAT_PARTITIONS) % partition_entries()];
-	p->heartbeat = NULL;
-	for (uint32 k = *p->head; k != NIL_HEARTBEAT && p->heartbeat == NULL; k = p->part->heartbeats[k].next)
-	{
-		if (p->part->heartbeats[k].job_id == job_id && p->part->heartbeats[k].database == MyDatabaseId)
-			p->heartbeat = &p->part->heartbeats[k];
-	}
-	return p->heartbeat != NULL && p->heartbeat->token == token ? p->heartbeat : NULL;
-}
-
-/* Unlink an entry from its chain and free it. */
-static void
-free_beat(Partition *part, uint32 *head, Heartbeat *heartbeat)
-{
-	uint32		index = heartbeat - part->heartbeats;
-
-	if (*head == index)
-		*head = heartbeat->next;
-	else
-	{
-		uint32		i = *head;
-
-		while (part->heartbeats[i].next != index)
-			i = part->heartbeats[i].next;
-		part->heartbeats[i].next = heartbeat->next;
-	}
-	heartbeat->database = InvalidOid;
-	heartbeat->next = part->free;
-	part->free = index;
-	part->count--;
-}
-
-/* Link a free entry into a chain; NULL: there is no room. */
-static Heartbeat *
-take_entry(Partition *part, uint32 *head)
-{
-	uint32		index = part->free;
-
-	if (index != NIL_HEARTBEAT)
-		part->free = part->heartbeats[index].next;
-	else if (part->used < partition_entries())
-		index = part->used++;
-	else
-		return NULL;
-	part->heartbeats[index].next = *head;
-	*head = index;
-	part->count++;
-	return &part->heartbeats[index];
+	heartbeat = at_place(p, HASH_FIND);
+	return heartbeat != NULL && heartbeat->token == token ? heartbeat : NULL;
 }
 
 /* Make the entry of a lease, or extend it; does nothing if there is no room. */
@@ -203,13 +137,12 @@ jobq_heartbeat_enter(int64 job_id, int64 token, TimestampTz until)
 		heartbeat->until = Max(heartbeat->until, until);
 	else
 	{
-		heartbeat = p.heartbeat ? p.heartbeat : take_entry(p.part, p.head);
+		/* perhaps that of another lease of the job */
+		heartbeat = at_place(&p, HASH_ENTER_NULL);
 		if (heartbeat != NULL)
 		{
-			heartbeat->job_id = job_id;
 			heartbeat->token = token;
 			heartbeat->until = until;
-			heartbeat->database = MyDatabaseId;
 			heartbeat->cancel = false;
 		}
 	}
@@ -224,7 +157,7 @@ jobq_heartbeat_remove(int64 job_id, int64 token)
 	Heartbeat  *heartbeat = lock_lease(job_id, token, LW_EXCLUSIVE, &p);
 
 	if (heartbeat != NULL)
-		free_beat(p.part, p.head, heartbeat);
+		at_place(&p, HASH_REMOVE);
 	LWLockRelease(p.lock);
 }
 
@@ -283,7 +216,7 @@ jobq_heartbeat_expire(int64 job_id, int64 token, TimestampTz now, TimestampTz *u
 	if (alive)
 		*until = heartbeat->until;
 	else if (heartbeat != NULL)
-		free_beat(p.part, p.head, heartbeat);
+		at_place(&p, HASH_REMOVE);
 	LWLockRelease(p.lock);
 	return !alive;
 }
@@ -292,19 +225,18 @@ jobq_heartbeat_expire(int64 job_id, int64 token, TimestampTz now, TimestampTz *u
 int
 jobq_heartbeat_stale(int partition, TimestampTz before, JobqHeartbeatRef *refs, int max)
 {
-	Partition  *part = &partitions[partition];
+	HASH_SEQ_STATUS scan;
+	Heartbeat  *heartbeat;
 	int			n = 0;
 
 	LWLockAcquire(&partition_locks[partition].lock, LW_SHARED);
-	for (uint32 i = 0; i < part->used && n < max; i++)
+	hash_seq_init(&scan, partitions[partition]);
+	while ((heartbeat = hash_seq_search(&scan)) != NULL)
 	{
-		Heartbeat  *heartbeat = &part->heartbeats[i];
-
-		if (heartbeat->database == MyDatabaseId && heartbeat->until < before)
+		if (n < max && heartbeat->database == MyDatabaseId && heartbeat->until < before)
 		{
 			refs[n].job_id = heartbeat->job_id;
-			refs[n].token = heartbeat->token;
-			n++;
+			refs[n++].token = heartbeat->token;
 		}
 	}
 	LWLockRelease(&partition_locks[partition].lock);
@@ -315,23 +247,18 @@ jobq_heartbeat_stale(int partition, TimestampTz before, JobqHeartbeatRef *refs, 
 void
 jobq_heartbeats_forget_database(Oid database)
 {
-	for (int p = 0; p < JOBQ_HEARTBEAT_PARTITIONS; p++)
+	HASH_SEQ_STATUS scan;
+	Heartbeat  *heartbeat;
+
+	for (int i = 0; i < JOBQ_HEARTBEAT_PARTITIONS; i++)
 	{
-		Partition  *part = &partitions[p];
-
-		LWLockAcquire(&partition_locks[p].lock, LW_EXCLUSIVE);
-		for (uint32 i = 0; i < part->used; i++)
+		LWLockAcquire(&partition_locks[i].lock, LW_EXCLUSIVE);
+		hash_seq_init(&scan, partitions[i]);
+		while ((heartbeat = hash_seq_search(&scan)) != NULL)
 		{
-			Heartbeat  *heartbeat = &part->heartbeats[i];
-
 			if (heartbeat->database == database)
-			{
-				uint64		h = hash_job(database, heartbeat->job_id);
-
-				free_beat(part, &part->buckets[(h / JOBQ_HEARTBEAT_PARTITIONS) % partition_entries()],
-						  heartbeat);
-			}
+				hash_search(partitions[i], heartbeat, HASH_REMOVE, NULL);
 		}
-		LWLockRelease(&partition_locks[p].lock);
+		LWLockRelease(&partition_locks[i].lock);
 	}
 }

@@ -66,14 +66,8 @@ shmem_startup(void)
 	locks = GetNamedLWLockTranche("jobq");
 	for (int i = 0; i < nparts; i++)
 	{
-		const JobqPart *part = parts[i];
-		bool		found;
-		char	   *name = psprintf("jobq %s", part->name);
-		void	   *area = ShmemInitStruct(name, part->size(), &found);
-
-		pfree(name);
-		part->init(area, found, locks);
-		locks += part_locks(part);
+		parts[i]->init(locks);
+		locks += part_locks(parts[i]);
 	}
 	made = true;
 	LWLockRelease(AddinShmemInitLock);

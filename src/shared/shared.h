@@ -44,7 +44,7 @@ typedef struct JobqPart
 	int			locks;
 	bool		lock_each;		/* and one for each entry */
 	Size		(*size) (void);
-	void		(*init) (void *area, bool found, LWLockPadded *locks);
+	void		(*init) (LWLockPadded *locks);
 	int			(*used) (void);
 } JobqPart;
 

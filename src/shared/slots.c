@@ -31,6 +31,7 @@
 
 #include "miscadmin.h"
 #include "storage/procarray.h"
+#include "storage/shmem.h"
 
 #include "shared/shared.h"
 
@@ -111,10 +112,12 @@ init_shared(void)
 
 /* Initialize or attach. */
 static void
-databases_init(void *area, bool found, LWLockPadded *locks)
+databases_init(LWLockPadded *locks)
 {
+	bool		found;
+
 	databases_lock = &locks[0].lock;
-	shared = area;
+	shared = ShmemInitStruct("jobq databases", databases_size(), &found);
 	if (!found)
 		memset(shared, 0, databases_size());
 	jobq_clock_attach(&shared->clock_steps, !found);

@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
+#include "storage/shmem.h"
 
 #include "shared/shared.h"
 
@@ -71,9 +72,11 @@ waiters_size(void)
 
 /* Initialize or attach. */
 static void
-waiters_init(void *area, bool found, LWLockPadded *locks)
+waiters_init(LWLockPadded *locks)
 {
-	shared = area;
+	bool		found;
+
+	shared = ShmemInitStruct("jobq waiters", waiters_size(), &found);
 	waiters_lock = &locks[0].lock;
 	if (found)
 		return;
