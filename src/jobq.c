@@ -125,6 +125,7 @@ _PG_init(void)
 	jobq_catalog_init();
 	jobq_queue_init();
 	jobq_privilege_init();
+	jobq_active_init();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	jobq_memory_init();

@@ -19,6 +19,7 @@ typedef struct Element
 {
 	JobqSubmission s;
 	int		   *uses;			/* the elements that its depends_on names */
+	int			named_by;		/* the latest that named this one, from 1 on */
 	int			ndependents;	/* elements that name this one */
 	int		   *dependents;
 	int			unresolved;		/* named elements not yet in the order */
@@ -27,8 +28,8 @@ typedef struct Element
 /* The element that is being worked on, for the error context */
 typedef struct Where
 {
-	int			index;
-	const char *name;
+	const Element *elements;
+	int			index;			/* -1: none */
 } Where;
 
 typedef struct NameEntry
@@ -43,17 +44,20 @@ element_error_callback(void *arg)
 {
 	Where	   *where = arg;
 
+	const char *name;
+
 	if (where->index < 0)
 		return;
-	if (where->name != NULL)
-		errcontext("element %d (\"%s\") of \"jobs\"", where->index, where->name);
+	name = where->elements[where->index].s.name;
+	if (name != NULL)
+		errcontext("element %d (\"%s\") of \"jobs\"", where->index, name);
 	else
 		errcontext("element %d of \"jobs\"", where->index);
 }
 
 /* One element of the array. */
 static void
-read_element(Element *e, JsonbValue *v, Where *where)
+read_element(Element *e, JsonbValue *v)
 {
 	JsonbIterator *it;
 	JsonbIteratorToken token;
@@ -65,11 +69,11 @@ read_element(Element *e, JsonbValue *v, Where *where)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a job must be a JSON object")));
+	jobq_submission_init(&e->s);
+	/* at once, for the error context */
 	name = getKeyJsonValueFromContainer(v->val.binary.data, "name", 4, NULL);
 	if (name != NULL && name->type == jbvString)
-		where->name = pnstrdup(name->val.string.val, name->val.string.len);
-
-	jobq_submission_init(&e->s);
+		e->s.name = pnstrdup(name->val.string.val, name->val.string.len);
 	it = JsonbIteratorInit(v->val.binary.data);
 	while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
 	{
@@ -97,8 +101,7 @@ read_elements(Jsonb *jobs, Element *elements, Where *where)
 		if (token != WJB_ELEM)
 			continue;
 		where->index++;
-		where->name = NULL;
-		read_element(&elements[where->index], &item, where);
+		read_element(&elements[where->index], &item);
 	}
 	where->index = -1;
 }
@@ -119,30 +122,6 @@ name_match(const void *a, const void *b, Size keysize)
 	return strcmp(*(const char *const *) a, *(const char *const *) b);
 }
 
-/* An element must not name another twice. */
-static void
-check_twice(const Element *e)
-{
-	int64	   *sorted = palloc(Max(e->s.nnames, 1) * sizeof(int64));
-
-	for (int k = 0; k < e->s.nnames; k++)
-		sorted[k] = e->uses[k];
-	qsort(sorted, e->s.nnames, sizeof(int64), jobq_compare_ids);
-	for (int k = 1; k < e->s.nnames; k++)
-	{
-		if (sorted[k] != sorted[k - 1])
-			continue;
-		for (int m = 0; m < e->s.nnames; m++)
-		{
-			if (e->uses[m] == sorted[k])
-				ereport(ERROR,
-						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						 errmsg("\"%s\" is named twice in \"depends_on\"", e->s.names[m])));
-		}
-	}
-	pfree(sorted);
-}
-
 /* Resolve the names in depends_on to elements. */
 static void
 resolve_names(Element *elements, int n, Where *where)
@@ -158,7 +137,6 @@ resolve_names(Element *elements, int n, Where *where)
 	for (int i = 0; i < n; i++)
 	{
 		where->index = i;
-		where->name = elements[i].s.name;
 		if (elements[i].s.name == NULL)
 			continue;
 		entry = hash_search(names, &elements[i].s.name, HASH_ENTER, &found);
@@ -174,7 +152,6 @@ resolve_names(Element *elements, int n, Where *where)
 		Element    *e = &elements[i];
 
 		where->index = i;
-		where->name = e->s.name;
 		e->uses = palloc(Max(e->s.nnames, 1) * sizeof(int));
 		for (int k = 0; k < e->s.nnames; k++)
 		{
@@ -187,7 +164,14 @@ resolve_names(Element *elements, int n, Where *where)
 			e->uses[k] = entry->index;
 			elements[entry->index].ndependents++;
 		}
-		check_twice(e);
+		for (int k = 0; k < e->s.nnames; k++)
+		{
+			if (elements[e->uses[k]].named_by == i + 1)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("\"%s\" is named twice in \"depends_on\"", e->s.names[k])));
+			elements[e->uses[k]].named_by = i + 1;
+		}
 	}
 	where->index = -1;
 	hash_destroy(names);
@@ -306,7 +290,6 @@ resolve_upstream(JobqCall *call, Element *elements, int n, HTAB *parents, Where 
 	for (Size i = 0; i < total; i++)
 	{
 		where->index = all[i].element;
-		where->name = elements[all[i].element].s.name;
 		jobq_resolve_upstream(call, parents, all[i].id);
 	}
 	where->index = -1;
@@ -339,6 +322,7 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 	n = JB_ROOT_COUNT(jobs);
 	elements = palloc_extended(Max(n, 1) * sizeof(Element), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 
+	where.elements = elements;
 	context.previous = error_context_stack;
 	error_context_stack = &context;
 	read_elements(jobs, elements, &where);
@@ -350,7 +334,6 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		where.index = i;
-		where.name = elements[i].s.name;
 		jobq_admit(&call, &elements[i].s);
 	}
 	outcomes = jobq_upstream_create();
@@ -363,7 +346,6 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 
 		CHECK_FOR_INTERRUPTS();
 		where.index = order[i];
-		where.name = e->s.name;
 		for (int k = 0; k < e->s.nnames; k++)
 			s->upstream[s->nupstream++] = elements[e->uses[k]].s.id;
 		if (e->s.nnames > 0)

@@ -20,31 +20,23 @@
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
-#include "utils/inval.h"
 
 #include "queue/queue.h"
 
-/* The row of the table with this OID was seen committed. */
-static Oid	known_table = InvalidOid;
+static bool seen = false;		/* the row, committed */
 
 /* The table may have been emptied or replaced. */
 static void
-forget_active(Datum arg, Oid relid)
+forget_active(void)
 {
-	if (relid == InvalidOid || relid == known_table)
-		known_table = InvalidOid;
+	seen = false;
 }
 
-/* Remember that the row is there. */
-static void
-remember(Oid table)
+/* Look again whenever a table of ours may have changed. */
+void
+jobq_active_init(void)
 {
-	static bool registered = false;
-
-	if (!registered)
-		CacheRegisterRelcacheCallback(forget_active, (Datum) 0);
-	registered = true;
-	known_table = table;
+	jobq_on_catalog_reset(forget_active);
 }
 
 /* Does the row name this database? */
@@ -97,24 +89,22 @@ write_active(JobqCall *call, TupleTableSlot *old)
 void
 jobq_make_active(JobqCall *call)
 {
-	Oid			table = jobq_table_oid(JOBQ_ACTIVE);
 	TupleTableSlot *slot;
 	LOCKTAG		tag;
 
-	if (known_table == table)
+	if (seen)
 		return;
 	slot = jobq_find(call, JOBQ_ACTIVE, INDEX_KEY, 0, NULL, NULL);
 	if (is_here(slot))
 	{
-		if (!is_ours(slot))
-			remember(table);
+		seen = !is_ours(slot);
 		jobq_slot_free(slot);
 		return;
 	}
 	jobq_slot_free(slot);
 
 	/* a lock on the table as an object is taken by nobody else */
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, table, 0);
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, jobq_table_oid(JOBQ_ACTIVE), 0);
 	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return;
 	slot = jobq_find(call, JOBQ_ACTIVE, INDEX_KEY, 0, NULL, NULL);

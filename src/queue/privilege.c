@@ -16,6 +16,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/inval.h"
@@ -37,18 +38,8 @@ static int	ngrants;
 static bool grants_valid;
 static uint32 grant_resets;		/* invalidations so far */
 
-typedef struct PrivilegeInfo
-{
-	const char *name;
-	JobqPrivilege bit;
-} PrivilegeInfo;
-
-static const PrivilegeInfo privileges[] = {
-	{"submit", PRIV_SUBMIT},
-	{"work", PRIV_WORK},
-	{"operate", PRIV_OPERATE},
-	{"read", PRIV_READ},
-};
+/* In the order of the bits of JobqPrivilege */
+static const char *const privilege_names[] = {"submit", "work", "operate", "read"};
 
 /* Forget the cached grants. */
 static void
@@ -66,13 +57,13 @@ jobq_privilege_init(void)
 }
 
 /* Find a privilege by name, or fail. */
-static const PrivilegeInfo *
+static JobqPrivilege
 find_privilege(const char *name)
 {
-	for (int i = 0; i < lengthof(privileges); i++)
+	for (int i = 0; i < lengthof(privilege_names); i++)
 	{
-		if (strcmp(privileges[i].name, name) == 0)
-			return &privileges[i];
+		if (strcmp(privilege_names[i], name) == 0)
+			return 1 << i;
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -115,7 +106,7 @@ load_grants(JobqCall *call)
 		g->role = jobq_attr_oid(slot, PRIVILEGE_ROLE);
 		g->all_queues = strcmp(queue, "*") == 0;
 		g->queue_id = g->all_queues ? 0 : jobq_queue_id(queue);
-		g->privilege = find_privilege(jobq_attr_cstring(slot, PRIVILEGE_PRIVILEGE))->bit;
+		g->privilege = find_privilege(jobq_attr_cstring(slot, PRIVILEGE_PRIVILEGE));
 	}
 	jobq_scan_end(scan);
 	grants_valid = resets == grant_resets;
@@ -149,15 +140,8 @@ jobq_has_privilege(JobqCall *call, int64 queue_id, int wanted)
 void
 jobq_require_privilege(JobqCall *call, int64 queue_id, JobqPrivilege privilege, const char *queue)
 {
-	const char *name = "";
-
 	if (jobq_has_privilege(call, queue_id, privilege))
 		return;
-	for (int i = 0; i < lengthof(privileges); i++)
-	{
-		if (privileges[i].bit == privilege)
-			name = privileges[i].name;
-	}
 	if (queue == NULL)
 	{
 		JobqQueue	settings;
@@ -168,7 +152,8 @@ jobq_require_privilege(JobqCall *call, int64 queue_id, JobqPrivilege privilege, 
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for queue \"%s\"", queue),
-			 errdetail("The privilege \"%s\" is needed.", name),
+			 errdetail("The privilege \"%s\" is needed.",
+					   privilege_names[pg_leftmost_one_pos32(privilege)]),
 			 errhint("The owner of the extension can grant it with job_grant.")));
 }
 
@@ -238,7 +223,7 @@ change_grant(FunctionCallInfo fcinfo, bool grant)
 	JobqCall	call;
 	Oid			role;
 	char	   *queue;
-	const PrivilegeInfo *info;
+	char	   *privilege;
 	JobqRow		new = {0};
 	TupleTableSlot *slot;
 
@@ -252,7 +237,8 @@ change_grant(FunctionCallInfo fcinfo, bool grant)
 	queue = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	if (strcmp(queue, "*") != 0)
 		jobq_check_queue_name(queue);
-	info = find_privilege(text_to_cstring(PG_GETARG_TEXT_PP(2)));
+	privilege = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	(void) find_privilege(privilege);
 	(void) GetUserNameFromId(role, false);
 
 	jobq_enter(&call, grant ? "job_grant()" : "job_revoke()", true);
@@ -264,7 +250,7 @@ change_grant(FunctionCallInfo fcinfo, bool grant)
 
 	jobq_set(&new, PRIVILEGE_ROLE, ObjectIdGetDatum(role));
 	jobq_set(&new, PRIVILEGE_QUEUE, CStringGetTextDatum(queue));
-	jobq_set(&new, PRIVILEGE_PRIVILEGE, CStringGetTextDatum(info->name));
+	jobq_set(&new, PRIVILEGE_PRIVILEGE, CStringGetTextDatum(privilege));
 	slot = jobq_find(&call, JOBQ_PRIVILEGE, INDEX_KEY, 3, new.values, NULL);
 	if (grant && slot == NULL)
 		jobq_insert(&call, JOBQ_PRIVILEGE, &new);
@@ -274,7 +260,7 @@ change_grant(FunctionCallInfo fcinfo, bool grant)
 	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_PRIVILEGE));
 	jobq_advance();
 
-	apply_grant(role, info->name, grant);
+	apply_grant(role, privilege, grant);
 	jobq_close_call(&call);
 	PG_RETURN_VOID();
 }

@@ -164,10 +164,13 @@ jobq_queue_settings(JobqCall *call, int64 queue_id, JobqQueue *result)
 		result->lease = jobq_lease_ms * MICROS_PER_MS;
 }
 
-/* Lock the making of a queue's row, to the end of the transaction. */
-static bool
-lock_creation(int64 queue_id, bool wait)
+/* Make a queue's row if it has none, under a lock that is held to the end of the transaction. */
+static void
+make_queue(JobqCall *call, const char *name, int64 queue_id, bool wait)
 {
+	JobqRow		new = {0};
+	Datum		key = Int64GetDatum(queue_id);
+	TupleTableSlot *slot;
 	LOCKTAG		tag;
 
 	/*
@@ -175,18 +178,7 @@ lock_creation(int64 queue_id, bool wait)
 	 * own class
 	 */
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, jobq_table_oid(JOBQ_QUEUE), (uint32) queue_id, 3);
-	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-/* Make a queue's row if it has none. */
-static void
-make_queue(JobqCall *call, const char *name, int64 queue_id, bool wait)
-{
-	JobqRow		new = {0};
-	Datum		key = Int64GetDatum(queue_id);
-	TupleTableSlot *slot;
-
-	if (!lock_creation(queue_id, wait))
+	if (LockAcquire(&tag, ExclusiveLock, false, !wait) == LOCKACQUIRE_NOT_AVAIL)
 		return;
 	slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
 	if (slot != NULL)

@@ -96,6 +96,7 @@ extern void jobq_require_loaded(void);
 extern void jobq_enter(JobqCall *call, const char *function, bool writes);
 
 /* active.c: the database whose background worker may act */
+extern void jobq_active_init(void);
 extern void jobq_make_active(JobqCall *call);
 extern bool jobq_is_active(JobqCall *call);
 
