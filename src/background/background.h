@@ -36,6 +36,7 @@ extern void jobq_due_lower(JobqDeadline kind, TimestampTz at);
 extern bool jobq_due_seen(void);
 extern TimestampTz jobq_due_next(void);
 extern bool jobq_due_round(void);
+extern bool jobq_due_folded(void);
 
 /* launcher.c, worker.c, hooks.c */
 extern void jobq_launcher_register(void);

@@ -97,6 +97,7 @@ static const Kind kinds[DEADLINE_KINDS] = {
 };
 
 static Clock clocks[DEADLINE_KINDS];
+static bool folded = false;		/* in this round, all deltas that were seen */
 static HTAB *pending;
 static pairingheap *pending_heap;
 
@@ -382,10 +383,24 @@ jobq_due_round(void)
 {
 	bool		more = false;
 
+	folded = false;
 	for (int k = 0; k < DEADLINE_KINDS && !jobq_worker_must_leave(); k++)
-		more |= do_due(k);
+	{
+		if (!do_due(k))
+			continue;
+		more = true;
+		if (k == DEADLINE_DELTA)
+			folded = clocks[k].next == DT_NOEND;
+	}
 	more |= do_pending();
 	return more;
+}
+
+/* Did the last round fold deltas, all that it saw? */
+bool
+jobq_due_folded(void)
+{
+	return folded;
 }
 
 /* ----------------

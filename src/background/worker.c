@@ -52,6 +52,7 @@ int			jobq_notify_interval_ms = JOBQ_DEFAULT_NOTIFY_INTERVAL_MS;
 #define LOG_CONFLICT	5		/* the same for a conflict with others */
 #define SWEEP_SHARE		20		/* a sweep may take 1/20 of the time */
 #define STALE_HEARTBEAT		(60 * USECS_PER_SEC)
+#define FOLD_PAUSE_MS		2	/* so that the next fold has more deltas */
 
 static JobqDatabase *database;
 static bool active = false;
@@ -515,6 +516,17 @@ sleep_until_next(uint32 wait_event)
 	pg_memory_barrier();
 }
 
+/*
+ * Let deltas gather after a fold: under load one fold then takes many of them, and
+ * as we count as awake, no commit spends time on waking us.
+ */
+static void
+pause_after_fold(uint32 wait_event)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT,
+					 FOLD_PAUSE_MS, wait_event);
+}
+
 /* Leave if that is asked of us. */
 static void
 leave_if_asked(void)
@@ -594,5 +606,7 @@ jobq_worker_main(Datum arg)
 		take_announcements();
 		if (!do_round())
 			sleep_until_next(wait_event);
+		else if (jobq_due_folded())
+			pause_after_fold(wait_event);
 	}
 }

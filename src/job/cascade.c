@@ -167,27 +167,22 @@ jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n)
 }
 
 /*
- * Leave a delta for the background worker.  It bears the epoch of a row that is
- * looked at after the upstream jobs were updated, not of one that was walked to:
- * whoever counts anew after that sees them, or waits for them.
+ * Leave a delta for the background worker.  It bears the epoch of a row that was
+ * looked at after the upstream jobs were updated: whoever counts anew after that
+ * sees them, or waits for them.
  */
 static void
-leave_delta(JobqCall *call, int64 id, const JobqCounters *c)
+leave_delta(JobqCall *call, int64 id, int64 epoch, const JobqCounters *c)
 {
-	TupleTableSlot *row = jobq_find_id(call, JOBQ_WAITING, id);
 	JobqRow		new = {0};
-	int64		seq;
+	int64		seq = jobq_nextval();
 
-	if (row == NULL)
-		return;
-	seq = jobq_nextval();
 	jobq_set(&new, DELTA_SEQ, Int64GetDatum(seq));
 	jobq_set(&new, DELTA_DOWNSTREAM, Int64GetDatum(id));
-	jobq_set(&new, DELTA_EPOCH, Int64GetDatum(jobq_attr_int64(row, WAITING_EPOCH)));
+	jobq_set(&new, DELTA_EPOCH, Int64GetDatum(epoch));
 	jobq_set_counters(&new, DELTA_UNDECIDED, c);
 	jobq_insert(call, JOBQ_DELTA, &new);
 	jobq_announce_deadline(DEADLINE_DELTA, seq);
-	jobq_slot_free(row);
 }
 
 /*
@@ -258,9 +253,12 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 	return true;
 }
 
-/* Count what became of the upstream jobs of one that waits for them. */
+/*
+ * Count what became of the upstream jobs of one that waits for them.  A row that
+ * was walked to may be of before they were updated.
+ */
 static void
-count(JobqCascade *cascade, CascadeItem *item, TupleTableSlot *row)
+count(JobqCascade *cascade, CascadeItem *item, TupleTableSlot *row, bool walked)
 {
 	int64		epoch = jobq_attr_int64(row, WAITING_EPOCH);
 	bool		fold = item->folding && item->epoch == epoch;
@@ -295,7 +293,14 @@ count(JobqCascade *cascade, CascadeItem *item, TupleTableSlot *row)
 	}
 	else if (jobq_attr_bool(row, WAITING_WIDE) ||
 			 !count_at_once(cascade, row, &c, epoch, LEAVE_TRY))
-		leave_delta(cascade->call, item->id, &item->change);
+	{
+		TupleTableSlot *latest = walked ? jobq_find_id(cascade->call, JOBQ_WAITING, item->id) : row;
+
+		if (latest != NULL)
+			leave_delta(cascade->call, item->id, jobq_attr_int64(latest, WAITING_EPOCH), &item->change);
+		if (latest != row)
+			jobq_slot_free(latest);
+	}
 }
 
 /*
@@ -348,12 +353,12 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 
 /*
  * Where a job stands, and its row in job_waiting or job.  A row that was walked
- * to may be older than what this call waited for.  With an upstream job opened
+ * to may be older than what this call did or waited for.  With an upstream job opened
  * again, whether the job waits or is decided is seen under one snapshot: others
  * may open it, and decide it, again and again while we look.
  */
 static Standing
-find_standing(JobqCall *call, int64 id, bool reopened, TupleTableSlot **row)
+find_standing(JobqCall *call, int64 id, bool reopened, TupleTableSlot **row, bool *walked)
 {
 	Datum		key = Int64GetDatum(id);
 	Standing	standing = STANDING_AWAY;
@@ -361,15 +366,17 @@ find_standing(JobqCall *call, int64 id, bool reopened, TupleTableSlot **row)
 
 	if (!reopened)
 	{
-		*row = jobq_walk_id(call, JOBQ_WAITING, id, NULL);
-		if (*row != NULL && !jobq_attr_bool(*row, WAITING_OPEN))
+		*row = jobq_walk_id(call, JOBQ_WAITING, id, NULL, walked);
+		if (*row != NULL && !jobq_attr_bool(*row, WAITING_OPEN) && *walked)
 		{
 			jobq_slot_free(*row);
 			*row = jobq_find_id(call, JOBQ_WAITING, id);
+			*walked = false;
 		}
 		return *row != NULL && jobq_attr_bool(*row, WAITING_OPEN) ? STANDING_OPEN : STANDING_AWAY;
 	}
 
+	*walked = false;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	*row = jobq_find(call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
 	if (*row != NULL && !slot_attisnull(*row, JOB_OUTCOME))
@@ -390,11 +397,12 @@ static void
 handle_downstream(JobqCascade *cascade, CascadeItem *item)
 {
 	TupleTableSlot *row;
+	bool		walked;
 
-	switch (find_standing(cascade->call, item->id, item->reopened, &row))
+	switch (find_standing(cascade->call, item->id, item->reopened, &row, &walked))
 	{
 		case STANDING_OPEN:
-			count(cascade, item, row);
+			count(cascade, item, row, walked);
 			break;
 		case STANDING_DECIDED:
 			if (!reopen(cascade, row))
@@ -447,12 +455,13 @@ jobq_recount(JobqCall *call, int64 seq, TimestampTz deadline, TimestampTz *retry
 	TupleTableSlot *row;
 	JobqCounters c;
 	int64		id;
+	bool		walked;
 	bool		ok = true;
 
 	if (asked == NULL)
 		return true;
 	id = jobq_attr_int64(asked, RECOUNT_JOB_ID);
-	switch (find_standing(call, id, true, &row))
+	switch (find_standing(call, id, true, &row, &walked))
 	{
 		case STANDING_OPEN:
 			ok = jobq_lock(call, JOBQ_WAITING, row, LockTupleNoKeyExclusive, LockWaitSkip) &&

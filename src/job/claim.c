@@ -117,7 +117,7 @@ read_job(Claim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAs
 	Size		size;
 	bool		isnull;
 
-	*job = snapshot && claim->several ? jobq_walk_id(claim->call, JOBQ_JOB, id, snapshot) :
+	*job = snapshot && claim->several ? jobq_walk_id(claim->call, JOBQ_JOB, id, snapshot, NULL) :
 		jobq_find_id(claim->call, JOBQ_JOB, id);
 	if (*job == NULL || !slot_attisnull(*job, JOB_OUTCOME))
 	{

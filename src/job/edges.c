@@ -126,6 +126,8 @@ jobq_recount_asked(JobqCall *call, int64 id)
 	TupleTableSlot *asked;
 	bool		found;
 
+	if (jobq_is_empty(call, JOBQ_RECOUNT))
+		return false;
 	asked = jobq_find(call, JOBQ_RECOUNT, INDEX_SECOND, 1, &key, NULL);
 	found = asked != NULL;
 	jobq_slot_free(asked);

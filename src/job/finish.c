@@ -89,7 +89,7 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 
 	while (!done)
 	{
-		TupleTableSlot *slot = walk ? jobq_walk_id(call, JOBQ_JOB, prefix->job_id, NULL) :
+		TupleTableSlot *slot = walk ? jobq_walk_id(call, JOBQ_JOB, prefix->job_id, NULL, NULL) :
 		jobq_find_id(call, JOBQ_JOB, prefix->job_id);
 		JobqRow		new;
 
@@ -259,7 +259,7 @@ finish_one(JobqCascade *cascade, int64 id, int argument, void *arg)
 	JobqCall   *call = jobq_cascade_call(cascade);
 	FinishRequest *request = arg;
 	Argument   *a = &request->arguments[argument];
-	TupleTableSlot *lease = jobq_walk_id(call, JOBQ_LEASE, id, NULL);
+	TupleTableSlot *lease = jobq_walk_id(call, JOBQ_LEASE, id, NULL, NULL);
 
 	for (;; lease = jobq_find_id(call, JOBQ_LEASE, id))
 	{

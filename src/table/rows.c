@@ -62,8 +62,9 @@ struct JobqRel
 {
 	JobqTable	table;
 	Relation	rel;
+	LOCKMODE	lockmode;
 	int			nindexes;
-	RelIndex   *indexes;
+	RelIndex   *indexes;		/* NULL: not opened yet */
 	MemoryContext mcxt;			/* of the call */
 	JobqScan   *spare[2];		/* ended scans, by JobqIndex, to be used again */
 	JobqScan   *walk;			/* of jobq_walk_id(), or NULL */
@@ -164,7 +165,8 @@ jobq_close_call(JobqCall *call)
 		for (int i = 0; i < r->nindexes; i++)
 			index_close(r->indexes[i].rel, NoLock);
 		table_close(r->rel, NoLock);
-		pfree(r->indexes);
+		if (r->indexes != NULL)
+			pfree(r->indexes);
 		pfree(r);
 		call->rels[t] = NULL;
 	}
@@ -305,16 +307,14 @@ add_index(JobqRel *r, Relation index)
 }
 
 /*
- * Open a table with its indexes for the rest of the call.  Whatever is done to
- * a row comes here first, so a call can be cancelled however many it goes over.
+ * Open a table for the rest of the call.  Whatever is done to a row comes here
+ * first, so a call can be cancelled however many it goes over.
  */
 static JobqRel *
 open_rel(JobqCall *call, JobqTable table)
 {
 	JobqRel    *r = call->rels[table];
 	MemoryContext old;
-	List	   *oids;
-	ListCell   *lc;
 	LOCKMODE	lockmode = RowExclusiveLock;
 
 	CHECK_FOR_INTERRUPTS();
@@ -328,6 +328,7 @@ open_rel(JobqCall *call, JobqTable table)
 	r = palloc0(sizeof(JobqRel));
 	r->table = table;
 	r->mcxt = call->mcxt;
+	r->lockmode = lockmode;
 	r->rel = try_table_open(jobq_table_oid(table), lockmode);
 	if (r->rel == NULL)
 	{
@@ -337,11 +338,27 @@ open_rel(JobqCall *call, JobqTable table)
 	}
 	check_columns(r->rel, table);
 	check_triggers(r->rel, table);
+	call->rels[table] = r;
+	MemoryContextSwitchTo(old);
+	return r;
+}
+
+/* Open the indexes of a table for the rest of the call, when the first is needed. */
+static void
+open_indexes(JobqRel *r)
+{
+	MemoryContext old;
+	List	   *oids;
+	ListCell   *lc;
+
+	if (r->indexes != NULL)
+		return;
+	old = MemoryContextSwitchTo(r->mcxt);
 	oids = RelationGetIndexList(r->rel);
 	r->indexes = palloc(Max(list_length(oids), 1) * sizeof(RelIndex));
 	foreach(lc, oids)
 	{
-		Relation	index = index_open(lfirst_oid(lc), lockmode);
+		Relation	index = index_open(lfirst_oid(lc), r->lockmode);
 
 		if (!index->rd_index->indisready)
 		{
@@ -351,16 +368,24 @@ open_rel(JobqCall *call, JobqTable table)
 		add_index(r, index);
 	}
 	list_free(oids);
-	call->rels[table] = r;
 	MemoryContextSwitchTo(old);
-	return r;
 }
 
-/* Wait for a table's lock now, if at all in this call. */
+/* Wait for a table's locks now, if at all in this call. */
 void
 jobq_open_table(JobqCall *call, JobqTable table)
 {
-	(void) open_rel(call, table);
+	open_indexes(open_rel(call, table));
+}
+
+/*
+ * Has a table no page at all?  That is far cheaper than to look for a row, and
+ * true of one that is seldom written to.
+ */
+bool
+jobq_is_empty(JobqCall *call, JobqTable table)
+{
+	return RelationGetNumberOfBlocks(open_rel(call, table)->rel) == 0;
 }
 
 /* Find the index that begins with the given columns, in our order, and can be scanned. */
@@ -369,6 +394,7 @@ choose_index(JobqRel *r, JobqIndex which)
 {
 	const IndexColumns *want = &index_columns[r->table][which];
 
+	open_indexes(r);
 	for (int i = 0; i < r->nindexes; i++)
 	{
 		Relation	index = r->indexes[i].rel;
@@ -397,6 +423,7 @@ choose_index(JobqRel *r, JobqIndex which)
 static void
 insert_index_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which)
 {
+	open_indexes(r);
 	for (int i = 0; i < r->nindexes; i++)
 	{
 		Relation	index = r->indexes[i].rel;
@@ -700,10 +727,10 @@ jobq_find_id(JobqCall *call, JobqTable table, int64 id)
  * together, a step in the index instead of a descent.  The row is that of a
  * registered snapshot or, without one, as old as the walk: who then finds that
  * it was changed, or relies on it without writing it, looks again with
- * jobq_find_id().
+ * jobq_find_id(), but for a row that was not *walked to.
  */
 TupleTableSlot *
-jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot)
+jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot, bool *walked)
 {
 	JobqRel    *r = open_rel(call, table);
 	bool		near = r->walked != 0 && id > r->walked && id - r->walked <= WALK_STEPS;
@@ -711,6 +738,8 @@ jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot)
 	Datum		id_key = Int64GetDatum(id);
 
 	r->walked = id;
+	if (walked != NULL)
+		*walked = false;
 	if (!near || IsolationUsesXactSnapshot())
 	{
 		end_walk(r);
@@ -730,6 +759,8 @@ jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot)
 		r->at_end = jobq_scan_next(r->walk) == NULL;
 	if (r->at_end || jobq_attr_int64(r->walk->slot, 1) != id)
 		return jobq_find(call, table, INDEX_KEY, 1, &id_key, snapshot);
+	if (walked != NULL)
+		*walked = true;
 	slot = table_slot_create(r->rel, NULL);
 	ExecCopySlot(slot, r->walk->slot);
 	ExecMaterializeSlot(slot);	/* without a pin */

@@ -238,6 +238,7 @@ typedef struct JobqCall
 extern void jobq_open_call(JobqCall *call);
 extern void jobq_close_call(JobqCall *call);
 extern void jobq_advance(void);
+extern bool jobq_is_empty(JobqCall *call, JobqTable table);
 extern void jobq_open_table(JobqCall *call, JobqTable table);
 
 /* A row to be written; a column that is not given is NULL */
@@ -279,7 +280,8 @@ extern void jobq_scan_end(JobqScan *scan);
 extern TupleTableSlot *jobq_find(JobqCall *call, JobqTable table, JobqIndex which, int nkeys,
 								 const Datum *keys, Snapshot snapshot);
 extern TupleTableSlot *jobq_find_id(JobqCall *call, JobqTable table, int64 id);
-extern TupleTableSlot *jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot);
+extern TupleTableSlot *jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot,
+									bool *walked);
 extern void jobq_slot_free(TupleTableSlot *slot);
 extern bool jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
 						LockWaitPolicy policy);
