@@ -2,8 +2,8 @@
  * due.c
  *	  What is due by the clock, in the background worker.
  *
- * For each of the three tables with a time there is a floor: all rows before
- * it have been seen.  A pass scans the index from the floor on, takes what is
+ * For each of the tables with a time, or with a number that is due once it is
+ * committed, there is a floor: all rows before it have been seen.  A pass scans the index from the floor on, takes what is
  * due and learns from the first row that is not when to wake next.  Rows that
  * are due but cannot be dealt with now (a lease that heartbeats in memory keep
  * alive, a locked row, an error) are remembered here with a time to try

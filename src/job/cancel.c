@@ -93,16 +93,15 @@ jobq_act_on_cancel_request(JobqCall *call, int64 seq, TimestampTz deadline, Time
 {
 	TupleTableSlot *request = jobq_find_id(call, JOBQ_CANCEL_REQUEST, seq);
 	TupleTableSlot *job;
-	TupleTableSlot *row = NULL;
-	JobqTable	table = JOBQ_JOB;
+	TupleTableSlot *row;
+	JobqTable	table;
 	bool		ok = true;
 
 	if (request == NULL)
 		return true;
-	job = jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(request, CANCEL_JOB_ID));
-	if (job != NULL && slot_attisnull(job, JOB_OUTCOME) &&
-		jobq_attr_int32(job, JOB_GENERATION) == jobq_attr_int32(request, CANCEL_GENERATION))
-		table = jobq_find_state(call, jobq_attr_int64(job, JOB_ID), &row);
+	table = jobq_find_state(call, jobq_attr_int64(request, CANCEL_JOB_ID), &job, &row);
+	if (row != NULL && jobq_attr_int32(job, JOB_GENERATION) != jobq_attr_int32(request, CANCEL_GENERATION))
+		table = JOBQ_JOB;		/* opened again since */
 	if (table == JOBQ_LEASE)
 		ok = jobq_attr_bool(row, LEASE_CANCEL_REQUESTED) || tell_worker(call, row, request);
 	else if (table != JOBQ_JOB)
@@ -182,13 +181,14 @@ jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz 
 {
 	Datum		keys[2] = {TimestampTzGetDatum(deadline), Int64GetDatum(job_id)};
 	TupleTableSlot *noted = jobq_find(call, JOBQ_EXPIRY, INDEX_KEY, 2, keys, NULL);
+	TupleTableSlot *job;
 	TupleTableSlot *row;
 	JobqTable	table;
 	bool		ok = true;
 
 	if (noted == NULL)
 		return true;
-	table = jobq_find_state(call, job_id, &row);
+	table = jobq_find_state(call, job_id, &job, &row);
 	if (row != NULL && jobq_is_expired(call, jobq_attr_int64(row, STATE_EXPIRES_AT),
 									   jobq_attr_int32(row, STATE_ATTEMPT)))
 	{
@@ -198,6 +198,7 @@ jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz 
 	}
 	ok = ok && jobq_delete(call, JOBQ_EXPIRY, noted, LockWaitSkip);
 	jobq_slot_free(row);
+	jobq_slot_free(job);
 	jobq_slot_free(noted);
 	return ok;
 }

@@ -186,13 +186,14 @@ leave_delta(JobqCall *call, int64 id, int64 epoch, const JobqCounters *c)
 }
 
 /*
- * May this call act on the verdict about a job?  Not if its edges are to be counted
- * anew; nor, if it is decided, if somebody else has its row in job locked, as those
- * who submit jobs downstream of it.
+ * May this call act on the verdict about a waiting job?  Not if its edges are to be
+ * counted anew; nor, if it is decided, if somebody else has its row in job locked,
+ * as those who submit jobs downstream of it.
  */
 static bool
-may_act(JobqCall *call, int64 id, JobqVerdict verdict)
+may_act(JobqCall *call, TupleTableSlot *row, JobqVerdict verdict)
 {
+	int64		id = jobq_attr_int64(row, STATE_JOB_ID);
 	TupleTableSlot *job;
 	bool		ok;
 
@@ -200,6 +201,8 @@ may_act(JobqCall *call, int64 id, JobqVerdict verdict)
 		return false;
 	if (verdict == VERDICT_READY)
 		return true;
+	if (!jobq_lock(call, JOBQ_WAITING, row, LockTupleExclusive, LockWaitSkip))
+		return false;
 	job = jobq_find_id(call, JOBQ_JOB, id);
 	ok = job == NULL || jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitSkip);
 	jobq_slot_free(job);
@@ -221,8 +224,7 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 									   jobq_attr_int32(row, WAITING_QUORUM), c);
 	JobqPrefix	prefix;
 
-	if (mode != LEAVE_WAIT && verdict != VERDICT_WAIT &&
-		!may_act(call, jobq_attr_int64(row, STATE_JOB_ID), verdict))
+	if (mode != LEAVE_WAIT && verdict != VERDICT_WAIT && !may_act(call, row, verdict))
 		return false;
 
 	/* it waits on, for others or for job_unhold */

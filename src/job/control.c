@@ -31,28 +31,15 @@ jobq_error_state(int64 id, const char *act, const char *state, const char *hint)
 int
 jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table, TupleTableSlot **state)
 {
-	for (;;)
-	{
-		CHECK_FOR_INTERRUPTS();
-		*job = jobq_need_job(call, id);
-		*state = NULL;
-		if (!slot_attisnull(*job, JOB_OUTCOME))
-			return jobq_attr_int16(*job, JOB_OUTCOME);
-		*table = jobq_find_state(call, id, state);
-		if (*state != NULL)
-			return 0;
-		/* decided between the two looks, unless somebody removed rows by hand */
-		jobq_slot_free(*job);
-		*job = jobq_need_job(call, id);
-		if (slot_attisnull(*job, JOB_OUTCOME) &&
-			jobq_find_state(call, id, state) == JOBQ_JOB)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("job %lld has lost its state", (long long) id),
-					 errhint("Rows of the tables of extension jobq were changed by hand.")));
-		jobq_slot_free(*state);
-		jobq_slot_free(*job);
-	}
+	*table = jobq_find_state(call, id, job, state);
+	if (*job == NULL)
+		jobq_error_no_such_job(id);
+	if (slot_attisnull(*job, JOB_OUTCOME) && *state == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("job %lld has lost its state", (long long) id),
+				 errhint("Rows of the tables of extension jobq were changed by hand.")));
+	return jobq_attr_int16(*job, JOB_OUTCOME);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_take_back);

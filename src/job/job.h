@@ -148,7 +148,8 @@ extern bool jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *ro
 extern const char *jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position);
 extern void jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix,
 							   const JobqCounters *counters, JobqRule rule, int quorum, int64 epoch);
-extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **row);
+extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **job,
+								 TupleTableSlot **row);
 
 /* cascade.c: what a decision does to those downstream */
 typedef struct JobqCascade JobqCascade;

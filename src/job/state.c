@@ -209,32 +209,25 @@ find_ready(JobqCall *call, int64 job_id, int64 lane, int16 priority, Snapshot sn
 }
 
 /*
- * Find the state row of a job.  Returns its table, or JOBQ_JOB if it has none
- * (it is decided, or does not exist).
+ * Find a job, and its state row if it is not decided, under one snapshot.
+ * Returns the table of that, or JOBQ_JOB if there is none.
  */
 JobqTable
-jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **row)
+jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **job, TupleTableSlot **row)
 {
 	Datum		key = Int64GetDatum(job_id);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	JobqTable	found = JOBQ_JOB;
 
 	*row = NULL;
-	for (int i = 0; i < lengthof(states) && *row == NULL; i++)
+	*job = jobq_find(call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
+	for (int i = 0; i < lengthof(states) && *row == NULL &&
+		 *job != NULL && slot_attisnull(*job, JOB_OUTCOME); i++)
 	{
 		found = states[i].table;
-		if (found != JOBQ_READY)
-			*row = jobq_find(call, found, INDEX_KEY, 1, &key, snapshot);
-		else
-		{
-			TupleTableSlot *job = jobq_find(call, JOBQ_JOB, INDEX_KEY, 1, &key, snapshot);
-
-			if (job != NULL && slot_attisnull(job, JOB_OUTCOME))
-				*row = find_ready(call, job_id,
-								  jobq_lane(jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE))),
-								  jobq_attr_int16(job, JOB_PRIORITY), snapshot);
-			jobq_slot_free(job);
-		}
+		*row = found != JOBQ_READY ? jobq_find(call, found, INDEX_KEY, 1, &key, snapshot) :
+			find_ready(call, job_id, jobq_lane(jobq_queue_id(jobq_attr_cstring(*job, JOB_QUEUE))),
+					   jobq_attr_int16(*job, JOB_PRIORITY), snapshot);
 	}
 	UnregisterSnapshot(snapshot);
 	return *row ? found : JOBQ_JOB;

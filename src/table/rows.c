@@ -860,54 +860,10 @@ written(JobqRel *r, TM_Result result, LockWaitPolicy policy)
 }
 
 /*
- * Replace a row by the given values.  Like the next two it waits for whoever has
- * the row locked or, with LockWaitSkip, passes over one that somebody else has
- * locked, changed or deleted, and never waits.
+ * Lock a row to the end of the transaction.  Like the next two it waits for
+ * whoever has the row locked or, with LockWaitSkip, passes over one that somebody
+ * else has locked, changed or deleted, and never waits.
  */
-bool
-jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
-			LockWaitPolicy policy)
-{
-	JobqRel    *r = open_rel(call, table);
-	TupleTableSlot *newslot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
-	HeapTuple	tuple = form_tuple(r, new);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TM_FailureData tmfd;
-	LockTupleMode lockmode;
-	JobqUpdateIndexes update_indexes;
-	TM_Result	result;
-	bool		ok;
-
-	ExecStoreHeapTuple(tuple, newslot, true);
-	result = table_tuple_update(r->rel, &slot->tts_tid, newslot, GetCurrentCommandId(true),
-								snapshot, InvalidSnapshot, policy == LockWaitBlock, &tmfd,
-								&lockmode, &update_indexes);
-	ok = written(r, result, policy);
-	if (ok)
-		insert_index_entries(r, newslot, update_indexes);
-	UnregisterSnapshot(snapshot);
-	ExecDropSingleTupleTableSlot(newslot);
-	return ok;
-}
-
-/* Delete a row; LockWaitSkip: unless this call has deleted it before, too. */
-bool
-jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockWaitPolicy policy)
-{
-	JobqRel    *r = open_rel(call, table);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TM_FailureData tmfd;
-	TM_Result	result;
-
-	result = table_tuple_delete(r->rel, &slot->tts_tid, GetCurrentCommandId(true),
-								snapshot, InvalidSnapshot, policy == LockWaitBlock, &tmfd, false);
-	UnregisterSnapshot(snapshot);
-	if (policy == LockWaitSkip && result == TM_SelfModified)
-		return false;
-	return written(r, result, policy);
-}
-
-/* Lock a row to the end of the transaction. */
 bool
 jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode,
 		  LockWaitPolicy policy)
@@ -923,6 +879,66 @@ jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode m
 							  mode, policy, 0, &tmfd);
 	UnregisterSnapshot(snapshot);
 	ExecDropSingleTupleTableSlot(locked);
+	return written(r, result, policy);
+}
+
+/*
+ * Replace a row by the given values.  An update that does not wait is none that
+ * the heap provides for, so one that may not wait takes the lock first.
+ */
+bool
+jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
+			LockWaitPolicy policy)
+{
+	JobqRel    *r = open_rel(call, table);
+	TupleTableSlot *newslot;
+	Snapshot	snapshot;
+	TM_FailureData tmfd;
+	LockTupleMode lockmode;
+	JobqUpdateIndexes update_indexes;
+	TM_Result	result;
+	bool		ok;
+
+	if (policy == LockWaitSkip && !jobq_lock(call, table, slot, LockTupleNoKeyExclusive, policy))
+		return false;
+	newslot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
+	ExecStoreHeapTuple(form_tuple(r, new), newslot, true);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	result = table_tuple_update(r->rel, &slot->tts_tid, newslot, GetCurrentCommandId(true),
+								snapshot, InvalidSnapshot, true, &tmfd,
+								&lockmode, &update_indexes);
+	ok = written(r, result, policy);
+	if (ok)
+		insert_index_entries(r, newslot, update_indexes);
+	UnregisterSnapshot(snapshot);
+	ExecDropSingleTupleTableSlot(newslot);
+	return ok;
+}
+
+/*
+ * Delete a row; LockWaitSkip: unless this call has deleted it before, too.  A row
+ * that this transaction has locked looks like one that somebody has locked, until
+ * the lock is taken once more.
+ */
+bool
+jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockWaitPolicy policy)
+{
+	JobqRel    *r = open_rel(call, table);
+	bool		wait = policy == LockWaitBlock;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TM_FailureData tmfd;
+	TM_Result	result;
+
+	while ((result = table_tuple_delete(r->rel, &slot->tts_tid, GetCurrentCommandId(true),
+										snapshot, InvalidSnapshot, wait, &tmfd, false)) == TM_BeingModified)
+	{
+		wait = jobq_lock(call, table, slot, LockTupleExclusive, LockWaitSkip);
+		if (!wait)
+			break;
+	}
+	UnregisterSnapshot(snapshot);
+	if (policy == LockWaitSkip && result == TM_SelfModified)
+		return false;
 	return written(r, result, policy);
 }
 
