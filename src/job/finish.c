@@ -46,7 +46,10 @@ typedef struct Argument
 	Datum		payload;
 	Verdict		verdict;
 	const char *state;			/* the job's state after it */
-	int64		period;			/* of the lease that was ended */
+	/* for job_next() */
+	int64		period;			/* of the lease that was ended, -1: none was */
+	const char *worker;			/* its worker, or NULL */
+	char	   *queue;
 } Argument;
 
 typedef struct FinishRequest
@@ -98,6 +101,8 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 			return;
 		jobq_values(slot, &new);
 		notify = jobq_attr_bool(slot, JOB_NOTIFY);
+		if (d->queue != NULL)
+			*d->queue = jobq_attr_cstring(slot, JOB_QUEUE);
 		jobq_set(&new, JOB_OUTCOME, Int16GetDatum(d->outcome));
 		/* a lease that this call waited for may be younger than the call */
 		jobq_set(&new, JOB_FINISHED_AT,
@@ -231,7 +236,9 @@ complete(JobqCascade *cascade, TupleTableSlot *lease, Argument *a)
 	decision.worker = jobq_attr_cstring(lease, LEASE_WORKER);
 	decision.has_result = a->has_payload;
 	decision.result = a->payload;
+	decision.queue = a->period < 0 ? &a->queue : NULL;
 	a->period = jobq_attr_int64(lease, LEASE_PERIOD);
+	a->worker = decision.worker;
 	jobq_decide(cascade, &prefix, &decision);
 }
 
@@ -397,7 +404,6 @@ jobq_job_next(PG_FUNCTION_ARGS)
 	char	  **queues = NULL;
 	int			nqueues = PG_ARGISNULL(3) ? 0 : jobq_check_queues(fcinfo, 3, &queues);
 	JobqCall	call;
-	TupleTableSlot *job;
 	text	   *worker = NULL;
 	JobqAssignment *jobs;
 	int			n;
@@ -408,18 +414,24 @@ jobq_job_next(PG_FUNCTION_ARGS)
 	finish_or_fail(&call, &request, &a);
 	jobq_advance();
 
-	/* its row says by now who completed it, also where that was before */
-	job = jobq_find_id(&call, JOBQ_JOB, a.job_id);
-	if (job == NULL)
-		jobq_error_no_such_job(a.job_id);
-	if (queues == NULL)
+	/* where it had been completed before, its row says by whom */
+	if (a.period < 0)
 	{
-		queues = palloc(sizeof(char *));
-		queues[nqueues++] = jobq_attr_cstring(job, JOB_QUEUE);
+		TupleTableSlot *job = jobq_find_id(&call, JOBQ_JOB, a.job_id);
+
+		if (job == NULL)
+			jobq_error_no_such_job(a.job_id);
+		a.queue = jobq_attr_cstring(job, JOB_QUEUE);
+		a.worker = jobq_attr_cstring(job, JOB_WORKER);
+		jobq_slot_free(job);
 	}
-	if (!slot_attisnull(job, JOB_WORKER))
-		worker = cstring_to_text(jobq_attr_cstring(job, JOB_WORKER));
-	jobq_slot_free(job);
+	if (queues == NULL && a.queue != NULL)
+	{
+		queues = &a.queue;
+		nqueues = 1;
+	}
+	if (a.worker != NULL)
+		worker = cstring_to_text(a.worker);
 	n = jobq_claim(&call, nqueues, queues, worker, max_jobs, a.period, &jobs);
 	jobq_return_assignments(fcinfo, jobs, n);
 	jobq_close_call(&call);

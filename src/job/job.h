@@ -206,6 +206,7 @@ typedef struct JobqDecision
 	const char *error;			/* NULL: none */
 	bool		has_result;
 	Datum		result;
+	char	  **queue;			/* where to put the job's queue, or NULL */
 } JobqDecision;
 
 extern void jobq_notify_decided(int64 id, bool notify, int outcome);
