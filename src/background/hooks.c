@@ -128,7 +128,7 @@ end_transaction(void)
 	if (suspended != NULL)
 		jobq_database_resume(suspended);
 	else if (look_again)
-		jobq_launcher_reread();
+		jobq_launcher_ask(LAUNCHER_REREAD);
 	suspended = NULL;
 	look_again = false;
 }

@@ -170,7 +170,7 @@ worker_ended(Managed *m, JobqDatabase *db)
 	if (!dismissed)
 	{
 		m->not_before = jobq_steady() + RESTART_DELAY;
-		jobq_launcher_reread(); /* perhaps the database is gone */
+		jobq_launcher_ask(LAUNCHER_REREAD); /* perhaps the database is gone */
 	}
 }
 
@@ -411,14 +411,14 @@ jobq_launcher_main(Datum arg)
 	jobq_launcher_attach();
 	MemoryContextSwitchTo(TopMemoryContext);
 	managed = palloc0(jobq_max_databases * sizeof(Managed));
-	jobq_launcher_reread();
+	jobq_launcher_ask(LAUNCHER_REREAD);
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	for (;;)
 	{
 		TimestampTz wait_until;
 		long		timeout = -1;
-		bool		full;
+		uint32		asked;
 
 		ResetLatch(MyLatch);
 		if (ProcDiePending)
@@ -430,11 +430,11 @@ jobq_launcher_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 		}
 
-		full = jobq_launcher_take_full();
-		if (jobq_launcher_take_reread() || full)
+		asked = jobq_launcher_take_asked();
+		if (asked != 0)
 			read_databases();
 		review_slots();
-		if (full)
+		if (asked & LAUNCHER_FULL)
 		{
 			/* whoever found no slot is among those that have none */
 			list_free(to_probe);

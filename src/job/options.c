@@ -165,21 +165,12 @@ jobq_read_arguments(FunctionCallInfo fcinfo, JobqSubmission *s)
 	}
 }
 
-/* A value of the wrong type. */
-static void
-error_type(const char *key, const char *expected)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("\"%s\" must be %s", key, expected)));
-}
-
 /* A string. */
 static char *
 string_value(const char *key, JsonbValue *v)
 {
 	if (v->type != jbvString)
-		error_type(key, "a string");
+		jobq_error_must(key, "be a string");
 	return pnstrdup(v->val.string.val, v->val.string.len);
 }
 
@@ -190,11 +181,11 @@ integer_value(const char *key, JsonbValue *v)
 	Datum		number;
 
 	if (v->type != jbvNumeric)
-		error_type(key, "a whole number");
+		jobq_error_must(key, "be a whole number");
 	number = NumericGetDatum(v->val.numeric);
 	if (!DatumGetBool(DirectFunctionCall2(numeric_eq, number,
 										  DirectFunctionCall2(numeric_trunc, number, Int32GetDatum(0)))))
-		error_type(key, "a whole number");
+		jobq_error_must(key, "be a whole number");
 	return DatumGetInt64(DirectFunctionCall1(numeric_int8, number));
 }
 
@@ -228,7 +219,7 @@ read_ids_and_names(JobqSubmission *s, const char *key, JsonbValue *v)
 
 	if (v->type != jbvBinary || !JsonContainerIsArray(v->val.binary.data) ||
 		JsonContainerIsScalar(v->val.binary.data))
-		error_type(key, "an array of ids and names");
+		jobq_error_must(key, "be an array of ids and names");
 	array = v->val.binary.data;
 	n = JsonContainerSize(array);
 	s->upstream = palloc(Max(n, 1) * sizeof(int64));
@@ -242,7 +233,7 @@ read_ids_and_names(JobqSubmission *s, const char *key, JsonbValue *v)
 		else if (item->type == jbvNumeric)
 			s->upstream[s->nupstream++] = integer_value(key, item);
 		else
-			error_type(key, "an array of ids and names");
+			jobq_error_must(key, "be an array of ids and names");
 	}
 }
 
@@ -270,7 +261,7 @@ json_argument(const Option *option, JsonbValue *v)
 			return Int64GetDatum(integer_value(option->name, v));
 		case OPTION_BOOL:
 			if (v->type != jbvBool)
-				error_type(option->name, "true or false");
+				jobq_error_must(option->name, "be true or false");
 			return BoolGetDatum(v->val.boolean);
 		case OPTION_JOBS:
 			break;
@@ -312,9 +303,7 @@ jobq_check_submission(JobqSubmission *s)
 	if (!s->row.given[JOB_KIND - 1])
 		jobq_error_null("kind");
 	if (!JB_ROOT_IS_OBJECT(args))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"args\" must be a JSON object")));
+		jobq_error_must("args", "be a JSON object");
 	jobq_check_json(args, tags, tags ? "\"args\" with \"tags\"" : "\"args\"",
 					"jobq.max_args_size", jobq_max_args_size);
 	if (s->row.given[JOB_LEASE - 1])
@@ -322,9 +311,7 @@ jobq_check_submission(JobqSubmission *s)
 	if (rule == RULE_QUORUM)
 	{
 		if (quorum < 1 || quorum > s->nupstream + s->nnames)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("\"quorum\" must be between 1 and the number of jobs in \"depends_on\"")));
+			jobq_error_must("quorum", "be between 1 and the number of jobs in \"depends_on\"");
 	}
 	else if (quorum != 0)
 		ereport(ERROR,

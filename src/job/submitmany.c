@@ -316,9 +316,7 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 		jobq_error_null("jobs");
 	jobs = PG_GETARG_JSONB_P(0);
 	if (!JB_ROOT_IS_ARRAY(jobs) || JB_ROOT_IS_SCALAR(jobs))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"jobs\" must be a JSON array of objects")));
+		jobq_error_must("jobs", "be a JSON array of objects");
 	n = JB_ROOT_COUNT(jobs);
 	elements = palloc_extended(Max(n, 1) * sizeof(Element), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 

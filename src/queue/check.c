@@ -21,6 +21,15 @@ jobq_error_null(const char *what)
 			 errmsg("\"%s\" must not be null", what)));
 }
 
+/* A value that is not as it must be */
+void
+jobq_error_must(const char *what, const char *must)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("\"%s\" must %s", what, must)));
+}
+
 /* The name of a queue: [A-Za-z0-9_.-], 1 to 50 bytes. */
 void
 jobq_check_queue_name(const char *name)
@@ -81,10 +90,7 @@ jobq_interval(Interval *interval, const char *what, bool zero_ok)
 				 errhint("It can be 200 years at most.")));
 	micros = days * USECS_PER_DAY + interval->time;
 	if (micros < 0 || (micros == 0 && !zero_ok))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 zero_ok ? errmsg("\"%s\" must not be negative", what)
-				 : errmsg("\"%s\" must be greater than zero", what)));
+		jobq_error_must(what, zero_ok ? "not be negative" : "be greater than zero");
 	return micros;
 }
 
@@ -123,9 +129,7 @@ TimestampTz
 jobq_check_time(TimestampTz at, const char *what)
 {
 	if (TIMESTAMP_NOT_FINITE(at))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" must not be infinite", what)));
+		jobq_error_must(what, "not be infinite");
 	return at == 0 ? 1 : at;
 }
 
@@ -134,9 +138,7 @@ void
 jobq_check_positive(int64 value, const char *what)
 {
 	if (value <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" must be greater than zero", what)));
+		jobq_error_must(what, "be greater than zero");
 }
 
 /* A positive number that is an argument of a function; -1: it is NULL. */

@@ -102,6 +102,7 @@ extern bool jobq_is_active(JobqCall *call);
 
 /* check.c: arguments */
 extern void jobq_error_null(const char *what);
+extern void jobq_error_must(const char *what, const char *must);
 extern void jobq_error_no_such_job(int64 id);
 extern void jobq_check_queue_name(const char *name);
 extern char *jobq_check_queue(FunctionCallInfo fcinfo, int argno);

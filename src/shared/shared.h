@@ -147,6 +147,10 @@ typedef enum JobqLeave
 #define ASK_CHECK		0x01	/* extension or home may have come or gone */
 #define ASK_SWEEP		0x02	/* something changed that was not announced */
 
+/* Why the launcher is asked */
+#define LAUNCHER_REREAD	0x01	/* read pg_database */
+#define LAUNCHER_FULL	0x02	/* a database found no slot */
+
 /*
  * What shared memory knows about one database.  "database" changes under the
  * databases lock only, and is read without it by those who can live with the
@@ -206,9 +210,8 @@ extern void jobq_database_resume(JobqDatabase *db);
 extern void jobq_launcher_attach(void);
 extern void jobq_launcher_detach(void);
 extern void jobq_launcher_wake(void);
-extern void jobq_launcher_reread(void);
-extern bool jobq_launcher_take_reread(void);
-extern bool jobq_launcher_take_full(void);
+extern void jobq_launcher_ask(uint32 flag);
+extern uint32 jobq_launcher_take_asked(void);
 
 static inline TimestampTz
 jobq_read_time(pg_atomic_uint64 *p)

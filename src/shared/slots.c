@@ -44,8 +44,7 @@ typedef struct JobqShared
 	slock_t		mutex;			/* guards launcher_latch */
 	Latch	   *launcher_latch; /* NULL: no launcher */
 	pg_atomic_uint32 launched;	/* a launcher has run */
-	pg_atomic_uint32 reread;	/* the launcher shall read pg_database */
-	pg_atomic_uint32 full;		/* a database found no slot */
+	pg_atomic_uint32 asked;		/* LAUNCHER_ flags, taken by the launcher */
 	pg_atomic_uint64 clock_steps;	/* see clock.c */
 	pg_atomic_uint64 grace_start;
 	JobqDatabase databases[FLEXIBLE_ARRAY_MEMBER];
@@ -89,8 +88,7 @@ init_shared(void)
 {
 	SpinLockInit(&shared->mutex);
 	pg_atomic_init_u32(&shared->launched, 0);
-	pg_atomic_init_u32(&shared->reread, 0);
-	pg_atomic_init_u32(&shared->full, 0);
+	pg_atomic_init_u32(&shared->asked, 0);
 	pg_atomic_init_u64(&shared->grace_start, (uint64) jobq_steady());
 	for (int i = 0; i < jobq_max_databases; i++)
 	{
@@ -196,8 +194,8 @@ jobq_database_find(Oid database, bool create)
 	}
 	LWLockRelease(databases_lock);
 
-	if (db == NULL && pg_atomic_exchange_u32(&shared->full, 1) == 0)
-		jobq_launcher_wake();
+	if (db == NULL)
+		jobq_launcher_ask(LAUNCHER_FULL);
 	return db;
 }
 
@@ -440,7 +438,7 @@ jobq_database_resume(JobqDatabase *db)
 	SpinLockAcquire(&db->mutex);
 	db->suspended--;
 	SpinLockRelease(&db->mutex);
-	jobq_launcher_reread();
+	jobq_launcher_ask(LAUNCHER_REREAD);
 }
 
 /* The launcher's side */
@@ -479,25 +477,17 @@ jobq_launcher_wake(void)
 		SetLatch(latch);
 }
 
-/* Have the launcher read pg_database. */
+/* Have the launcher do something, unless it is about to. */
 void
-jobq_launcher_reread(void)
+jobq_launcher_ask(uint32 flag)
 {
-	pg_atomic_write_u32(&shared->reread, 1);
-	pg_memory_barrier();
-	jobq_launcher_wake();
+	if ((pg_atomic_fetch_or_u32(&shared->asked, flag) & flag) == 0)
+		jobq_launcher_wake();
 }
 
-/* For the launcher: shall it read pg_database? */
-bool
-jobq_launcher_take_reread(void)
+/* For the launcher: what it was asked since it last took that. */
+uint32
+jobq_launcher_take_asked(void)
 {
-	return pg_atomic_exchange_u32(&shared->reread, 0) != 0;
-}
-
-/* For the launcher: did a database find no slot? */
-bool
-jobq_launcher_take_full(void)
-{
-	return pg_atomic_exchange_u32(&shared->full, 0) != 0;
+	return pg_atomic_exchange_u32(&shared->asked, 0);
 }
