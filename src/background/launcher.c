@@ -122,18 +122,6 @@ read_databases(void)
 	list_free(old);
 }
 
-/* Is there a slot for another database? */
-static bool
-slot_is_free(void)
-{
-	for (int i = 0; i < jobq_max_databases; i++)
-	{
-		if (!OidIsValid(jobq_database_at(i)->database))
-			return true;
-	}
-	return false;
-}
-
 /* Give slots to databases that are to be looked into. */
 static void
 fill_slots(void)
@@ -145,8 +133,8 @@ fill_slots(void)
 		if (list_member_oid(eligible, database) &&
 			jobq_database_find(database, false) == NULL)
 		{
-			if (!slot_is_free())
-				return;
+			if (jobq_database_find(InvalidOid, false) == NULL)
+				return;			/* none is free */
 			jobq_database_find(database, true);
 		}
 		to_probe = list_delete_first(to_probe);
@@ -439,7 +427,7 @@ jobq_launcher_main(Datum arg)
 			/* whoever found no slot is among those that have none */
 			list_free(to_probe);
 			to_probe = list_copy(eligible);
-			if (!slot_is_free() && !warned_slots)
+			if (jobq_database_find(InvalidOid, false) == NULL && !warned_slots)
 			{
 				warned_slots = true;
 				ereport(WARNING,

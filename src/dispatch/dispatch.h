@@ -9,6 +9,7 @@
 #ifndef JOBQ_DISPATCH_H
 #define JOBQ_DISPATCH_H
 
+#include "lib/ilist.h"
 #include "storage/condition_variable.h"
 
 #include "shared/shared.h"
@@ -52,10 +53,10 @@ typedef struct JobqFloors
 	JobqFloor	floors[FLEXIBLE_ARRAY_MEMBER];
 } JobqFloors;
 
-/* All fields but next: the lane's lock, database and lane also the lanes lock. */
+/* All fields but node: the lane's lock, database and lane also the lanes lock. */
 typedef struct JobqLane
 {
-	uint32		next;			/* in the hash chain or free list; lanes lock */
+	dlist_node	node;			/* in a bucket or the free list; lanes lock */
 	Oid			database;		/* InvalidOid: the entry is free */
 	int64		lane;
 	Oid			table;

@@ -47,13 +47,11 @@ int			jobq_max_lanes = JOBQ_DEFAULT_MAX_LANES;
 int			jobq_lane_candidates = JOBQ_DEFAULT_LANE_CANDIDATES;
 int			jobq_lane_priorities = JOBQ_DEFAULT_LANE_PRIORITIES;
 
-#define NIL_LANE		PG_UINT32_MAX
-
 /* The lanes lock guards it. */
 typedef struct Lanes
 {
-	uint32		free;			/* head of the free list */
-	uint32	   *buckets;		/* heads of the chains, as many as lanes */
+	dlist_head	free;			/* entries that are not in use */
+	dlist_head *buckets;		/* the others by hash, as many as lanes */
 	JobqLane   *lanes;
 } Lanes;
 
@@ -77,7 +75,7 @@ jobq_floors_size(void)
 static Size
 lanes_size(void)
 {
-	Size		one = MAXALIGN(sizeof(JobqLane)) + sizeof(uint32) + jobq_floors_size();
+	Size		one = MAXALIGN(sizeof(JobqLane)) + sizeof(dlist_head) + jobq_floors_size();
 
 	one = add_size(one, mul_size(jobq_lane_candidates, sizeof(JobqCandidate)));
 	return add_size(MAXALIGN(sizeof(Lanes)), mul_size(jobq_max_lanes, MAXALIGN(one)));
@@ -97,6 +95,7 @@ lanes_init(LWLockPadded *locks)
 	if (found)
 		return;
 	memset(shared, 0, lanes_size());
+	dlist_init(&shared->free);
 	shared->lanes = (JobqLane *) p;
 	p += jobq_max_lanes * MAXALIGN(sizeof(JobqLane));
 	for (int i = 0; i < jobq_max_lanes; i++)
@@ -108,23 +107,22 @@ lanes_init(LWLockPadded *locks)
 		l->ring = (JobqCandidate *) p;
 		p += jobq_lane_candidates * sizeof(JobqCandidate);
 		ConditionVariableInit(&l->refilled);
-		l->next = i + 1 < jobq_max_lanes ? i + 1 : NIL_LANE;
+		dlist_push_tail(&shared->free, &l->node);
 	}
-	shared->free = 0;
-	shared->buckets = (uint32 *) p;
+	shared->buckets = (dlist_head *) p;
 	for (int i = 0; i < jobq_max_lanes; i++)
-		shared->buckets[i] = NIL_LANE;
+		dlist_init(&shared->buckets[i]);
 }
 
 /* How many entries are in use. */
 static int
 lanes_used(void)
 {
-	int			n = jobq_max_lanes;
+	int			n = 0;
 
 	LWLockAcquire(lanes_lock, LW_SHARED);
-	for (uint32 i = shared->free; i != NIL_LANE; i = shared->lanes[i].next)
-		n--;
+	for (int i = 0; i < jobq_max_lanes; i++)
+		n += OidIsValid(shared->lanes[i].database);
 	LWLockRelease(lanes_lock);
 	return n;
 }
@@ -233,8 +231,8 @@ forget_lane(JobqLane *l)
 	jobq_floors_init(l->floors);
 }
 
-/* The head of a lane's chain. */
-static uint32 *
+/* The list that a lane is in. */
+static dlist_head *
 bucket_of(Oid database, int64 lane)
 {
 	return &shared->buckets[((uint64) lane + database) % jobq_max_lanes];
@@ -244,9 +242,11 @@ bucket_of(Oid database, int64 lane)
 static JobqLane *
 find_lane(Oid database, int64 lane)
 {
-	for (uint32 i = *bucket_of(database, lane); i != NIL_LANE; i = shared->lanes[i].next)
+	dlist_iter	iter;
+
+	dlist_foreach(iter, bucket_of(database, lane))
 	{
-		JobqLane   *l = &shared->lanes[i];
+		JobqLane   *l = dlist_container(JobqLane, node, iter.cur);
 
 		if (l->lane == lane && l->database == database)
 			return l;
@@ -259,7 +259,6 @@ static void
 evict_lane(void)
 {
 	JobqLane   *oldest = NULL;
-	uint32	   *link;
 
 	for (int i = 0; i < jobq_max_lanes; i++)
 	{
@@ -273,13 +272,9 @@ evict_lane(void)
 		return;
 	if (oldest->refiller == 0)
 	{
-		link = bucket_of(oldest->database, oldest->lane);
-		while (*link != oldest - shared->lanes)
-			link = &shared->lanes[*link].next;
-		*link = oldest->next;
 		oldest->database = InvalidOid;
-		oldest->next = shared->free;
-		shared->free = oldest - shared->lanes;
+		dlist_delete(&oldest->node);
+		dlist_push_head(&shared->free, &oldest->node);
 	}
 	LWLockRelease(jobq_lane_lock(oldest));
 }
@@ -288,18 +283,15 @@ evict_lane(void)
 static JobqLane *
 make_lane(Oid database, int64 lane)
 {
-	uint32	   *bucket = bucket_of(database, lane);
 	JobqLane   *l;
 
-	if (shared->free == NIL_LANE)
+	if (dlist_is_empty(&shared->free))
 		evict_lane();
-	if (shared->free == NIL_LANE)
+	if (dlist_is_empty(&shared->free))
 		return NULL;
-	l = &shared->lanes[shared->free];
+	l = dlist_container(JobqLane, node, dlist_pop_head_node(&shared->free));
 	LWLockAcquire(jobq_lane_lock(l), LW_EXCLUSIVE);
-	shared->free = l->next;
-	l->next = *bucket;
-	*bucket = l - shared->lanes;
+	dlist_push_head(bucket_of(database, lane), &l->node);
 	l->database = database;
 	l->lane = lane;
 	l->table = InvalidOid;

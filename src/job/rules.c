@@ -11,6 +11,8 @@
  */
 #include "postgres.h"
 
+#include "port/pg_bitutils.h"
+
 #include "job/job.h"
 
 const JobqRuleInfo jobq_rules[] = {
@@ -102,18 +104,10 @@ jobq_verdict_outcome(JobqVerdict verdict)
 const char *
 jobq_outcome_name(int outcome)
 {
-	switch (outcome)
-	{
-		case OUTCOME_SUCCEEDED:
-			return "succeeded";
-		case OUTCOME_FAILED:
-			return "failed";
-		case OUTCOME_SKIPPED:
-			return "skipped";
-		case OUTCOME_CANCELLED:
-			return "cancelled";
-		case OUTCOME_UPSTREAM_FAILED:
-			return "upstream_failed";
-	}
-	elog(ERROR, "unrecognized outcome: %d", outcome);
+	/* in the order of the bits */
+	static const char *const names[] = {"succeeded", "failed", "skipped", "cancelled", "upstream_failed"};
+
+	if ((outcome & OUTCOME_ANY) == 0)
+		elog(ERROR, "unrecognized outcome: %d", outcome);
+	return names[pg_rightmost_one_pos32(outcome)];
 }

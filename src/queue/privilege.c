@@ -33,8 +33,7 @@ typedef struct Grant
 	int			privilege;
 } Grant;
 
-static Grant *grants;
-static int	ngrants;
+static List *grants = NIL;
 static bool grants_valid;
 static uint32 grant_resets;		/* invalidations so far */
 
@@ -80,29 +79,21 @@ load_grants(JobqCall *call)
 {
 	JobqScan   *scan;
 	TupleTableSlot *slot;
-	int			capacity = 16;
 	uint32		resets = grant_resets;
 
 	if (grants_valid)
 		return;
-	if (grants)
-		pfree(grants);
-	grants = NULL;
-	ngrants = 0;
-	grants = MemoryContextAlloc(TopMemoryContext, capacity * sizeof(Grant));
-
+	list_free_deep(grants);
+	grants = NIL;
 	scan = jobq_scan_begin(call, JOBQ_PRIVILEGE, INDEX_KEY, 0, NULL, NULL);
 	while ((slot = jobq_scan_next(scan)) != NULL)
 	{
 		char	   *queue = jobq_attr_cstring(slot, PRIVILEGE_QUEUE);
-		Grant	   *g;
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+		Grant	   *g = palloc0(sizeof(Grant));
 
-		if (ngrants == capacity)
-		{
-			capacity *= 2;
-			grants = repalloc(grants, capacity * sizeof(Grant));
-		}
-		g = &grants[ngrants++];
+		grants = lappend(grants, g);
+		MemoryContextSwitchTo(old);
 		g->role = jobq_attr_oid(slot, PRIVILEGE_ROLE);
 		g->all_queues = strcmp(queue, "*") == 0;
 		g->queue_id = g->all_queues ? 0 : jobq_queue_id(queue);
@@ -123,14 +114,17 @@ jobq_is_owner(void)
 bool
 jobq_has_privilege(JobqCall *call, int64 queue_id, int wanted)
 {
+	ListCell   *lc;
+
 	if (jobq_is_owner())
 		return true;
 	load_grants(call);
-	for (int i = 0; i < ngrants; i++)
+	foreach(lc, grants)
 	{
-		if ((grants[i].privilege & wanted) &&
-			(grants[i].all_queues || grants[i].queue_id == queue_id) &&
-			has_privs_of_role(GetUserId(), grants[i].role))
+		Grant	   *g = lfirst(lc);
+
+		if ((g->privilege & wanted) && (g->all_queues || g->queue_id == queue_id) &&
+			has_privs_of_role(GetUserId(), g->role))
 			return true;
 	}
 	return false;

@@ -168,7 +168,10 @@ find_slot(Oid database)
 	return NULL;
 }
 
-/* Find, or if asked to make, the slot of a database; NULL: none, or none free. */
+/*
+ * Find, or if asked to make, the slot of a database, or with InvalidOid one that
+ * is free; NULL: none, or none free.
+ */
 JobqDatabase *
 jobq_database_find(Oid database, bool create)
 {
