@@ -205,9 +205,14 @@ string_text_size(const char *s, int len)
 {
 	Size		size = len + 2;
 
-	/* without branches */
 	for (int i = 0; i < len; i++)
-		size += ((unsigned char) s[i] < ' ') * 5 + (s[i] == '"') + (s[i] == '\\');
+	{
+		unsigned char c = s[i];
+
+		/* small letters are above all that is escaped */
+		if (c <= '\\')
+			size += c < ' ' ? 5 : c == '"' || c == '\\';
+	}
 	return size;
 }
 
