@@ -7,7 +7,8 @@
 -- Tables.  docs/DESIGN.md says what each row means and who may change it.
 -- Columns stand in the order that src/table/table.h names them, wide ones last.
 -- The four tables of states begin with the same columns.
--- PUBLIC has no right on anything here; job_grant gives what a role needs.
+-- PUBLIC has no right on anything here but job_schedule_times; job_grant gives
+-- what a role needs.
 --
 
 CREATE SEQUENCE @extschema@.job_id_seq AS bigint CACHE 1;
@@ -546,6 +547,19 @@ END $$;
 COMMENT ON FUNCTION @extschema@.job_apply_grant(regrole, text, boolean) IS
     'Internal, for job_grant and job_revoke: grants or revokes the EXECUTE, SELECT and USAGE that a privilege takes';
 REVOKE ALL ON FUNCTION @extschema@.job_apply_grant(regrole, text, boolean) FROM PUBLIC;
+
+--
+-- Schedules
+--
+
+-- It reads nothing of ours, so everybody may call it.
+CREATE FUNCTION @extschema@.job_schedule_times(schedule text, timezone text DEFAULT 'UTC', after timestamptz DEFAULT pg_catalog.now(), n int DEFAULT 5)
+RETURNS SETOF timestamptz
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'jobq_job_schedule_times';
+COMMENT ON FUNCTION @extschema@.job_schedule_times(text, text, timestamptz, int) IS
+    'The next n times of a schedule (five cron fields, an alias such as @daily, or every <interval>) in a time zone. 22023 if one of them cannot be read.';
+GRANT EXECUTE ON FUNCTION @extschema@.job_schedule_times(text, text, timestamptz, int) TO PUBLIC;
 
 --
 -- Views.  Each filters by what the caller may see.
