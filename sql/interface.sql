@@ -35,7 +35,7 @@ WHERE obj_description(m.objid, (SELECT relname FROM pg_class WHERE oid = m.class
 ORDER BY 1;
 SELECT obj_description('job_assignment'::regtype, 'pg_type') IS NOT NULL, obj_description((SELECT oid FROM pg_extension WHERE extname = 'jobq'), 'pg_extension') IS NOT NULL;
 
--- PUBLIC has no right on any of it
+-- PUBLIC has no right on any of it, but for job_schedule_times, which reads nothing
 SELECT p.oid::regprocedure FROM pg_proc p JOIN member m ON m.classid = 'pg_proc'::regclass AND m.objid = p.oid
 WHERE EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) x WHERE x.grantee = 0);
 SELECT c.oid::regclass FROM pg_class c JOIN member m ON m.classid = 'pg_class'::regclass AND m.objid = c.oid

@@ -34,7 +34,7 @@ CREATE ROLE jobq_group;
 CREATE ROLE jobq_member IN ROLE jobq_group;
 CREATE ROLE jobq_stranger NOINHERIT IN ROLE jobq_group;
 
--- nothing is executable or readable by PUBLIC
+-- nothing is executable or readable by PUBLIC, but for job_schedule_times, which reads nothing
 SELECT p.oid::regprocedure FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
 WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e' AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'jobq')
     AND has_function_privilege('jobq_nobody', p.oid, 'EXECUTE');

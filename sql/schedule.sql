@@ -47,7 +47,7 @@ SELECT s, pg_temp.line(s) FROM unnest(ARRAY['@hourly', '@daily', '@midnight', '@
 -- intervals: counted from 2000-01-01 UTC, whatever the time zone
 SELECT s, pg_temp.line(s) FROM unnest(ARRAY['every 15 minutes', 'EVERY 1 second', 'every 7 days', 'every 1 day 12 hours', 'every 36:00', 'every PT90M', E'every\t1.5 s']) s;
 SELECT * FROM pg_temp.times('every 1 day', 'Asia/Kolkata', '2026-01-01', 2);
-SELECT pg_temp.line('every 1 hour', '1999-12-31 22:30', 3), pg_temp.line('every 7 hours', '1999-12-31 10:00', 3), pg_temp.line('every 200 years', '1700-01-01') IS NULL AS years;
+SELECT pg_temp.line('every 1 hour', '1999-12-31 22:30', 3), pg_temp.line('every 7 hours', '1999-12-31 10:00', 3);
 SELECT t FROM job_schedule_times('every 73000 days', after => '1700-01-01', n => 3) t;
 SELECT t FROM job_schedule_times('every 1.3 s', after => '2000-01-01', n => 3) t;
 
@@ -98,8 +98,8 @@ SELECT pg_temp.times('* 12 30 12 *', 'Pacific/Apia', '2011-01-01', 1);
 SELECT pg_temp.times('0 0 31 12 *', 'Pacific/Apia', '2011-01-01', 2);
 -- America/Juneau: a day came twice, in 1867
 SELECT pg_temp.times('0 12 18-19 10 *', 'America/Juneau', '1867-10-01', 3);
--- seconds in the offset
-SELECT pg_temp.times('0 12 * * *', 'Europe/Amsterdam', '1900-01-01', 1);
+-- seconds in the offset, before there were zones
+SELECT pg_temp.times('0 12 * * *', 'America/New_York', '1880-01-01', 1);
 -- rules, the names of which say the way west
 SELECT pg_temp.times('0 12 * * *', 'UTC+3', '2026-01-01', 1);
 SELECT pg_temp.times('30 2 * * *', 'CET-1CEST,M3.5.0,M10.5.0/3', '2100-03-27 12:00', 2);
@@ -116,13 +116,13 @@ SELECT s, zone, count(*) FROM
     unnest(ARRAY['30 2 * * *', '*/20 * * * *', '0,40 0-3 * * *', '15 */2 * * *']) s,
     unnest(ARRAY['Europe/Berlin', 'Australia/Lord_Howe', 'Africa/Cairo', 'Pacific/Apia']) zone,
     unnest(ARRAY['2011-12-28', '2026-03-28', '2026-04-04', '2026-04-23', '2026-10-03', '2026-10-24', '2026-10-29']::timestamptz[]) start,
-    LATERAL (SELECT ARRAY(SELECT job_schedule_times(s, zone, start, 250)) AS times) a,
+    LATERAL (SELECT ARRAY(SELECT job_schedule_times(s, zone, start, 250)) AS times OFFSET 0) a,
     generate_series(start, start + interval '2 days', interval '7 minutes') after
-WHERE (SELECT min(t) FROM unnest(times) t WHERE t > after) IS DISTINCT FROM (SELECT job_schedule_times(s, zone, after, 1))
+WHERE times[width_bucket(after, times) + 1] IS DISTINCT FROM (SELECT job_schedule_times(s, zone, after, 1))
     AND after < times[250]
 GROUP BY 1, 2;
 
--- who may call it, and where
+-- for everybody, also where nothing can be written
 CREATE ROLE regress_jobq_schedule;
 GRANT USAGE ON SCHEMA public TO regress_jobq_schedule;
 SET ROLE regress_jobq_schedule;

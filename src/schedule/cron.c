@@ -93,7 +93,7 @@ error_field(FieldReader *reader, const char *reason)
 	const Field *field = &fields[reader->kind];
 
 	error_schedule(reader->schedule,
-				   psprintf("In the field for the %s, \"%s\", %s.", field->name, reader->text, reason),
+				   psprintf("The %s field is \"%s\": %s.", field->name, reader->text, reason),
 				   field->hint);
 }
 
@@ -105,8 +105,8 @@ error_rest(FieldReader *reader)
 
 	if (*rest == '\0')
 		error_field(reader, "something is missing at the end");
-	/* letters and digits stand together, another character for itself */
-	error_field(reader, psprintf("\"%.*s\" cannot stand where it does",
+	/* what stands between the characters that mean something, or one of these */
+	error_field(reader, psprintf("\"%.*s\" is unexpected",
 								 (int) Max(strcspn(rest, "*,-/#"), 1), rest));
 }
 
@@ -122,7 +122,7 @@ read_number(FieldReader *reader, const char *what, int min, int max)
 	/* one that is too long is out of bounds, too */
 	number = len <= 4 ? atoi(reader->rest) : -1;
 	if (number < min || number > max)
-		error_field(reader, psprintf("%s %.*s is not between %d and %d", what, (int) len,
+		error_field(reader, psprintf("%s%.*s is not between %d and %d", what, (int) len,
 									 reader->rest, min, max));
 	reader->rest += len;
 	return number;
@@ -142,7 +142,7 @@ read_value(FieldReader *reader)
 			return field->min + i;
 		}
 	}
-	return read_number(reader, "the value", field->min, field->max);
+	return read_number(reader, "", field->min, field->max);
 }
 
 /* Step over a character, in either case, if it comes next. */
@@ -194,13 +194,13 @@ read_item(FieldReader *reader, JobqScheduleSpec *spec)
 	}
 	if (weekday && !range && read_char(reader, '#'))
 	{
-		spec->nth_weekdays |= JOBQ_NTH_WEEKDAY(read_number(reader, "the number after #,", 1, 5), first % 7);
+		spec->nth_weekdays |= JOBQ_NTH_WEEKDAY(read_number(reader, "#", 1, 5), first % 7);
 		return;
 	}
 
 	/* every so many of a range */
 	if (range && read_char(reader, '/'))
-		step = read_number(reader, "the step", 1, field->max - field->min + (weekday ? 0 : 1));
+		step = read_number(reader, "step ", 1, field->max - field->min + (weekday ? 0 : 1));
 	for (int value = first; value <= last; value += step)
 		reader->set |= UINT64CONST(1) << (weekday ? value % 7 : value);
 }
