@@ -483,6 +483,38 @@ COMMENT ON FUNCTION @extschema@.job_unhold(bigint) IS
     'Lets a held job go on; false if it was not held. JQ002, JQ003 if it is decided, 42501.';
 REVOKE ALL ON FUNCTION @extschema@.job_unhold(bigint) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_cancel_many(job_ids bigint[], reason text DEFAULT NULL)
+RETURNS TABLE (job_id bigint, changed boolean, problem text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_cancel_many';
+COMMENT ON FUNCTION @extschema@.job_cancel_many(bigint[], text) IS
+    'Cancels many jobs in one pass; what job_cancel would raise for one stands in problem, and the others go on. 22004, 22023 or 2202E for bad job_ids.';
+REVOKE ALL ON FUNCTION @extschema@.job_cancel_many(bigint[], text) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_retry_many(job_ids bigint[], downstream boolean DEFAULT false)
+RETURNS TABLE (job_id bigint, changed boolean, problem text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_retry_many';
+COMMENT ON FUNCTION @extschema@.job_retry_many(bigint[], boolean) IS
+    'Opens many jobs again in one pass; what job_retry would raise for one stands in problem, and the others go on. 22004, 22023 or 2202E for bad job_ids, 0A000 for downstream.';
+REVOKE ALL ON FUNCTION @extschema@.job_retry_many(bigint[], boolean) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_hold_many(job_ids bigint[])
+RETURNS TABLE (job_id bigint, changed boolean, problem text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_hold_many';
+COMMENT ON FUNCTION @extschema@.job_hold_many(bigint[]) IS
+    'Holds many jobs in one pass; what job_hold would raise for one stands in problem, and the others go on. 22004, 22023 or 2202E for bad job_ids.';
+REVOKE ALL ON FUNCTION @extschema@.job_hold_many(bigint[]) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_unhold_many(job_ids bigint[])
+RETURNS TABLE (job_id bigint, changed boolean, problem text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_unhold_many';
+COMMENT ON FUNCTION @extschema@.job_unhold_many(bigint[]) IS
+    'Lets many held jobs go on in one pass; what job_unhold would raise for one stands in problem, and the others go on. 22004, 22023 or 2202E for bad job_ids.';
+REVOKE ALL ON FUNCTION @extschema@.job_unhold_many(bigint[]) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.job_queue_set(queue text, paused boolean DEFAULT NULL, max_attempts int DEFAULT NULL, max_lost int DEFAULT NULL,
     backoff interval DEFAULT NULL, backoff_cap interval DEFAULT NULL, timeout interval DEFAULT NULL, lease interval DEFAULT NULL,
     notify text DEFAULT NULL) RETURNS void
@@ -511,12 +543,13 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     results constant text := 'job_result,job_parents,job_children';
+    own constant text := 'job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
     views constant text := 'job_status,job_attempts,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
     members constant jsonb := jsonb_build_object(
-        'submit', 'job_submit,job_submit_many,job_cancel,job_hold,job_unhold,job_wait,' || results || ',' || views,
+        'submit', 'job_submit,job_submit_many,job_wait,' || own || ',' || results || ',' || views,
         'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
             'job_release,job_snooze,' || results || ',' || views,
-        'operate', 'job_cancel,job_take_back,job_retry,job_hold,job_unhold,job_queue_set,job_wait,' || results || ',' || views
+        'operate', 'job_take_back,job_retry,job_retry_many,job_queue_set,job_wait,' || own || ',' || results || ',' || views
             || ',job_queue_status,job_worker_status',
         'read', 'job_wait,' || results || ',' || views || ',job_queue_status,job_worker_status');
     kept text[];

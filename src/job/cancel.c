@@ -117,57 +117,75 @@ jobq_act_on_cancel_request(JobqCall *call, int64 seq, TimestampTz deadline, Time
 	return ok;
 }
 
-PG_FUNCTION_INFO_V1(jobq_job_cancel);
-
-/* job_cancel(job_id, reason) */
-Datum
-jobq_job_cancel(PG_FUNCTION_ARGS)
+/* job_cancel: a JobqAct, whose argument is the reason */
+static bool
+cancel(JobqCall *call, int64 id, void *arg, const char **problem)
 {
-	int64		id = jobq_check_id(fcinfo, 0, "job_id");
-	char	   *reason = PG_ARGISNULL(1) ? NULL : jobq_cut_error(PG_GETARG_DATUM(1));
-	JobqCall	call;
+	const char *reason = arg;
 	bool		changed = false;
 	bool		done = false;
 
-	jobq_enter(&call, "job_cancel()", true);
 	for (int tries = 1; !done; tries++)
 	{
 		TupleTableSlot *job;
 		TupleTableSlot *row;
 		JobqTable	table;
 		char	   *other;
-		int			outcome = jobq_look(&call, id, &job, &table, &row);
-		int			generation = jobq_attr_int32(job, JOB_GENERATION);
+		int			outcome = jobq_look_to_act(call, id, true, &job, &table, &row, problem);
 
-		jobq_require_operate(&call, job, true);
 		if (outcome != 0 ||
 			(table == JOBQ_LEASE && jobq_attr_bool(row, LEASE_CANCEL_REQUESTED)) ||
-			jobq_cancel_requested(&call, id, generation, &other))
+			jobq_cancel_requested(call, id, jobq_attr_int32(job, JOB_GENERATION), &other))
 			done = true;
 		else if (table == JOBQ_LEASE)
 		{
 			/* its worker shall not wait for us to report it */
-			request_cancel(&call, job, reason);
+			request_cancel(call, job, reason);
 			jobq_announce_cancel_request(id, jobq_attr_int64(row, LEASE_TOKEN));
 			jobq_forbid_prepare("cannot PREPARE a transaction that has cancelled a running job");
 			done = changed = true;
 		}
-		else if (jobq_state_leave(&call, table, row, LEAVE_TRY))
+		else if (jobq_state_leave(call, table, row, LEAVE_TRY))
 		{
-			decide_cancelled(&call, row, reason);
+			decide_cancelled(call, row, reason);
 			done = changed = true;
 		}
 		else if (tries > 1)
 		{
 			/* somebody has it locked, who may wait for us */
-			request_cancel(&call, job, reason);
+			request_cancel(call, job, reason);
 			done = changed = true;
 		}
 		jobq_slot_free(row);
 		jobq_slot_free(job);
 	}
-	jobq_close_call(&call);
-	PG_RETURN_BOOL(changed);
+	return changed;
+}
+
+/* The argument that says why. */
+static char *
+read_reason(FunctionCallInfo fcinfo)
+{
+	return PG_ARGISNULL(1) ? NULL : jobq_cut_error(PG_GETARG_DATUM(1));
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_cancel);
+
+/* job_cancel(job_id, reason) */
+Datum
+jobq_job_cancel(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(jobq_act_on_one("job_cancel()", cancel, jobq_check_id(fcinfo, 0, "job_id"),
+								   read_reason(fcinfo)));
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_cancel_many);
+
+/* job_cancel_many(job_ids, reason) */
+Datum
+jobq_job_cancel_many(PG_FUNCTION_ARGS)
+{
+	return jobq_act_on_many(fcinfo, "job_cancel_many()", cancel, read_reason(fcinfo));
 }
 
 /*

@@ -14,32 +14,40 @@
 #define TAKE_BACK_TRIES	20		/* to get a lease that is locked */
 #define TAKE_BACK_DELAY	5000	/* between them, microseconds */
 
-/* The act makes no sense in this state. */
-void
-jobq_error_state(int64 id, const char *act, const char *state, const char *hint)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_JOBQ_WRONG_STATE),
-			 errmsg("cannot %s job %lld in state \"%s\"", act, (long long) id, state),
-			 hint ? errhint("%s", hint) : 0));
-}
-
 /*
  * Where a job stands: its outcome (then *state is NULL), or 0 with its state
- * row.  *job is its row in job.
+ * row.  *job is its row in job.  -1: there is no such job, and *problem says so.
  */
 int
-jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table, TupleTableSlot **state)
+jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table, TupleTableSlot **state,
+		  const char **problem)
 {
 	*table = jobq_find_state(call, id, job, state);
 	if (*job == NULL)
-		jobq_error_no_such_job(id);
+	{
+		jobq_refuse_no_such_job(problem, id);
+		return -1;
+	}
 	if (slot_attisnull(*job, JOB_OUTCOME) && *state == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("job %lld has lost its state", (long long) id),
-				 errhint("Rows of the tables of extension jobq were changed by hand.")));
+	{
+		jobq_refuse(problem, ERRCODE_DATA_CORRUPTED,
+					psprintf("job %lld has lost its state", (long long) id),
+					"Rows of the tables of extension jobq were changed by hand.");
+		return -1;
+	}
 	return jobq_attr_int16(*job, JOB_OUTCOME);
+}
+
+/* The same for one who wants to act upon it; -1 also where the caller may not. */
+int
+jobq_look_to_act(JobqCall *call, int64 id, bool or_submitter, TupleTableSlot **job,
+				 JobqTable *table, TupleTableSlot **state, const char **problem)
+{
+	int			outcome = jobq_look(call, id, job, table, state, problem);
+
+	if (outcome >= 0 && !jobq_may_operate(call, *job, or_submitter, problem))
+		return -1;
+	return outcome;
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_take_back);
@@ -68,9 +76,8 @@ jobq_job_take_back(PG_FUNCTION_ARGS)
 		TupleTableSlot *job;
 		TupleTableSlot *row;
 		JobqTable	table;
-		int			outcome = jobq_look(&call, id, &job, &table, &row);
+		int			outcome = jobq_look_to_act(&call, id, false, &job, &table, &row, NULL);
 
-		jobq_require_operate(&call, job, false);
 		if (outcome != 0 || table != JOBQ_LEASE)
 			done = true;
 		else if (jobq_state_leave(&call, JOBQ_LEASE, row, LEAVE_TRY))
@@ -134,40 +141,38 @@ unhold(JobqCall *call, TupleTableSlot *waiting)
 	return true;
 }
 
-/* job_hold and job_unhold */
+/* job_hold and job_unhold: a JobqAct */
 static bool
-change_hold(int64 id, bool want)
+change_hold(JobqCall *call, int64 id, void *arg, const char **problem)
 {
+	bool		want = *(bool *) arg;
 	const char *act = want ? "hold" : "unhold";
-	JobqCall	call;
 	bool		changed = false;
 	bool		done = false;
 
-	jobq_enter(&call, want ? "job_hold()" : "job_unhold()", true);
 	while (!done)
 	{
 		TupleTableSlot *job;
 		TupleTableSlot *state;
 		JobqTable	table;
-		int			outcome = jobq_look(&call, id, &job, &table, &state);
-		bool		held;
+		int			outcome = jobq_look_to_act(call, id, true, &job, &table, &state, problem);
+		bool		held = table == JOBQ_WAITING && jobq_attr_bool(state, WAITING_HELD);
 
-		jobq_require_operate(&call, job, true);
-		if (outcome != 0)
-			jobq_error_state(id, act, jobq_outcome_name(outcome), NULL);
-		if (want && table == JOBQ_LEASE)
-			jobq_error_state(id, act, "running", "Use job_cancel to ask its worker to end it.");
-		held = table == JOBQ_WAITING && jobq_attr_bool(state, WAITING_HELD);
-		if (held == want)
-			done = true;
-		else
-			done = changed = want ? hold(&call, job, table, state) : unhold(&call, state);
+		done = true;
+		if (outcome > 0)
+			jobq_refuse_state(problem, id, act, jobq_outcome_name(outcome), NULL);
+		else if (outcome == 0 && want && table == JOBQ_LEASE)
+			jobq_refuse_state(problem, id, act, "running", "Use job_cancel to ask its worker to end it.");
+		else if (outcome == 0 && held != want)
+			done = changed = want ? hold(call, job, table, state) : unhold(call, state);
 		jobq_slot_free(state);
 		jobq_slot_free(job);
 	}
-	jobq_close_call(&call);
 	return changed;
 }
+
+static bool want_held = true;
+static bool want_free = false;
 
 PG_FUNCTION_INFO_V1(jobq_job_hold);
 
@@ -175,7 +180,7 @@ PG_FUNCTION_INFO_V1(jobq_job_hold);
 Datum
 jobq_job_hold(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(change_hold(jobq_check_id(fcinfo, 0, "job_id"), true));
+	PG_RETURN_BOOL(jobq_act_on_one("job_hold()", change_hold, jobq_check_id(fcinfo, 0, "job_id"), &want_held));
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_unhold);
@@ -184,7 +189,25 @@ PG_FUNCTION_INFO_V1(jobq_job_unhold);
 Datum
 jobq_job_unhold(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(change_hold(jobq_check_id(fcinfo, 0, "job_id"), false));
+	PG_RETURN_BOOL(jobq_act_on_one("job_unhold()", change_hold, jobq_check_id(fcinfo, 0, "job_id"), &want_free));
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_hold_many);
+
+/* job_hold_many(job_ids) */
+Datum
+jobq_job_hold_many(PG_FUNCTION_ARGS)
+{
+	return jobq_act_on_many(fcinfo, "job_hold_many()", change_hold, &want_held);
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_unhold_many);
+
+/* job_unhold_many(job_ids) */
+Datum
+jobq_job_unhold_many(PG_FUNCTION_ARGS)
+{
+	return jobq_act_on_many(fcinfo, "job_unhold_many()", change_hold, &want_free);
 }
 
 /*
@@ -197,7 +220,7 @@ jobq_job_state(JobqCall *call, int64 id, bool *decided, Datum *result, bool *isn
 	TupleTableSlot *job;
 	TupleTableSlot *state;
 	JobqTable	table;
-	int			outcome = jobq_look(call, id, &job, &table, &state);
+	int			outcome = jobq_look(call, id, &job, &table, &state, NULL);
 
 	*decided = outcome != 0;
 	*result = (Datum) 0;

@@ -248,14 +248,31 @@ extern TupleTableSlot *jobq_need_job(JobqCall *call, int64 id);
 extern bool jobq_held_by_caller(JobqCall *call, int64 id);
 extern bool jobq_may_see(JobqCall *call, int64 id, bool granted);
 extern void jobq_require_visible(JobqCall *call, int64 id);
-extern void jobq_require_operate(JobqCall *call, TupleTableSlot *job, bool or_submitter);
+extern bool jobq_may_operate(JobqCall *call, TupleTableSlot *job, bool or_submitter,
+							 const char **problem);
+
+/* many.c: one act on many jobs */
+
+/*
+ * An act on a job; true: it changed something.  What is wrong with this job is put
+ * in *problem or, where that is NULL, raised.
+ */
+typedef bool (*JobqAct) (JobqCall *call, int64 id, void *arg, const char **problem);
+
+extern void jobq_refuse(const char **problem, int sqlstate, const char *message, const char *hint);
+extern void jobq_refuse_no_such_job(const char **problem, int64 id);
+extern void jobq_refuse_state(const char **problem, int64 id, const char *act, const char *state,
+							  const char *hint);
+extern bool jobq_act_on_one(const char *function, JobqAct act, int64 id, void *arg);
+extern Datum jobq_act_on_many(FunctionCallInfo fcinfo, const char *function, JobqAct act, void *arg);
 
 /* cancel.c, retry.c, control.c: what others than its worker do to a job */
 extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
-extern void jobq_error_state(int64 id, const char *act, const char *state, const char *hint);
 extern int	jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table,
-					  TupleTableSlot **state);
+					  TupleTableSlot **state, const char **problem);
+extern int	jobq_look_to_act(JobqCall *call, int64 id, bool or_submitter, TupleTableSlot **job,
+							 JobqTable *table, TupleTableSlot **state, const char **problem);
 extern const char *jobq_job_state(JobqCall *call, int64 id, bool *decided, Datum *result,
 								  bool *isnull);
 

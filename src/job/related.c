@@ -21,7 +21,7 @@ put_job(JobqCall *call, ReturnSetInfo *rsinfo, int64 id)
 	TupleTableSlot *job;
 	TupleTableSlot *state;
 	JobqTable	table;
-	int			outcome = jobq_look(call, id, &job, &table, &state);
+	int			outcome = jobq_look(call, id, &job, &table, &state, NULL);
 
 	values[0] = Int64GetDatum(id);
 	values[1] = slot_getattr(job, JOB_NAME, &nulls[1]);

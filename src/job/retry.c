@@ -100,9 +100,12 @@ retry_hint(JobqCall *call, int64 id)
 	return psprintf("It was never run; retry job %lld, which it depends on.", (long long) id);
 }
 
-/* Open a failed or cancelled job again; false: its row changed, look again. */
+/*
+ * Open a failed or cancelled job again.  False: its row changed, look again; or
+ * it was refused, with a *problem.
+ */
 static bool
-retry(JobqCall *call, TupleTableSlot *job, int outcome)
+open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem)
 {
 	int64		id = jobq_attr_int64(job, JOB_ID);
 	JobqRule	rule = jobq_attr_int16(job, JOB_RULE);
@@ -120,8 +123,10 @@ retry(JobqCall *call, TupleTableSlot *job, int outcome)
 		verdict = jobq_verdict(rule, quorum, &counters);
 	}
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
-		jobq_error_state(id, "retry", jobq_outcome_name(outcome),
-						 retry_hint(call, id));
+	{
+		jobq_refuse_state(problem, id, "retry", jobq_outcome_name(outcome), retry_hint(call, id));
+		return false;
+	}
 	if (!jobq_reopen(call, job, false, &prefix))
 		return false;
 	if (verdict == VERDICT_READY)
@@ -141,33 +146,54 @@ retry(JobqCall *call, TupleTableSlot *job, int outcome)
 	return true;
 }
 
+/* job_retry: a JobqAct */
+static bool
+retry(JobqCall *call, int64 id, void *arg, const char **problem)
+{
+	bool		changed = false;
+	bool		done = false;
+
+	while (!done)
+	{
+		TupleTableSlot *job;
+		TupleTableSlot *state;
+		JobqTable	table;
+		int			outcome = jobq_look_to_act(call, id, false, &job, &table, &state, problem);
+
+		done = true;
+		if (outcome == OUTCOME_FAILED || outcome == OUTCOME_CANCELLED)
+		{
+			changed = open_again(call, job, outcome, problem);
+			done = changed || (problem != NULL && *problem != NULL);
+		}
+		else if (outcome > 0)
+			jobq_refuse_state(problem, id, "retry", jobq_outcome_name(outcome),
+							  outcome == OUTCOME_SUCCEEDED ? NULL : retry_hint(call, id));
+		jobq_slot_free(state);
+		jobq_slot_free(job);
+	}
+	return changed;
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_retry);
 
 /* job_retry(job_id) */
 Datum
 jobq_job_retry(PG_FUNCTION_ARGS)
 {
-	int64		id = jobq_check_id(fcinfo, 0, "job_id");
-	JobqCall	call;
-	bool		changed = false;
-	bool		done = false;
+	PG_RETURN_BOOL(jobq_act_on_one("job_retry()", retry, jobq_check_id(fcinfo, 0, "job_id"), NULL));
+}
 
-	jobq_enter(&call, "job_retry()", true);
-	while (!done)
-	{
-		TupleTableSlot *job = jobq_need_job(&call, id);
-		int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
+PG_FUNCTION_INFO_V1(jobq_job_retry_many);
 
-		jobq_require_operate(&call, job, false);
-		if (outcome == 0)
-			done = true;
-		else if (outcome == OUTCOME_FAILED || outcome == OUTCOME_CANCELLED)
-			done = changed = retry(&call, job, outcome);
-		else
-			jobq_error_state(id, "retry", jobq_outcome_name(outcome),
-							 outcome == OUTCOME_SUCCEEDED ? NULL : retry_hint(&call, id));
-		jobq_slot_free(job);
-	}
-	jobq_close_call(&call);
-	PG_RETURN_BOOL(changed);
+/* job_retry_many(job_ids, downstream) */
+Datum
+jobq_job_retry_many(PG_FUNCTION_ARGS)
+{
+	if (!PG_ARGISNULL(1) && PG_GETARG_BOOL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("\"downstream\" is not supported"),
+				 errhint("Jobs that were not run because of those that are retried are opened with them in any case.")));
+	return jobq_act_on_many(fcinfo, "job_retry_many()", retry, NULL);
 }

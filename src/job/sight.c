@@ -75,16 +75,23 @@ jobq_require_visible(JobqCall *call, int64 id)
 /*
  * The caller must be allowed to operate on the job's queue, or have submitted
  * the job where that is enough; to one who cannot even see it, it does not exist.
+ * False: it is not, and *problem says so; without that, it is an error.
  */
-void
-jobq_require_operate(JobqCall *call, TupleTableSlot *job, bool or_submitter)
+bool
+jobq_may_operate(JobqCall *call, TupleTableSlot *job, bool or_submitter, const char **problem)
 {
+	int64		id = jobq_attr_int64(job, JOB_ID);
 	char	   *queue = jobq_attr_cstring(job, JOB_QUEUE);
 	int64		queue_id = jobq_queue_id(queue);
 
-	if (or_submitter && has_privs_of_role(GetUserId(), jobq_attr_oid(job, JOB_SUBMITTED_BY)))
-		return;
-	if (!jobq_has_privilege(call, queue_id, PRIV_OPERATE))
-		jobq_require_visible(call, jobq_attr_int64(job, JOB_ID));
-	jobq_require_privilege(call, queue_id, PRIV_OPERATE, queue);
+	if ((or_submitter && has_privs_of_role(GetUserId(), jobq_attr_oid(job, JOB_SUBMITTED_BY))) ||
+		jobq_has_privilege(call, queue_id, PRIV_OPERATE))
+		return true;
+	if (!jobq_may_see(call, id, false))
+		jobq_refuse_no_such_job(problem, id);
+	else if (problem != NULL)
+		*problem = jobq_privilege_problem(queue);
+	else
+		jobq_require_privilege(call, queue_id, PRIV_OPERATE, queue);
+	return false;
 }

@@ -130,6 +130,13 @@ jobq_has_privilege(JobqCall *call, int64 queue_id, int wanted)
 	return false;
 }
 
+/* That one is missing. */
+char *
+jobq_privilege_problem(const char *queue)
+{
+	return psprintf("permission denied for queue \"%s\"", queue);
+}
+
 /* The same, or an error. */
 void
 jobq_require_privilege(JobqCall *call, int64 queue_id, JobqPrivilege privilege, const char *queue)
@@ -145,7 +152,7 @@ jobq_require_privilege(JobqCall *call, int64 queue_id, JobqPrivilege privilege, 
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("permission denied for queue \"%s\"", queue),
+			 errmsg_internal("%s", jobq_privilege_problem(queue)),
 			 errdetail("The privilege \"%s\" is needed.",
 					   privilege_names[pg_leftmost_one_pos32(privilege)]),
 			 errhint("The owner of the extension can grant it with job_grant.")));

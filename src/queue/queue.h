@@ -87,6 +87,7 @@ extern bool jobq_has_privilege(JobqCall *call, int64 queue_id, int privileges);
 extern bool jobq_is_owner(void);
 extern bool jobq_may_work_on(JobqCall *call, TupleTableSlot *job);
 extern bool jobq_visible(JobqCall *call, int64 queue_id, Oid submitted_by, Oid holder);
+extern char *jobq_privilege_problem(const char *queue);
 extern void jobq_require_privilege(JobqCall *call, int64 queue_id, JobqPrivilege privilege,
 								   const char *queue);
 extern void jobq_privilege_init(void);
