@@ -542,7 +542,7 @@ CREATE FUNCTION @extschema@.job_apply_grant(role regrole, privilege text, grante
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    results constant text := 'job_result,job_parents,job_children';
+    results constant text := 'job_result,job_parents,job_children,job_explain';
     own constant text := 'job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
     views constant text := 'job_status,job_attempts,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
     members constant jsonb := jsonb_build_object(
@@ -778,3 +778,324 @@ COMMENT ON COLUMN @extschema@.job_memory.entries IS 'How many it has room for: j
 COMMENT ON COLUMN @extschema@.job_memory.used IS 'How many are used now';
 REVOKE ALL ON @extschema@.job_memory FROM PUBLIC;
 GRANT SELECT ON @extschema@.job_memory TO pg_monitor;
+
+--
+-- Why, and is it sound?  src/job/why.c checks who asks, and calls these as the owner.
+--
+
+CREATE FUNCTION @extschema@.job_queue_id(queue text) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT ('x' || encode(substr(sha256(convert_to(queue, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint;
+END;
+COMMENT ON FUNCTION @extschema@.job_queue_id(text) IS 'Internal, for job_explain and job_check: the number under which the jobs of a queue are filed';
+REVOKE ALL ON FUNCTION @extschema@.job_queue_id(text) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_rule_name(rule smallint) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT (ARRAY['all_success', 'all_failed', 'all_done', 'all_skipped', 'one_failed', 'quorum', 'none_failed', 'none_skipped',
+        'none_failed_min_one_success', 'one_success', 'one_done', 'always'])[rule + 1];
+END;
+COMMENT ON FUNCTION @extschema@.job_rule_name(smallint) IS 'Internal, for job_explain: the name of a stored trigger rule';
+REVOKE ALL ON FUNCTION @extschema@.job_rule_name(smallint) FROM PUBLIC;
+
+-- Of what a job waits for, so many others are named, and so many before it counted.
+CREATE FUNCTION @extschema@.job_reasons(id bigint, active boolean, worker boolean, waits boolean, now timestamptz)
+RETURNS TABLE (reason text, detail text, hint text, other bigint)
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    named constant int := 10;
+    counted constant int := 1000;
+    in_a_moment constant text := 'The background worker does it in a moment.';
+    x record;
+    j @extschema@.job;
+    w @extschema@.job_waiting;
+    s @extschema@.job_scheduled;
+    r @extschema@.job_ready;
+    l @extschema@.job_lease;
+    q record;
+    a record;
+    budget int;
+    n bigint;
+    until timestamptz;
+    heard timestamptz;
+    expired boolean;
+    worker_needed boolean := false;
+BEGIN
+    -- the job and all its states under one snapshot
+    SELECT aj AS j, aw AS w, ac AS s, coalesce(ar, ar0) AS r, al AS l INTO x
+    FROM @extschema@.job aj
+        LEFT JOIN @extschema@.job_waiting aw ON aw.job_id = aj.id
+        LEFT JOIN @extschema@.job_scheduled ac ON ac.job_id = aj.id
+        LEFT JOIN @extschema@.job_ready ar ON ar.job_id = aj.id AND ar.position <> ar.job_id
+        LEFT JOIN @extschema@.job_ready ar0 ON ar0.lane = @extschema@.job_queue_id(aj.queue) AND ar0.priority = aj.priority
+            AND ar0.position = aj.id AND ar0.job_id = aj.id
+        LEFT JOIN @extschema@.job_lease al ON al.job_id = aj.id
+    WHERE aj.id = job_reasons.id;
+    j := x.j; w := x.w; s := x.s; r := x.r; l := x.l;
+    SELECT * INTO q FROM @extschema@.job_queue t WHERE t.name = j.queue;
+    budget := coalesce(j.max_attempts, q.max_attempts, current_setting('jobq.max_attempts')::int);
+    SELECT t.attempt, @extschema@.job_attempt_outcome_name(t.outcome) AS outcome, t.error INTO a
+    FROM @extschema@.job_attempt t WHERE t.job_id = j.id ORDER BY t.attempt DESC LIMIT 1;
+
+    -- decided: how
+    IF j.outcome IS NOT NULL THEN
+        reason := @extschema@.job_outcome_name(j.outcome);
+        detail := CASE j.outcome WHEN 1 THEN 'It succeeded' WHEN 2 THEN 'It failed' WHEN 8 THEN 'It was cancelled' WHEN 4 THEN 'It was skipped'
+            ELSE 'It ended without running' END || format(' at %s', j.finished_at)
+            || CASE WHEN j.attempt_outcome IS NOT NULL THEN format(', by attempt %s', j.attempt) || coalesce(' of worker "' || j.worker || '"', '')
+                || CASE WHEN j.attempt_outcome IN (2, 3) THEN format(', which %s', CASE j.attempt_outcome WHEN 2 THEN 'timed out' ELSE 'was lost' END) ELSE '' END
+                ELSE '' END
+            || CASE WHEN j.outcome IN (4, 16) AND j.error IS NULL
+                THEN format(': its dependencies can no longer meet trigger rule %s', @extschema@.job_rule_name(j.rule)) ELSE '' END
+            || coalesce(': ' || nullif(j.error, 'timed out'), '') || '.';
+        hint := CASE WHEN j.outcome IN (2, 8) THEN format('job_retry(%s) opens it again.', j.id)
+                     WHEN j.outcome IN (4, 16) AND j.error IS NULL THEN 'A retry of those upstream that ended otherwise opens it again.' END;
+        RETURN NEXT;
+        IF j.outcome IN (4, 16) AND j.error IS NULL THEN
+            FOR x IN SELECT p.id, p.kind, p.outcome FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
+                WHERE d.downstream = j.id AND p.outcome & CASE d.require WHEN 0 THEN d.suffice ELSE d.require END = 0
+                    AND (j.outcome = 4 OR p.outcome IN (2, 8, 16))
+                ORDER BY p.id LIMIT named
+            LOOP
+                reason := 'upstream';
+                detail := format('Job %s (%s) ended as %s.', x.id, x.kind, @extschema@.job_outcome_name(x.outcome));
+                hint := format('job_explain(%s) says why.', x.id);
+                other := x.id;
+                RETURN NEXT;
+            END LOOP;
+        END IF;
+        RETURN;
+    END IF;
+
+    -- it cannot run before anything else
+    expired := coalesce(w.expires_at, s.expires_at, r.expires_at) <= now AND coalesce(w.attempt, s.attempt, r.attempt) = 0;
+    IF expired THEN
+        worker_needed := true;
+        reason := 'expired';
+        detail := format('It was not begun before it expired at %s, and is still to be cancelled.', j.expires_at);
+        hint := in_a_moment;
+        RETURN NEXT;
+    ELSIF l.job_id IS NULL AND EXISTS (SELECT FROM @extschema@.job_cancel_request c WHERE c.job_id = j.id AND c.generation = j.generation) THEN
+        worker_needed := true;
+        reason := 'cancel requested';
+        detail := 'It is still to be cancelled, as was asked for.';
+        hint := in_a_moment;
+        RETURN NEXT;
+    END IF;
+
+    IF w.job_id IS NOT NULL THEN
+        IF w.open THEN
+            SELECT count(*) INTO n FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
+            WHERE d.downstream = j.id AND p.outcome IS NULL;
+            IF n > 0 THEN
+                reason := 'dependencies';
+                detail := format('%s of its %s dependencies %s not decided; its trigger rule is %s.', n, j.dependencies,
+                    CASE n WHEN 1 THEN 'is' ELSE 'are' END,
+                    @extschema@.job_rule_name(j.rule) || CASE WHEN j.rule = 5 THEN format(' (%s have to succeed)', j.quorum) ELSE '' END);
+                hint := 'It goes on when enough of them have ended as the rule says.';
+                RETURN NEXT;
+            END IF;
+            FOR x IN SELECT p.id, p.kind, CASE WHEN pl.job_id IS NOT NULL THEN 'running' WHEN pw.job_id IS NOT NULL THEN 'waiting'
+                    WHEN ps.job_id IS NOT NULL THEN 'scheduled' ELSE 'ready' END AS state
+                FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
+                    LEFT JOIN @extschema@.job_lease pl ON pl.job_id = p.id
+                    LEFT JOIN @extschema@.job_waiting pw ON pw.job_id = p.id
+                    LEFT JOIN @extschema@.job_scheduled ps ON ps.job_id = p.id
+                WHERE d.downstream = j.id AND p.outcome IS NULL ORDER BY p.id LIMIT named
+            LOOP
+                reason := 'dependency';
+                detail := format('Job %s (%s) is %s.', x.id, x.kind, x.state);
+                hint := format('job_explain(%s) says why it is not decided.', x.id);
+                other := x.id;
+                RETURN NEXT;
+            END LOOP;
+            other := NULL;
+            IF EXISTS (SELECT FROM @extschema@.job_recount c WHERE c.job_id = j.id) THEN
+                worker_needed := true;
+                reason := 'recount';
+                detail := 'Its dependencies are still to be counted anew.';
+                hint := in_a_moment;
+                RETURN NEXT;
+            END IF;
+            -- there is no index on downstream, and seldom a row
+            SELECT -sum(d.undecided) INTO n FROM @extschema@.job_delta d WHERE d.downstream = j.id AND d.epoch = w.epoch;
+            IF n > 0 THEN
+                worker_needed := true;
+                reason := 'deltas';
+                detail := format('The end of %s of its dependencies is still to be counted.', n);
+                hint := in_a_moment;
+                RETURN NEXT;
+            END IF;
+        END IF;
+        IF w.held THEN
+            reason := 'held';
+            detail := 'It is held.';
+            hint := format('job_unhold(%s) lets it go on.', j.id);
+            RETURN NEXT;
+        END IF;
+        IF (to_jsonb(j) ->> 'manual')::boolean THEN
+            reason := 'manual';
+            detail := 'Nobody runs it: it waits for a decision' || coalesce(', until ' || w.expires_at, '') || '.';
+            hint := format('job_decide(%s, ''succeeded'') decides it.', j.id);
+            RETURN NEXT;
+        END IF;
+    END IF;
+
+    IF s.job_id IS NOT NULL OR (w.job_id IS NOT NULL AND w.run_at > now) THEN
+        until := coalesce(s.run_at, w.run_at);
+        hint := format('job_change(%s, run_at => now()) lets it run at once.', j.id);
+        IF until <= now THEN
+            worker_needed := true;
+            reason := 'due';
+            detail := format('Its time came at %s, and it is still to be made ready.', until);
+            hint := in_a_moment;
+        ELSIF a.outcome IN ('failed', 'timed_out', 'lost') THEN
+            reason := 'backoff';
+            detail := format('Attempt %s ', a.attempt) || CASE a.outcome WHEN 'lost' THEN 'was lost' WHEN 'failed' THEN 'failed' ELSE 'timed out' END
+                || coalesce(': ' || nullif(a.error, 'timed out'), '')
+                || format('. The next begins at %s; %s of %s failures and %s losses so far.', until, coalesce(s.failed, w.failed), budget,
+                    coalesce(s.lost, w.lost));
+        ELSIF a.outcome = 'snoozed' THEN
+            reason := 'snoozed';
+            detail := format('Its worker put it off until %s.', until);
+        ELSE
+            reason := 'scheduled';
+            detail := format('It is scheduled for %s.', until);
+        END IF;
+        RETURN NEXT;
+    END IF;
+
+    IF l.job_id IS NULL AND q.paused THEN
+        reason := 'queue paused';
+        detail := format('Queue "%s" is paused', j.queue) || coalesce(': ' || (to_jsonb(q) ->> 'paused_because'), '') || '.';
+        hint := format('job_queue_set(%L, paused => false) resumes it.', j.queue);
+        RETURN NEXT;
+    END IF;
+
+    IF r.job_id IS NOT NULL AND NOT expired IS TRUE THEN
+        SELECT count(*) INTO n FROM (SELECT FROM @extschema@.job_ready o
+            WHERE o.lane = r.lane AND o.priority >= r.priority AND (o.priority > r.priority OR o.position < r.position)
+            ORDER BY o.priority DESC, o.position LIMIT counted) o;
+        reason := 'ready';
+        detail := CASE n WHEN 0 THEN format('It is ready since %s, and the next of queue "%s".', r.since, j.queue)
+            ELSE format('It is ready since %s, behind %s of queue "%s".', r.since,
+                CASE n WHEN 1 THEN '1 job' WHEN counted THEN format('%s jobs or more', n) ELSE format('%s jobs', n) END, j.queue) END;
+        hint := 'The next worker that claims from the queue takes the first.'
+            || CASE WHEN n > 0 THEN format(' job_change(%s, priority => %s) puts it first.', j.id,
+                (SELECT max(o.priority) FROM @extschema@.job_ready o WHERE o.lane = r.lane) + 1) ELSE '' END;
+        RETURN NEXT;
+        IF NOT waits
+            AND NOT EXISTS (SELECT FROM @extschema@.job_lease o WHERE o.queue_id = r.queue_id
+                AND @extschema@.job_lease_until(o.job_id, o.token, o.lease_until) - o.period * interval '1 microsecond' > now - interval '1 minute')
+            AND NOT EXISTS (SELECT FROM (SELECT o.queue, o.finished_at, o.attempt_outcome FROM @extschema@.job o ORDER BY o.id DESC LIMIT counted) o
+                WHERE o.queue = j.queue AND o.attempt_outcome IS NOT NULL AND o.finished_at > now - interval '1 minute')
+        THEN
+            reason := 'no worker';
+            detail := format('No worker of queue "%s" was seen in the last minute.', j.queue);
+            hint := format('Start one, such as jobq-worker --queue=%s.', j.queue);
+            RETURN NEXT;
+        END IF;
+    END IF;
+
+    IF l.job_id IS NOT NULL THEN
+        until := @extschema@.job_lease_until(l.job_id, l.token, l.lease_until);
+        heard := until - l.period * interval '1 microsecond';
+        worker_needed := true;
+        reason := 'running';
+        detail := format('It runs since %s, as attempt %s%s; its lease runs until %s%s.', l.started_at, l.attempt,
+            coalesce(' of worker "' || l.worker || '"', ''), until, coalesce(', and the attempt times out at ' || l.timeout_at, ''));
+        hint := NULL;
+        RETURN NEXT;
+        IF l.cancel_requested OR EXISTS (SELECT FROM @extschema@.job_cancel_request c WHERE c.job_id = j.id AND c.generation = j.generation) THEN
+            reason := 'cancel requested';
+            detail := 'Its worker is asked to stop' || coalesce(': ' || coalesce(l.cancel_reason, (SELECT c.reason FROM @extschema@.job_cancel_request c
+                WHERE c.job_id = j.id AND c.generation = j.generation ORDER BY c.seq LIMIT 1)), '') || '.';
+            hint := format('It hears of that by its next heartbeat. job_take_back(%s) ends the attempt now.', j.id);
+            RETURN NEXT;
+        END IF;
+        IF until <= now THEN
+            reason := 'lease over';
+            detail := format('Its lease ran out at %s, and its attempt is still to be ended.', until);
+            hint := in_a_moment;
+            RETURN NEXT;
+        ELSIF now - heard > l.period / 2 * interval '1 microsecond' THEN
+            reason := 'silent';
+            detail := format('Its worker was last heard of at %s, more than half a lease ago.', heard);
+            hint := format('If it is gone, the job runs again when the lease is over, or after job_take_back(%s).', j.id);
+            RETURN NEXT;
+        END IF;
+    END IF;
+
+    IF num_nonnulls(w.job_id, s.job_id, r.job_id, l.job_id) = 0 THEN
+        reason := 'no state';
+        detail := 'It is in no state, which only a change by hand can bring about.';
+        hint := 'job_check(true) repairs that.';
+        RETURN NEXT;
+    END IF;
+
+    -- who does by the clock what is due
+    IF pg_is_in_recovery() THEN
+        reason := 'standby';
+        detail := 'This server is a standby: it shows what the primary has done.';
+        hint := 'Ask there.';
+        RETURN NEXT;
+    ELSIF NOT active THEN
+        reason := 'not active';
+        detail := 'The background worker does nothing in this database, which is a copy or was restored: nothing that is due happens.';
+        hint := 'The next call of a function that writes, such as job_submit, makes it act here.';
+        RETURN NEXT;
+    ELSIF NOT worker AND (worker_needed OR s.job_id IS NOT NULL) THEN
+        reason := 'no background worker';
+        detail := 'No background worker runs in this database: nothing that is due happens.';
+        hint := 'The log of the server says why; max_worker_processes may be too low.';
+        RETURN NEXT;
+    END IF;
+END $$;
+COMMENT ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz) IS
+    'Internal, for job_explain, which knows whether the background worker may act here and runs, and whether a session waits for a job of the queue';
+REVOKE ALL ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_explain(job_id bigint) RETURNS TABLE (reason text, detail text, hint text, other bigint)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_explain';
+COMMENT ON FUNCTION @extschema@.job_explain(bigint) IS
+    'Why a job does not run or, if it is decided, how: a row for each thing that it waits for, what would make it go on, and the job in the way. JQ002 if there is no such job or the caller may not see it.';
+REVOKE ALL ON FUNCTION @extschema@.job_explain(bigint) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_horizon()
+RETURNS TABLE (holder text, pid int, xmin xid, since timestamptz, transactions bigint, hint text)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT h.holder, h.pid, h.xmin, h.since, age(h.xmin)::bigint AS transactions, h.hint
+    FROM (SELECT format('%s%s%s', a.backend_type, coalesce(' of ' || a.usename, ''), coalesce(' in ' || a.datname, '')) AS holder,
+              a.pid, x.xmin, coalesce(a.xact_start, a.backend_start) AS since,
+              CASE WHEN a.backend_type = 'walsender' THEN 'The standby or receiver that it serves asks for it: end the long query there.'
+                   WHEN a.state LIKE 'idle in transaction%' THEN format('It is idle in a transaction: have it commit, or SELECT pg_terminate_backend(%s).', a.pid)
+                   WHEN a.backend_type = 'client backend' THEN format('Its statement runs: wait, or SELECT pg_cancel_backend(%s).', a.pid)
+                   ELSE 'Wait for it to end.' END AS hint
+          FROM pg_stat_activity a, LATERAL (SELECT CASE WHEN a.backend_xmin IS NULL OR age(a.backend_xid) > age(a.backend_xmin)
+              THEN a.backend_xid ELSE a.backend_xmin END AS xmin) x
+          WHERE x.xmin IS NOT NULL AND a.pid <> pg_backend_pid() AND NOT EXISTS (SELECT FROM pg_stat_replication r WHERE r.pid = a.pid)
+          UNION ALL
+          SELECT format('replication slot %s', s.slot_name), s.active_pid,
+              CASE WHEN s.xmin IS NULL OR age(s.catalog_xmin) > age(s.xmin) THEN s.catalog_xmin ELSE s.xmin END, NULL,
+              CASE WHEN s.xmin IS NULL THEN 'It keeps rows of catalogs only. ' ELSE '' END
+                  || CASE WHEN s.active THEN 'Have its receiver catch up.' ELSE format('Nobody uses it: SELECT pg_drop_replication_slot(%L) if nobody will.', s.slot_name) END
+          FROM pg_replication_slots s WHERE s.xmin IS NOT NULL OR s.catalog_xmin IS NOT NULL
+          UNION ALL
+          SELECT format('standby %s', coalesce(nullif(r.application_name, ''), r.client_addr::text)), r.pid, r.backend_xmin, r.backend_start,
+              'A query there needs it (hot_standby_feedback): end the long query on the standby.'
+          FROM pg_stat_replication r WHERE r.backend_xmin IS NOT NULL
+          UNION ALL
+          SELECT format('prepared transaction %s of %s in %s', p.gid, p.owner, p.database), NULL, p.transaction, p.prepared,
+              format('In that database: COMMIT PREPARED %L or ROLLBACK PREPARED %L.', p.gid, p.gid)
+          FROM pg_prepared_xacts p) h
+    ORDER BY age(h.xmin) DESC, h.since, h.pid;
+END;
+COMMENT ON FUNCTION @extschema@.job_horizon() IS
+    'What keeps dead rows from being removed, the oldest first: sessions, replication slots, standbys and prepared transactions, and what to do about each. Shows what members of pg_read_all_stats see.';
+REVOKE ALL ON FUNCTION @extschema@.job_horizon() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.job_horizon() TO pg_monitor;

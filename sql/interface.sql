@@ -8,12 +8,12 @@ CREATE TEMP VIEW member AS
 -- functions and procedures
 SELECT CASE p.prokind WHEN 'p' THEN 'PROCEDURE ' ELSE 'FUNCTION ' END || p.proname || '(' || pg_get_function_arguments(p.oid) || ')' || coalesce(' RETURNS ' || pg_get_function_result(p.oid), '')
 FROM pg_proc p JOIN member m ON m.classid = 'pg_proc'::regclass AND m.objid = p.oid
-WHERE p.proname NOT IN ('job_visible', 'job_lease_until', 'job_outcome_name', 'job_attempt_outcome_name', 'job_apply_grant')
+WHERE obj_description(p.oid, 'pg_proc') NOT LIKE 'Internal%'
 ORDER BY p.proname COLLATE "C", pg_get_function_arguments(p.oid) COLLATE "C";
 
 -- those that write are volatile and unsafe in parallel workers; none is strict, so that NULL is refused or means the default
 SELECT p.proname, p.provolatile, p.proparallel, p.proisstrict, p.prosecdef FROM pg_proc p JOIN member m ON m.classid = 'pg_proc'::regclass AND m.objid = p.oid
-WHERE p.prokind = 'f' AND p.proname NOT IN ('job_visible', 'job_lease_until', 'job_outcome_name', 'job_attempt_outcome_name', 'job_apply_grant')
+WHERE p.prokind = 'f' AND obj_description(p.oid, 'pg_proc') NOT LIKE 'Internal%'
     AND (p.provolatile, p.proparallel, p.proisstrict, p.prosecdef) IS DISTINCT FROM ('v', 'u', false, false)
 ORDER BY p.proname COLLATE "C";
 

@@ -121,6 +121,7 @@ extern int	jobq_heartbeat_stale(int partition, TimestampTz before, JobqHeartbeat
 extern void jobq_waiter_register(bool for_job, int64 id);
 extern void jobq_waiter_leave(bool consumed);
 extern bool jobq_waiter_woken(void);
+extern bool jobq_waiter_exists(int64 lane);
 extern void jobq_wake(bool for_job, int64 id, int n);
 extern void jobq_waiter_claimed(void);
 extern void jobq_waiter_at_commit(void);

@@ -228,6 +228,25 @@ jobq_waiter_woken(void)
 	return pg_atomic_read_u32(&my_waiter()->woken) != 0;
 }
 
+/* Does a session of this database wait for a job of this lane? */
+bool
+jobq_waiter_exists(int64 lane)
+{
+	Bucket	   *bucket = waiters_bucket(lane);
+	dlist_iter	iter;
+	bool		found = false;
+
+	LWLockAcquire(waiters_lock, LW_SHARED);
+	dlist_foreach(iter, &bucket->head)
+	{
+		Waiter	   *w = dlist_container(Waiter, node, iter.cur);
+
+		found |= w->id == lane && !w->for_job && w->database == MyDatabaseId;
+	}
+	LWLockRelease(waiters_lock);
+	return found;
+}
+
 /* Unlink our entry, and pass on a wake-up that came since we registered. */
 static void
 unregister(void)

@@ -1,0 +1,155 @@
+-- job_explain: why a job does not run, or what became of it; each reason in words
+\set VERBOSITY terse
+SET TimeZone = 'UTC';
+SET DateStyle = 'ISO';
+-- so that no other number is an id
+SELECT setval('job_id_seq', greatest(last_value, 100000)) >= 100000 AS large FROM job_id_seq;
+
+-- ids and times differ: kinds for the first, <time> for the second
+CREATE FUNCTION pg_temp.mask(said text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    x record;
+BEGIN
+    FOR x IN SELECT id, kind FROM job WHERE queue LIKE 'explain%' AND kind <> 'many' ORDER BY id DESC LOOP
+        said := regexp_replace(said, format('\m%s\M', x.id), '<' || x.kind || '>', 'g');
+    END LOOP;
+    RETURN regexp_replace(said, '\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\+00', '<time>', 'g');
+END $$;
+CREATE FUNCTION pg_temp.why(id bigint) RETURNS TABLE (reason text, detail text, hint text, other text) LANGUAGE sql AS $$
+    SELECT reason, pg_temp.mask(detail), pg_temp.mask(hint), (SELECT kind FROM job WHERE job.id = other) FROM job_explain(id)
+$$;
+-- what it would say at another time, or of another background worker
+CREATE FUNCTION pg_temp.what_if(id bigint, active boolean, worker boolean, waits boolean, later interval DEFAULT '0') RETURNS TABLE (reason text, detail text, hint text) LANGUAGE sql AS $$
+    SELECT reason, pg_temp.mask(detail), pg_temp.mask(hint) FROM job_reasons(id, active, worker, waits, clock_timestamp() + later)
+$$;
+
+-- ready, alone and behind others
+SELECT job_submit('first', queue => 'explain') AS first \gset
+SELECT job_submit('second', queue => 'explain') AS second \gset
+SELECT job_submit('third', queue => 'explain') AS third \gset
+SELECT * FROM pg_temp.why(:first);
+SELECT * FROM pg_temp.why(:second);
+SELECT * FROM pg_temp.why(:third);
+-- a session waits, one has a lease, one had a job just now
+SELECT reason FROM pg_temp.what_if(:first, true, true, true);
+SELECT job_id, token FROM job_claim('explain', 'worker 1') \gset
+SELECT reason FROM pg_temp.why(:second);
+SELECT job_complete(:job_id, :token);
+SELECT reason FROM pg_temp.why(:second);
+SELECT reason FROM pg_temp.what_if(:second, true, true, false, '2 min');
+
+-- behind more than are counted
+SELECT count(job_submit('many', queue => 'explain_many')) FROM generate_series(1, 1001);
+SELECT job_submit('last', queue => 'explain_many') AS last \gset
+SELECT * FROM pg_temp.why(:last) LIMIT 1;
+
+-- a paused queue
+SELECT job_queue_set('explain', paused => true);
+SELECT * FROM pg_temp.why(:second) LIMIT 1;
+SELECT job_queue_set('explain', paused => false);
+
+-- dependencies: how many, which, as far as the caller may see them
+SELECT job_submit('child', queue => 'explain', depends_on => ARRAY[:first, :second, :third]) AS child \gset
+SELECT * FROM pg_temp.why(:child);
+SELECT job_submit('chosen', queue => 'explain', depends_on => ARRAY[:second, :third], trigger_rule => 'quorum', quorum => 1) AS chosen \gset
+SELECT * FROM pg_temp.why(:chosen) LIMIT 1;
+SELECT job_submit('many', queue => 'explain', depends_on => ARRAY(SELECT id FROM job WHERE queue = 'explain_many' ORDER BY id LIMIT 30)) AS wide \gset
+SELECT reason, count(*), min(detail) FILTER (WHERE reason = 'dependencies') FROM pg_temp.why(:wide) GROUP BY 1 ORDER BY 1;
+CREATE ROLE explain_submitter;
+SELECT job_grant('explain_submitter', 'explain', 'submit');
+SELECT job_grant('explain_submitter', 'explain_many', 'read');
+SET ROLE explain_submitter;
+\set VERBOSITY sqlstate
+SELECT job_explain(:child);
+\set VERBOSITY terse
+RESET ROLE;
+UPDATE job SET submitted_by = 'explain_submitter' WHERE id IN (:child, :second);
+SET ROLE explain_submitter;
+SELECT reason, detail ~ '2 of its 3' AS counted, other = :second AS own FROM job_explain(:child);
+SELECT job_reasons(:child, true, true, true, now());
+RESET ROLE;
+SELECT job_revoke('explain_submitter', 'explain', 'submit');
+SELECT job_revoke('explain_submitter', 'explain_many', 'read');
+UPDATE job SET submitted_by = current_user::regrole WHERE id IN (:child, :second);
+DROP ROLE explain_submitter;
+
+-- what is still to be counted; nobody else sees these rows
+BEGIN;
+UPDATE job SET outcome = 1 WHERE id = :second;
+INSERT INTO job_delta SELECT nextval('job_id_seq'), job_id, epoch, -1, -1, 0, 0, 0 FROM job_waiting WHERE job_id = :child;
+SELECT reason, detail, hint FROM pg_temp.what_if(:child, true, true, true) WHERE reason <> 'dependency';
+INSERT INTO job_recount VALUES (nextval('job_id_seq'), :child);
+SELECT reason, detail, hint FROM pg_temp.what_if(:child, true, false, true) WHERE reason <> 'dependency';
+ROLLBACK;
+
+-- held
+SELECT job_hold(:child);
+SELECT * FROM pg_temp.why(:child) WHERE reason = 'held';
+
+-- the clock
+SELECT job_submit('later', queue => 'explain', run_at => '2999-01-01') AS later \gset
+SELECT * FROM pg_temp.why(:later);
+SELECT * FROM pg_temp.what_if(:later, true, true, true, '1000 years');
+SELECT job_submit('try', queue => 'explain_try', max_attempts => 3) AS try \gset
+SELECT job_fail(job_id, token, 'no route', retry_in => '1 h') FROM job_claim('explain_try');
+SELECT * FROM pg_temp.why(:try);
+UPDATE job_attempt SET outcome = 2, error = 'timed out' WHERE job_id = :try;
+SELECT detail FROM pg_temp.why(:try);
+UPDATE job_attempt SET outcome = 3, error = NULL WHERE job_id = :try;
+SELECT detail FROM pg_temp.why(:try);
+SELECT job_submit('snoozer', queue => 'explain_snooze') AS snoozer \gset
+SELECT job_snooze(job_id, token, '1 h') FROM job_claim('explain_snooze');
+SELECT * FROM pg_temp.why(:snoozer);
+
+-- expired, and cancelled, but not yet
+SELECT job_submit('expires', queue => 'explain_expiry', expires_at => now() + interval '1 day') AS expires \gset
+SELECT * FROM pg_temp.what_if(:expires, true, true, true, '2 days');
+BEGIN;
+INSERT INTO job_cancel_request VALUES (nextval('job_id_seq'), :expires, 0, 'not now');
+SELECT * FROM pg_temp.what_if(:expires, true, true, true) LIMIT 1;
+ROLLBACK;
+
+-- running
+SELECT job_submit('run', queue => 'explain_run', lease => '100 s', timeout => '1 day') AS run \gset
+SELECT token FROM job_claim('explain_run', 'worker 2') \gset
+SELECT * FROM pg_temp.why(:run);
+SELECT * FROM pg_temp.what_if(:run, true, true, true, '60 s');
+SELECT * FROM pg_temp.what_if(:run, true, true, true, '200 s');
+BEGIN;
+INSERT INTO job_cancel_request VALUES (nextval('job_id_seq'), :run, 0, 'by order');
+SELECT * FROM pg_temp.what_if(:run, true, true, true);
+ROLLBACK;
+UPDATE job_lease SET cancel_requested = true, worker = NULL, timeout_at = NULL WHERE job_id = :run;
+SELECT * FROM pg_temp.why(:run);
+SELECT job_complete(:run, :token);
+
+-- the background worker
+SELECT * FROM pg_temp.what_if(:later, false, false, true) OFFSET 1;
+SELECT * FROM pg_temp.what_if(:later, true, false, true) OFFSET 1;
+BEGIN;
+DELETE FROM job_scheduled WHERE job_id = :later;
+SELECT * FROM pg_temp.what_if(:later, true, true, true);
+ROLLBACK;
+
+-- decided
+SELECT * FROM pg_temp.why(:run);
+SELECT job_submit('fails', queue => 'explain_fail', max_attempts => 1) AS fails \gset
+SELECT job_submit('never', queue => 'explain_fail', depends_on => ARRAY[:fails, :first]) AS never \gset
+SELECT job_submit('after never', queue => 'explain_fail', depends_on => ARRAY[:never]) AS after \gset
+SELECT job_submit('unless', queue => 'explain_fail', depends_on => ARRAY[:fails, :first], trigger_rule => 'none_skipped') AS unless \gset
+SELECT job_submit('one fails', queue => 'explain_fail', depends_on => ARRAY[:run, :first], trigger_rule => 'one_failed') AS skipped \gset
+SELECT job_fail(job_id, token, 'no disk') FROM job_claim('explain_fail', 'worker 3');
+SELECT * FROM pg_temp.why(:fails);
+SELECT * FROM pg_temp.why(:never);
+SELECT * FROM pg_temp.why(:after);
+SELECT * FROM pg_temp.why(:skipped);
+UPDATE job SET attempt_outcome = 2, error = NULL WHERE id = :fails;
+SELECT detail FROM pg_temp.why(:fails);
+UPDATE job SET attempt_outcome = 3 WHERE id = :fails;
+SELECT detail FROM pg_temp.why(:fails);
+SELECT job_cancel(:later, 'no longer wanted');
+SELECT * FROM pg_temp.why(:later);
+
+-- bad input
+SELECT job_explain(NULL);
+SELECT job_explain(0);
