@@ -25,6 +25,7 @@ CREATE TABLE @extschema@.job (
     backoff       bigint,
     timeout       bigint,
     lease         bigint,
+    unique_for    bigint,
     started_at    timestamptz,
     finished_at   timestamptz,
     token         bigint,
@@ -45,6 +46,7 @@ CREATE TABLE @extschema@.job (
     queue         text NOT NULL,
     kind          text NOT NULL,
     name          text,
+    unique_key    text,
     args          jsonb NOT NULL,
     tags          jsonb,
     worker        text,
@@ -66,7 +68,7 @@ CREATE TABLE @extschema@.job_dependency (
 );
 CREATE INDEX job_dependency_downstream ON @extschema@.job_dependency (downstream, upstream);
 COMMENT ON TABLE @extschema@.job_dependency IS
-    'Edges. require and suffice are masks over the outcome of upstream: 1 succeeded, 2 failed, 4 skipped, 8 cancelled, 16 upstream_failed';
+    'Edges. require and suffice are masks over the outcome of upstream: 1 succeeded, 2 failed, 4 skipped, 8 cancelled, 16 upstream_failed. require 63: only that it has ended';
 REVOKE ALL ON @extschema@.job_dependency FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_dependency', '');
 
@@ -212,6 +214,19 @@ COMMENT ON TABLE @extschema@.job_cancel_request IS 'Requests to cancel a job tha
 REVOKE ALL ON @extschema@.job_cancel_request FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_cancel_request', '');
 
+CREATE TABLE @extschema@.job_unique (
+    queue_id      bigint NOT NULL,
+    job_id        bigint NOT NULL,
+    until         timestamptz,
+    unique_key    text COLLATE "C" NOT NULL,
+    PRIMARY KEY (queue_id, unique_key)
+) WITH (fillfactor = 90);
+CREATE INDEX job_unique_until ON @extschema@.job_unique (until, job_id);
+COMMENT ON TABLE @extschema@.job_unique IS
+    'Unique keys that are taken, each by one job of its queue: until that is decided or, where it is decided, until a time';
+REVOKE ALL ON @extschema@.job_unique FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_unique', '');
+
 CREATE TABLE @extschema@.job_attempt (
     job_id        bigint NOT NULL,
     attempt       int NOT NULL,
@@ -287,14 +302,17 @@ CREATE FUNCTION @extschema@.job_submit(
     parent        bigint      DEFAULT NULL,
     tags          jsonb       DEFAULT NULL,
     notify        boolean     DEFAULT false,
+    unique_key    text        DEFAULT NULL,
+    unique_for    interval    DEFAULT NULL,
+    on_conflict   text        DEFAULT 'keep',
     name          text        DEFAULT NULL,
     run_in        interval    DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_submit';
-COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval) IS
-    'Submits a job and returns its id; NULL for an option means the setting of the queue, else the GUC''s. 22003, 22004 or 22023 for a bad value, JQ002 where a job that is named does not exist or may not be seen, 42501.';
-REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, text, interval) IS
+    'Submits a job and returns its id or, where another has its unique_key, what on_conflict says; NULL for an option means the setting of the queue, else the GUC''s. 22003, 22004 or 22023 for a bad value, JQ002 where a job that is named does not exist or may not be seen, 23505 with on_conflict ''error'', 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, text, interval) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_submit_many(jobs jsonb) RETURNS SETOF bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -656,7 +674,8 @@ SELECT j.id, j.queue, j.kind,
     CASE WHEN j.attempt_outcome IS NOT NULL THEN j.error
          ELSE (SELECT a.error FROM @extschema@.job_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1) END AS last_error,
     greatest(j.submitted_at, j.started_at, j.finished_at, l.started_at, r.since,
-             (SELECT a.ended_at FROM @extschema@.job_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1)) AS changed_at
+             (SELECT a.ended_at FROM @extschema@.job_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1)) AS changed_at,
+    j.unique_key
 FROM @extschema@.job j
     LEFT JOIN @extschema@.job_lease l ON l.job_id = j.id
     LEFT JOIN @extschema@.job_scheduled s ON s.job_id = j.id
@@ -694,6 +713,7 @@ COMMENT ON COLUMN @extschema@.job_status.expires_at IS 'Cancelled if no attempt 
 COMMENT ON COLUMN @extschema@.job_status.depends_on IS 'Ids of the jobs that it depends on, in ascending order; NULL: none';
 COMMENT ON COLUMN @extschema@.job_status.last_error IS 'The error of the latest attempt that ended, whether or not that decided the job';
 COMMENT ON COLUMN @extschema@.job_status.changed_at IS 'When it last changed: was submitted, became ready, was claimed, or ended an attempt';
+COMMENT ON COLUMN @extschema@.job_status.unique_key IS 'As submitted; another job may have the key by now';
 REVOKE ALL ON @extschema@.job_status FROM PUBLIC;
 
 -- The filter stands above the union: one that is written into its branches does not keep the caller's from being run first.

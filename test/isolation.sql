@@ -62,7 +62,7 @@ CREATE FUNCTION miscounted() RETURNS bigint LANGUAGE sql AS $$
 				 count(*) FILTER (WHERE p.outcome IS NULL AND d.require <> 0) AS pending,
 				 count(*) FILTER (WHERE p.outcome & d.suffice <> 0) AS hits,
 				 count(*) FILTER (WHERE d.require <> 0 AND p.outcome & d.require = 0) AS violated,
-				 count(*) FILTER (WHERE p.outcome IN (2, 8, 16)) AS hurt
+				 count(*) FILTER (WHERE p.outcome IN (2, 8, 16) AND d.require <> 63) AS hurt
 			 FROM job_dependency d JOIN job p ON p.id = d.upstream WHERE d.downstream = j.id) e
 	WHERE w.open AND (w.undecided, w.pending, w.hits, w.violated, w.hurt) IS DISTINCT FROM (e.undecided, e.pending, e.hits, e.violated, e.hurt)
 		OR j.outcome IN (4, 16) AND e.violated = 0 AND e.hits + e.undecided >= j.quorum $$;

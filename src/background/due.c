@@ -88,6 +88,8 @@ static const Kind kinds[DEADLINE_KINDS] = {
 	jobq_move_due_job, 100, true, false, "make ready"},
 	[DEADLINE_EXPIRY] = {JOBQ_EXPIRY, INDEX_KEY, EXPIRY_JOB_ID, EXPIRY_EXPIRES_AT,
 	jobq_expire_job, 1, false, false, "expire"},
+	[DEADLINE_UNIQUE] = {JOBQ_UNIQUE, INDEX_SECOND, UNIQUE_JOB_ID, UNIQUE_UNTIL,
+	jobq_remove_due_key, 100, true, false, "free the unique key of"},
 	[DEADLINE_CANCEL] = {JOBQ_CANCEL_REQUEST, INDEX_KEY, CANCEL_SEQ, CANCEL_SEQ,
 	jobq_act_on_cancel_request, 1, false, true, "cancel a job as requested"},
 	[DEADLINE_DELTA] = {JOBQ_DELTA, INDEX_KEY, DELTA_SEQ, DELTA_SEQ,

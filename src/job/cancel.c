@@ -117,11 +117,13 @@ jobq_act_on_cancel_request(JobqCall *call, int64 seq, TimestampTz deadline, Time
 	return ok;
 }
 
-/* job_cancel: a JobqAct, whose argument is the reason */
-static bool
-cancel(JobqCall *call, int64 id, void *arg, const char **problem)
+/*
+ * Cancel a job, or ask for it.  checked: the caller needs no privilege on it.
+ * False: it is decided, was asked for before, or there is a problem.
+ */
+bool
+jobq_cancel(JobqCall *call, int64 id, const char *reason, bool checked, const char **problem)
 {
-	const char *reason = arg;
 	bool		changed = false;
 	bool		done = false;
 
@@ -131,7 +133,8 @@ cancel(JobqCall *call, int64 id, void *arg, const char **problem)
 		TupleTableSlot *row;
 		JobqTable	table;
 		char	   *other;
-		int			outcome = jobq_look_to_act(call, id, true, &job, &table, &row, problem);
+		int			outcome = checked ? jobq_look(call, id, &job, &table, &row, problem) :
+		jobq_look_to_act(call, id, true, &job, &table, &row, problem);
 
 		if (outcome != 0 ||
 			(table == JOBQ_LEASE && jobq_attr_bool(row, LEASE_CANCEL_REQUESTED)) ||
@@ -160,6 +163,13 @@ cancel(JobqCall *call, int64 id, void *arg, const char **problem)
 		jobq_slot_free(job);
 	}
 	return changed;
+}
+
+/* job_cancel: a JobqAct, whose argument is the reason */
+static bool
+cancel(JobqCall *call, int64 id, void *arg, const char **problem)
+{
+	return jobq_cancel(call, id, arg, false, problem);
 }
 
 /* The argument that says why. */

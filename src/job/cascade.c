@@ -204,7 +204,8 @@ may_act(JobqCall *call, TupleTableSlot *row, JobqVerdict verdict)
 	if (!jobq_lock(call, JOBQ_WAITING, row, LockTupleExclusive, LockWaitSkip))
 		return false;
 	job = jobq_find_id(call, JOBQ_JOB, id);
-	ok = job == NULL || jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitSkip);
+	ok = job == NULL || (jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitSkip) &&
+						 jobq_lock_key(call, job));
 	jobq_slot_free(job);
 	return ok;
 }
@@ -320,6 +321,7 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 	JobqRule	rule = jobq_attr_int16(job, JOB_RULE);
 	int			quorum = jobq_attr_int32(job, JOB_QUORUM);
 	JobqDecision decision = {.attempt_outcome = -1};
+	int64		holder;
 	JobqCounters c;
 	JobqVerdict verdict;
 	JobqPrefix	prefix;
@@ -337,6 +339,9 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 		decision.outcome = jobq_verdict_outcome(verdict);
 	if (decision.outcome == outcome)
 		return true;
+	/* if another job has its key, it goes on without */
+	if (jobq_take_key_again(call, job, false, &holder) == KEY_BUSY)
+		return false;
 	if (!jobq_reopen(call, job, true, &prefix))
 		elog(ERROR, "row of job %lld has changed while locked", (long long) id);
 	if (verdict == VERDICT_READY)

@@ -121,6 +121,8 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 		if (d->has_result)
 			jobq_set(&new, JOB_RESULT, d->result);
 		done = jobq_update(call, JOBQ_JOB, slot, &new, LockWaitBlock);
+		if (done && new.given[JOB_UNIQUE_KEY - 1])
+			jobq_free_key_of(call, slot);
 		jobq_slot_free(slot);
 		walk = false;
 	}

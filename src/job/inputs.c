@@ -149,8 +149,11 @@ jobq_read_inputs(JobqCall *call, int64 id, int n, Size *total)
 
 	while (fits && found < n && (edge = jobq_scan_next(scan)) != NULL)
 	{
-		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(edge, DEP_UPSTREAM));
+		TupleTableSlot *job;
 
+		if (jobq_attr_int16(edge, DEP_REQUIRE) == REQUIRE_END_ONLY)
+			continue;
+		job = jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(edge, DEP_UPSTREAM));
 		if (job == NULL)
 			continue;
 		fits = read_input(job, &inputs[found], limit, &size);

@@ -28,6 +28,8 @@ extern int	jobq_max_claim_size;
 #define OUTCOME_CANCELLED		0x08
 #define OUTCOME_UPSTREAM_FAILED	0x10
 #define OUTCOME_ANY				0x1f
+/* require of an edge: wait for the end, whatever the rule, and know nothing else of that job */
+#define REQUIRE_END_ONLY		(OUTCOME_ANY | 0x20)
 #define OUTCOME_HURTS			(OUTCOME_FAILED | OUTCOME_CANCELLED | OUTCOME_UPSTREAM_FAILED)
 
 /* Cause of an attempt's end, as stored in job_attempt.attempt_outcome */
@@ -166,10 +168,24 @@ extern void jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *don
 /* options.c: what a submission says */
 /* An option that is no column of table job */
 #define SUBMISSION_RUN_IN		(JOB_NATTS + 1)
+#define SUBMISSION_ON_CONFLICT	(JOB_NATTS + 2)
+
+/* What happens to a submission whose unique key another job has */
+typedef enum JobqConflict
+{
+	CONFLICT_KEEP,
+	CONFLICT_SKIP,
+	CONFLICT_REPLACE,
+	CONFLICT_CANCEL,
+	CONFLICT_ERROR
+} JobqConflict;
 
 typedef struct JobqSubmission
 {
-	int64		id;				/* once submitted */
+	int64		id;				/* once submitted, or taken a key for; 0: none */
+	int64		after;			/* a job that must have ended first; 0: none */
+	char	   *unique_key;		/* NULL: none */
+	bool		dropped;		/* another job has its key, and is id */
 	int64		queue_id;
 	char	   *queue;
 	char	   *name;			/* NULL: none */
@@ -192,6 +208,23 @@ extern HTAB *jobq_upstream_create(void);
 extern void jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id);
 extern void jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at);
 extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
+
+/* unique.c: unique keys */
+typedef enum JobqKeyResult
+{
+	KEY_TAKEN,
+	KEY_HELD,					/* by another job */
+	KEY_BUSY					/* somebody is just changing it */
+} JobqKeyResult;
+
+extern JobqConflict jobq_find_conflict(const char *name);
+extern void jobq_replace_values(JobqRow *to, const JobqRow *from);
+extern void jobq_resolve_key(JobqCall *call, JobqSubmission *s);
+extern void jobq_settle_id(JobqCall *call, JobqSubmission *s);
+extern JobqKeyResult jobq_take_key_again(JobqCall *call, TupleTableSlot *job, bool wait, int64 *holder);
+extern bool jobq_lock_key(JobqCall *call, TupleTableSlot *job);
+extern void jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz until);
+extern void jobq_free_key_of(JobqCall *call, TupleTableSlot *job);
 
 /* finish.c: how an attempt ends, and with it perhaps the job */
 
@@ -267,6 +300,8 @@ extern bool jobq_act_on_one(const char *function, JobqAct act, int64 id, void *a
 extern Datum jobq_act_on_many(FunctionCallInfo fcinfo, const char *function, JobqAct act, void *arg);
 
 /* cancel.c, retry.c, control.c: what others than its worker do to a job */
+extern bool jobq_cancel(JobqCall *call, int64 id, const char *reason, bool checked,
+						const char **problem);
 extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
 extern int	jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table,
@@ -284,6 +319,7 @@ typedef bool (*JobqDueAct) (JobqCall *call, int64 id, TimestampTz deadline, Time
 extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
 extern bool jobq_move_due_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
 extern bool jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
+extern bool jobq_remove_due_key(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
 extern bool jobq_act_on_cancel_request(JobqCall *call, int64 seq, TimestampTz deadline, TimestampTz *retry_at);
 extern bool jobq_recount(JobqCall *call, int64 seq, TimestampTz deadline, TimestampTz *retry_at);
 

@@ -26,6 +26,7 @@ typedef enum OptionType
 	OPTION_JSON,				/* jsonb */
 	OPTION_PRIORITY,			/* int2 */
 	OPTION_RULE,				/* int2 */
+	OPTION_CONFLICT,			/* a JobqConflict; not stored */
 	OPTION_COUNT,				/* int4, above zero */
 	OPTION_PERIOD,				/* int8, microseconds above zero */
 	OPTION_DELAY,				/* the same, but can be zero */
@@ -63,6 +64,9 @@ static const Option options[] = {
 	{"parent", OPTION_JOB, JOB_PARENT},
 	{"tags", OPTION_JSON, JOB_TAGS},
 	{"notify", OPTION_BOOL, JOB_NOTIFY},
+	{"unique_key", OPTION_NAME, JOB_UNIQUE_KEY},
+	{"unique_for", OPTION_PERIOD, JOB_UNIQUE_FOR},
+	{"on_conflict", OPTION_CONFLICT, SUBMISSION_ON_CONFLICT},
 	{"name", OPTION_NAME, JOB_NAME},
 	{"run_in", OPTION_DELAY, SUBMISSION_RUN_IN},
 };
@@ -92,6 +96,8 @@ set_option(JobqSubmission *s, const Option *option, Datum value)
 			jobq_check_name(string, option->name);
 			if (option->column == JOB_NAME)
 				s->name = string;
+			else if (option->column == JOB_UNIQUE_KEY)
+				s->unique_key = string;
 			value = CStringGetTextDatum(string);
 			break;
 		case OPTION_QUEUE:
@@ -112,6 +118,9 @@ set_option(JobqSubmission *s, const Option *option, Datum value)
 			break;
 		case OPTION_RULE:
 			value = Int16GetDatum(jobq_find_rule(TextDatumGetCString(value)));
+			break;
+		case OPTION_CONFLICT:
+			value = Int16GetDatum(jobq_find_conflict(TextDatumGetCString(value)));
 			break;
 		case OPTION_COUNT:
 			jobq_check_positive(DatumGetInt32(value), option->name);
@@ -246,6 +255,7 @@ json_argument(const Option *option, JsonbValue *v)
 		case OPTION_NAME:
 		case OPTION_QUEUE:
 		case OPTION_RULE:
+		case OPTION_CONFLICT:
 			return CStringGetTextDatum(string_value(option->name, v));
 		case OPTION_JSON:
 			return JsonbPGetDatum(JsonbValueToJsonb(v));
@@ -319,6 +329,16 @@ jobq_check_submission(JobqSubmission *s)
 				 errmsg("\"quorum\" goes with trigger rule \"quorum\" only")));
 	else
 		jobq_set(&s->row, JOB_QUORUM, Int32GetDatum(jobq_rules[rule].quorum));
+	if (s->row.given[JOB_UNIQUE_FOR - 1] && s->unique_key == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"unique_for\" goes with \"unique_key\" only")));
+	if (DatumGetInt16(s->row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_REPLACE &&
+		s->nupstream + s->nnames > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"on_conflict\" \"replace\" and \"depends_on\" cannot be given together"),
+				 errhint("A job that is replaced keeps what it depends on; \"cancel\" submits a new one in its place.")));
 	if (s->row.given[SUBMISSION_RUN_IN - 1])
 	{
 		int64		run_in = DatumGetInt64(s->row.values[SUBMISSION_RUN_IN - 1]);

@@ -61,7 +61,8 @@ related_jobs(FunctionCallInfo fcinfo, const char *function, JobqIndex index, int
 		int64		other = jobq_attr_int64(edge, other_end);
 		MemoryContext old = MemoryContextSwitchTo(row);
 
-		if (jobq_may_see(&call, other, all))
+		if (jobq_attr_int16(edge, DEP_REQUIRE) != REQUIRE_END_ONLY &&
+			jobq_may_see(&call, other, all))
 			put_job(&call, rsinfo, other);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(row);

@@ -80,7 +80,10 @@ retry_hint(JobqCall *call, int64 id)
 		{
 			int64		upstream = jobq_attr_int64(edge, DEP_UPSTREAM);
 			TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, upstream);
-			int			outcome = job != NULL ? jobq_attr_int16(job, JOB_OUTCOME) : 0;
+			int			outcome = 0;
+
+			if (job != NULL && jobq_attr_int16(edge, DEP_REQUIRE) != REQUIRE_END_ONLY)
+				outcome = jobq_attr_int16(job, JOB_OUTCOME);
 
 			jobq_slot_free(job);
 			if ((outcome & (OUTCOME_FAILED | OUTCOME_CANCELLED)) ||
@@ -115,6 +118,7 @@ open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **proble
 	bool		sure = true;
 	JobqPrefix	prefix;
 	JobqCascade *cascade;
+	int64		holder;
 
 	/* one that never ran may have dependencies left */
 	if (jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0 && jobq_attr_int32(job, JOB_DEPENDENCIES) > 0)
@@ -126,6 +130,21 @@ open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **proble
 	{
 		jobq_refuse_state(problem, id, "retry", jobq_outcome_name(outcome), retry_hint(call, id));
 		return false;
+	}
+
+	/* with its row locked, a key that is taken will not have been in vain */
+	if (!slot_attisnull(job, JOB_UNIQUE_KEY))
+	{
+		if (!jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitBlock))
+			return false;
+		if (jobq_take_key_again(call, job, true, &holder) == KEY_HELD)
+		{
+			jobq_refuse(problem, ERRCODE_JOBQ_WRONG_STATE,
+						psprintf("cannot retry job %lld, since job %lld has its unique key",
+								 (long long) id, (long long) holder),
+						"Cancel that job first, or wait for its end.");
+			return false;
+		}
 	}
 	if (!jobq_reopen(call, job, false, &prefix))
 		return false;

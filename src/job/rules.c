@@ -57,7 +57,7 @@ jobq_count_edge(JobqCounters *c, int16 require, int16 suffice, int outcome, int 
 		c->n[HITS] += n;
 	if (require != 0 && !(outcome & require))
 		c->n[VIOLATED] += n;
-	if (outcome & OUTCOME_HURTS)
+	if ((outcome & OUTCOME_HURTS) && require != REQUIRE_END_ONLY)
 		c->n[HURT] += n;
 }
 

@@ -43,7 +43,8 @@ child_held_by_caller(JobqCall *call, int64 id)
 	bool		held = false;
 
 	while (!held && (edge = jobq_scan_next(scan)) != NULL)
-		held = jobq_held_by_caller(call, jobq_attr_int64(edge, DEP_DOWNSTREAM));
+		held = jobq_attr_int16(edge, DEP_REQUIRE) != REQUIRE_END_ONLY &&
+			jobq_held_by_caller(call, jobq_attr_int64(edge, DEP_DOWNSTREAM));
 	jobq_scan_end(scan);
 	return held;
 }

@@ -82,7 +82,7 @@ insert_job(JobqCall *call, JobqSubmission *s, int outcome)
 	jobq_set(&s->row, JOB_ID, Int64GetDatum(s->id));
 	jobq_set(&s->row, JOB_SUBMITTED_AT, TimestampTzGetDatum(call->now));
 	jobq_set(&s->row, JOB_SUBMITTED_BY, ObjectIdGetDatum(GetUserId()));
-	jobq_set(&s->row, JOB_DEPENDENCIES, Int32GetDatum(s->nupstream));
+	jobq_set(&s->row, JOB_DEPENDENCIES, Int32GetDatum(s->nupstream + (s->after != 0 ? 1 : 0)));
 	jobq_set(&s->row, JOB_GENERATION, Int32GetDatum(0));
 	if (outcome != 0)
 	{
@@ -116,6 +116,34 @@ jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
 }
 
 /*
+ * Has the job ended that this one is to start after?  If not, an edge will say so;
+ * it goes beside those of the rule and, without any, beside none.
+ */
+static void
+resolve_after(JobqCall *call, JobqSubmission *s, JobqCounters *counters, bool *unsure)
+{
+	for (int i = 0; i < s->nupstream; i++)
+	{
+		if (s->upstream[i] == s->after)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("job %lld in \"depends_on\" has the unique key \"%s\" and would be cancelled",
+							(long long) s->after, s->unique_key)));
+	}
+	if (jobq_upstream_outcome(call, s->after, OUTCOME_ANY, unsure) != 0)
+	{
+		s->after = 0;
+		return;
+	}
+	jobq_count_undecided(counters, REQUIRE_END_ONLY);
+	if (s->nupstream == 0)
+	{
+		jobq_set(&s->row, JOB_RULE, Int16GetDatum(RULE_ALL_DONE));
+		jobq_set(&s->row, JOB_QUORUM, Int32GetDatum(0));
+	}
+}
+
+/*
  * Insert a job whose parents are all in the table of parents.  s->upstream is
  * sorted.  The job itself is added to the table, as a parent for others; without
  * a table it has none and is none.
@@ -123,15 +151,21 @@ jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
 int64
 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 {
-	JobqRule	rule = DatumGetInt16(s->row.values[JOB_RULE - 1]);
-	const JobqRuleInfo *info = &jobq_rules[rule];
-	int			quorum = DatumGetInt32(s->row.values[JOB_QUORUM - 1]);
+	static const JobqRuleInfo end_only = {.require = REQUIRE_END_ONLY};
+	JobqRule	rule;
+	const JobqRuleInfo *info;
+	int			quorum;
 	JobqCounters counters = {0};
 	JobqVerdict verdict = VERDICT_READY;
 	JobqPrefix	prefix = {0};
 	int			outcome = 0;
 	bool		unsure = false;
 
+	if (s->after != 0)
+		resolve_after(call, s, &counters, &unsure);
+	rule = DatumGetInt16(s->row.values[JOB_RULE - 1]);
+	info = &jobq_rules[rule];
+	quorum = DatumGetInt32(s->row.values[JOB_QUORUM - 1]);
 	for (int i = 0; i < s->nupstream; i++)
 	{
 		Parent	   *p = hash_search(parents, &s->upstream[i], HASH_FIND, NULL);
@@ -142,12 +176,13 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 			jobq_count_edge(&counters, info->require, info->suffice, p->outcome, 1);
 	}
 	/* without parents there is nothing to wait for, whatever the rule */
-	if (s->nupstream > 0)
+	if (s->nupstream > 0 || s->after != 0)
 		verdict = jobq_verdict(rule, quorum, &counters);
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
 		outcome = jobq_verdict_outcome(verdict);
 
-	s->id = jobq_nextval();
+	if (s->id == 0)
+		s->id = jobq_nextval();
 	if (s->nupstream > 0 && s->upstream[s->nupstream - 1] >= s->id)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -155,6 +190,8 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 				 errhint("Set it, with setval, to the largest of all ids in job and all positions in job_ready.")));
 	insert_job(call, s, outcome);
 	jobq_insert_edges(call, s->id, s->nupstream, s->upstream, info);
+	if (s->after != 0)
+		jobq_insert_edges(call, s->id, 1, &s->after, &end_only);
 
 	prefix.job_id = s->id;
 	prefix.queue_id = s->queue_id;
@@ -163,7 +200,16 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	prefix.expires_at = DatumGetTimestampTz(s->row.values[JOB_EXPIRES_AT - 1]);
 	prefix.priority = DatumGetInt16(s->row.values[JOB_PRIORITY - 1]);
 	if (outcome != 0)
+	{
 		jobq_notify_decided(s->id, DatumGetBool(s->row.values[JOB_NOTIFY - 1]), outcome);
+		if (s->unique_key != NULL)
+		{
+			jobq_advance();		/* this call took it */
+			jobq_free_key(call, s->id, s->queue_id, s->row.values[JOB_UNIQUE_KEY - 1],
+						  s->row.given[JOB_UNIQUE_FOR - 1] ?
+						  call->now + DatumGetInt64(s->row.values[JOB_UNIQUE_FOR - 1]) : 0);
+		}
+	}
 	else
 	{
 		if (prefix.expires_at != 0)
@@ -205,18 +251,27 @@ jobq_job_submit(PG_FUNCTION_ARGS)
 	JobqSubmission s;
 	JobqCall	call;
 	HTAB	   *parents = NULL;
-	int64		id;
 
 	jobq_read_arguments(fcinfo, &s);
 	jobq_check_submission(&s);
 
 	jobq_enter(&call, "job_submit()", true);
 	jobq_admit(&call, &s);
+	if (s.unique_key != NULL)
+		jobq_resolve_key(&call, &s);
+	if (s.dropped)
+	{
+		jobq_close_call(&call);
+		if (DatumGetInt16(s.row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_SKIP)
+			PG_RETURN_NULL();
+		PG_RETURN_INT64(s.id);
+	}
 	if (s.nupstream > 0)
 		parents = jobq_upstream_create();
 	for (int i = 0; i < s.nupstream; i++)
 		jobq_resolve_upstream(&call, parents, s.upstream[i]);
-	id = jobq_submit(&call, &s, parents);
+	jobq_settle_id(&call, &s);
+	jobq_submit(&call, &s, parents);
 	jobq_close_call(&call);
-	PG_RETURN_INT64(id);
+	PG_RETURN_INT64(s.id);
 }

@@ -3,8 +3,8 @@
  *	  Submitting many jobs at once, from JSON, with names for one another.
  *
  * All elements are read and checked first, then sorted topologically so that
- * ids grow along the edges, then the parents outside the call are locked in
- * ascending order, then the jobs are inserted.  An error at any point undoes
+ * ids grow along the edges, then unique keys are taken in one order, then the parents
+ * outside the call are locked in ascending order, then the jobs are inserted.  An error at any point undoes
  * all of it; the context line of the error says which element it is about.
  */
 #include "postgres.h"
@@ -23,6 +23,7 @@ typedef struct Element
 	int			ndependents;	/* elements that name this one */
 	int		   *dependents;
 	int			unresolved;		/* named elements not yet in the order */
+	int			owner;			/* the element that has its unique key, or -1 */
 } Element;
 
 /* The element that is being worked on, for the error context */
@@ -70,6 +71,7 @@ read_element(Element *e, JsonbValue *v)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a job must be a JSON object")));
 	jobq_submission_init(&e->s);
+	e->owner = -1;
 	/* at once, for the error context */
 	name = getKeyJsonValueFromContainer(v->val.binary.data, "name", 4, NULL);
 	if (name != NULL && name->type == jbvString)
@@ -259,6 +261,97 @@ sort_elements(Element *elements, int n)
 	return order;
 }
 
+/* An element with a unique key, for sorting */
+typedef struct KeyedElement
+{
+	Element    *element;
+	int			index;
+} KeyedElement;
+
+/* By queue and key, then in input order. */
+static int
+compare_keys(const void *a, const void *b)
+{
+	const KeyedElement *x = a;
+	const KeyedElement *y = b;
+	const JobqSubmission *s = &x->element->s;
+	const JobqSubmission *t = &y->element->s;
+	int			order = strcmp(s->unique_key, t->unique_key);
+
+	if (s->queue_id != t->queue_id)
+		return s->queue_id < t->queue_id ? -1 : 1;
+	return order != 0 ? order : x->index < y->index ? -1 : 1;
+}
+
+/* An element before this one has its key, and is to be submitted by this call. */
+static void
+resolve_within(JobqCall *call, Element *elements, Element *e, int owner)
+{
+	JobqSubmission *s = &e->s;
+	JobqSubmission *other = &elements[owner].s;
+
+	if (e->ndependents > 0 || DatumGetInt16(s->row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_CANCEL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("element %d has the same unique key", owner),
+				 errhint("Of elements with one key, only the first can be named in \"depends_on\", and none of the others have \"on_conflict\" \"cancel\".")));
+	e->owner = owner;
+	if (DatumGetInt16(s->row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_REPLACE)
+	{
+		jobq_replace_values(&other->row, &s->row);
+		s->dropped = true;
+	}
+	else
+	{
+		jobq_advance();
+		jobq_resolve_key(call, s);
+	}
+}
+
+/*
+ * Take the unique keys of all elements, in the order of queues and keys, as every
+ * call does.  Ids are drawn before, in topological order, since the rows of keys
+ * name them.
+ */
+static void
+resolve_keys(JobqCall *call, Element *elements, const int *order, int n, Where *where)
+{
+	KeyedElement *keyed = palloc_extended(Max(n, 1) * sizeof(KeyedElement), MCXT_ALLOC_HUGE);
+	int			nkeyed = 0;
+	int			owner = -1;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (elements[i].s.unique_key == NULL)
+			continue;
+		keyed[nkeyed].element = &elements[i];
+		keyed[nkeyed++].index = i;
+	}
+	for (int i = 0; i < n && nkeyed > 0; i++)
+		elements[order[i]].s.id = jobq_nextval();
+	qsort(keyed, nkeyed, sizeof(KeyedElement), compare_keys);
+	for (int i = 0; i < nkeyed; i++)
+	{
+		Element    *e = keyed[i].element;
+
+		CHECK_FOR_INTERRUPTS();
+		where->index = keyed[i].index;
+		if (owner >= 0 && (e->s.queue_id != elements[owner].s.queue_id ||
+						   strcmp(e->s.unique_key, elements[owner].s.unique_key) != 0))
+			owner = -1;
+		if (owner >= 0)
+			resolve_within(call, elements, e, owner);
+		else
+		{
+			jobq_resolve_key(call, &e->s);
+			if (!e->s.dropped)
+				owner = keyed[i].index;
+		}
+	}
+	where->index = -1;
+	pfree(keyed);
+}
+
 /* A parent outside the call, and an element that depends on it */
 typedef struct OutsideParent
 {
@@ -274,7 +367,7 @@ resolve_upstream(JobqCall *call, Element *elements, int n, HTAB *parents, Where 
 	OutsideParent *all;
 
 	for (int i = 0; i < n; i++)
-		total += elements[i].s.nupstream;
+		total += elements[i].s.nupstream + 1;
 	all = palloc_extended(Max(total, 1) * sizeof(OutsideParent), MCXT_ALLOC_HUGE);
 	total = 0;
 	for (int i = 0; i < n; i++)
@@ -282,6 +375,13 @@ resolve_upstream(JobqCall *call, Element *elements, int n, HTAB *parents, Where 
 		for (int k = 0; k < elements[i].s.nupstream; k++)
 		{
 			all[total].id = elements[i].s.upstream[k];
+			all[total].element = i;
+			total++;
+		}
+		/* others name the element, and so depend on the job that has its key */
+		if (elements[i].s.dropped && elements[i].ndependents > 0)
+		{
+			all[total].id = elements[i].s.id;
 			all[total].element = i;
 			total++;
 		}
@@ -294,6 +394,29 @@ resolve_upstream(JobqCall *call, Element *elements, int n, HTAB *parents, Where 
 	}
 	where->index = -1;
 	pfree(all);
+}
+
+/*
+ * Put the ids of the elements that one depends on to those of jobs outside.  Two of
+ * them can be one job, where another has their keys.
+ */
+static void
+add_named(const Element *elements, Element *e)
+{
+	JobqSubmission *s = &e->s;
+	int			kept = 0;
+
+	for (int k = 0; k < s->nnames; k++)
+		s->upstream[s->nupstream++] = elements[e->uses[k]].s.id;
+	if (s->nnames == 0)
+		return;
+	qsort(s->upstream, s->nupstream, sizeof(int64), jobq_compare_ids);
+	for (int k = 0; k < s->nupstream; k++)
+	{
+		if (kept == 0 || s->upstream[k] != s->upstream[kept - 1])
+			s->upstream[kept++] = s->upstream[k];
+	}
+	s->nupstream = kept;
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_submit_many);
@@ -334,6 +457,7 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 		where.index = i;
 		jobq_admit(&call, &elements[i].s);
 	}
+	resolve_keys(&call, elements, order, n, &where);
 	outcomes = jobq_upstream_create();
 	resolve_upstream(&call, elements, n, outcomes, &where);
 	jobq_bulk_begin(&call);
@@ -344,10 +468,10 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 
 		CHECK_FOR_INTERRUPTS();
 		where.index = order[i];
-		for (int k = 0; k < e->s.nnames; k++)
-			s->upstream[s->nupstream++] = elements[e->uses[k]].s.id;
-		if (e->s.nnames > 0)
-			qsort(s->upstream, s->nupstream, sizeof(int64), jobq_compare_ids);
+		if (s->dropped)
+			continue;
+		add_named(elements, e);
+		jobq_settle_id(&call, s);
 		jobq_submit(&call, s, outcomes);
 	}
 	jobq_bulk_end(&call);
@@ -355,8 +479,11 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < n; i++)
 	{
-		Datum		value = Int64GetDatum(elements[i].s.id);
-		bool		isnull = false;
+		const JobqSubmission *s = &elements[i].s;
+		int			owner = elements[i].owner;
+		Datum		value = Int64GetDatum(owner >= 0 ? elements[owner].s.id : s->id);
+		bool		isnull = s->dropped &&
+		DatumGetInt16(s->row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_SKIP;
 
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &isnull);
 	}

@@ -118,7 +118,7 @@ jobq_wall_of(TimestampTz steady)
 static bool
 by_wall(JobqDeadline kind)
 {
-	return kind == DEADLINE_SCHEDULED || kind == DEADLINE_EXPIRY;
+	return kind == DEADLINE_SCHEDULED || kind == DEADLINE_EXPIRY || kind == DEADLINE_UNIQUE;
 }
 
 /* Now, by the clock of a kind of deadlines. */

@@ -28,8 +28,9 @@ extern bool jobq_async_claim;
 typedef enum JobqDeadline
 {
 	DEADLINE_LEASE,				/* by jobq_steady() */
-	DEADLINE_SCHEDULED,			/* these two by jobq_wall() */
+	DEADLINE_SCHEDULED,			/* these three by jobq_wall() */
 	DEADLINE_EXPIRY,
+	DEADLINE_UNIQUE,
 	DEADLINE_CANCEL,			/* these are numbers, not times: */
 	DEADLINE_DELTA,				/* whatever is committed is due */
 	DEADLINE_RECOUNT,

@@ -32,6 +32,7 @@ static const char *const table_names[JOBQ_NTABLES] = {
 	[JOBQ_LEASE] = "job_lease",
 	[JOBQ_EXPIRY] = "job_expiry",
 	[JOBQ_CANCEL_REQUEST] = "job_cancel_request",
+	[JOBQ_UNIQUE] = "job_unique",
 	[JOBQ_ATTEMPT] = "job_attempt",
 	[JOBQ_QUEUE] = "job_queue",
 	[JOBQ_PRIVILEGE] = "job_privilege",

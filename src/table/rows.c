@@ -109,6 +109,8 @@ static const IndexColumns index_columns[JOBQ_NTABLES][2] = {
 	[JOBQ_EXPIRY] = {{2, {EXPIRY_EXPIRES_AT, EXPIRY_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
 	[JOBQ_CANCEL_REQUEST] = {{1, {CANCEL_SEQ}, {F_INT8EQ}},
 	{1, {CANCEL_JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_UNIQUE] = {{2, {UNIQUE_QUEUE_ID, UNIQUE_KEY}, {F_INT8EQ, F_TEXTEQ}},
+	{2, {UNIQUE_UNTIL, UNIQUE_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
 	[JOBQ_ATTEMPT] = {{2, {ATTEMPT_JOB_ID, ATTEMPT_NO}, {F_INT8EQ, F_INT4EQ}}},
 	[JOBQ_QUEUE] = {{1, {QUEUE_NAME}, {F_TEXTEQ}},
 	{1, {QUEUE_ID}, {F_INT8EQ}}},
@@ -184,7 +186,7 @@ jobq_advance(void)
 #define STATE "888tt4442"
 
 static const char *const column_types[JOBQ_NTABLES] = {
-	[JOBQ_JOB] = "88ttt888tt8r444444442222bxxxjjxxj",
+	[JOBQ_JOB] = "88ttt8888tt8r444444442222bxxxxjjxxj",
 	[JOBQ_DEPENDENCY] = "8822",
 	[JOBQ_WAITING] = STATE "84444442bbb",
 	[JOBQ_DELTA] = "88844444",
@@ -194,6 +196,7 @@ static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_LEASE] = STATE "8tttt8rbxxj",
 	[JOBQ_EXPIRY] = "t8",
 	[JOBQ_CANCEL_REQUEST] = "884x",
+	[JOBQ_UNIQUE] = "88tx",
 	[JOBQ_ATTEMPT] = "84tt2xx",
 	[JOBQ_QUEUE] = "x8b4488882",
 	[JOBQ_PRIVILEGE] = "rxx",
@@ -419,10 +422,16 @@ choose_index(JobqRel *r, JobqIndex which)
 			 errhint("Make it again with REINDEX TABLE, or as CREATE EXTENSION made it.")));
 }
 
-/* Insert a stored row's entries into the indexes that need one. */
-static void
-insert_index_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which)
+/*
+ * Insert a stored row's entries into the indexes that need one.  With
+ * UNIQUE_CHECK_PARTIAL, false: another row may have its key.
+ */
+static bool
+insert_checked_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which,
+					   IndexUniqueCheck check)
 {
+	bool		ok = true;
+
 	open_indexes(r);
 	for (int i = 0; i < r->nindexes; i++)
 	{
@@ -437,15 +446,25 @@ insert_index_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which)
 			continue;
 		for (int c = 0; c < index->rd_index->indnatts; c++)
 			values[c] = slot_getattr(slot, index->rd_index->indkey.values[c], &isnull[c]);
-		index_insert(index, values, isnull, &slot->tts_tid, r->rel,
-					 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
-					 false, r->indexes[i].info);
+		if (!index_insert(index, values, isnull, &slot->tts_tid, r->rel,
+						  index->rd_index->indisunique ? check : UNIQUE_CHECK_NO,
+						  false, r->indexes[i].info) &&
+			index->rd_index->indisunique && check == UNIQUE_CHECK_PARTIAL)
+			ok = false;
 	}
 	for (int i = 0; i < r->nindexes; i++)
 	{
 		if (r->indexes[i].info != NULL)
 			jobq_index_insert_cleanup(r->indexes[i].rel, r->indexes[i].info);
 	}
+	return ok;
+}
+
+/* The same, where no other row can have its key. */
+static void
+insert_index_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which)
+{
+	(void) insert_checked_entries(r, slot, which, UNIQUE_CHECK_YES);
 }
 
 /* Insert the rows held back of a table. */
@@ -534,6 +553,77 @@ jobq_insert(JobqCall *call, JobqTable table, JobqRow *new)
 	tid = slot->tts_tid;
 	ExecDropSingleTupleTableSlot(slot);
 	return tid;
+}
+
+/*
+ * Another transaction, still open, is inserting a row with the key of this one, or
+ * was until just now: wait for its end.
+ */
+static void
+wait_for_inserter(JobqRel *r, TupleTableSlot *slot, JobqTable table)
+{
+	const IndexColumns *c = &index_columns[table][INDEX_KEY];
+	Relation	index = choose_index(r, INDEX_KEY);
+	TupleTableSlot *other = table_slot_create(r->rel, NULL);
+	ScanKeyData keys[3];
+	SnapshotData dirty;
+	IndexScanDesc scan;
+	TransactionId inserter = InvalidTransactionId;
+	uint32		token = 0;
+	ItemPointerData tid;
+
+	InitDirtySnapshot(dirty);
+	for (int i = 0; i < c->ncolumns; i++)
+	{
+		bool		isnull;
+
+		ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+							   index->rd_indcollation[i], c->equal[i],
+							   slot_getattr(slot, c->columns[i], &isnull));
+	}
+	scan = jobq_index_beginscan(r->rel, index, &dirty, c->ncolumns);
+	index_rescan(scan, keys, c->ncolumns, NULL, 0);
+	while (!TransactionIdIsValid(inserter) &&
+		   index_getnext_slot(scan, ForwardScanDirection, other))
+	{
+		inserter = dirty.xmin;
+		token = dirty.speculativeToken;
+		tid = other->tts_tid;
+	}
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(other);
+	if (!TransactionIdIsValid(inserter))
+		return;
+	if (token != 0)
+		SpeculativeInsertionWait(inserter, token);
+	else
+		XactLockTableWait(inserter, r->rel, &tid, XLTW_InsertIndex);
+}
+
+/*
+ * Insert a row at once unless another has its key, as INSERT ... ON CONFLICT DO
+ * NOTHING does: speculatively, so it can be taken back without a subtransaction.
+ * False: another has, or had it just now, so the caller looks again; if wait, who
+ * was inserting that has ended.
+ */
+bool
+jobq_insert_unless_there(JobqCall *call, JobqTable table, JobqRow *new, bool wait)
+{
+	JobqRel    *r = open_rel(call, table);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
+	TransactionId xid = GetCurrentTransactionId();
+	uint32		token = SpeculativeInsertionLockAcquire(xid);
+	bool		ok;
+
+	ExecStoreHeapTuple(form_tuple(r, new), slot, true);
+	table_tuple_insert_speculative(r->rel, slot, GetCurrentCommandId(true), 0, NULL, token);
+	ok = insert_checked_entries(r, slot, JOBQ_ALL_INDEXES, UNIQUE_CHECK_PARTIAL);
+	table_tuple_complete_speculative(r->rel, slot, token, ok);
+	SpeculativeInsertionLockRelease(xid);
+	if (!ok && wait)
+		wait_for_inserter(r, slot, table);
+	ExecDropSingleTupleTableSlot(slot);
+	return ok;
 }
 
 /* Begin a scan with the given keys; NULL snapshot: the latest. */

@@ -37,6 +37,7 @@ typedef enum JobqTable
 	JOBQ_LEASE,
 	JOBQ_EXPIRY,
 	JOBQ_CANCEL_REQUEST,
+	JOBQ_UNIQUE,
 	JOBQ_ATTEMPT,
 	JOBQ_QUEUE,
 	JOBQ_PRIVILEGE,
@@ -54,6 +55,7 @@ enum
 	JOB_BACKOFF,
 	JOB_TIMEOUT,
 	JOB_LEASE,
+	JOB_UNIQUE_FOR,
 	JOB_STARTED_AT,
 	JOB_FINISHED_AT,
 	JOB_TOKEN,
@@ -74,6 +76,7 @@ enum
 	JOB_QUEUE,
 	JOB_KIND,
 	JOB_NAME,
+	JOB_UNIQUE_KEY,
 	JOB_ARGS,
 	JOB_TAGS,
 	JOB_WORKER,
@@ -175,6 +178,14 @@ enum
 
 enum
 {
+	UNIQUE_QUEUE_ID = 1,
+	UNIQUE_JOB_ID,
+	UNIQUE_UNTIL,
+	UNIQUE_KEY
+};
+
+enum
+{
 	ATTEMPT_JOB_ID = 1,
 	ATTEMPT_NO,
 	ATTEMPT_STARTED_AT,
@@ -244,8 +255,8 @@ extern void jobq_open_table(JobqCall *call, JobqTable table);
 /* A row to be written; a column that is not given is NULL */
 typedef struct JobqRow
 {
-	Datum		values[JOB_NATTS + 1];	/* no table has more, see options.c */
-	bool		given[JOB_NATTS + 1];
+	Datum		values[JOB_NATTS + 2];	/* no table has more, see options.c */
+	bool		given[JOB_NATTS + 2];
 } JobqRow;
 
 /* A row of job_ready, as the hand-out knows it */
@@ -263,6 +274,7 @@ typedef struct JobqReady
 } JobqReady;
 
 extern ItemPointerData jobq_insert(JobqCall *call, JobqTable table, JobqRow *new);
+extern bool jobq_insert_unless_there(JobqCall *call, JobqTable table, JobqRow *new, bool wait);
 extern void jobq_bulk_begin(JobqCall *call);
 extern void jobq_bulk_end(JobqCall *call);
 extern JobqScan *jobq_scan_ready(JobqCall *call, int64 lane, int16 priority, int16 down_to,

@@ -23,7 +23,7 @@ our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_succe
   none_failed none_skipped none_failed_min_one_success always quorum);
 
 our @TABLES = qw(job job_dependency job_waiting job_delta job_recount job_scheduled job_ready job_lease job_expiry job_cancel_request
-  job_attempt job_queue job_privilege);
+  job_unique job_attempt job_queue job_privilege);
 
 # A running server with the extension in database postgres.
 sub jobq_node
@@ -269,7 +269,7 @@ my $recount = <<'EOQ';
      count(*) FILTER (WHERE p.outcome IS NULL AND d.require <> 0) AS pending,
      count(*) FILTER (WHERE p.outcome & d.suffice <> 0) AS hits,
      count(*) FILTER (WHERE d.require <> 0 AND p.outcome & d.require = 0) AS violated,
-     count(*) FILTER (WHERE p.outcome IN (2, 8, 16)) AS hurt
+     count(*) FILTER (WHERE p.outcome IN (2, 8, 16) AND d.require <> 63) AS hurt
  FROM job_dependency d JOIN job p ON p.id = d.upstream
  GROUP BY d.downstream)
 EOQ
@@ -369,7 +369,13 @@ WHERE j.dependencies <> (SELECT count(*) FROM job_dependency d WHERE d.downstrea
 EOQ
 	'edges carry the masks of their rule' => <<'EOQ',
 SELECT d.*, j.rule FROM job_dependency d JOIN job j ON j.id = d.downstream JOIN rules r ON r.rule = j.rule
-WHERE (d.require, d.suffice) <> (r.require, r.suffice)
+WHERE (d.require, d.suffice) NOT IN ((r.require, r.suffice), (63, 0))
+EOQ
+	'unique keys are of jobs that have them, undecided or until a time' => <<'EOQ',
+SELECT u.* FROM job_unique u LEFT JOIN job j ON j.id = u.job_id LEFT JOIN job_queue q ON q.name = j.queue
+WHERE CASE WHEN j.id IS NULL THEN u.until IS NULL
+    ELSE j.unique_key IS DISTINCT FROM u.unique_key OR q.queue_id <> u.queue_id OR (j.outcome IS NULL) <> (u.until IS NULL)
+        OR u.until <> j.submitted_at + j.unique_for * interval '1 microsecond' END
 EOQ
 	'what can expire is looked at then' => <<EOQ,
 SELECT s.* FROM $states s

@@ -1,0 +1,436 @@
+/*
+ * unique.c
+ *	  Unique keys: at most one job of a queue has a key.
+ *
+ * Who has a key is a row of job_unique, which names the job.  It is inserted by
+ * the submission that takes the key, changed by one that takes it over, and
+ * deleted by the decision of the job or, where unique_for lasts longer, by the
+ * background worker at the time that the decision writes into it.
+ *
+ * Invariants
+ *	U1	There is one row for each queue and key at most: its unique index says so.
+ *	U2	The job of a row has that key; without a time in the row it is undecided, with
+ *		one it is decided, or removed, and the key is taken until then.
+ *
+ * A key is looked up under the latest snapshot at every isolation level, so that a
+ * row which the transaction's own snapshot does not show counts as well.  The row
+ * is inserted speculatively, as INSERT ... ON CONFLICT does, and who loses waits
+ * for the other transaction, then looks again: this is the one wait that keys
+ * bring, and job_submit_many goes by queue and key, so two calls do not wait for
+ * each other.
+ *
+ * Locks, for one job: its state row, its row in job, the row of its key.  Whoever
+ * takes a key over writes that row first, but then waits for no state row.
+ *
+ * A crash leaves what was committed: a row whose time has come is free for whoever
+ * comes first, the next job or the background worker.
+ */
+#include "postgres.h"
+
+#include "job/job.h"
+
+static const char *const conflicts[] = {
+	[CONFLICT_KEEP] = "keep",
+	[CONFLICT_SKIP] = "skip",
+	[CONFLICT_REPLACE] = "replace",
+	[CONFLICT_CANCEL] = "cancel",
+	[CONFLICT_ERROR] = "error",
+};
+
+/* What a replacement takes from the new submission */
+static const int replaced[] = {JOB_ARGS, JOB_PRIORITY, JOB_RUN_AT, JOB_TAGS, JOB_EXPIRES_AT,
+JOB_MAX_ATTEMPTS, JOB_MAX_LOST, JOB_BACKOFF, JOB_TIMEOUT, JOB_LEASE};
+
+typedef enum Replacement
+{
+	REPLACED,
+	BEGUN,						/* or decided: its arguments were read */
+	CHANGED						/* look again */
+} Replacement;
+
+/* Find what to do on a conflict, by name. */
+JobqConflict
+jobq_find_conflict(const char *name)
+{
+	for (int i = 0; i < lengthof(conflicts); i++)
+	{
+		if (strcmp(conflicts[i], name) == 0)
+			return (JobqConflict) i;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unrecognized value of \"on_conflict\": \"%s\"", name),
+			 errhint("Valid values are keep, skip, replace, cancel and error.")));
+}
+
+/* The row of a key, or NULL. */
+static TupleTableSlot *
+find_key(JobqCall *call, int64 queue_id, Datum key)
+{
+	Datum		keys[2] = {Int64GetDatum(queue_id), key};
+
+	return jobq_find(call, JOBQ_UNIQUE, INDEX_KEY, 2, keys, NULL);
+}
+
+/* Give a key to a job, in place of whoever its row names; false: the row changed, look again. */
+static bool
+repoint(JobqCall *call, TupleTableSlot *row, int64 id, LockWaitPolicy policy)
+{
+	JobqRow		new;
+
+	jobq_values(row, &new);
+	jobq_set(&new, UNIQUE_JOB_ID, Int64GetDatum(id));
+	new.given[UNIQUE_UNTIL - 1] = false;
+	return jobq_update(call, JOBQ_UNIQUE, row, &new, policy);
+}
+
+/*
+ * Take a key for a job.  KEY_HELD: *holder has it.  KEY_BUSY, only if not wait:
+ * somebody is just taking or freeing it.
+ */
+static JobqKeyResult
+take(JobqCall *call, int64 queue_id, Datum key, int64 id, bool wait, int64 *holder)
+{
+	JobqRow		new = {0};
+
+	jobq_set(&new, UNIQUE_QUEUE_ID, Int64GetDatum(queue_id));
+	jobq_set(&new, UNIQUE_JOB_ID, Int64GetDatum(id));
+	jobq_set(&new, UNIQUE_KEY, key);
+	for (;;)
+	{
+		TupleTableSlot *row = find_key(call, queue_id, key);
+		TimestampTz until;
+		bool		done;
+
+		if (row == NULL)
+			done = jobq_insert_unless_there(call, JOBQ_UNIQUE, &new, wait);
+		else
+		{
+			*holder = jobq_attr_int64(row, UNIQUE_JOB_ID);
+			until = jobq_attr_int64(row, UNIQUE_UNTIL);
+			/* its own, or free since its time came */
+			if (*holder == id && until == 0)
+				done = true;
+			else if (*holder == id || (until != 0 && until <= call->now))
+				done = repoint(call, row, id, wait ? LockWaitBlock : LockWaitSkip);
+			else
+			{
+				jobq_slot_free(row);
+				return KEY_HELD;
+			}
+			jobq_slot_free(row);
+		}
+		if (done)
+			return KEY_TAKEN;
+		if (!wait)
+			return KEY_BUSY;
+	}
+}
+
+/* Take a submission's key over from the job that has it; false: look again. */
+static bool
+take_over(JobqCall *call, JobqSubmission *s, int64 holder)
+{
+	TupleTableSlot *row = find_key(call, s->queue_id, s->row.values[JOB_UNIQUE_KEY - 1]);
+	bool		ok = row != NULL && jobq_attr_int64(row, UNIQUE_JOB_ID) == holder &&
+	repoint(call, row, s->id, LockWaitBlock);
+
+	jobq_slot_free(row);
+	return ok;
+}
+
+/* Give a row of job what a replacement takes from another; they must be of one kind. */
+void
+jobq_replace_values(JobqRow *to, const JobqRow *from)
+{
+	char	   *kind = TextDatumGetCString(to->values[JOB_KIND - 1]);
+
+	if (strcmp(kind, TextDatumGetCString(from->values[JOB_KIND - 1])) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a job cannot be replaced by one of another kind"),
+				 errhint("Make the kind a part of \"unique_key\", if jobs of several kinds shall not share keys.")));
+	for (int i = 0; i < lengthof(replaced); i++)
+	{
+		to->values[replaced[i] - 1] = from->values[replaced[i] - 1];
+		to->given[replaced[i] - 1] = from->given[replaced[i] - 1];
+	}
+}
+
+/*
+ * Write the state row of a job that is replaced, which is locked.  It is written
+ * always, for a claim that has read the job takes it only if its row is still the
+ * same.  A ready job keeps its place if it keeps its priority.
+ */
+static void
+replace_state(JobqCall *call, JobqTable table, TupleTableSlot *row, const JobqRow *job)
+{
+	JobqPrefix	prefix;
+	int64		position = 0;
+
+	jobq_read_prefix(row, &prefix);
+	if (table == JOBQ_READY && prefix.priority == DatumGetInt16(job->values[JOB_PRIORITY - 1]))
+		position = jobq_attr_int64(row, READY_POSITION);
+	prefix.priority = DatumGetInt16(job->values[JOB_PRIORITY - 1]);
+	prefix.run_at = job->given[JOB_RUN_AT - 1] ? DatumGetTimestampTz(job->values[JOB_RUN_AT - 1]) : 0;
+	prefix.expires_at = job->given[JOB_EXPIRES_AT - 1] ?
+		DatumGetTimestampTz(job->values[JOB_EXPIRES_AT - 1]) : 0;
+
+	if (table == JOBQ_WAITING)
+	{
+		static const int columns[][2] = {{STATE_PRIORITY, JOB_PRIORITY}, {STATE_RUN_AT, JOB_RUN_AT},
+		{STATE_EXPIRES_AT, JOB_EXPIRES_AT}};
+		JobqRow		new;
+
+		jobq_values(row, &new);
+		for (int i = 0; i < lengthof(columns); i++)
+		{
+			new.values[columns[i][0] - 1] = job->values[columns[i][1] - 1];
+			new.given[columns[i][0] - 1] = job->given[columns[i][1] - 1];
+		}
+		if (!jobq_update(call, JOBQ_WAITING, row, &new, LockWaitBlock))
+			elog(ERROR, "row of waiting job %lld has changed while locked", (long long) prefix.job_id);
+	}
+	else
+	{
+		if (!jobq_state_leave(call, table, row, LEAVE_WAIT))
+			elog(ERROR, "state row of job %lld has changed while locked", (long long) prefix.job_id);
+		jobq_enter_next(call, &prefix, position);
+	}
+	if (prefix.expires_at != 0 && prefix.expires_at != jobq_attr_int64(row, STATE_EXPIRES_AT))
+		jobq_note_expiry(call, prefix.job_id, prefix.expires_at);
+}
+
+/*
+ * Replace the job that has a submission's key, if it has not begun.  Its state row
+ * is locked first, which waits for a claim of it, and keeps others away.
+ */
+static Replacement
+replace(JobqCall *call, JobqSubmission *s, int64 holder)
+{
+	TupleTableSlot *job;
+	TupleTableSlot *row;
+	TupleTableSlot *key = NULL;
+	JobqTable	table = jobq_find_state(call, holder, &job, &row);
+	Replacement result = CHANGED;
+	JobqRow		new;
+
+	if (row == NULL || table == JOBQ_LEASE || jobq_attr_int32(row, STATE_ATTEMPT) > 0)
+		result = BEGUN;
+	else if (jobq_lock(call, table, row, LockTupleExclusive, LockWaitBlock))
+	{
+		key = find_key(call, s->queue_id, s->row.values[JOB_UNIQUE_KEY - 1]);
+		if (key != NULL && jobq_attr_int64(key, UNIQUE_JOB_ID) == holder)
+		{
+			jobq_values(job, &new);
+			jobq_replace_values(&new, &s->row);
+			if (jobq_update(call, JOBQ_JOB, job, &new, LockWaitBlock))
+			{
+				replace_state(call, table, row, &new);
+				jobq_advance();
+				result = REPLACED;
+			}
+		}
+	}
+	jobq_slot_free(key);
+	jobq_slot_free(row);
+	jobq_slot_free(job);
+	return result;
+}
+
+/* Cancel a job whose key was taken over; somebody may have removed it. */
+static void
+supersede(JobqCall *call, int64 holder)
+{
+	const char *problem = NULL;
+
+	jobq_advance();				/* it has no key any more */
+	jobq_cancel(call, holder, "superseded by another job with its unique key", true, &problem);
+	jobq_advance();
+}
+
+/* Another job has the key of a submission. */
+static void
+drop(JobqSubmission *s, int64 holder)
+{
+	s->id = holder;
+	s->dropped = true;
+}
+
+/*
+ * Take the key of a submission, or do what it says on a conflict.  Either it is to
+ * be submitted, as s->id and perhaps after another job, or s->dropped is set and
+ * s->id the job that has the key.
+ */
+void
+jobq_resolve_key(JobqCall *call, JobqSubmission *s)
+{
+	JobqConflict conflict = DatumGetInt16(s->row.values[SUBMISSION_ON_CONFLICT - 1]);
+	Datum		key = s->row.values[JOB_UNIQUE_KEY - 1];
+	int64		holder;
+	bool		done = false;
+
+	if (s->id == 0)
+		s->id = jobq_nextval();
+	while (!done && take(call, s->queue_id, key, s->id, true, &holder) == KEY_HELD)
+	{
+		Replacement result = BEGUN;
+
+		switch (conflict)
+		{
+			case CONFLICT_KEEP:
+			case CONFLICT_SKIP:
+				drop(s, holder);
+				done = true;
+				break;
+			case CONFLICT_ERROR:
+				ereport(ERROR,
+						(errcode(ERRCODE_UNIQUE_VIOLATION),
+						 errmsg("unique key \"%s\" of queue \"%s\" is taken", s->unique_key, s->queue),
+						 errdetail("Job %lld has it.", (long long) holder)));
+				break;
+			case CONFLICT_REPLACE:
+				result = replace(call, s, holder);
+				if (result == REPLACED)
+					drop(s, holder);
+				done = result == REPLACED || (result == BEGUN && take_over(call, s, holder));
+				break;
+			case CONFLICT_CANCEL:
+				done = take_over(call, s, holder);
+				if (done)
+				{
+					supersede(call, holder);
+					s->after = holder;
+				}
+				break;
+		}
+	}
+}
+
+/*
+ * Ids grow along edges: a submission whose id was drawn before it was known after
+ * which jobs it comes gets another, where one of them has a higher one.
+ */
+void
+jobq_settle_id(JobqCall *call, JobqSubmission *s)
+{
+	int64		highest = Max(s->after, s->nupstream > 0 ? s->upstream[s->nupstream - 1] : 0);
+	int64		id = s->id;
+
+	if (id == 0 || highest < id)
+		return;
+	s->id = jobq_nextval();
+	if (s->unique_key == NULL)
+		return;
+	jobq_advance();
+	if (!take_over(call, s, id))
+		elog(ERROR, "unique key \"%s\" was lost while its row was locked", s->unique_key);
+}
+
+/* The queue's id and the key of a job; false: it has none. */
+static bool
+key_of(TupleTableSlot *job, int64 *queue_id, Datum *key)
+{
+	bool		isnull;
+
+	*key = slot_getattr(job, JOB_UNIQUE_KEY, &isnull);
+	if (!isnull)
+		*queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
+	return !isnull;
+}
+
+/*
+ * Take the key of a decided job, whose row is locked, if it has one, again, before it
+ * is opened.
+ * KEY_HELD: *holder has it.  KEY_BUSY, only if not wait: try again later.
+ */
+JobqKeyResult
+jobq_take_key_again(JobqCall *call, TupleTableSlot *job, bool wait, int64 *holder)
+{
+	int64		queue_id;
+	Datum		key;
+
+	if (!key_of(job, &queue_id, &key))
+		return KEY_TAKEN;
+	return take(call, queue_id, key, jobq_attr_int64(job, JOB_ID), wait, holder);
+}
+
+/*
+ * Lock the row of the key that a job has, if any, so that its decision will not
+ * wait.  False: somebody has it locked.
+ */
+bool
+jobq_lock_key(JobqCall *call, TupleTableSlot *job)
+{
+	int64		queue_id;
+	Datum		key;
+	TupleTableSlot *row;
+	bool		ok;
+
+	if (!key_of(job, &queue_id, &key))
+		return true;
+	row = find_key(call, queue_id, key);
+	ok = row == NULL || jobq_attr_int64(row, UNIQUE_JOB_ID) != jobq_attr_int64(job, JOB_ID) ||
+		jobq_lock(call, JOBQ_UNIQUE, row, LockTupleExclusive, LockWaitSkip);
+	jobq_slot_free(row);
+	return ok;
+}
+
+/*
+ * A job is decided: free its key, if it still has it, now or at a later time.
+ * Waits for whoever is just taking it over.
+ */
+void
+jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz until)
+{
+	bool		done = false;
+
+	while (!done)
+	{
+		TupleTableSlot *row = find_key(call, queue_id, key);
+
+		if (row == NULL || jobq_attr_int64(row, UNIQUE_JOB_ID) != id)
+			done = true;
+		else if (until <= call->now)
+			done = jobq_delete(call, JOBQ_UNIQUE, row, LockWaitBlock);
+		else
+		{
+			JobqRow		new;
+
+			jobq_values(row, &new);
+			jobq_set(&new, UNIQUE_UNTIL, TimestampTzGetDatum(until));
+			done = jobq_update(call, JOBQ_UNIQUE, row, &new, LockWaitBlock);
+			if (done)
+				jobq_announce_deadline(DEADLINE_UNIQUE, until);
+		}
+		jobq_slot_free(row);
+	}
+}
+
+/* The same for a job with a key, given its row in job. */
+void
+jobq_free_key_of(JobqCall *call, TupleTableSlot *job)
+{
+	int64		unique_for = jobq_attr_int64(job, JOB_UNIQUE_FOR);
+	int64		queue_id;
+	Datum		key;
+
+	if (key_of(job, &queue_id, &key))
+		jobq_free_key(call, jobq_attr_int64(job, JOB_ID), queue_id, key,
+					  unique_for != 0 ? jobq_attr_int64(job, JOB_SUBMITTED_AT) + unique_for : 0);
+}
+
+/*
+ * For the background worker: the time of a key has come, remove its row.  False:
+ * somebody has it locked, try again later.
+ */
+bool
+jobq_remove_due_key(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at)
+{
+	Datum		keys[2] = {TimestampTzGetDatum(deadline), Int64GetDatum(job_id)};
+	TupleTableSlot *row = jobq_find(call, JOBQ_UNIQUE, INDEX_SECOND, 2, keys, NULL);
+	bool		ok = row == NULL || jobq_delete(call, JOBQ_UNIQUE, row, LockWaitSkip);
+
+	jobq_slot_free(row);
+	return ok;
+}
