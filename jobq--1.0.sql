@@ -38,11 +38,13 @@ CREATE TABLE @extschema@.job (
     attempt       int,
     failed        int,
     lost          int,
+    decided_by    regrole,
     priority      smallint NOT NULL,
     rule          smallint NOT NULL,
     outcome       smallint,
     attempt_outcome smallint,
     notify        boolean NOT NULL,
+    manual        boolean NOT NULL,
     queue         text NOT NULL,
     kind          text NOT NULL,
     name          text,
@@ -92,11 +94,12 @@ CREATE TABLE @extschema@.job_waiting (
     rule          smallint NOT NULL,
     open          boolean NOT NULL,
     held          boolean NOT NULL,
+    manual        boolean NOT NULL,
     wide          boolean NOT NULL,
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE @extschema@.job_waiting IS
-    'Jobs that wait for dependencies (open) or for job_unhold (held), with how far their dependencies are, but for what job_delta says';
+    'Jobs that wait for dependencies (open), for job_unhold (held) or for job_decide (manual), with how far their dependencies are, but for what job_delta says';
 REVOKE ALL ON @extschema@.job_waiting FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_waiting', '');
 
@@ -305,14 +308,16 @@ CREATE FUNCTION @extschema@.job_submit(
     unique_key    text        DEFAULT NULL,
     unique_for    interval    DEFAULT NULL,
     on_conflict   text        DEFAULT 'keep',
+    hold          boolean     DEFAULT false,
+    manual        boolean     DEFAULT false,
     name          text        DEFAULT NULL,
     run_in        interval    DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_submit';
-COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, text, interval) IS
+COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, interval) IS
     'Submits a job and returns its id or, where another has its unique_key, what on_conflict says; NULL for an option means the setting of the queue, else the GUC''s. 22003, 22004 or 22023 for a bad value, JQ002 where a job that is named does not exist or may not be seen, 23505 with on_conflict ''error'', 42501.';
-REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, text, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, interval) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_submit_many(jobs jsonb) RETURNS SETOF bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -501,6 +506,13 @@ COMMENT ON FUNCTION @extschema@.job_unhold(bigint) IS
     'Lets a held job go on; false if it was not held. JQ002, JQ003 if it is decided, 42501.';
 REVOKE ALL ON FUNCTION @extschema@.job_unhold(bigint) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_decide(job_id bigint, state text, result jsonb DEFAULT NULL, reason text DEFAULT NULL) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_decide';
+COMMENT ON FUNCTION @extschema@.job_decide(bigint, text, jsonb, text) IS
+    'Decides a job that does not run as succeeded, failed, skipped or cancelled; false if it is decided. JQ002, JQ003 if it runs, 22004 or 22023 for a bad state, 54000 for a result over jobq.max_result_size, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_decide(bigint, text, jsonb, text) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.job_cancel_many(job_ids bigint[], reason text DEFAULT NULL)
 RETURNS TABLE (job_id bigint, changed boolean, problem text)
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -567,7 +579,7 @@ DECLARE
         'submit', 'job_submit,job_submit_many,job_wait,' || own || ',' || results || ',' || views,
         'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
             'job_release,job_snooze,' || results || ',' || views,
-        'operate', 'job_take_back,job_retry,job_retry_many,job_queue_set,job_wait,' || own || ',' || results || ',' || views
+        'operate', 'job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_wait,' || own || ',' || results || ',' || views
             || ',job_queue_status,job_worker_status',
         'read', 'job_wait,' || results || ',' || views || ',job_queue_status,job_worker_status');
     kept text[];
@@ -675,6 +687,7 @@ SELECT j.id, j.queue, j.kind,
          ELSE (SELECT a.error FROM @extschema@.job_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1) END AS last_error,
     greatest(j.submitted_at, j.started_at, j.finished_at, l.started_at, r.since,
              (SELECT a.ended_at FROM @extschema@.job_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1)) AS changed_at,
+    j.manual,
     j.unique_key
 FROM @extschema@.job j
     LEFT JOIN @extschema@.job_lease l ON l.job_id = j.id
@@ -694,7 +707,7 @@ COMMENT ON COLUMN @extschema@.job_status.attempt IS 'Attempts begun';
 COMMENT ON COLUMN @extschema@.job_status.lost IS 'Attempts, since the last job_retry, whose lease ran out';
 COMMENT ON COLUMN @extschema@.job_status.args IS 'As submitted';
 COMMENT ON COLUMN @extschema@.job_status.result IS 'What job_complete was given';
-COMMENT ON COLUMN @extschema@.job_status.error IS 'Why it failed or was cancelled: the error of the deciding attempt, or the reason of job_cancel';
+COMMENT ON COLUMN @extschema@.job_status.error IS 'Why it failed or was cancelled: the error of the deciding attempt, or the reason of job_cancel or job_decide';
 COMMENT ON COLUMN @extschema@.job_status.tags IS 'As submitted';
 COMMENT ON COLUMN @extschema@.job_status.parent IS 'The job on whose behalf it was submitted';
 COMMENT ON COLUMN @extschema@.job_status.worker IS 'Who runs it, or ran the deciding attempt';
@@ -713,6 +726,7 @@ COMMENT ON COLUMN @extschema@.job_status.expires_at IS 'Cancelled if no attempt 
 COMMENT ON COLUMN @extschema@.job_status.depends_on IS 'Ids of the jobs that it depends on, in ascending order; NULL: none';
 COMMENT ON COLUMN @extschema@.job_status.last_error IS 'The error of the latest attempt that ended, whether or not that decided the job';
 COMMENT ON COLUMN @extschema@.job_status.changed_at IS 'When it last changed: was submitted, became ready, was claimed, or ended an attempt';
+COMMENT ON COLUMN @extschema@.job_status.manual IS 'Nobody runs it: job_decide decides it';
 COMMENT ON COLUMN @extschema@.job_status.unique_key IS 'As submitted; another job may have the key by now';
 REVOKE ALL ON @extschema@.job_status FROM PUBLIC;
 
@@ -868,13 +882,14 @@ BEGIN
             || CASE WHEN j.attempt_outcome IS NOT NULL THEN format(', by attempt %s', j.attempt) || coalesce(' of worker "' || j.worker || '"', '')
                 || CASE WHEN j.attempt_outcome IN (2, 3) THEN format(', which %s', CASE j.attempt_outcome WHEN 2 THEN 'timed out' ELSE 'was lost' END) ELSE '' END
                 ELSE '' END
-            || CASE WHEN j.outcome IN (4, 16) AND j.error IS NULL
+            || CASE WHEN j.decided_by IS NOT NULL THEN ', by job_decide' ELSE '' END
+            || CASE WHEN j.outcome IN (4, 16) AND j.error IS NULL AND j.decided_by IS NULL
                 THEN format(': its dependencies can no longer meet trigger rule %s', @extschema@.job_rule_name(j.rule)) ELSE '' END
             || coalesce(': ' || nullif(j.error, 'timed out'), '') || '.';
-        hint := CASE WHEN j.outcome IN (2, 8) THEN format('job_retry(%s) opens it again.', j.id)
+        hint := CASE WHEN j.outcome IN (2, 8) OR (j.outcome = 4 AND j.decided_by IS NOT NULL) THEN format('job_retry(%s) opens it again.', j.id)
                      WHEN j.outcome IN (4, 16) AND j.error IS NULL THEN 'A retry of those upstream that ended otherwise opens it again.' END;
         RETURN NEXT;
-        IF j.outcome IN (4, 16) AND j.error IS NULL THEN
+        IF j.outcome IN (4, 16) AND j.error IS NULL AND j.decided_by IS NULL THEN
             FOR x IN SELECT p.id, p.kind, p.outcome FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
                 WHERE d.downstream = j.id AND p.outcome & CASE d.require WHEN 0 THEN d.suffice ELSE d.require END = 0
                     AND (j.outcome = 4 OR p.outcome IN (2, 8, 16))
@@ -956,7 +971,7 @@ BEGIN
             hint := format('job_unhold(%s) lets it go on.', j.id);
             RETURN NEXT;
         END IF;
-        IF (to_jsonb(j) ->> 'manual')::boolean THEN
+        IF j.manual THEN
             reason := 'manual';
             detail := 'Nobody runs it: it waits for a decision' || coalesce(', until ' || w.expires_at, '') || '.';
             hint := format('job_decide(%s, ''succeeded'') decides it.', j.id);
@@ -964,7 +979,7 @@ BEGIN
         END IF;
     END IF;
 
-    IF s.job_id IS NOT NULL OR (w.job_id IS NOT NULL AND w.run_at > now) THEN
+    IF s.job_id IS NOT NULL OR (w.job_id IS NOT NULL AND w.run_at > now AND NOT j.manual) THEN
         until := coalesce(s.run_at, w.run_at);
         hint := format('job_change(%s, run_at => now()) lets it run at once.', j.id);
         IF until <= now THEN

@@ -65,4 +65,4 @@ CREATE FUNCTION miscounted() RETURNS bigint LANGUAGE sql AS $$
 				 count(*) FILTER (WHERE p.outcome IN (2, 8, 16) AND d.require <> 63) AS hurt
 			 FROM job_dependency d JOIN job p ON p.id = d.upstream WHERE d.downstream = j.id) e
 	WHERE w.open AND (w.undecided, w.pending, w.hits, w.violated, w.hurt) IS DISTINCT FROM (e.undecided, e.pending, e.hits, e.violated, e.hurt)
-		OR j.outcome IN (4, 16) AND e.violated = 0 AND e.hits + e.undecided >= j.quorum $$;
+		OR j.outcome IN (4, 16) AND j.decided_by IS NULL AND e.violated = 0 AND e.hits + e.undecided >= j.quorum $$;

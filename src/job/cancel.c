@@ -222,7 +222,8 @@ jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz 
 	{
 		ok = jobq_state_leave(call, table, row, LEAVE_TRY);
 		if (ok)
-			decide_cancelled(call, row, "expired before it was started");
+			decide_cancelled(call, row, jobq_attr_bool(job, JOB_MANUAL) ?
+							 "expired before it was decided" : "expired before it was started");
 	}
 	ok = ok && jobq_delete(call, JOBQ_EXPIRY, noted, LockWaitSkip);
 	jobq_slot_free(row);

@@ -220,16 +220,17 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 			  JobqLeaveMode mode)
 {
 	JobqCall   *call = cascade->call;
-	bool		held = jobq_attr_bool(row, WAITING_HELD);
 	JobqVerdict verdict = jobq_verdict(jobq_attr_int16(row, WAITING_RULE),
 									   jobq_attr_int32(row, WAITING_QUORUM), c);
 	JobqPrefix	prefix;
 
+	jobq_read_waiting(row, &prefix);
 	if (mode != LEAVE_WAIT && verdict != VERDICT_WAIT && !may_act(call, row, verdict))
 		return false;
 
-	/* it waits on, for others or for job_unhold */
-	if (verdict == VERDICT_WAIT || (verdict == VERDICT_READY && held))
+	/* it waits on, for others, for job_unhold or for job_decide */
+	if (verdict == VERDICT_WAIT ||
+		(verdict == VERDICT_READY && (prefix.manual || jobq_attr_bool(row, WAITING_HELD))))
 	{
 		JobqRow		new;
 
@@ -244,7 +245,6 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 	/* it goes on, or is decided without having run */
 	if (!jobq_state_leave(call, JOBQ_WAITING, row, mode))
 		return false;
-	jobq_read_prefix(row, &prefix);
 	if (verdict == VERDICT_READY)
 		jobq_enter_next(call, &prefix, 0);
 	else
@@ -326,8 +326,9 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 	JobqVerdict verdict;
 	JobqPrefix	prefix;
 
-	/* it ran, or was cancelled */
-	if (outcome != OUTCOME_SKIPPED && outcome != OUTCOME_UPSTREAM_FAILED)
+	/* it ran, was cancelled, or was decided by job_decide() */
+	if ((outcome != OUTCOME_SKIPPED && outcome != OUTCOME_UPSTREAM_FAILED) ||
+		!slot_attisnull(job, JOB_DECIDED_BY))
 		return true;
 	jobq_advance();				/* this call may have decided some upstream */
 	/* from here on no other retry decides about it */
@@ -347,7 +348,7 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 	if (verdict == VERDICT_READY)
 		jobq_enter_next(call, &prefix, 0);
 	else if (verdict == VERDICT_WAIT)
-		jobq_enter_waiting(call, &prefix, &c, rule, quorum, jobq_nextval());
+		jobq_enter_waiting(call, &prefix, &c, rule, quorum, jobq_nextval(), false);
 	jobq_advance();				/* those downstream must see what it is now */
 	jobq_cascade_add_downstream(cascade, id, outcome, -1);
 	if (decision.outcome != 0)

@@ -122,7 +122,7 @@ hold(JobqCall *call, TupleTableSlot *job, JobqTable table, TupleTableSlot *state
 		return false;
 	jobq_read_prefix(state, &prefix);
 	jobq_enter_waiting(call, &prefix, NULL, jobq_attr_int16(job, JOB_RULE),
-					   jobq_attr_int32(job, JOB_QUORUM), 0);
+					   jobq_attr_int32(job, JOB_QUORUM), 0, true);
 	return true;
 }
 
@@ -132,11 +132,11 @@ unhold(JobqCall *call, TupleTableSlot *waiting)
 {
 	JobqPrefix	prefix;
 
-	if (jobq_attr_bool(waiting, WAITING_OPEN))
+	jobq_read_waiting(waiting, &prefix);
+	if (prefix.manual || jobq_attr_bool(waiting, WAITING_OPEN))
 		return set_held(call, waiting, false);
 	if (!jobq_state_leave(call, JOBQ_WAITING, waiting, LEAVE_WAIT))
 		return false;
-	jobq_read_prefix(waiting, &prefix);
 	jobq_enter_next(call, &prefix, 0);
 	return true;
 }

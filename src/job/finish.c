@@ -116,6 +116,8 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 			jobq_set(&new, JOB_TOKEN, Int64GetDatum(d->token));
 			jobq_set(&new, JOB_STARTED_AT, TimestampTzGetDatum(d->started_at));
 		}
+		if (OidIsValid(d->decided_by))
+			jobq_set(&new, JOB_DECIDED_BY, ObjectIdGetDatum(d->decided_by));
 		jobq_set_text(&new, JOB_WORKER, d->worker);
 		jobq_set_text(&new, JOB_ERROR, d->error);
 		if (d->has_result)
@@ -255,6 +257,7 @@ refused(JobqCall *call, const FinishRequest *request, const Argument *a)
 		verdict = UNKNOWN;
 	else if (request->attempt_outcome == ATTEMPT_SUCCEEDED &&
 			 jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_SUCCEEDED &&
+			 !slot_attisnull(job, JOB_TOKEN) &&
 			 jobq_attr_int64(job, JOB_TOKEN) == a->token)
 		verdict = ACCEPTED;		/* the reply to the first time was lost */
 	jobq_slot_free(job);

@@ -83,6 +83,7 @@ typedef struct JobqPrefix
 	int32		failed;			/* of these failed or timed out */
 	int32		lost;			/* of these lost */
 	int16		priority;
+	bool		manual;			/* nobody runs it; known of those that wait */
 } JobqPrefix;
 
 /* How far a job's dependencies are; columns, in this order, of two tables */
@@ -143,13 +144,15 @@ typedef enum JobqLeaveMode
 
 extern const char *jobq_state_name(JobqTable table);
 extern void jobq_read_prefix(TupleTableSlot *row, JobqPrefix *prefix);
+extern void jobq_read_waiting(TupleTableSlot *row, JobqPrefix *prefix);
 extern void jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix,
 							 JobqRow *new);
 extern bool jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row,
 							 JobqLeaveMode mode);
 extern const char *jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position);
 extern void jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix,
-							   const JobqCounters *counters, JobqRule rule, int quorum, int64 epoch);
+							   const JobqCounters *counters, JobqRule rule, int quorum, int64 epoch,
+							   bool held);
 extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **job,
 								 TupleTableSlot **row);
 
@@ -166,9 +169,10 @@ extern void jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, 
 extern void jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done);
 
 /* options.c: what a submission says */
-/* An option that is no column of table job */
+/* Options that are no columns of table job */
 #define SUBMISSION_RUN_IN		(JOB_NATTS + 1)
 #define SUBMISSION_ON_CONFLICT	(JOB_NATTS + 2)
+#define SUBMISSION_HOLD			(JOB_NATTS + 3)
 
 /* What happens to a submission whose unique key another job has */
 typedef enum JobqConflict
@@ -237,6 +241,8 @@ typedef struct JobqDecision
 	TimestampTz started_at;
 	const char *worker;			/* NULL: none */
 	const char *error;			/* NULL: none */
+	Oid			decided_by;		/* who decided it by job_decide(), or
+								 * InvalidOid */
 	bool		has_result;
 	Datum		result;
 	char	  **queue;			/* where to put the job's queue, or NULL */

@@ -67,6 +67,8 @@ static const Option options[] = {
 	{"unique_key", OPTION_NAME, JOB_UNIQUE_KEY},
 	{"unique_for", OPTION_PERIOD, JOB_UNIQUE_FOR},
 	{"on_conflict", OPTION_CONFLICT, SUBMISSION_ON_CONFLICT},
+	{"hold", OPTION_BOOL, SUBMISSION_HOLD},
+	{"manual", OPTION_BOOL, JOB_MANUAL},
 	{"name", OPTION_NAME, JOB_NAME},
 	{"run_in", OPTION_DELAY, SUBMISSION_RUN_IN},
 };
@@ -81,6 +83,7 @@ jobq_submission_init(JobqSubmission *s)
 	jobq_set(&s->row, JOB_PRIORITY, Int16GetDatum(0));
 	jobq_set(&s->row, JOB_RULE, Int16GetDatum(RULE_ALL_SUCCESS));
 	jobq_set(&s->row, JOB_NOTIFY, BoolGetDatum(false));
+	jobq_set(&s->row, JOB_MANUAL, BoolGetDatum(false));
 }
 
 /* Check and keep a value, which is of the argument's type. */

@@ -16,7 +16,7 @@ bool
 jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix)
 {
 	static const int cleared[] = {JOB_OUTCOME, JOB_ATTEMPT_OUTCOME, JOB_FINISHED_AT, JOB_STARTED_AT,
-	JOB_TOKEN, JOB_WORKER, JOB_ERROR, JOB_RESULT, JOB_ATTEMPT_NO, JOB_FAILED, JOB_LOST};
+	JOB_TOKEN, JOB_DECIDED_BY, JOB_WORKER, JOB_ERROR, JOB_RESULT, JOB_ATTEMPT_NO, JOB_FAILED, JOB_LOST};
 	static const int history[][2] = {{ATTEMPT_JOB_ID, JOB_ID}, {ATTEMPT_NO, JOB_ATTEMPT_NO},
 	{ATTEMPT_STARTED_AT, JOB_STARTED_AT}, {ATTEMPT_ENDED_AT, JOB_FINISHED_AT},
 	{ATTEMPT_OUTCOME, JOB_ATTEMPT_OUTCOME}, {ATTEMPT_WORKER, JOB_WORKER}};
@@ -33,6 +33,7 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefi
 	if (prefix->attempt == 0 && expires)
 		prefix->expires_at = jobq_attr_int64(job, JOB_EXPIRES_AT);
 	prefix->priority = jobq_attr_int16(job, JOB_PRIORITY);
+	prefix->manual = jobq_attr_bool(job, JOB_MANUAL);
 
 	jobq_values(job, &old);
 	new = old;
@@ -104,7 +105,7 @@ retry_hint(JobqCall *call, int64 id)
 }
 
 /*
- * Open a failed or cancelled job again.  False: its row changed, look again; or
+ * Open a job again that failed, was cancelled or skipped by job_decide().  False: its row changed, look again; or
  * it was refused, with a *problem.
  */
 static bool
@@ -155,7 +156,7 @@ open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **proble
 		jobq_enter_next(call, &prefix, 0);
 	}
 	else
-		jobq_enter_waiting(call, &prefix, &counters, rule, quorum, jobq_nextval());
+		jobq_enter_waiting(call, &prefix, &counters, rule, quorum, jobq_nextval(), false);
 	if (!sure)
 		jobq_ask_recount(call, id);
 	jobq_advance();				/* those downstream must see it undecided */
@@ -180,7 +181,8 @@ retry(JobqCall *call, int64 id, void *arg, const char **problem)
 		int			outcome = jobq_look_to_act(call, id, false, &job, &table, &state, problem);
 
 		done = true;
-		if (outcome == OUTCOME_FAILED || outcome == OUTCOME_CANCELLED)
+		if (outcome == OUTCOME_FAILED || outcome == OUTCOME_CANCELLED ||
+			(outcome == OUTCOME_SKIPPED && !slot_attisnull(job, JOB_DECIDED_BY)))
 		{
 			changed = open_again(call, job, outcome, problem);
 			done = changed || (problem != NULL && *problem != NULL);

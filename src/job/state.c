@@ -3,6 +3,7 @@
  *	  Which table a job that is not decided stands in: that is its state.
  *
  *	  job_waiting    on dependencies (open) or on job_unhold (held)
+ *					 or, where nobody runs it (manual), on job_decide
  *	  job_scheduled  on the clock
  *	  job_ready      can be claimed now
  *	  job_lease      runs
@@ -61,6 +62,15 @@ jobq_read_prefix(TupleTableSlot *row, JobqPrefix *prefix)
 	prefix->failed = jobq_attr_int32(row, STATE_FAILED);
 	prefix->lost = jobq_attr_int32(row, STATE_LOST);
 	prefix->priority = jobq_attr_int16(row, STATE_PRIORITY);
+	prefix->manual = false;
+}
+
+/* The same for a row of job_waiting: it knows whether anybody runs the job. */
+void
+jobq_read_waiting(TupleTableSlot *row, JobqPrefix *prefix)
+{
+	jobq_read_prefix(row, prefix);
+	prefix->manual = jobq_attr_bool(row, WAITING_MANUAL);
 }
 
 /* A job has become ready: tell the hand-out, waiters and listeners. */
@@ -144,8 +154,8 @@ jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row, JobqLeave
 }
 
 /*
- * Let a job go that waits for nothing but perhaps the clock; returns the name of
- * its state.  position 0: draw one.
+ * Let a job go that waits for nothing but perhaps the clock or, where nobody runs
+ * it, job_decide(); returns the name of its state.  position 0: draw one.
  */
 const char *
 jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
@@ -153,6 +163,11 @@ jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
 	JobqRow		new = {0};
 	JobqPrefix	ready = *prefix;
 
+	if (prefix->manual)
+	{
+		jobq_enter_waiting(call, prefix, NULL, RULE_ALL_SUCCESS, 0, 0, false);
+		return "waiting";
+	}
 	if (prefix->run_at > call->now)
 	{
 		jobq_state_enter(call, JOBQ_SCHEDULED, prefix, &new);
@@ -167,11 +182,12 @@ jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
 
 /*
  * Make a job wait for its dependencies, or, without counters, only for
- * job_unhold.  epoch: a number, from the sequence, of when they were counted.
+ * job_unhold or job_decide.  epoch: a number, from the sequence, of when they were
+ * counted.
  */
 void
 jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters *counters,
-				   JobqRule rule, int quorum, int64 epoch)
+				   JobqRule rule, int quorum, int64 epoch, bool held)
 {
 	static const JobqCounters none = {0};
 	JobqRow		new = {0};
@@ -182,7 +198,8 @@ jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters 
 	jobq_set(&new, WAITING_EPOCH, Int64GetDatum(epoch));
 	jobq_set(&new, WAITING_RULE, Int16GetDatum(rule));
 	jobq_set(&new, WAITING_OPEN, BoolGetDatum(open));
-	jobq_set(&new, WAITING_HELD, BoolGetDatum(!open));
+	jobq_set(&new, WAITING_HELD, BoolGetDatum(held));
+	jobq_set(&new, WAITING_MANUAL, BoolGetDatum(prefix->manual));
 	jobq_set(&new, WAITING_WIDE, BoolGetDatum(open && counters->n[UNDECIDED] >= JOBQ_WIDE));
 	jobq_state_enter(call, JOBQ_WAITING, prefix, &new);
 }

@@ -160,6 +160,8 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	JobqPrefix	prefix = {0};
 	int			outcome = 0;
 	bool		unsure = false;
+	bool		hold = s->row.given[SUBMISSION_HOLD - 1] &&
+	DatumGetBool(s->row.values[SUBMISSION_HOLD - 1]);
 
 	if (s->after != 0)
 		resolve_after(call, s, &counters, &unsure);
@@ -199,6 +201,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	prefix.run_at = DatumGetTimestampTz(s->row.values[JOB_RUN_AT - 1]);
 	prefix.expires_at = DatumGetTimestampTz(s->row.values[JOB_EXPIRES_AT - 1]);
 	prefix.priority = DatumGetInt16(s->row.values[JOB_PRIORITY - 1]);
+	prefix.manual = DatumGetBool(s->row.values[JOB_MANUAL - 1]);
 	if (outcome != 0)
 	{
 		jobq_notify_decided(s->id, DatumGetBool(s->row.values[JOB_NOTIFY - 1]), outcome);
@@ -214,10 +217,11 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	{
 		if (prefix.expires_at != 0)
 			jobq_note_expiry(call, s->id, prefix.expires_at);
-		if (verdict == VERDICT_READY)
+		if (verdict == VERDICT_READY && !hold)
 			jobq_enter_next(call, &prefix, s->id);
 		else
-			jobq_enter_waiting(call, &prefix, &counters, rule, quorum, s->id);
+			jobq_enter_waiting(call, &prefix, verdict == VERDICT_READY ? NULL : &counters,
+							   rule, quorum, s->id, hold);
 		if (unsure && verdict == VERDICT_WAIT)
 			jobq_ask_recount(call, s->id);
 	}

@@ -186,9 +186,9 @@ jobq_advance(void)
 #define STATE "888tt4442"
 
 static const char *const column_types[JOBQ_NTABLES] = {
-	[JOBQ_JOB] = "88ttt8888tt8r444444442222bxxxxjjxxj",
+	[JOBQ_JOB] = "88ttt8888tt8r44444444r2222bbxxxxjjxxj",
 	[JOBQ_DEPENDENCY] = "8822",
-	[JOBQ_WAITING] = STATE "84444442bbb",
+	[JOBQ_WAITING] = STATE "84444442bbbb",
 	[JOBQ_DELTA] = "88844444",
 	[JOBQ_RECOUNT] = "88",
 	[JOBQ_SCHEDULED] = STATE,

@@ -68,11 +68,13 @@ enum
 	JOB_ATTEMPT_NO,
 	JOB_FAILED,
 	JOB_LOST,
+	JOB_DECIDED_BY,
 	JOB_PRIORITY,
 	JOB_RULE,
 	JOB_OUTCOME,
 	JOB_ATTEMPT_OUTCOME,
 	JOB_NOTIFY,
+	JOB_MANUAL,
 	JOB_QUEUE,
 	JOB_KIND,
 	JOB_NAME,
@@ -120,6 +122,7 @@ enum
 	WAITING_RULE,
 	WAITING_OPEN,
 	WAITING_HELD,
+	WAITING_MANUAL,
 	WAITING_WIDE
 };
 
@@ -255,8 +258,8 @@ extern void jobq_open_table(JobqCall *call, JobqTable table);
 /* A row to be written; a column that is not given is NULL */
 typedef struct JobqRow
 {
-	Datum		values[JOB_NATTS + 2];	/* no table has more, see options.c */
-	bool		given[JOB_NATTS + 2];
+	Datum		values[JOB_NATTS + 3];	/* no table has more, see options.c */
+	bool		given[JOB_NATTS + 3];
 } JobqRow;
 
 /* A row of job_ready, as the hand-out knows it */
