@@ -579,7 +579,7 @@ DECLARE
         'submit', 'job_submit,job_submit_many,job_wait,' || own || ',' || results || ',' || views,
         'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
             'job_release,job_snooze,' || results || ',' || views,
-        'operate', 'job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_wait,' || own || ',' || results || ',' || views
+        'operate', 'job_check,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_wait,' || own || ',' || results || ',' || views
             || ',job_queue_status,job_worker_status',
         'read', 'job_wait,' || results || ',' || views || ',job_queue_status,job_worker_status');
     kept text[];
@@ -1134,3 +1134,370 @@ COMMENT ON FUNCTION @extschema@.job_horizon() IS
     'What keeps dead rows from being removed, the oldest first: sessions, replication slots, standbys and prepared transactions, and what to do about each. Shows what members of pg_read_all_stats see.';
 REVOKE ALL ON FUNCTION @extschema@.job_horizon() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.job_horizon() TO pg_monitor;
+
+-- All that must be true of the tables in every committed state, by the numbers of docs/DESIGN.md.  One statement, so one snapshot: what others
+-- change meanwhile is no problem.  Its body is inlined, so that to look at a single job costs only that.
+CREATE FUNCTION @extschema@.job_problems(of_job bigint DEFAULT NULL) RETURNS TABLE (invariant text, job_id bigint, problem text)
+LANGUAGE sql STABLE PARALLEL UNSAFE
+BEGIN ATOMIC
+    WITH states AS (
+        SELECT s.job_id, 'waiting' AS state, s.queue_id, s.lane, s.priority, s.attempt, s.failed, s.lost, s.expires_at FROM @extschema@.job_waiting s
+            WHERE of_job IS NULL OR s.job_id = of_job
+        UNION ALL SELECT s.job_id, 'scheduled', s.queue_id, s.lane, s.priority, s.attempt, s.failed, s.lost, s.expires_at FROM @extschema@.job_scheduled s
+            WHERE of_job IS NULL OR s.job_id = of_job
+        UNION ALL SELECT s.job_id, 'ready', s.queue_id, s.lane, s.priority, s.attempt, s.failed, s.lost, s.expires_at FROM @extschema@.job_ready s
+            WHERE of_job IS NULL OR s.job_id = of_job
+        UNION ALL SELECT s.job_id, 'running', s.queue_id, s.lane, s.priority, s.attempt, s.failed, s.lost, s.expires_at FROM @extschema@.job_lease s
+            WHERE of_job IS NULL OR s.job_id = of_job),
+    jobs AS (
+        SELECT j.* FROM @extschema@.job j WHERE of_job IS NULL OR j.id = of_job),
+    state_of AS (
+        SELECT s.job_id, array_agg(s.state ORDER BY s.state) AS states, max(s.attempt) AS attempt, max(s.failed) AS failed, max(s.lost) AS lost
+        FROM states s GROUP BY s.job_id),
+    attempts AS (
+        SELECT a.job_id, array_agg(a.attempt ORDER BY a.attempt) AS numbers, max(a.attempt) AS latest,
+            count(*) FILTER (WHERE a.outcome IN (1, 2)) AS failed, count(*) FILTER (WHERE a.outcome = 3) AS lost,
+            bool_or(a.ended_at < a.started_at OR a.outcome NOT BETWEEN 1 AND 6) AS bad
+        FROM @extschema@.job_attempt a WHERE of_job IS NULL OR a.job_id = of_job GROUP BY a.job_id),
+    -- what the edges and the outcomes upstream say
+    edges AS (
+        SELECT d.downstream AS id, count(*) AS n, count(*) FILTER (WHERE p.outcome IS NULL) AS undecided,
+            count(*) FILTER (WHERE p.outcome IS NULL AND d.require <> 0) AS pending,
+            count(*) FILTER (WHERE p.outcome & d.suffice <> 0) AS hits,
+            count(*) FILTER (WHERE d.require <> 0 AND p.outcome & d.require = 0) AS violated,
+            count(*) FILTER (WHERE p.outcome IN (2, 8, 16)) AS hurt
+        FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
+        WHERE of_job IS NULL OR d.downstream = of_job GROUP BY d.downstream),
+    deltas AS (
+        SELECT d.downstream, d.epoch, sum(d.undecided) AS undecided, sum(d.pending) AS pending, sum(d.hits) AS hits, sum(d.violated) AS violated,
+            sum(d.hurt) AS hurt
+        FROM @extschema@.job_delta d WHERE of_job IS NULL OR d.downstream = of_job GROUP BY d.downstream, d.epoch),
+    counted AS (
+        SELECT j.id, j.outcome, j.dependencies, e.n, w.job_id AS waiting, w.open, w.held,
+            d.downstream IS NOT NULL AS has_deltas, EXISTS (SELECT FROM @extschema@.job_recount r WHERE r.job_id = j.id) AS recount,
+            ROW (w.undecided + coalesce(d.undecided, 0), w.pending + coalesce(d.pending, 0), w.hits + coalesce(d.hits, 0),
+                w.violated + coalesce(d.violated, 0), w.hurt + coalesce(d.hurt, 0))::text AS has,
+            ROW (coalesce(e.undecided, 0), coalesce(e.pending, 0), coalesce(e.hits, 0), coalesce(e.violated, 0), coalesce(e.hurt, 0))::text AS should_have,
+            CASE WHEN e.violated = 0 AND e.hits + e.undecided >= j.quorum
+                     THEN CASE WHEN e.pending = 0 AND e.hits >= j.quorum THEN 'ready' ELSE 'wait' END
+                 WHEN j.rule NOT IN (0, 5, 6, 8, 9) THEN 'skipped'
+                 WHEN e.hurt > 0 THEN 'upstream_failed'
+                 WHEN e.undecided > 0 THEN 'wait'
+                 ELSE 'skipped' END AS verdict
+        FROM jobs j LEFT JOIN @extschema@.job_waiting w ON w.job_id = j.id LEFT JOIN edges e ON e.id = j.id
+            LEFT JOIN deltas d ON d.downstream = j.id AND d.epoch = w.epoch
+        WHERE w.job_id IS NOT NULL OR j.outcome IN (4, 16))
+
+    SELECT 'S1', j.id, CASE WHEN j.outcome IS NOT NULL THEN format('it is decided, and %s too', array_to_string(s.states, ' and '))
+        WHEN s.job_id IS NULL THEN 'it is in no state' ELSE format('it is %s', array_to_string(s.states, ' and ')) END
+    FROM jobs j LEFT JOIN state_of s ON s.job_id = j.id
+    WHERE coalesce(cardinality(s.states), 0) <> CASE WHEN j.outcome IS NULL THEN 1 ELSE 0 END
+    UNION ALL
+    SELECT 'S1', s.job_id, format('there is no such job, and it is %s', array_to_string(s.states, ' and '))
+    FROM state_of s WHERE NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = s.job_id)
+    UNION ALL
+    SELECT 'S2', d.downstream, format('it depends on %s, which %s', d.upstream,
+        CASE WHEN d.upstream >= d.downstream THEN 'is not older' WHEN p.id IS NULL THEN 'does not exist' ELSE 'does, but it does not exist itself' END)
+    FROM @extschema@.job_dependency d LEFT JOIN @extschema@.job p ON p.id = d.upstream LEFT JOIN @extschema@.job c ON c.id = d.downstream
+    WHERE (of_job IS NULL OR d.downstream = of_job) AND (d.upstream >= d.downstream OR p.id IS NULL OR c.id IS NULL)
+    UNION ALL
+    SELECT 'S2', max(n.n), format('the sequence is at %s, below this id or position', max(q.last_value))
+    FROM (SELECT max(j.id) AS n FROM @extschema@.job j UNION ALL SELECT max(r.position) FROM @extschema@.job_ready r) n, @extschema@.job_id_seq q
+    WHERE of_job IS NULL HAVING max(n.n) > max(q.last_value)
+    UNION ALL
+    -- edges to jobs that were removed may be gone, but only where nobody counts them any more
+    SELECT 'S2', j.id, format('it has %s dependencies, and edges for %s', j.dependencies, e.n)
+    FROM jobs j, LATERAL (SELECT count(*) AS n FROM @extschema@.job_dependency d WHERE d.downstream = j.id) e
+    WHERE j.dependencies > 0 AND CASE WHEN j.outcome IS NULL AND j.generation = 0 THEN e.n <> j.dependencies ELSE e.n > j.dependencies END
+    UNION ALL
+    SELECT 'S2', d.downstream, format('it has no dependencies, and an edge from %s', d.upstream)
+    FROM jobs j JOIN @extschema@.job_dependency d ON d.downstream = j.id WHERE j.dependencies = 0
+    UNION ALL
+    SELECT 'S2', j.id, 'an edge says something else than its trigger rule'
+    FROM jobs j JOIN (VALUES (0, 1, 0), (1, 18, 0), (2, 31, 0), (3, 4, 0), (4, 0, 18), (5, 0, 1), (6, 5, 0), (7, 19, 0), (8, 5, 1), (9, 0, 1), (10, 0, 3),
+        (11, 0, 0)) r (rule, require, suffice) ON r.rule = j.rule
+    WHERE EXISTS (SELECT FROM @extschema@.job_dependency d WHERE d.downstream = j.id AND (d.require, d.suffice) <> (r.require, r.suffice))
+    UNION ALL
+    SELECT 'S3', j.id, format('it has begun %s attempts, and %s are on record', coalesce(j.attempt, s.attempt), coalesce(cardinality(a.numbers), 0))
+    FROM jobs j LEFT JOIN state_of s ON s.job_id = j.id LEFT JOIN attempts a ON a.job_id = j.id
+    WHERE num_nonnulls(j.attempt, s.attempt) > 0 AND coalesce(cardinality(s.states), 1) = 1
+        AND coalesce(a.numbers, '{}') IS DISTINCT FROM ARRAY (SELECT generate_series(1, coalesce(j.attempt, s.attempt)
+            - CASE WHEN s.states = '{running}' OR j.attempt_outcome IS NOT NULL THEN 1 ELSE 0 END))
+    UNION ALL
+    SELECT 'S3', a.job_id, CASE WHEN a.bad THEN 'an attempt on record ended before it began, or in no known way' ELSE 'there is no such job, but attempts at it' END
+    FROM attempts a WHERE a.bad OR NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = a.job_id)
+    UNION ALL
+    SELECT 'S4', j.id, format('%s attempts failed and %s were lost, but %s and %s are counted', coalesce(a.failed, 0), coalesce(a.lost, 0), s.failed, s.lost)
+    FROM jobs j JOIN state_of s ON s.job_id = j.id LEFT JOIN attempts a ON a.job_id = j.id
+    WHERE cardinality(s.states) = 1 AND CASE WHEN j.generation = 0 THEN (s.failed, s.lost) <> (coalesce(a.failed, 0), coalesce(a.lost, 0))
+        ELSE s.failed < 0 OR s.lost < 0 OR s.failed + s.lost > s.attempt END
+    UNION ALL
+    SELECT 'S5', j.id, 'what it says of its end does not fit together'
+    FROM jobs j
+    WHERE CASE WHEN j.outcome IS NULL
+        THEN num_nonnulls(j.finished_at, j.attempt_outcome, j.token, j.started_at, j.worker, j.result, j.attempt, j.failed, j.lost) > 0
+        ELSE j.outcome NOT IN (1, 2, 4, 8, 16) OR num_nulls(j.finished_at, j.attempt, j.failed, j.lost) > 0 OR j.finished_at < j.started_at
+            OR num_nonnulls(j.attempt_outcome, j.token, j.started_at) NOT IN (0, 3) OR (j.result IS NOT NULL AND j.outcome <> 1) END
+    UNION ALL
+    SELECT 'S6', s.job_id, format('nothing cancels it when it expires at %s', s.expires_at)
+    FROM states s
+    WHERE s.expires_at IS NOT NULL AND s.attempt = 0
+        AND NOT EXISTS (SELECT FROM @extschema@.job_expiry e WHERE e.expires_at = s.expires_at AND e.job_id = s.job_id)
+    UNION ALL
+    SELECT 'S7', l.job_id, 'its lease has no token, an end that is not its earliest, no length, or no attempt'
+    FROM @extschema@.job_lease l
+    WHERE (of_job IS NULL OR l.job_id = of_job) AND (l.token <= 0 OR l.deadline <> least(l.lease_until, l.timeout_at) OR l.period <= 0 OR l.attempt < 1)
+    UNION ALL
+    SELECT 'S8', s.job_id, format('it is %s with another queue or priority than its own', s.state)
+    FROM states s JOIN jobs j ON j.id = s.job_id
+    WHERE (s.queue_id, s.priority) <> (@extschema@.job_queue_id(j.queue), j.priority) OR s.lane <> s.queue_id
+    UNION ALL
+    SELECT 'S8', min(r.job_id), format('%s jobs are ready at one position', count(*))
+    FROM @extschema@.job_ready r WHERE of_job IS NULL GROUP BY r.lane, r.position HAVING count(*) > 1
+    UNION ALL
+    SELECT 'S8', NULL, format('queue "%s" has another number than its name gives', q.name)
+    FROM @extschema@.job_queue q WHERE of_job IS NULL AND q.queue_id <> @extschema@.job_queue_id(q.name)
+    UNION ALL
+    SELECT 'D1', c.id, format('it is %s, but its dependencies mean: %s', @extschema@.job_outcome_name(c.outcome), c.verdict)
+    FROM counted c JOIN jobs j ON j.id = c.id
+    WHERE c.outcome IN (4, 16) AND NOT c.recount AND c.n = c.dependencies AND j.error IS NULL
+        AND c.verdict <> CASE c.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END
+    UNION ALL
+    SELECT 'D4', c.id, format('its dependencies are counted as %s, but are %s', c.has, c.should_have)
+    FROM counted c WHERE c.open AND NOT c.recount AND c.has <> c.should_have
+    UNION ALL
+    SELECT 'D4', c.id, 'it waits for nothing'
+    FROM counted c JOIN jobs j ON j.id = c.id
+    WHERE c.waiting IS NOT NULL AND NOT c.recount AND NOT c.has_deltas AND NOT coalesce((to_jsonb(j) ->> 'manual')::boolean, false)
+        AND CASE WHEN c.open THEN c.has = c.should_have AND coalesce(c.verdict, 'ready') <> 'wait' ELSE NOT c.held END
+    UNION ALL
+    SELECT 'D4', w.job_id, 'it waits by another trigger rule than its own'
+    FROM @extschema@.job_waiting w JOIN jobs j ON j.id = w.job_id WHERE (w.rule, w.quorum) <> (j.rule, j.quorum)
+    UNION ALL
+    SELECT 'D5', d.downstream, 'what is still to be counted was never begun, or is of a job that does not exist'
+    FROM @extschema@.job_delta d LEFT JOIN @extschema@.job j ON j.id = d.downstream LEFT JOIN @extschema@.job_waiting w ON w.job_id = d.downstream
+    WHERE (of_job IS NULL OR d.downstream = of_job) AND (j.id IS NULL OR d.epoch > w.epoch OR d.undecided >= 0)
+    UNION ALL
+    SELECT 'D5', r.job_id, 'what is to be counted anew does not exist'
+    FROM @extschema@.job_recount r WHERE (of_job IS NULL OR r.job_id = of_job) AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = r.job_id)
+    UNION ALL
+    SELECT 'D5', c.job_id, 'what is to be cancelled does not exist'
+    FROM @extschema@.job_cancel_request c WHERE (of_job IS NULL OR c.job_id = of_job) AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = c.job_id);
+END;
+COMMENT ON FUNCTION @extschema@.job_problems(bigint) IS 'Internal, for job_check: what breaks an invariant, of all jobs or one';
+REVOKE ALL ON FUNCTION @extschema@.job_problems(bigint) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_enter_again(job_id bigint, attempt int, failed int, lost int) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_enter_again';
+COMMENT ON FUNCTION @extschema@.job_enter_again(bigint, int, int, int) IS 'Internal, for job_check: puts an undecided job that is in no state into the one that it belongs in';
+REVOKE ALL ON FUNCTION @extschema@.job_enter_again(bigint, int, int, int) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_count_again(job_id bigint) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_count_again';
+COMMENT ON FUNCTION @extschema@.job_count_again(bigint) IS 'Internal, for job_check: has the background worker count a job''s dependencies anew';
+REVOKE ALL ON FUNCTION @extschema@.job_count_again(bigint) FROM PUBLIC;
+
+-- Repairs what can be, of a job whose rows the caller has locked.
+CREATE FUNCTION @extschema@.job_repair_job(id bigint, invariant text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    j @extschema@.job;
+    waits boolean := EXISTS (SELECT FROM @extschema@.job_waiting w WHERE w.job_id = id);
+    runs boolean := EXISTS (SELECT FROM @extschema@.job_lease l WHERE l.job_id = id);
+    latest int := coalesce((SELECT max(a.attempt) FROM @extschema@.job_attempt a WHERE a.job_id = id), 0);
+    n_failed int;
+    n_lost int;
+    n int;
+    state record;
+BEGIN
+    SELECT * INTO j FROM @extschema@.job t WHERE t.id = job_repair_job.id;
+    SELECT count(*) FILTER (WHERE a.outcome IN (1, 2)), count(*) FILTER (WHERE a.outcome = 3) INTO n_failed, n_lost
+    FROM @extschema@.job_attempt a WHERE a.job_id = id;
+    IF j.generation > 0 THEN
+        n_failed := 0;
+        n_lost := 0;
+    END IF;
+
+    CASE invariant
+    WHEN 'S1' THEN
+        -- the worker of a job that runs goes on; else what lets it run last stays
+        IF j.id IS NULL OR j.outcome IS NOT NULL THEN
+            DELETE FROM @extschema@.job_lease l WHERE l.job_id = job_repair_job.id;
+        END IF;
+        IF j.id IS NULL OR j.outcome IS NOT NULL OR runs THEN
+            DELETE FROM @extschema@.job_waiting w WHERE w.job_id = job_repair_job.id;
+        END IF;
+        IF j.id IS NULL OR j.outcome IS NOT NULL OR runs OR waits THEN
+            DELETE FROM @extschema@.job_scheduled s WHERE s.job_id = job_repair_job.id;
+        END IF;
+        IF j.id IS NULL OR j.outcome IS NOT NULL OR runs OR waits OR EXISTS (SELECT FROM @extschema@.job_scheduled s WHERE s.job_id = job_repair_job.id) THEN
+            DELETE FROM @extschema@.job_ready r WHERE r.job_id = job_repair_job.id;
+        ELSIF NOT EXISTS (SELECT FROM @extschema@.job_ready r WHERE r.job_id = job_repair_job.id) THEN
+            PERFORM @extschema@.job_enter_again(id, latest, n_failed, n_lost);
+        END IF;
+    WHEN 'S2' THEN
+        DELETE FROM @extschema@.job_dependency d
+        WHERE d.downstream = id AND (d.upstream >= d.downstream OR j.id IS NULL OR NOT EXISTS (SELECT FROM @extschema@.job p WHERE p.id = d.upstream));
+        UPDATE @extschema@.job_dependency d SET require = r.require, suffice = r.suffice
+        FROM (VALUES (0, 1, 0), (1, 18, 0), (2, 31, 0), (3, 4, 0), (4, 0, 18), (5, 0, 1), (6, 5, 0), (7, 19, 0), (8, 5, 1), (9, 0, 1), (10, 0, 3),
+            (11, 0, 0)) r (rule, require, suffice)
+        WHERE d.downstream = id AND r.rule = j.rule AND (d.require, d.suffice) <> (r.require, r.suffice);
+        UPDATE @extschema@.job t SET dependencies = e.n
+        FROM (SELECT count(*)::int AS n FROM @extschema@.job_dependency d WHERE d.downstream = job_repair_job.id) e
+        WHERE t.id = job_repair_job.id AND t.dependencies <> e.n;
+        IF waits THEN
+            PERFORM @extschema@.job_count_again(id);
+        END IF;
+    WHEN 'S3' THEN
+        DELETE FROM @extschema@.job_attempt a WHERE a.job_id = id AND j.id IS NULL;
+        UPDATE @extschema@.job_attempt a SET started_at = least(a.started_at, a.ended_at), outcome = CASE WHEN a.outcome BETWEEN 1 AND 6 THEN a.outcome ELSE 4 END
+        WHERE a.job_id = id AND (a.ended_at < a.started_at OR a.outcome NOT BETWEEN 1 AND 6);
+        n := latest + CASE WHEN runs OR j.attempt_outcome IS NOT NULL THEN 1 ELSE 0 END;
+        UPDATE @extschema@.job t SET attempt = n WHERE t.id = job_repair_job.id AND t.attempt < n;
+        UPDATE @extschema@.job_waiting t SET attempt = n WHERE t.job_id = job_repair_job.id AND t.attempt < n;
+        UPDATE @extschema@.job_scheduled t SET attempt = n WHERE t.job_id = job_repair_job.id AND t.attempt < n;
+        UPDATE @extschema@.job_ready t SET attempt = n WHERE t.job_id = job_repair_job.id AND t.attempt < n;
+        UPDATE @extschema@.job_lease t SET attempt = n WHERE t.job_id = job_repair_job.id AND t.attempt < n;
+        -- what is not known of an attempt counts against no budget
+        INSERT INTO @extschema@.job_attempt (job_id, attempt, started_at, ended_at, outcome, error)
+        SELECT j.id, i, j.submitted_at, j.submitted_at, 4, 'the record of this attempt was missing'
+        FROM (SELECT max(x.attempt) AS attempt FROM (SELECT j.attempt UNION ALL SELECT t.attempt FROM @extschema@.job_waiting t WHERE t.job_id = job_repair_job.id
+            UNION ALL SELECT t.attempt FROM @extschema@.job_scheduled t WHERE t.job_id = job_repair_job.id
+            UNION ALL SELECT t.attempt FROM @extschema@.job_ready t WHERE t.job_id = job_repair_job.id
+            UNION ALL SELECT t.attempt FROM @extschema@.job_lease t WHERE t.job_id = job_repair_job.id) x) s,
+            generate_series(1, s.attempt - CASE WHEN runs OR j.attempt_outcome IS NOT NULL THEN 1 ELSE 0 END) i
+        WHERE j.id IS NOT NULL
+        ON CONFLICT DO NOTHING;
+    WHEN 'S4' THEN
+        UPDATE @extschema@.job_waiting t SET failed = n_failed, lost = n_lost WHERE t.job_id = job_repair_job.id;
+        UPDATE @extschema@.job_scheduled t SET failed = n_failed, lost = n_lost WHERE t.job_id = job_repair_job.id;
+        UPDATE @extschema@.job_ready t SET failed = n_failed, lost = n_lost WHERE t.job_id = job_repair_job.id;
+        UPDATE @extschema@.job_lease t SET failed = n_failed, lost = n_lost WHERE t.job_id = job_repair_job.id;
+    WHEN 'S5' THEN
+        IF j.outcome IS NULL THEN
+            UPDATE @extschema@.job t SET finished_at = NULL, attempt_outcome = NULL, token = NULL, started_at = NULL, worker = NULL, result = NULL, attempt = NULL,
+                failed = NULL, lost = NULL
+            WHERE t.id = job_repair_job.id;
+        ELSE
+            -- a result of one that did not succeed is left for somebody to look at
+            UPDATE @extschema@.job t SET finished_at = greatest(t.finished_at, t.started_at, t.submitted_at),
+                attempt = coalesce(t.attempt, latest + CASE WHEN t.attempt_outcome IS NULL THEN 0 ELSE 1 END),
+                failed = coalesce(t.failed, n_failed), lost = coalesce(t.lost, n_lost),
+                started_at = CASE WHEN t.attempt_outcome IS NOT NULL THEN coalesce(t.started_at, t.submitted_at) END,
+                token = CASE WHEN t.attempt_outcome IS NOT NULL THEN coalesce(t.token, 1 + floor(random() * 9e18)::bigint) END
+            WHERE t.id = job_repair_job.id;
+        END IF;
+    WHEN 'S6' THEN
+        INSERT INTO @extschema@.job_expiry (expires_at, job_id)
+        SELECT t.expires_at, t.job_id
+        FROM (SELECT expires_at, job_id FROM @extschema@.job_waiting UNION ALL SELECT expires_at, job_id FROM @extschema@.job_scheduled
+              UNION ALL SELECT expires_at, job_id FROM @extschema@.job_ready UNION ALL SELECT expires_at, job_id FROM @extschema@.job_lease) t
+        WHERE t.job_id = job_repair_job.id AND t.expires_at IS NOT NULL
+        ON CONFLICT DO NOTHING;
+    WHEN 'S7' THEN
+        -- a worker whose token was lost has lost the job
+        UPDATE @extschema@.job_lease l SET token = CASE WHEN l.token > 0 THEN l.token ELSE 1 + floor(random() * 9e18)::bigint END,
+            deadline = least(l.lease_until, l.timeout_at), period = greatest(l.period, 1000000), attempt = greatest(l.attempt, latest + 1)
+        WHERE l.job_id = job_repair_job.id;
+    WHEN 'S8' THEN
+        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority
+        WHERE t.job_id = job_repair_job.id;
+        UPDATE @extschema@.job_scheduled t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority
+        WHERE t.job_id = job_repair_job.id;
+        UPDATE @extschema@.job_lease t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority
+        WHERE t.job_id = job_repair_job.id;
+        -- to its place among the ready ones, of which claims are told
+        DELETE FROM @extschema@.job_ready t WHERE t.job_id = job_repair_job.id RETURNING * INTO state;
+        IF state.job_id IS NOT NULL THEN
+            PERFORM @extschema@.job_enter_again(id, state.attempt, state.failed, state.lost);
+        END IF;
+    WHEN 'D1' THEN
+        PERFORM @extschema@.job_count_again(id);
+    WHEN 'D4' THEN
+        UPDATE @extschema@.job_waiting w SET rule = j.rule, quorum = j.quorum, open = w.open OR NOT w.held WHERE w.job_id = job_repair_job.id;
+        PERFORM @extschema@.job_count_again(id);
+    WHEN 'D5' THEN
+        DELETE FROM @extschema@.job_delta d
+        WHERE d.downstream = id
+            AND (j.id IS NULL OR d.undecided >= 0 OR d.epoch > (SELECT w.epoch FROM @extschema@.job_waiting w WHERE w.job_id = job_repair_job.id));
+        DELETE FROM @extschema@.job_recount r WHERE r.job_id = job_repair_job.id AND j.id IS NULL;
+        DELETE FROM @extschema@.job_cancel_request c WHERE c.job_id = job_repair_job.id AND j.id IS NULL;
+        IF waits THEN
+            PERFORM @extschema@.job_count_again(id);
+        END IF;
+    ELSE
+        NULL;
+    END CASE;
+END $$;
+COMMENT ON FUNCTION @extschema@.job_repair_job(bigint, text) IS 'Internal, for job_check: repairs what breaks an invariant, of a job whose rows are locked';
+REVOKE ALL ON FUNCTION @extschema@.job_repair_job(bigint, text) FROM PUBLIC;
+
+-- Looks at everything under one snapshot; then, job by job in ascending order, waits for its rows, looks again, and repairs what is still so.
+CREATE FUNCTION @extschema@.job_repair() RETURNS TABLE (invariant text, job_id bigint, problem text, repaired boolean)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    ids bigint[];
+    x bigint;
+    p record;
+    seen jsonb;
+BEGIN
+    SELECT array_agg(DISTINCT job_id ORDER BY job_id) INTO ids FROM @extschema@.job_problems() WHERE job_id IS NOT NULL;
+    -- what is not of one job: the sequence, positions that several have
+    FOR p IN SELECT * FROM @extschema@.job_problems() WHERE problem LIKE 'the sequence is at %' LOOP
+        PERFORM setval('@extschema@.job_id_seq', greatest(nextval('@extschema@.job_id_seq'), p.job_id));
+        invariant := p.invariant; job_id := p.job_id; problem := p.problem; repaired := true;
+        RETURN NEXT;
+    END LOOP;
+    FOR p IN SELECT r.lane, r.position, min(r.job_id) AS first, count(*) AS n FROM @extschema@.job_ready r GROUP BY 1, 2 HAVING count(*) > 1 LOOP
+        invariant := 'S8'; job_id := p.first; problem := format('%s jobs are ready at one position', p.n); repaired := true;
+        FOR x IN SELECT r.job_id FROM @extschema@.job_ready r WHERE r.lane = p.lane AND r.position = p.position AND r.job_id <> p.first ORDER BY 1 LOOP
+            PERFORM FROM @extschema@.job_ready r WHERE r.job_id = x FOR UPDATE;
+            PERFORM FROM @extschema@.job j WHERE j.id = x FOR UPDATE;
+            PERFORM @extschema@.job_repair_job(x, 'S8');
+        END LOOP;
+        RETURN NEXT;
+    END LOOP;
+    FOR p IN SELECT * FROM @extschema@.job_queue q WHERE q.queue_id <> @extschema@.job_queue_id(q.name) LOOP
+        invariant := 'S8'; job_id := NULL; problem := format('queue "%s" has another number than its name gives', p.name); repaired := true;
+        UPDATE @extschema@.job_queue q SET queue_id = @extschema@.job_queue_id(q.name) WHERE q.name = p.name;
+        PERFORM @extschema@.job_queue_set(p.name, paused => p.paused);
+        RETURN NEXT;
+    END LOOP;
+
+    FOREACH x IN ARRAY coalesce(ids, '{}') LOOP
+        PERFORM FROM @extschema@.job_lease t WHERE t.job_id = x FOR UPDATE;
+        PERFORM FROM @extschema@.job_waiting t WHERE t.job_id = x FOR UPDATE;
+        PERFORM FROM @extschema@.job_scheduled t WHERE t.job_id = x FOR UPDATE;
+        PERFORM FROM @extschema@.job_ready t WHERE t.job_id = x FOR UPDATE;
+        PERFORM FROM @extschema@.job j WHERE j.id = x FOR UPDATE;
+        -- a repair can show what was hidden by what it repairs, such as the counters of a job that was in no state
+        seen := '{}';
+        FOR i IN 1 .. 4 LOOP
+            FOR p IN EXECUTE format('SELECT * FROM @extschema@.job_problems(%s)', x) LOOP
+                seen := jsonb_build_object(p.problem, p.invariant) || seen;
+                PERFORM @extschema@.job_repair_job(x, p.invariant);
+            END LOOP;
+        END LOOP;
+        FOR p IN EXECUTE format($q$SELECT s.key AS problem, s.value AS invariant,
+                NOT EXISTS (SELECT FROM @extschema@.job_problems(%1$s) o WHERE o.problem = s.key) AS repaired
+            FROM jsonb_each_text(%2$L) s ORDER BY 2, 1$q$, x, seen)
+        LOOP
+            invariant := p.invariant; job_id := x; problem := p.problem; repaired := p.repaired;
+            RETURN NEXT;
+        END LOOP;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION @extschema@.job_repair() IS 'Internal, for job_check: finds what breaks an invariant and repairs what can be repaired';
+REVOKE ALL ON FUNCTION @extschema@.job_repair() FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_check(repair boolean DEFAULT false) RETURNS TABLE (invariant text, job_id bigint, problem text, repaired boolean)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_check';
+COMMENT ON FUNCTION @extschema@.job_check(boolean) IS
+    'Whether the tables are sound: a row for each violation of an invariant of docs/DESIGN.md; none means that they are. repair: repair what can be, with the rows locked. 42501 without operate on all queues, 25000 for a repair outside of READ COMMITTED.';
+REVOKE ALL ON FUNCTION @extschema@.job_check(boolean) FROM PUBLIC;

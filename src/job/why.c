@@ -25,31 +25,25 @@
 typedef bool (*RowFilter) (JobqCall *call, HeapTuple row);
 
 /*
- * Run a function of the script as the owner of the extension and return its
- * rows.  The arguments are not null.
+ * Run a query, %s in which is the extension's schema, as its owner, and return
+ * the rows.  The arguments are not null.
  */
 static void
-return_as_owner(FunctionCallInfo fcinfo, JobqCall *call, const char *function, int nargs, Oid *types,
+return_as_owner(FunctionCallInfo fcinfo, JobqCall *call, const char *query, int nargs, Oid *types,
 				Datum *values, bool read_only, RowFilter filter)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	StringInfoData sql;
+	char	   *sql = psprintf(query, quote_identifier(get_namespace_name(jobq_schema())));
 	SPITupleTable *rows;
 	uint64		n;
 	Oid			user;
 	int			context;
 
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT * FROM %s.%s(", quote_identifier(get_namespace_name(jobq_schema())), function);
-	for (int i = 0; i < nargs; i++)
-		appendStringInfo(&sql, "%s$%d", i ? ", " : "", i + 1);
-	appendStringInfoChar(&sql, ')');
-
 	SPI_connect();
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(jobq_owner(), context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	if (SPI_execute_with_args(sql.data, nargs, types, values, NULL, read_only, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not execute \"%s\"", sql.data);
+	if (SPI_execute_with_args(sql, nargs, types, values, NULL, read_only, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not execute \"%s\"", sql);
 	SetUserIdAndSecContext(user, context);
 	rows = SPI_tuptable;
 	n = SPI_processed;
@@ -102,7 +96,87 @@ jobq_job_explain(PG_FUNCTION_ARGS)
 	values[3] = BoolGetDatum(somebody_waits(jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE))));
 	values[4] = TimestampTzGetDatum(call.now);
 	jobq_slot_free(job);
-	return_as_owner(fcinfo, &call, "job_reasons", lengthof(types), types, values, true, names_no_secret);
+	return_as_owner(fcinfo, &call, "SELECT * FROM %s.job_reasons($1, $2, $3, $4, $5)",
+					lengthof(types), types, values, true, names_no_secret);
 	jobq_close_call(&call);
 	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_check);
+
+/* job_check(repair) */
+Datum
+jobq_job_check(PG_FUNCTION_ARGS)
+{
+	JobqCall	call;
+	bool		repair = !PG_ARGISNULL(0) && PG_GETARG_BOOL(0);
+
+	InitMaterializedSRF(fcinfo, 0);
+	jobq_enter(&call, "job_check()", repair);
+	/* no queue has this number, so only a grant on all of them counts */
+	if (!jobq_has_privilege(&call, 0, PRIV_OPERATE))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to check all jobs"),
+				 errdetail("The privilege \"operate\" on all queues is needed."),
+				 errhint("The owner of the extension can grant it with job_grant, on \"*\".")));
+	if (repair && IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("job_check() repairs only in READ COMMITTED transactions"),
+				 errhint("A repair has to see what others did before it had their rows locked.")));
+	return_as_owner(fcinfo, &call, repair ? "SELECT * FROM %s.job_repair()" :
+					"SELECT *, false FROM %s.job_problems()", 0, NULL, NULL, !repair, NULL);
+	jobq_close_call(&call);
+	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_enter_again);
+
+/*
+ * job_enter_again(job_id, attempt, failed, lost): for a job that was never run,
+ * how far its dependencies are is left to the background worker.
+ */
+Datum
+jobq_job_enter_again(PG_FUNCTION_ARGS)
+{
+	static const JobqCounters unknown = {0};
+	JobqCall	call;
+	int64		id = jobq_check_id(fcinfo, 0, "job_id");
+	TupleTableSlot *job;
+	JobqPrefix	prefix = {.job_id = id,.attempt = PG_GETARG_INT32(1),.failed = PG_GETARG_INT32(2),
+	.lost = PG_GETARG_INT32(3)};
+
+	jobq_enter(&call, "job_enter_again()", true);
+	job = jobq_need_job(&call, id);
+	prefix.queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
+	prefix.lane = jobq_lane(prefix.queue_id);
+	prefix.run_at = jobq_attr_int64(job, JOB_RUN_AT);
+	prefix.expires_at = prefix.attempt == 0 ? jobq_attr_int64(job, JOB_EXPIRES_AT) : 0;
+	prefix.priority = jobq_attr_int16(job, JOB_PRIORITY);
+	if (prefix.attempt == 0 && jobq_attr_int32(job, JOB_DEPENDENCIES) > 0)
+	{
+		jobq_enter_waiting(&call, &prefix, &unknown, jobq_attr_int16(job, JOB_RULE),
+						   jobq_attr_int32(job, JOB_QUORUM), jobq_nextval());
+		jobq_ask_recount(&call, id);
+	}
+	else
+		(void) jobq_enter_next(&call, &prefix, 0);
+	jobq_slot_free(job);
+	jobq_close_call(&call);
+	PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_count_again);
+
+/* job_count_again(job_id) */
+Datum
+jobq_job_count_again(PG_FUNCTION_ARGS)
+{
+	JobqCall	call;
+
+	jobq_enter(&call, "job_count_again()", true);
+	jobq_ask_recount(&call, jobq_check_id(fcinfo, 0, "job_id"));
+	jobq_close_call(&call);
+	PG_RETURN_VOID();
 }

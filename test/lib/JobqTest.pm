@@ -76,6 +76,63 @@ sub poll_until
 }
 
 #
+# Every test ends with job_check: whatever it has done, what its servers have
+# then breaks no invariant.  A server is asked before it is stopped, the others
+# when the test is done.
+#
+
+my %running;
+my @unsound;
+
+# Ask each database with the extension, if the server answers and has it loaded.
+sub check_server
+{
+	my ($node) = @_;
+	my $ask = sub {
+		my ($database, $query) = @_;
+		my ($rc, $out, $err) = $node->psql($database, "SET lock_timeout = '30s'; $query");
+		return $rc == 0 ? split(/\n/, $out) : $err =~ /connection to server|must be loaded via/ ? () : "error: $err";
+	};
+
+	local $ENV{PGOPTIONS} = '';
+	foreach my $database ($ask->('postgres', 'SELECT datname FROM pg_database WHERE datallowconn'))
+	{
+		my ($schema) = $ask->($database, "SELECT extnamespace::regnamespace FROM pg_extension WHERE extname = 'jobq'");
+		next unless $schema && $schema !~ /^error/;
+		my @rows = $ask->($database, "SELECT * FROM $schema.job_check() LIMIT 5");
+		push @unsound, map { $node->name . ", $database: $_" } @rows;
+	}
+	return;
+}
+
+{
+	no warnings 'redefine';
+	my $start = \&PostgreSQL::Test::Cluster::start;
+	my $stop = \&PostgreSQL::Test::Cluster::stop;
+	my $done = \&Test::Builder::done_testing;
+	my $ended = 0;
+
+	*PostgreSQL::Test::Cluster::start = sub {
+		$running{ $_[0]->name } = $_[0];
+		goto &$start;
+	};
+	*PostgreSQL::Test::Cluster::stop = sub {
+		my ($node, $mode) = @_;
+		check_server($node) if delete $running{ $node->name } && !$ended && ($mode // '') ne 'immediate';
+		goto &$stop;
+	};
+	*Test::Builder::done_testing = sub {
+		if (!$ended && !$_[0]->parent)
+		{
+			check_server($running{$_}) foreach sort keys %running;
+			$ended = 1;
+			ok(!@unsound, 'job_check finds nothing at the end') or diag(join("\n", @unsound));
+		}
+		goto &$done;
+	};
+}
+
+#
 # Forked clients
 #
 

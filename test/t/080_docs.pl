@@ -8,6 +8,7 @@ use FindBin;
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use JobqTest;
 use Test::More;
 
 my $root = "$FindBin::RealBin/../..";
