@@ -853,6 +853,7 @@ DECLARE
     a record;
     budget int;
     n bigint;
+    of bigint;
     until timestamptz;
     heard timestamptz;
     expired boolean;
@@ -923,11 +924,11 @@ BEGIN
 
     IF w.job_id IS NOT NULL THEN
         IF w.open THEN
-            SELECT count(*) INTO n FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
-            WHERE d.downstream = j.id AND p.outcome IS NULL;
+            SELECT count(*) FILTER (WHERE p.outcome IS NULL), count(*) INTO n, of FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
+            WHERE d.downstream = j.id AND d.require <> 63;
             IF n > 0 THEN
                 reason := 'dependencies';
-                detail := format('%s of its %s dependencies %s not decided; its trigger rule is %s.', n, j.dependencies,
+                detail := format('%s of its %s dependencies %s not decided; its trigger rule is %s.', n, of,
                     CASE n WHEN 1 THEN 'is' ELSE 'are' END,
                     @extschema@.job_rule_name(j.rule) || CASE WHEN j.rule = 5 THEN format(' (%s have to succeed)', j.quorum) ELSE '' END);
                 hint := 'It goes on when enough of them have ended as the rule says.';
@@ -939,11 +940,20 @@ BEGIN
                     LEFT JOIN @extschema@.job_lease pl ON pl.job_id = p.id
                     LEFT JOIN @extschema@.job_waiting pw ON pw.job_id = p.id
                     LEFT JOIN @extschema@.job_scheduled ps ON ps.job_id = p.id
-                WHERE d.downstream = j.id AND p.outcome IS NULL ORDER BY p.id LIMIT named
+                WHERE d.downstream = j.id AND d.require <> 63 AND p.outcome IS NULL ORDER BY p.id LIMIT named
             LOOP
                 reason := 'dependency';
                 detail := format('Job %s (%s) is %s.', x.id, x.kind, x.state);
                 hint := format('job_explain(%s) says why it is not decided.', x.id);
+                other := x.id;
+                RETURN NEXT;
+            END LOOP;
+            FOR x IN SELECT p.id FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
+                WHERE d.downstream = j.id AND d.require = 63 AND p.outcome IS NULL
+            LOOP
+                reason := 'unique key';
+                detail := format('It took unique key "%s" over from job %s, and starts when that has ended.', j.unique_key, x.id);
+                hint := format('job_explain(%s) says why it has not.', x.id);
                 other := x.id;
                 RETURN NEXT;
             END LOOP;
@@ -1165,7 +1175,7 @@ BEGIN ATOMIC
             count(*) FILTER (WHERE p.outcome IS NULL AND d.require <> 0) AS pending,
             count(*) FILTER (WHERE p.outcome & d.suffice <> 0) AS hits,
             count(*) FILTER (WHERE d.require <> 0 AND p.outcome & d.require = 0) AS violated,
-            count(*) FILTER (WHERE p.outcome IN (2, 8, 16)) AS hurt
+            count(*) FILTER (WHERE p.outcome IN (2, 8, 16) AND d.require <> 63) AS hurt
         FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
         WHERE of_job IS NULL OR d.downstream = of_job GROUP BY d.downstream),
     deltas AS (
@@ -1216,7 +1226,7 @@ BEGIN ATOMIC
     SELECT 'S2', j.id, 'an edge says something else than its trigger rule'
     FROM jobs j JOIN (VALUES (0, 1, 0), (1, 18, 0), (2, 31, 0), (3, 4, 0), (4, 0, 18), (5, 0, 1), (6, 5, 0), (7, 19, 0), (8, 5, 1), (9, 0, 1), (10, 0, 3),
         (11, 0, 0)) r (rule, require, suffice) ON r.rule = j.rule
-    WHERE EXISTS (SELECT FROM @extschema@.job_dependency d WHERE d.downstream = j.id AND (d.require, d.suffice) <> (r.require, r.suffice))
+    WHERE EXISTS (SELECT FROM @extschema@.job_dependency d WHERE d.downstream = j.id AND d.require <> 63 AND (d.require, d.suffice) <> (r.require, r.suffice))
     UNION ALL
     SELECT 'S3', j.id, format('it has begun %s attempts, and %s are on record', coalesce(j.attempt, s.attempt), coalesce(cardinality(a.numbers), 0))
     FROM jobs j LEFT JOIN state_of s ON s.job_id = j.id LEFT JOIN attempts a ON a.job_id = j.id
@@ -1282,7 +1292,13 @@ BEGIN ATOMIC
     FROM @extschema@.job_recount r WHERE (of_job IS NULL OR r.job_id = of_job) AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = r.job_id)
     UNION ALL
     SELECT 'D5', c.job_id, 'what is to be cancelled does not exist'
-    FROM @extschema@.job_cancel_request c WHERE (of_job IS NULL OR c.job_id = of_job) AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = c.job_id);
+    FROM @extschema@.job_cancel_request c WHERE (of_job IS NULL OR c.job_id = of_job) AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = c.job_id)
+    UNION ALL
+    SELECT 'U2', u.job_id, format('it has a unique key, "%s", that is not its own, or not as long as it says', u.unique_key)
+    FROM @extschema@.job_unique u LEFT JOIN @extschema@.job j ON j.id = u.job_id
+    WHERE (of_job IS NULL OR u.job_id = of_job) AND CASE WHEN j.id IS NULL THEN u.until IS NULL
+        ELSE j.unique_key IS DISTINCT FROM u.unique_key OR @extschema@.job_queue_id(j.queue) <> u.queue_id OR (j.outcome IS NULL) <> (u.until IS NULL)
+            OR u.until <> j.submitted_at + j.unique_for * interval '1 microsecond' END;
 END;
 COMMENT ON FUNCTION @extschema@.job_problems(bigint) IS 'Internal, for job_check: what breaks an invariant, of all jobs or one';
 REVOKE ALL ON FUNCTION @extschema@.job_problems(bigint) FROM PUBLIC;
@@ -1344,7 +1360,7 @@ BEGIN
         UPDATE @extschema@.job_dependency d SET require = r.require, suffice = r.suffice
         FROM (VALUES (0, 1, 0), (1, 18, 0), (2, 31, 0), (3, 4, 0), (4, 0, 18), (5, 0, 1), (6, 5, 0), (7, 19, 0), (8, 5, 1), (9, 0, 1), (10, 0, 3),
             (11, 0, 0)) r (rule, require, suffice)
-        WHERE d.downstream = id AND r.rule = j.rule AND (d.require, d.suffice) <> (r.require, r.suffice);
+        WHERE d.downstream = id AND r.rule = j.rule AND d.require <> 63 AND (d.require, d.suffice) <> (r.require, r.suffice);
         UPDATE @extschema@.job t SET dependencies = e.n
         FROM (SELECT count(*)::int AS n FROM @extschema@.job_dependency d WHERE d.downstream = job_repair_job.id) e
         WHERE t.id = job_repair_job.id AND t.dependencies <> e.n;
@@ -1428,6 +1444,12 @@ BEGIN
         IF waits THEN
             PERFORM @extschema@.job_count_again(id);
         END IF;
+    WHEN 'U2' THEN
+        DELETE FROM @extschema@.job_unique u
+        WHERE u.job_id = job_repair_job.id AND (j.id IS NULL OR j.unique_key IS DISTINCT FROM u.unique_key OR @extschema@.job_queue_id(j.queue) <> u.queue_id
+            OR (j.outcome IS NOT NULL AND j.unique_for IS NULL));
+        UPDATE @extschema@.job_unique u SET until = CASE WHEN j.outcome IS NOT NULL THEN j.submitted_at + j.unique_for * interval '1 microsecond' END
+        WHERE u.job_id = job_repair_job.id;
     ELSE
         NULL;
     END CASE;

@@ -53,7 +53,7 @@ INSERT INTO job_scheduled SELECT pg_temp.id('e'), queue_id, lane, '2999-01-01', 
 SELECT * FROM pg_temp.both();
 
 -- S2: edges and the sequence
-UPDATE job_dependency SET require = 31 WHERE downstream = pg_temp.id('d');
+UPDATE job_dependency SET require = 4 WHERE downstream = pg_temp.id('d');
 INSERT INTO job_dependency VALUES (pg_temp.id('d'), pg_temp.id('d'), 1, 0), (9e15, pg_temp.id('a'), 1, 0);
 DELETE FROM job_dependency WHERE (upstream, downstream) = (pg_temp.id('b'), pg_temp.id('c'));
 SELECT invariant, name, regexp_replace(problem, '\m9\d+', '<n>') AS problem, repaired FROM pg_temp.both();
@@ -150,6 +150,16 @@ INSERT INTO job_recount VALUES (nextval('job_id_seq'), 9e15);
 INSERT INTO job_cancel_request VALUES (nextval('job_id_seq'), 9e15, 0);
 SELECT * FROM pg_temp.both();
 ROLLBACK;
+
+-- U2: whose a unique key is, and how long
+SELECT job_submit('u', queue => 'check_unique', unique_key => 'k') AS u \gset
+INSERT INTO mine VALUES ('u', :u);
+UPDATE job_unique SET until = '2999-01-01' WHERE job_id = :u;
+SELECT * FROM pg_temp.both();
+INSERT INTO job_unique SELECT queue_id, job_id, NULL, 'other' FROM job_unique WHERE job_id = :u;
+INSERT INTO job_unique SELECT queue_id, 9e15, NULL, 'none' FROM job_unique WHERE job_id = :u AND unique_key = 'k';
+SELECT * FROM pg_temp.both();
+SELECT unique_key, until FROM job_unique WHERE job_id = :u;
 
 -- who may ask, and when
 CREATE ROLE check_operator;

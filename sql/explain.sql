@@ -73,6 +73,12 @@ SELECT job_revoke('explain_submitter', 'explain_many', 'read');
 UPDATE job SET submitted_by = current_user::regrole WHERE id IN (:child, :second);
 DROP ROLE explain_submitter;
 
+-- a unique key that was taken over
+SELECT job_submit('old', queue => 'explain_unique', unique_key => 'k') AS old \gset
+SELECT count(*) FROM job_claim('explain_unique');
+SELECT job_submit('new', queue => 'explain_unique', unique_key => 'k', on_conflict => 'cancel') AS new \gset
+SELECT * FROM pg_temp.why(:new);
+
 -- what is still to be counted; nobody else sees these rows
 BEGIN;
 UPDATE job SET outcome = 1 WHERE id = :second;

@@ -118,6 +118,10 @@ INSERT INTO calls VALUES
     ('job_fail_many', format('job_fail_many(%L, %L)', (SELECT array_agg(id) FROM job WHERE queue = 'leak_other'), (SELECT array_agg(1) FROM job WHERE queue = 'leak_other'))),
     ('job_next', format('job_next(%s, 1, queues => ''{leak_mine,leak_other}'')', (SELECT min(job_id) FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.queue = 'leak_other'))),
     ('job_horizon', 'job_horizon()'),
+    ('job_cancel_many', format('job_cancel_many(%L)', (SELECT array_agg(id) FROM job WHERE queue = 'leak_other'))),
+    ('job_retry_many', format('job_retry_many(%L)', (SELECT array_agg(id) FROM job WHERE queue = 'leak_other'))),
+    ('job_hold_many', format('job_hold_many(%L)', (SELECT array_agg(id) FROM job WHERE queue = 'leak_other'))),
+    ('job_unhold_many', format('job_unhold_many(%L)', (SELECT array_agg(id) FROM job WHERE queue = 'leak_other'))),
     ('job_problems', 'job_problems()'), ('job_repair', 'job_repair()'), ('job_check', 'job_check()'),
     ('job_reasons', format('job_reasons(%s, true, true, true, now())', (SELECT min(id) FROM job WHERE queue = 'leak_other'))),
     ('job_schedule_times', 'job_schedule_times(''@daily'')'), ('job_shared_memory', 'job_shared_memory()');

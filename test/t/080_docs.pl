@@ -5,6 +5,7 @@ use warnings;
 
 use File::Basename;
 use FindBin;
+use lib "$FindBin::RealBin/../lib";
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
