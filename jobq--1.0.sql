@@ -883,14 +883,14 @@ BEGIN
             || CASE WHEN j.attempt_outcome IS NOT NULL THEN format(', by attempt %s', j.attempt) || coalesce(' of worker "' || j.worker || '"', '')
                 || CASE WHEN j.attempt_outcome IN (2, 3) THEN format(', which %s', CASE j.attempt_outcome WHEN 2 THEN 'timed out' ELSE 'was lost' END) ELSE '' END
                 ELSE '' END
-            || CASE WHEN j.decided_by IS NOT NULL THEN ', by job_decide' ELSE '' END
-            || CASE WHEN j.outcome IN (4, 16) AND j.error IS NULL AND j.decided_by IS NULL
+            || CASE WHEN j.decided_by IS NOT NULL THEN format(', by job_decide of %s', j.decided_by) ELSE '' END
+            || CASE WHEN j.outcome IN (4, 16) AND j.decided_by IS NULL AND j.decided_by IS NULL
                 THEN format(': its dependencies can no longer meet trigger rule %s', @extschema@.job_rule_name(j.rule)) ELSE '' END
             || coalesce(': ' || nullif(j.error, 'timed out'), '') || '.';
         hint := CASE WHEN j.outcome IN (2, 8) OR (j.outcome = 4 AND j.decided_by IS NOT NULL) THEN format('job_retry(%s) opens it again.', j.id)
-                     WHEN j.outcome IN (4, 16) AND j.error IS NULL THEN 'A retry of those upstream that ended otherwise opens it again.' END;
+                     WHEN j.outcome IN (4, 16) AND j.decided_by IS NULL THEN 'A retry of those upstream that ended otherwise opens it again.' END;
         RETURN NEXT;
-        IF j.outcome IN (4, 16) AND j.error IS NULL AND j.decided_by IS NULL THEN
+        IF j.outcome IN (4, 16) AND j.decided_by IS NULL AND j.decided_by IS NULL THEN
             FOR x IN SELECT p.id, p.kind, p.outcome FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
                 WHERE d.downstream = j.id AND p.outcome & CASE d.require WHEN 0 THEN d.suffice ELSE d.require END = 0
                     AND (j.outcome = 4 OR p.outcome IN (2, 8, 16))
@@ -1245,7 +1245,7 @@ BEGIN ATOMIC
     SELECT 'S5', j.id, 'what it says of its end does not fit together'
     FROM jobs j
     WHERE CASE WHEN j.outcome IS NULL
-        THEN num_nonnulls(j.finished_at, j.attempt_outcome, j.token, j.started_at, j.worker, j.result, j.attempt, j.failed, j.lost) > 0
+        THEN num_nonnulls(j.finished_at, j.decided_by, j.attempt_outcome, j.token, j.started_at, j.worker, j.result, j.attempt, j.failed, j.lost) > 0
         ELSE j.outcome NOT IN (1, 2, 4, 8, 16) OR num_nulls(j.finished_at, j.attempt, j.failed, j.lost) > 0 OR j.finished_at < j.started_at
             OR num_nonnulls(j.attempt_outcome, j.token, j.started_at) NOT IN (0, 3) OR (j.result IS NOT NULL AND j.outcome <> 1) END
     UNION ALL
@@ -1270,7 +1270,7 @@ BEGIN ATOMIC
     UNION ALL
     SELECT 'D1', c.id, format('it is %s, but its dependencies mean: %s', @extschema@.job_outcome_name(c.outcome), c.verdict)
     FROM counted c JOIN jobs j ON j.id = c.id
-    WHERE c.outcome IN (4, 16) AND NOT c.recount AND c.n = c.dependencies AND j.error IS NULL
+    WHERE c.outcome IN (4, 16) AND NOT c.recount AND c.n = c.dependencies AND j.decided_by IS NULL
         AND c.verdict <> CASE c.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END
     UNION ALL
     SELECT 'D4', c.id, format('its dependencies are counted as %s, but are %s', c.has, c.should_have)
@@ -1278,7 +1278,7 @@ BEGIN ATOMIC
     UNION ALL
     SELECT 'D4', c.id, 'it waits for nothing'
     FROM counted c JOIN jobs j ON j.id = c.id
-    WHERE c.waiting IS NOT NULL AND NOT c.recount AND NOT c.has_deltas AND NOT coalesce((to_jsonb(j) ->> 'manual')::boolean, false)
+    WHERE c.waiting IS NOT NULL AND NOT c.recount AND NOT c.has_deltas AND NOT j.manual
         AND CASE WHEN c.open THEN c.has = c.should_have AND coalesce(c.verdict, 'ready') <> 'wait' ELSE NOT c.held END
     UNION ALL
     SELECT 'D4', w.job_id, 'it waits by another trigger rule than its own'
@@ -1394,7 +1394,7 @@ BEGIN
         UPDATE @extschema@.job_lease t SET failed = n_failed, lost = n_lost WHERE t.job_id = job_repair_job.id;
     WHEN 'S5' THEN
         IF j.outcome IS NULL THEN
-            UPDATE @extschema@.job t SET finished_at = NULL, attempt_outcome = NULL, token = NULL, started_at = NULL, worker = NULL, result = NULL, attempt = NULL,
+            UPDATE @extschema@.job t SET finished_at = NULL, decided_by = NULL, attempt_outcome = NULL, token = NULL, started_at = NULL, worker = NULL, result = NULL, attempt = NULL,
                 failed = NULL, lost = NULL
             WHERE t.id = job_repair_job.id;
         ELSE

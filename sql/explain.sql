@@ -156,6 +156,12 @@ SELECT detail FROM pg_temp.why(:fails);
 SELECT job_cancel(:later, 'no longer wanted');
 SELECT * FROM pg_temp.why(:later);
 
+-- by a decision
+SELECT job_submit('asked', queue => 'explain', manual => true) AS asked \gset
+SELECT * FROM pg_temp.why(:asked);
+SELECT job_decide(:asked, 'skipped', reason => 'not today');
+SELECT replace(detail, CURRENT_ROLE, '<role>') AS detail, hint FROM pg_temp.why(:asked);
+
 -- bad input
 SELECT job_explain(NULL);
 SELECT job_explain(0);
