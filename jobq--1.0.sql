@@ -255,6 +255,12 @@ CREATE TABLE @extschema@.job_queue (
     timeout       bigint,
     lease         bigint,
     notify        smallint NOT NULL DEFAULT 0,
+    retention     bigint,
+    retention_failed bigint,
+    pause_after   int,
+    pause_window  bigint,
+    paused_because text,
+    paused_at     timestamptz,
     PRIMARY KEY (name)
 );
 CREATE UNIQUE INDEX job_queue_id ON @extschema@.job_queue (queue_id);
@@ -545,14 +551,36 @@ COMMENT ON FUNCTION @extschema@.job_unhold_many(bigint[]) IS
     'Lets many held jobs go on in one pass; what job_unhold would raise for one stands in problem, and the others go on. 22004, 22023 or 2202E for bad job_ids.';
 REVOKE ALL ON FUNCTION @extschema@.job_unhold_many(bigint[]) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_delete(job_id bigint) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_delete';
+COMMENT ON FUNCTION @extschema@.job_delete(bigint) IS
+    'Removes a decided job with its edges and attempts. JQ002, JQ003 if it is undecided or an undecided job depends on it, 23503 where a foreign key keeps it, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_delete(bigint) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_delete_many(job_ids bigint[]) RETURNS TABLE (job_id bigint, changed boolean, problem text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_delete_many';
+COMMENT ON FUNCTION @extschema@.job_delete_many(bigint[]) IS
+    'Removes many decided jobs in one pass; what job_delete would raise for one stands in problem, and the others go on. 22004, 22023 or 2202E for bad job_ids.';
+REVOKE ALL ON FUNCTION @extschema@.job_delete_many(bigint[]) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_purge(queue text DEFAULT NULL, older_than interval DEFAULT NULL, max_jobs int DEFAULT 10000) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_purge';
+COMMENT ON FUNCTION @extschema@.job_purge(text, interval, int) IS
+    'Removes up to max_jobs decided jobs of a queue, or of all that the caller may operate, that were decided longer ago than the queues'' retention, or older_than, and returns how many; those that cannot be removed are passed over. 22004 or 22023 for a bad value, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_purge(text, interval, int) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.job_queue_set(queue text, paused boolean DEFAULT NULL, max_attempts int DEFAULT NULL, max_lost int DEFAULT NULL,
     backoff interval DEFAULT NULL, backoff_cap interval DEFAULT NULL, timeout interval DEFAULT NULL, lease interval DEFAULT NULL,
-    notify text DEFAULT NULL) RETURNS void
+    notify text DEFAULT NULL, retention interval DEFAULT NULL, retention_failed interval DEFAULT NULL,
+    pause_after int DEFAULT NULL, pause_window interval DEFAULT NULL) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_queue_set';
-COMMENT ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval, interval, interval, interval, text) IS
+COMMENT ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval, interval, interval, interval, text, interval, interval, int, interval) IS
     'Changes settings of a queue, which is made on first use; NULL leaves one as it is. 22004 or 22023 for a bad value, 42501.';
-REVOKE ALL ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval, interval, interval, interval, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval, interval, interval, interval, text, interval, interval, int, interval) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_grant(role regrole, queue text, privilege text) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -579,7 +607,7 @@ DECLARE
         'submit', 'job_submit,job_submit_many,job_wait,' || own || ',' || results || ',' || views,
         'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
             'job_release,job_snooze,' || results || ',' || views,
-        'operate', 'job_check,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_wait,' || own || ',' || results || ',' || views
+        'operate', 'job_check,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
             || ',job_queue_status,job_worker_status',
         'read', 'job_wait,' || results || ',' || views || ',job_queue_status,job_worker_status');
     kept text[];
@@ -757,7 +785,7 @@ WITH w AS (SELECT queue_id, count(*) AS n, min(job_id) AS any_job FROM @extschem
      s AS (SELECT queue_id, count(*) AS n, min(job_id) AS any_job FROM @extschema@.job_scheduled GROUP BY queue_id),
      r AS (SELECT queue_id, count(*) AS n, min(job_id) AS any_job, min(since) AS oldest FROM @extschema@.job_ready GROUP BY queue_id),
      l AS (SELECT queue_id, count(*) AS n, min(job_id) AS any_job, count(DISTINCT worker) AS workers FROM @extschema@.job_lease GROUP BY queue_id),
-     queues AS (SELECT coalesce(q.name, j.queue) AS queue, coalesce(q.paused, false) AS paused, u.queue_id
+     queues AS (SELECT coalesce(q.name, j.queue) AS queue, coalesce(q.paused, false) AS paused, q.paused_because, q.paused_at, u.queue_id
                FROM (SELECT queue_id, min(any_job) AS any_job
                      FROM (SELECT queue_id, any_job FROM w UNION ALL SELECT queue_id, any_job FROM s UNION ALL SELECT queue_id, any_job FROM r
                            UNION ALL SELECT queue_id, any_job FROM l UNION ALL SELECT queue_id, NULL FROM @extschema@.job_queue) x
@@ -766,7 +794,8 @@ WITH w AS (SELECT queue_id, count(*) AS n, min(job_id) AS any_job FROM @extschem
                     LEFT JOIN @extschema@.job j ON j.id = u.any_job)
 SELECT queues.queue, queues.paused,
     coalesce(w.n, 0) AS waiting, coalesce(s.n, 0) AS scheduled, coalesce(r.n, 0) AS ready, coalesce(l.n, 0) AS running,
-    r.oldest AS oldest_ready, coalesce(l.workers, 0) AS running_workers
+    r.oldest AS oldest_ready, coalesce(l.workers, 0) AS running_workers,
+    queues.paused_because, queues.paused_at
 FROM queues LEFT JOIN w USING (queue_id) LEFT JOIN s USING (queue_id) LEFT JOIN r USING (queue_id) LEFT JOIN l USING (queue_id)
 WHERE @extschema@.job_visible(queues.queue, NULL, NULL);
 COMMENT ON VIEW @extschema@.job_queue_status IS
@@ -779,6 +808,8 @@ COMMENT ON COLUMN @extschema@.job_queue_status.ready IS 'Jobs that can be claime
 COMMENT ON COLUMN @extschema@.job_queue_status.running IS 'Jobs that run';
 COMMENT ON COLUMN @extschema@.job_queue_status.oldest_ready IS 'Since when the oldest of the ready jobs has been ready';
 COMMENT ON COLUMN @extschema@.job_queue_status.running_workers IS 'How many different names of workers the running jobs have';
+COMMENT ON COLUMN @extschema@.job_queue_status.paused_because IS 'Why it is paused';
+COMMENT ON COLUMN @extschema@.job_queue_status.paused_at IS 'Since when';
 REVOKE ALL ON @extschema@.job_queue_status FROM PUBLIC;
 
 CREATE VIEW @extschema@.job_worker_status WITH (security_barrier) AS

@@ -38,6 +38,17 @@ extern TimestampTz jobq_due_next(void);
 extern bool jobq_due_round(void);
 extern bool jobq_due_folded(void);
 
+/* purge.c */
+extern void jobq_purge_restart(void);
+extern void jobq_purge_reload(void);
+extern void jobq_purge_lower(TimestampTz at);
+extern void jobq_purge_round(JobqDatabase *database);
+extern TimestampTz jobq_purge_next(void);
+
+/* breaker.c */
+extern void jobq_breaker_round(JobqDatabase *database);
+extern TimestampTz jobq_breaker_next(void);
+
 /* launcher.c, worker.c, hooks.c */
 extern void jobq_launcher_register(void);
 extern void jobq_hooks_init(void);

@@ -27,6 +27,7 @@
 
 #include "background/background.h"
 
+#define DUE_KINDS		DEADLINE_PURGE	/* those with a table of their own */
 #define BATCH			500		/* rows that one pass takes */
 #define AGAIN_FIRST		(10 * INT64CONST(1000)) /* delays of what is seen
 												 * again */
@@ -81,7 +82,7 @@ typedef struct Kind
 	const char *what;
 } Kind;
 
-static const Kind kinds[DEADLINE_KINDS] = {
+static const Kind kinds[DUE_KINDS] = {
 	[DEADLINE_LEASE] = {JOBQ_LEASE, INDEX_SECOND, STATE_JOB_ID, LEASE_DEADLINE,
 	jobq_end_due_lease, 1, false, false, "end the lease of"},
 	[DEADLINE_SCHEDULED] = {JOBQ_SCHEDULED, INDEX_SECOND, STATE_JOB_ID, STATE_RUN_AT,
@@ -98,7 +99,7 @@ static const Kind kinds[DEADLINE_KINDS] = {
 	jobq_recount, 1, true, true, "count dependencies anew"},
 };
 
-static Clock clocks[DEADLINE_KINDS];
+static Clock clocks[DUE_KINDS];
 static bool folded = false;		/* in this round, all deltas that were seen */
 static HTAB *pending;
 static pairingheap *pending_heap;
@@ -386,7 +387,7 @@ jobq_due_round(void)
 	bool		more = false;
 
 	folded = false;
-	for (int k = 0; k < DEADLINE_KINDS && !jobq_worker_must_leave(); k++)
+	for (int k = 0; k < DUE_KINDS && !jobq_worker_must_leave(); k++)
 	{
 		if (!do_due(k))
 			continue;
@@ -414,7 +415,7 @@ jobq_due_folded(void)
 void
 jobq_due_restart(void)
 {
-	for (int k = 0; k < DEADLINE_KINDS; k++)
+	for (int k = 0; k < DUE_KINDS; k++)
 	{
 		clocks[k].floor = clocks[k].next = DT_NOBEGIN;
 		clocks[k].again_at = DT_NOEND;
@@ -448,7 +449,7 @@ jobq_due_lower(JobqDeadline kind, TimestampTz at)
 bool
 jobq_due_seen(void)
 {
-	for (int k = 0; k < DEADLINE_KINDS; k++)
+	for (int k = 0; k < DUE_KINDS; k++)
 	{
 		if (clocks[k].next <= jobq_deadline_now(k))
 			return false;
@@ -462,7 +463,7 @@ jobq_due_next(void)
 {
 	TimestampTz at = DT_NOEND;
 
-	for (int k = 0; k < DEADLINE_KINDS; k++)
+	for (int k = 0; k < DUE_KINDS; k++)
 		at = Min(at, jobq_deadline_of(k, Min(clocks[k].next, clocks[k].again_at)));
 	if (!pairingheap_is_empty(pending_heap))
 		at = Min(at, pairingheap_container(Pending, node, pairingheap_first(pending_heap))->at);

@@ -3,8 +3,8 @@
  *	  The background worker of one database: what is due by the clock.
  *
  * It ends leases that ran out and attempts that timed out, cancels expired
- * jobs, makes scheduled jobs ready, sends the coalesced notifications, and
- * sweeps.  It acts only where job_active_database names its database (active.c).
+ * jobs, makes scheduled jobs ready, sends the coalesced notifications, pauses
+ * queues (breaker.c), removes old jobs (purge.c), and sweeps.  It acts only where job_active_database names its database (active.c).
  *
  * 1. A transaction that wrote a row before a floor (due.c) announces it when it
  *	  commits (announced_low).  The worker takes the announcements before its
@@ -432,6 +432,8 @@ take_announcements(void)
 		sweep_again = true;
 		sweep_at = 0;
 	}
+	if (asked & ASK_PURGE)
+		jobq_purge_restart();
 	for (int k = 0; k < DEADLINE_KINDS && active; k++)
 	{
 		TimestampTz low;
@@ -439,7 +441,10 @@ take_announcements(void)
 		if (jobq_read_time(&database->announced_low[k]) == DT_NOEND)
 			continue;
 		low = (TimestampTz) pg_atomic_exchange_u64(&database->announced_low[k], (uint64) DT_NOEND);
-		jobq_due_lower(k, low);
+		if (k == DEADLINE_PURGE)
+			jobq_purge_lower(low);
+		else
+			jobq_due_lower(k, low);
 	}
 }
 
@@ -456,7 +461,9 @@ do_round(void)
 	if (pg_atomic_read_u32(&database->notify_wanted) != 0 && now >= notify_at)
 		send_notifications();
 	more |= jobq_due_round();
+	jobq_breaker_round(database);
 	more |= do_sweep(now);
+	jobq_purge_round(database);
 	return more;
 }
 
@@ -469,6 +476,7 @@ next_wake(void)
 	if (!active)
 		return at;
 	at = Min(at, jobq_due_next());
+	at = Min(at, Min(jobq_breaker_next(), jobq_purge_next()));
 	if (sweep_began == 0)
 		at = Min(at, sweep_at);
 	if (pg_atomic_read_u32(&database->notify_wanted) != 0)
@@ -484,7 +492,7 @@ announced_before(TimestampTz at)
 		return true;
 	if (!active)
 		return false;
-	return jobq_database_low(database) < at ||
+	return jobq_database_low(database) < at || pg_atomic_read_u32(&database->nfailed) != 0 ||
 		(pg_atomic_read_u32(&database->notify_wanted) != 0 && notify_at < at);
 }
 
@@ -601,6 +609,7 @@ jobq_worker_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			jobq_purge_reload();
 			sweep_at = Min(sweep_at, jobq_steady() + jobq_sweep_interval_ms * INT64CONST(1000));
 		}
 		take_announcements();

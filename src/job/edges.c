@@ -47,9 +47,12 @@ jobq_set_counters(JobqRow *new, int first, const JobqCounters *c)
  * SHARE to the end of the transaction unless its outcome is one of settled.  If
  * somebody is just changing the row, it is taken for undecided and *unsure is
  * set, without waiting: its edges are to be counted anew later.
+ *
+ * A submission has named it: then a settled row is locked, too, so that the job is
+ * not removed, and one who is just removing it is waited for (remove.c).
  */
 int
-jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool *unsure)
+jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool named, bool *unsure)
 {
 	for (int tries = 1;; tries++)
 	{
@@ -57,11 +60,20 @@ jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool *unsure)
 		int			outcome;
 		bool		done;
 
+		if (job == NULL && named)
+			jobq_error_no_such_job(id);
 		if (job == NULL)
-			return OUTCOME_SUCCEEDED;	/* purged */
+			return OUTCOME_SUCCEEDED;	/* removed */
 		outcome = jobq_attr_int16(job, JOB_OUTCOME);
-		done = (outcome & settled) != 0 ||
-			jobq_lock(call, JOBQ_JOB, job, LockTupleShare, LockWaitSkip);
+		if ((outcome & settled) != 0)
+			done = !named || jobq_lock(call, JOBQ_JOB, job, LockTupleKeyShare, LockWaitBlock);
+		else
+		{
+			bool		removal = named && outcome != 0 && jobq_being_removed(job);
+
+			done = jobq_lock(call, JOBQ_JOB, job, LockTupleShare, removal ? LockWaitBlock : LockWaitSkip);
+			tries -= removal;
+		}
 		jobq_slot_free(job);
 		if (done)
 			return outcome;
@@ -85,6 +97,8 @@ jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
 	Datum		key = Int64GetDatum(id);
 	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
 	TupleTableSlot *edge;
+	TupleTableSlot *job;
+	int			found = 0;
 	bool		unsure = false;
 
 	memset(c, 0, sizeof(JobqCounters));
@@ -93,12 +107,24 @@ jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
 		int16		require = jobq_attr_int16(edge, DEP_REQUIRE);
 		int			outcome;
 
+		found++;
 		jobq_count_undecided(c, require);
-		outcome = jobq_upstream_outcome(call, jobq_attr_int64(edge, DEP_UPSTREAM), settled, &unsure);
+		outcome = jobq_upstream_outcome(call, jobq_attr_int64(edge, DEP_UPSTREAM), settled, false, &unsure);
 		if (outcome != 0)
 			jobq_count_edge(c, require, jobq_attr_int16(edge, DEP_SUFFICE), outcome, 1);
 	}
 	jobq_scan_end(scan);
+
+	/* upstream jobs that were removed, with their edges, count as succeeded */
+	job = jobq_find_id(call, JOBQ_JOB, id);
+	for (; job != NULL && found < jobq_attr_int32(job, JOB_DEPENDENCIES); found++)
+	{
+		const JobqRuleInfo *rule = &jobq_rules[jobq_attr_int16(job, JOB_RULE)];
+
+		jobq_count_undecided(c, rule->require);
+		jobq_count_edge(c, rule->require, rule->suffice, OUTCOME_SUCCEEDED, 1);
+	}
+	jobq_slot_free(job);
 	return !unsure;
 }
 

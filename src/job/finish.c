@@ -125,6 +125,8 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 		done = jobq_update(call, JOBQ_JOB, slot, &new, LockWaitBlock);
 		if (done && new.given[JOB_UNIQUE_KEY - 1])
 			jobq_free_key_of(call, slot);
+		if (done)
+			jobq_note_removal(call, prefix->queue_id, d->outcome, &slot->tts_tid, call->now);
 		jobq_slot_free(slot);
 		walk = false;
 	}
@@ -192,6 +194,8 @@ jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome
 	}
 	else if (attempt_outcome == ATTEMPT_FAILED || attempt_outcome == ATTEMPT_TIMED_OUT)
 	{
+		if (queue.pause_after > 0)
+			jobq_announce_failure(prefix.queue_id);
 		prefix.failed++;
 		decided = !retry ||
 			prefix.failed >= own_or(job, JOB_MAX_ATTEMPTS, queue.max_attempts);
@@ -201,6 +205,8 @@ jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome
 	}
 	else if (attempt_outcome == ATTEMPT_LOST)
 	{
+		if (queue.pause_after > 0)
+			jobq_announce_failure(prefix.queue_id);
 		prefix.lost++;
 		decided = prefix.lost >= own_or(job, JOB_MAX_LOST, queue.max_lost);
 		if (delay < 0)

@@ -124,7 +124,7 @@ extern void jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int
 							  const JobqRuleInfo *rule);
 extern void jobq_read_counters(TupleTableSlot *row, int first, JobqCounters *c);
 extern void jobq_set_counters(JobqRow *new, int first, const JobqCounters *c);
-extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool *unsure);
+extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool named, bool *unsure);
 extern bool jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c);
 extern void jobq_ask_recount(JobqCall *call, int64 id);
 extern bool jobq_recount_asked(JobqCall *call, int64 id);
@@ -304,6 +304,41 @@ extern void jobq_refuse_state(const char **problem, int64 id, const char *act, c
 							  const char *hint);
 extern bool jobq_act_on_one(const char *function, JobqAct act, int64 id, void *arg);
 extern Datum jobq_act_on_many(FunctionCallInfo fcinfo, const char *function, JobqAct act, void *arg);
+
+/* remove.c: removing decided jobs */
+typedef enum JobqRemoval
+{
+	REMOVAL_DONE,
+	REMOVAL_NEEDED,				/* by an undecided job, or somebody has it
+								 * locked */
+	REMOVAL_REFUSED				/* by a foreign key */
+} JobqRemoval;
+
+extern int	jobq_remove_free(JobqCall *call, int n, const int64 *ids, JobqRemoval *results);
+
+/* retention.c: which were kept for long enough */
+
+/* Of a queue that keeps jobs no longer than that, decisions are announced. */
+#define JOBQ_SHORT_RETENTION	USECS_PER_HOUR
+
+typedef struct JobqPurge
+{
+	int64		queue_id;		/* 0: all */
+	bool		by_caller;		/* of queues that the caller may operate */
+	int64		older_than;		/* microseconds; -1: by the queues' settings */
+	int			max_jobs;		/* in one call */
+	/* found out */
+	int			removed;
+	bool		more;			/* there may be more in these blocks */
+	int			skip;			/* of which these were kept */
+	TimestampTz look_at;		/* when the next are due there */
+} JobqPurge;
+
+extern int64 jobq_retention_of(const JobqQueue *queue, int outcome);
+extern void jobq_note_removal(JobqCall *call, int64 queue_id, int outcome, ItemPointer tid,
+							  TimestampTz finished_at);
+extern int64 jobq_shortest_retention(JobqCall *call);
+extern void jobq_purge_blocks(JobqCall *call, JobqPurge *purge, BlockNumber first, BlockNumber n);
 
 /* cancel.c, retry.c, control.c: what others than its worker do to a job */
 extern bool jobq_cancel(JobqCall *call, int64 id, const char *reason, bool checked,

@@ -72,13 +72,15 @@ jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
 		return;
 	p->unsure = false;
 	require_argument(call, id, "depends_on");
-	p->outcome = jobq_upstream_outcome(call, id, OUTCOME_SUCCEEDED, &p->unsure);
+	p->outcome = jobq_upstream_outcome(call, id, OUTCOME_SUCCEEDED, true, &p->unsure);
 }
 
 /* Insert the row in job, of which the options are there. */
 static void
 insert_job(JobqCall *call, JobqSubmission *s, int outcome)
 {
+	ItemPointerData tid;
+
 	jobq_set(&s->row, JOB_ID, Int64GetDatum(s->id));
 	jobq_set(&s->row, JOB_SUBMITTED_AT, TimestampTzGetDatum(call->now));
 	jobq_set(&s->row, JOB_SUBMITTED_BY, ObjectIdGetDatum(GetUserId()));
@@ -92,7 +94,9 @@ insert_job(JobqCall *call, JobqSubmission *s, int outcome)
 		jobq_set(&s->row, JOB_FAILED, Int32GetDatum(0));
 		jobq_set(&s->row, JOB_LOST, Int32GetDatum(0));
 	}
-	jobq_insert(call, JOBQ_JOB, &s->row);
+	tid = jobq_insert(call, JOBQ_JOB, &s->row);
+	if (outcome != 0)
+		jobq_note_removal(call, s->queue_id, outcome, &tid, call->now);
 }
 
 /*
@@ -130,7 +134,7 @@ resolve_after(JobqCall *call, JobqSubmission *s, JobqCounters *counters, bool *u
 					 errmsg("job %lld in \"depends_on\" has the unique key \"%s\" and would be cancelled",
 							(long long) s->after, s->unique_key)));
 	}
-	if (jobq_upstream_outcome(call, s->after, OUTCOME_ANY, unsure) != 0)
+	if (jobq_upstream_outcome(call, s->after, OUTCOME_ANY, false, unsure) != 0)
 	{
 		s->after = 0;
 		return;

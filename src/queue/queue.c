@@ -22,6 +22,7 @@
 #include "storage/lmgr.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "dispatch/dispatch.h"
 #include "queue/queue.h"
@@ -35,6 +36,8 @@ int			jobq_min_lease_ms = JOBQ_DEFAULT_MIN_LEASE_MS;
 int			jobq_max_lease_s = JOBQ_DEFAULT_MAX_LEASE_S;
 int			jobq_max_error_size = JOBQ_DEFAULT_MAX_ERROR_KB;
 int			jobq_timeout_ms = 0;
+int			jobq_retention_s = JOBQ_DEFAULT_RETENTION_S;
+int			jobq_retention_failed_s = JOBQ_DEFAULT_RETENTION_FAILED_S;
 
 #define MICROS_PER_MS	INT64CONST(1000)
 
@@ -113,6 +116,17 @@ read_queue(JobqQueue *queue, TupleTableSlot *slot)
 	queue->timeout = jobq_attr_or(slot, QUEUE_TIMEOUT, -1);
 	queue->lease = jobq_attr_or(slot, QUEUE_LEASE, -1);
 	queue->notify = (JobqNotifyMode) jobq_attr_int16(slot, QUEUE_NOTIFY);
+	queue->retention = jobq_attr_or(slot, QUEUE_RETENTION, -1);
+	queue->retention_failed = jobq_attr_or(slot, QUEUE_RETENTION_FAILED, -1);
+	queue->pause_after = jobq_attr_int32(slot, QUEUE_PAUSE_AFTER);
+	queue->pause_window = jobq_attr_or(slot, QUEUE_PAUSE_WINDOW, JOBQ_DEFAULT_PAUSE_WINDOW);
+}
+
+/* A default of how long decided jobs are kept, in microseconds; -1: for ever. */
+static int64
+default_retention(int seconds)
+{
+	return seconds < 0 ? JOBQ_NEVER : seconds * USECS_PER_SEC;
 }
 
 /*
@@ -129,7 +143,7 @@ jobq_queue_settings(JobqCall *call, int64 queue_id, JobqQueue *result)
 		Datum		key = Int64GetDatum(queue_id);
 		TupleTableSlot *slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
 		JobqQueue	fresh = {.queue_id = queue_id,.max_attempts = -1,.max_lost = -1,.backoff = -1,
-		.backoff_cap = -1,.timeout = -1,.lease = -1};
+		.backoff_cap = -1,.timeout = -1,.lease = -1,.retention = -1,.retention_failed = -1};
 
 		if (slot != NULL)
 		{
@@ -162,6 +176,10 @@ jobq_queue_settings(JobqCall *call, int64 queue_id, JobqQueue *result)
 		result->timeout = jobq_timeout_ms * MICROS_PER_MS;
 	if (result->lease < 0)
 		result->lease = jobq_lease_ms * MICROS_PER_MS;
+	if (result->retention < 0)
+		result->retention = default_retention(jobq_retention_s);
+	if (result->retention_failed < 0)
+		result->retention_failed = default_retention(jobq_retention_failed_s);
 }
 
 /* Make a queue's row if it has none, under a lock that is held to the end of the transaction. */
@@ -207,6 +225,50 @@ jobq_queue_register(JobqCall *call, const char *name, int64 queue_id)
 		make_queue(call, name, queue_id, false);
 }
 
+/* Pause or resume a queue; why and since when stay if it is paused already. */
+static void
+set_paused(JobqCall *call, TupleTableSlot *slot, JobqRow *new, bool paused, const char *because)
+{
+	if (paused && jobq_attr_bool(slot, QUEUE_PAUSED))
+		return;
+	jobq_set(new, QUEUE_PAUSED, BoolGetDatum(paused));
+	new->given[QUEUE_PAUSED_BECAUSE - 1] = new->given[QUEUE_PAUSED_AT - 1] = false;
+	if (!paused)
+		return;
+	jobq_set_text(new, QUEUE_PAUSED_BECAUSE, because);
+	jobq_set(new, QUEUE_PAUSED_AT, TimestampTzGetDatum(call->now));
+}
+
+/*
+ * For the background worker: pause a queue, so many of whose attempts ended badly
+ * within its pause_window.
+ */
+void
+jobq_queue_pause(JobqCall *call, const JobqQueue *queue, int64 failures)
+{
+	Interval	window = {.time = queue->pause_window};
+	char	   *because = psprintf("attempts that failed, timed out or were lost within %s: %lld",
+								   DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&window))),
+								   (long long) failures);
+	Datum		key = Int64GetDatum(queue->queue_id);
+	bool		done = false;
+
+	while (!done)
+	{
+		TupleTableSlot *slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
+		JobqRow		new;
+
+		if (slot == NULL)
+			return;
+		jobq_values(slot, &new);
+		set_paused(call, slot, &new, true, because);
+		done = jobq_update(call, JOBQ_QUEUE, slot, &new, LockWaitBlock);
+		jobq_slot_free(slot);
+	}
+	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_QUEUE));
+	ereport(LOG, (errmsg("jobq paused queue \"%s\": %s", queue->name, because)));
+}
+
 /* An argument of job_queue_set: leave the setting where it is NULL. */
 static void
 change(JobqRow *new, int attno, bool given, Datum value)
@@ -219,7 +281,7 @@ PG_FUNCTION_INFO_V1(jobq_job_queue_set);
 
 /*
  * job_queue_set(queue, paused, max_attempts, max_lost, backoff, backoff_cap,
- * timeout, lease, notify)
+ * timeout, lease, notify, retention, retention_failed, pause_after, pause_window)
  */
 Datum
 jobq_job_queue_set(PG_FUNCTION_ARGS)
@@ -233,6 +295,10 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	int64		backoff_cap = jobq_check_interval(fcinfo, 5, "backoff_cap", false);
 	int64		timeout = jobq_check_interval(fcinfo, 6, "timeout", false);
 	int64		lease = jobq_check_lease(jobq_check_interval(fcinfo, 7, "lease", false), "lease");
+	int64		retention = jobq_check_interval(fcinfo, 9, "retention", true);
+	int64		retention_failed = jobq_check_interval(fcinfo, 10, "retention_failed", true);
+	int32		pause_after = jobq_check_count(fcinfo, 11, "pause_after");
+	int64		pause_window = jobq_check_interval(fcinfo, 12, "pause_window", false);
 	int			notify = -1;
 
 	if (!PG_ARGISNULL(8))
@@ -267,7 +333,8 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 		if (slot == NULL)
 			elog(ERROR, "queue \"%s\" is gone", name);
 		jobq_values(slot, &new);
-		change(&new, QUEUE_PAUSED, !PG_ARGISNULL(1), PG_GETARG_DATUM(1));
+		if (!PG_ARGISNULL(1))
+			set_paused(&call, slot, &new, PG_GETARG_BOOL(1), "by job_queue_set");
 		change(&new, QUEUE_MAX_ATTEMPTS, max_attempts > 0, Int32GetDatum(max_attempts));
 		change(&new, QUEUE_MAX_LOST, max_lost > 0, Int32GetDatum(max_lost));
 		change(&new, QUEUE_BACKOFF, backoff > 0, Int64GetDatum(backoff));
@@ -275,12 +342,18 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 		change(&new, QUEUE_TIMEOUT, timeout > 0, Int64GetDatum(timeout));
 		change(&new, QUEUE_LEASE, lease > 0, Int64GetDatum(lease));
 		change(&new, QUEUE_NOTIFY, notify >= 0, Int16GetDatum(notify));
+		change(&new, QUEUE_RETENTION, retention >= 0, Int64GetDatum(retention));
+		change(&new, QUEUE_RETENTION_FAILED, retention_failed >= 0, Int64GetDatum(retention_failed));
+		change(&new, QUEUE_PAUSE_AFTER, pause_after > 0, Int32GetDatum(pause_after));
+		change(&new, QUEUE_PAUSE_WINDOW, pause_window > 0, Int64GetDatum(pause_window));
 		done = jobq_update(&call, JOBQ_QUEUE, slot, &new, LockWaitBlock);
 		jobq_slot_free(slot);
 		if (done)
 			break;
 	}
 	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_QUEUE));
+	if (retention >= 0 || retention_failed >= 0)
+		jobq_announce_retention();
 	/* a queue that goes on has work for those who wait */
 	if (!PG_ARGISNULL(1) && !PG_GETARG_BOOL(1))
 		jobq_announce_resumed(jobq_lane(queue_id), queue_id);

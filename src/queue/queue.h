@@ -26,6 +26,10 @@
 #define JOBQ_DEFAULT_MIN_LEASE_MS	1000
 #define JOBQ_DEFAULT_MAX_LEASE_S	86400
 #define JOBQ_DEFAULT_MAX_ERROR_KB	64
+#define JOBQ_DEFAULT_RETENTION_S	(7 * SECS_PER_DAY)
+#define JOBQ_DEFAULT_RETENTION_FAILED_S	(30 * SECS_PER_DAY)
+#define JOBQ_DEFAULT_PAUSE_WINDOW	USECS_PER_MINUTE
+#define JOBQ_NEVER	PG_INT64_MAX	/* a retention */
 
 /*
  * Bounds of the settings for sizes, so that a row with all that it can hold can
@@ -44,6 +48,8 @@ extern int	jobq_timeout_ms;
 extern int	jobq_min_lease_ms;
 extern int	jobq_max_lease_s;
 extern int	jobq_max_error_size;
+extern int	jobq_retention_s;
+extern int	jobq_retention_failed_s;
 
 /* queue.c: settings */
 typedef enum JobqNotifyMode
@@ -67,11 +73,16 @@ typedef struct JobqQueue
 	int64		timeout;
 	int64		lease;
 	JobqNotifyMode notify;
+	int64		retention;
+	int64		retention_failed;
+	int32		pause_after;	/* attempts that ended badly; 0: never */
+	int64		pause_window;
 } JobqQueue;
 
 extern int64 jobq_queue_id(const char *queue);
 extern void jobq_queue_settings(JobqCall *call, int64 queue_id, JobqQueue *result);
 extern void jobq_queue_register(JobqCall *call, const char *name, int64 queue_id);
+extern void jobq_queue_pause(JobqCall *call, const JobqQueue *queue, int64 failures);
 extern void jobq_queue_init(void);
 
 /* privilege.c: grants */

@@ -55,6 +55,9 @@ typedef struct LeaseChange
 	TimestampTz until;
 } LeaseChange;
 
+#define PLACES			8		/* with more, all are looked at */
+#define FAILED_QUEUES	8		/* of more, failures are not counted */
+
 /* What is not in arrays */
 typedef struct Scalars
 {
@@ -62,6 +65,11 @@ typedef struct Scalars
 	bool		wake_worker;
 	bool		extension;		/* an extension came or went */
 	const char *no_prepare;		/* why it cannot be prepared, or NULL */
+	bool		retention;		/* how long jobs are kept was changed */
+	int			nplaces;		/* of jobs to be removed, see shared.h */
+	uint32		places[PLACES];
+	int			nfailed;
+	JobqFailed	failed[FAILED_QUEUES];
 } Scalars;
 
 /* How things were when a level first announced something */
@@ -277,6 +285,53 @@ jobq_announce_deadline(JobqDeadline kind, TimestampTz at)
 		scalars.deadlines[kind] = Min(scalars.deadlines[kind], at);
 }
 
+/* A job that stands in this block was decided, and is to be removed then. */
+void
+jobq_announce_removal(BlockNumber block, TimestampTz at)
+{
+	uint32		place = block / JOBQ_PURGE_BLOCKS;
+
+	if (!begin_announcement())
+		return;
+	scalars.deadlines[DEADLINE_PURGE] = Min(scalars.deadlines[DEADLINE_PURGE], at);
+	for (int i = 0; i < Min(scalars.nplaces, PLACES); i++)
+	{
+		if (scalars.places[i] == place)
+			return;
+	}
+	if (scalars.nplaces < PLACES)
+		scalars.places[scalars.nplaces] = place;
+	scalars.nplaces = Min(scalars.nplaces + 1, PLACES + 1);
+}
+
+/* How long jobs are kept was changed. */
+void
+jobq_announce_retention(void)
+{
+	if (begin_announcement())
+		scalars.retention = true;
+}
+
+/* An attempt of a queue that counts them failed, timed out or was lost. */
+void
+jobq_announce_failure(int64 queue_id)
+{
+	int			i = 0;
+
+	if (!begin_announcement())
+		return;
+	while (i < scalars.nfailed && scalars.failed[i].queue_id != queue_id)
+		i++;
+	if (i == FAILED_QUEUES)
+		return;
+	if (i == scalars.nfailed)
+	{
+		scalars.nfailed++;
+		scalars.failed[i].queue_id = queue_id;
+	}
+	scalars.failed[i].count++;
+}
+
 /* Something happened to a lease. */
 static void
 announce_lease_change(LeaseAct act, int64 job_id, int64 token, TimestampTz until)
@@ -436,13 +491,19 @@ carry_out(void)
 		tell_ready(&((JobqReady *) ready.items)[i]);
 	for (int i = 0; i < decided.n; i++)
 		jobq_wake(true, ((int64 *) decided.items)[i], INT_MAX);
+	if (scalars.nplaces > 0)
+		jobq_worker_removals(scalars.places, scalars.nplaces, PLACES);
+	if (scalars.nfailed > 0)
+		jobq_worker_failures(scalars.failed, scalars.nfailed);
 	for (int k = 0; k < DEADLINE_KINDS; k++)
 	{
 		if (scalars.deadlines[k] != DT_NOEND)
 			jobq_worker_deadline(k, scalars.deadlines[k]);
 	}
 	if (scalars.wake_worker)
-		jobq_worker_wake();
+		jobq_worker_ask(ASK_CHECK);
+	if (scalars.retention)
+		jobq_worker_ask(ASK_PURGE);
 }
 
 /* Whether to tell the worker of an extension that came or went. */

@@ -118,7 +118,8 @@ jobq_wall_of(TimestampTz steady)
 static bool
 by_wall(JobqDeadline kind)
 {
-	return kind == DEADLINE_SCHEDULED || kind == DEADLINE_EXPIRY || kind == DEADLINE_UNIQUE;
+	return kind == DEADLINE_SCHEDULED || kind == DEADLINE_EXPIRY || kind == DEADLINE_UNIQUE ||
+		kind == DEADLINE_PURGE;
 }
 
 /* Now, by the clock of a kind of deadlines. */

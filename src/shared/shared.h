@@ -17,6 +17,11 @@
 #include "table/table.h"
 
 #define JOBQ_NOTIFY_QUEUES	64	/* queues to notify of, before all of them are */
+#define JOBQ_PURGE_BLOCKS	64	/* of table job, that are looked at as one */
+#define JOBQ_PURGE_PLACES	64	/* of such blocks, before all of them are
+								 * looked at */
+#define JOBQ_BREAKERS		64	/* queues whose failures are counted, between
+								 * two looks */
 
 #define JOBQ_DEFAULT_MAX_HEARTBEATS	100000
 #define JOBQ_DEFAULT_MAX_DATABASES	64
@@ -34,6 +39,7 @@ typedef enum JobqDeadline
 	DEADLINE_CANCEL,			/* these are numbers, not times: */
 	DEADLINE_DELTA,				/* whatever is committed is due */
 	DEADLINE_RECOUNT,
+	DEADLINE_PURGE,				/* of a decided job; by jobq_wall() */
 	DEADLINE_KINDS
 } JobqDeadline;
 
@@ -92,6 +98,9 @@ extern void jobq_forbid_prepare(const char *why);
 extern bool jobq_wal_is_claims(void);
 extern void jobq_note_claim_wal(bool before);
 extern void jobq_announce_extension(void);
+extern void jobq_announce_removal(BlockNumber block, TimestampTz at);
+extern void jobq_announce_retention(void);
+extern void jobq_announce_failure(int64 queue_id);
 
 /* heartbeat.c: until when running jobs are alive */
 typedef enum JobqHeartbeat
@@ -148,6 +157,14 @@ typedef enum JobqLeave
 /* Why a worker is asked */
 #define ASK_CHECK		0x01	/* extension or home may have come or gone */
 #define ASK_SWEEP		0x02	/* something changed that was not announced */
+#define ASK_PURGE		0x04	/* how long jobs are kept has changed */
+
+/* How many attempts of a queue ended badly */
+typedef struct JobqFailed
+{
+	int64		queue_id;
+	int64		count;
+} JobqFailed;
 
 /* Why the launcher is asked */
 #define LAUNCHER_REREAD	0x01	/* read pg_database */
@@ -185,6 +202,17 @@ typedef struct JobqDatabase
 	pg_atomic_uint32 notify_wanted; /* one of the next two was set */
 	pg_atomic_uint32 notify_all;	/* some found no place */
 	pg_atomic_uint64 notify_queues[JOBQ_NOTIFY_QUEUES]; /* a hash table, 0: free */
+
+	/* blocks with jobs to be removed: 1 + block / JOBQ_PURGE_BLOCKS */
+	pg_atomic_uint32 purge_all; /* some found no place */
+	pg_atomic_uint32 purge_places[JOBQ_PURGE_PLACES];	/* a hash table, 0: free */
+
+	/*
+	 * attempts that ended badly, of queues with a breaker; guarded by the
+	 * mutex
+	 */
+	JobqFailed	failed[JOBQ_BREAKERS];
+	pg_atomic_uint32 nfailed;	/* of these in use */
 } JobqDatabase;
 
 extern TimestampTz jobq_grace_start(void);
@@ -196,9 +224,12 @@ extern void jobq_database_ask(JobqDatabase *db, uint32 flags);
 extern TimestampTz jobq_database_low(JobqDatabase *db);
 
 /* the backends' side */
-extern void jobq_worker_wake(void);
 extern void jobq_worker_deadline(JobqDeadline kind, TimestampTz at);
 extern void jobq_worker_queue_ready(int64 queue_id);
+extern void jobq_worker_removals(const uint32 *places, int n, int most);
+extern void jobq_worker_ask(uint32 flags);
+extern void jobq_worker_failures(const JobqFailed *failed, int n);
+extern int	jobq_take_failures(JobqDatabase *db, JobqFailed *failed);
 
 /* the worker's side */
 extern JobqDatabase *jobq_worker_attach(Oid database);

@@ -80,6 +80,10 @@ reset_database(JobqDatabase *db)
 	pg_atomic_write_u32(&db->notify_all, 0);
 	for (int i = 0; i < JOBQ_NOTIFY_QUEUES; i++)
 		pg_atomic_write_u64(&db->notify_queues[i], 0);
+	pg_atomic_write_u32(&db->purge_all, 0);
+	for (int i = 0; i < JOBQ_PURGE_PLACES; i++)
+		pg_atomic_write_u32(&db->purge_places[i], 0);
+	pg_atomic_write_u32(&db->nfailed, 0);
 }
 
 /* Initialize an array of slots. */
@@ -104,6 +108,10 @@ init_shared(void)
 		pg_atomic_init_u32(&db->notify_all, 0);
 		for (int k = 0; k < JOBQ_NOTIFY_QUEUES; k++)
 			pg_atomic_init_u64(&db->notify_queues[k], 0);
+		pg_atomic_init_u32(&db->purge_all, 0);
+		for (int k = 0; k < JOBQ_PURGE_PLACES; k++)
+			pg_atomic_init_u32(&db->purge_places[k], 0);
+		pg_atomic_init_u32(&db->nfailed, 0);
 		reset_database(db);
 	}
 }
@@ -282,12 +290,12 @@ jobq_database_ask(JobqDatabase *db, uint32 flags)
 
 /* Wake the worker of this database, whatever it sleeps to. */
 void
-jobq_worker_wake(void)
+jobq_worker_ask(uint32 flags)
 {
 	JobqDatabase *db = jobq_my_database(true);
 
 	if (db != NULL)
-		jobq_database_ask(db, ASK_CHECK);
+		jobq_database_ask(db, flags);
 }
 
 /* A row with this deadline was written. */
@@ -340,6 +348,87 @@ jobq_worker_queue_ready(int64 queue_id)
 	pg_memory_barrier();
 	if (pg_atomic_exchange_u32(&db->notify_wanted, 1) == 0)
 		wake_database(db, DT_NOBEGIN + 1);
+}
+
+/* Note a place; false: there is no room. */
+static bool
+note_place(JobqDatabase *db, uint32 place)
+{
+	for (int i = 0; i < 8; i++)
+	{
+		pg_atomic_uint32 *entry = &db->purge_places[(place + i) % JOBQ_PURGE_PLACES];
+		uint32		old = pg_atomic_read_u32(entry);
+
+		if (old == place + 1 ||
+			(old == 0 && (pg_atomic_compare_exchange_u32(entry, &old, place + 1) || old == place + 1)))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Jobs that stand in these places are to be removed, of which most are given;
+ * jobq_worker_deadline() then says when.
+ */
+void
+jobq_worker_removals(const uint32 *places, int n, int most)
+{
+	JobqDatabase *db = jobq_my_database(true);
+	bool		noted = n <= most;
+
+	if (db == NULL)
+		return;
+	for (int i = 0; i < Min(n, most); i++)
+		noted &= note_place(db, places[i]);
+	if (!noted)
+		pg_atomic_write_u32(&db->purge_all, 1);
+}
+
+/*
+ * Attempts of queues with a breaker ended badly.  Those of more queues than there is
+ * room for, before the worker has taken the others, are not counted.
+ */
+void
+jobq_worker_failures(const JobqFailed *failed, int n)
+{
+	JobqDatabase *db = jobq_my_database(true);
+
+	if (db == NULL)
+		return;
+	SpinLockAcquire(&db->mutex);
+	for (int i = 0; i < n; i++)
+	{
+		int			used = pg_atomic_read_u32(&db->nfailed);
+		int			k = 0;
+
+		while (k < used && db->failed[k].queue_id != failed[i].queue_id)
+			k++;
+		if (k == JOBQ_BREAKERS)
+			continue;
+		if (k == used)
+		{
+			db->failed[k].queue_id = failed[i].queue_id;
+			db->failed[k].count = 0;
+			pg_atomic_write_u32(&db->nfailed, used + 1);
+		}
+		db->failed[k].count += failed[i].count;
+	}
+	SpinLockRelease(&db->mutex);
+	wake_database(db, DT_NOBEGIN + 1);
+}
+
+/* Take what they left; returns how many queues. */
+int
+jobq_take_failures(JobqDatabase *db, JobqFailed *failed)
+{
+	int			n;
+
+	SpinLockAcquire(&db->mutex);
+	n = pg_atomic_read_u32(&db->nfailed);
+	memcpy(failed, db->failed, n * sizeof(JobqFailed));
+	pg_atomic_write_u32(&db->nfailed, 0);
+	SpinLockRelease(&db->mutex);
+	return n;
 }
 
 /* The lowest deadline announced that nobody took yet. */

@@ -39,6 +39,7 @@
 #include "nodes/execnodes.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
@@ -198,7 +199,7 @@ static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_CANCEL_REQUEST] = "884x",
 	[JOBQ_UNIQUE] = "88tx",
 	[JOBQ_ATTEMPT] = "84tt2xx",
-	[JOBQ_QUEUE] = "x8b4488882",
+	[JOBQ_QUEUE] = "x8b44888828848xt",
 	[JOBQ_PRIVILEGE] = "rxx",
 	[JOBQ_ACTIVE] = "8o",
 };
@@ -913,6 +914,54 @@ jobq_being_deleted(JobqCall *call, JobqTable table, TupleTableSlot *slot)
 	InitDirtySnapshot(dirty);
 	return !table_tuple_satisfies_snapshot(open_rel(call, table)->rel, slot, &dirty) ||
 		TransactionIdIsValid(dirty.xmax);
+}
+
+/*
+ * Is another transaction, still open, deleting this row of jobq_find(), or has it
+ * locked it to do so?  Nothing but a deletion locks a job's row FOR UPDATE.
+ */
+bool
+jobq_being_removed(TupleTableSlot *slot)
+{
+	HeapTupleHeader row = ExecFetchSlotHeapTuple(slot, false, NULL)->t_data;
+	TransactionId xmax = HeapTupleHeaderGetRawXmax(row);
+
+	return !(row->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) &&
+		(row->t_infomask2 & HEAP_KEYS_UPDATED) &&
+		!TransactionIdIsCurrentTransactionId(xmax) && TransactionIdIsInProgress(xmax);
+}
+
+/* How many blocks a table has, and in which file. */
+BlockNumber
+jobq_blocks(JobqCall *call, JobqTable table, JobqFileNumber *file)
+{
+	JobqRel    *r = open_rel(call, table);
+
+	if (file != NULL)
+		*file = jobq_file_number(r->rel);
+	return RelationGetNumberOfBlocks(r->rel);
+}
+
+/* Read the rows that stand in some blocks of a table, as of now, in the order of their places. */
+void
+jobq_read_blocks(JobqCall *call, JobqTable table, BlockNumber first, BlockNumber n,
+				 JobqRowCallback callback, void *arg)
+{
+	JobqRel    *r = open_rel(call, table);
+	TupleTableSlot *slot = table_slot_create(r->rel, NULL);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ItemPointerData from;
+	ItemPointerData upto;
+	TableScanDesc scan;
+
+	ItemPointerSet(&from, first, FirstOffsetNumber);
+	ItemPointerSet(&upto, first + n - 1, MaxOffsetNumber);
+	scan = table_beginscan_tidrange(r->rel, snapshot, &from, &upto);
+	while (table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot) && callback(slot, arg))
+		CHECK_FOR_INTERRUPTS();
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	ExecDropSingleTupleTableSlot(slot);
 }
 
 /* Free a slot that jobq_find() returned. */

@@ -209,7 +209,13 @@ enum
 	QUEUE_BACKOFF_CAP,
 	QUEUE_TIMEOUT,
 	QUEUE_LEASE,
-	QUEUE_NOTIFY
+	QUEUE_NOTIFY,
+	QUEUE_RETENTION,
+	QUEUE_RETENTION_FAILED,
+	QUEUE_PAUSE_AFTER,
+	QUEUE_PAUSE_WINDOW,
+	QUEUE_PAUSED_BECAUSE,
+	QUEUE_PAUSED_AT
 };
 
 enum
@@ -305,6 +311,13 @@ extern bool jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot,
 extern bool jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode,
 					  LockWaitPolicy policy);
 extern void jobq_values(TupleTableSlot *slot, JobqRow *new);
+extern bool jobq_being_removed(TupleTableSlot *slot);
+
+typedef bool (*JobqRowCallback) (TupleTableSlot *row, void *arg);	/* false: enough */
+
+extern BlockNumber jobq_blocks(JobqCall *call, JobqTable table, JobqFileNumber *file);
+extern void jobq_read_blocks(JobqCall *call, JobqTable table, BlockNumber first, BlockNumber n,
+							 JobqRowCallback callback, void *arg);
 
 /* Set a column of a row to be written. */
 static inline void

@@ -1,0 +1,272 @@
+/*
+ * remove.c
+ *	  Removing decided jobs.
+ *
+ * A job goes with its edges in both directions and all that belongs to it.  Its
+ * row in job is deleted by an ordinary DELETE, for the sake of foreign keys that
+ * reference it: RESTRICT makes that fail and keeps the job, CASCADE and SET NULL
+ * act.  The rest is deleted as all our rows are.
+ *
+ * 1. Only a decided job is removed, and only while no undecided job depends on it.
+ *	  Its row is locked FOR UPDATE first, then its edges are looked at.  A
+ *	  submission locks the rows of its upstream jobs before it inserts edges, those
+ *	  of succeeded ones too (FOR KEY SHARE), and waits for whoever is just removing
+ *	  one: so either its edge is seen here, or the job does not exist for it.
+ * 2. A job that is opened again while some that it depends on are removed counts
+ *	  those as succeeded (edges.c).
+ * 3. Nobody waits for the row of an edge: where another transaction is just
+ *	  removing the job at the other end, it is left to that one.
+ *
+ * A crash leaves a job with all that belongs to it, or nothing.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "job/job.h"
+
+/* Where what belongs to a job is found by its id */
+static const struct
+{
+	JobqTable	table;
+	JobqIndex	index;
+}			belongings[] = {
+	{JOBQ_DEPENDENCY, INDEX_KEY},
+	{JOBQ_DEPENDENCY, INDEX_SECOND},
+	{JOBQ_ATTEMPT, INDEX_KEY},
+};
+
+/* Does an undecided job depend on this one? */
+static bool
+needed_by(JobqCall *call, int64 id)
+{
+	Datum		key = Int64GetDatum(id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_KEY, 1, &key, NULL);
+	TupleTableSlot *edge;
+	bool		needed = false;
+
+	while (!needed && (edge = jobq_scan_next(scan)) != NULL)
+	{
+		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(edge, DEP_DOWNSTREAM));
+
+		needed = job != NULL && slot_attisnull(job, JOB_OUTCOME);
+		jobq_slot_free(job);
+	}
+	jobq_scan_end(scan);
+	return needed;
+}
+
+/* DELETE FROM job, as the extension's owner, of what is there now at every isolation level. */
+static void
+delete_rows(int n, Datum *ids)
+{
+	char	   *sql = psprintf("DELETE FROM ONLY %s.job WHERE id OPERATOR(pg_catalog.=) ANY ($1)",
+							   quote_identifier(get_namespace_name(jobq_schema())));
+	Oid			type = INT8ARRAYOID;
+	Datum		value = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE));
+	SPIPlanPtr	plan;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	int			level = NewGUCNestLevel();
+	Oid			user;
+	int			context;
+
+	/* a table without statistics may be thought to be small */
+	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(jobq_owner(), context | SECURITY_LOCAL_USERID_CHANGE);
+	SPI_connect();
+	plan = SPI_prepare(sql, 1, &type);
+	if (plan == NULL ||
+		SPI_execute_snapshot(plan, &value, NULL, snapshot, InvalidSnapshot, false, true, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not execute \"%s\"", sql);
+	if (SPI_processed != n)
+		elog(ERROR, "%llu rows of jobs were deleted instead of %d", (unsigned long long) SPI_processed, n);
+	SPI_finish();
+	SetUserIdAndSecContext(user, context);
+	AtEOXact_GUC(false, level);
+	UnregisterSnapshot(snapshot);
+}
+
+/* Remove jobs that this transaction has locked and found removable. */
+static void
+remove_locked(JobqCall *call, int n, Datum *ids)
+{
+	delete_rows(n, ids);
+	for (int i = 0; i < n; i++)
+	{
+		for (int b = 0; b < lengthof(belongings); b++)
+		{
+			JobqScan   *scan = jobq_scan_begin(call, belongings[b].table, belongings[b].index, 1, &ids[i], NULL);
+			TupleTableSlot *row;
+
+			while ((row = jobq_scan_next(scan)) != NULL)
+				(void) jobq_delete(call, belongings[b].table, row, LockWaitSkip);
+			jobq_scan_end(scan);
+		}
+	}
+}
+
+/*
+ * Remove locked and removable jobs in a subtransaction: NULL or, after it was rolled
+ * back, the error.  What ends the whole transaction is thrown again.
+ */
+static ErrorData *
+try_to_remove(int n, Datum *ids)
+{
+	MemoryContext old = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(old);
+	PG_TRY();
+	{
+		JobqCall	call;
+
+		jobq_open_call(&call);
+		remove_locked(&call, n, ids);
+		jobq_close_call(&call);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(old);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	CurrentResourceOwner = owner;
+	if (error != NULL &&
+		(ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK ||
+		 ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION))
+		ReThrowError(error);
+	return error;
+}
+
+/*
+ * Lock a decided job for its removal, waiting for whoever has it locked; false: it
+ * cannot be removed.
+ */
+static bool
+lock_decided(JobqCall *call, int64 id, const char **problem)
+{
+	int			outcome;
+	bool		locked = false;
+
+	do
+	{
+		TupleTableSlot *job;
+		TupleTableSlot *state;
+		JobqTable	table;
+
+		outcome = jobq_look_to_act(call, id, false, &job, &table, &state, problem);
+		if (outcome == 0)
+			jobq_refuse_state(problem, id, "delete", jobq_state_name(table), "Cancel it first.");
+		else if (outcome > 0)
+			locked = jobq_lock(call, JOBQ_JOB, job, LockTupleExclusive, LockWaitBlock);
+		jobq_slot_free(state);
+		jobq_slot_free(job);
+	} while (outcome > 0 && !locked);
+	return locked;
+}
+
+/* job_delete: a JobqAct */
+static bool
+delete_job(JobqCall *call, int64 id, void *arg, const char **problem)
+{
+	Datum		key = Int64GetDatum(id);
+	ErrorData  *error = NULL;
+
+	if (!lock_decided(call, id, problem))
+		return false;
+	if (needed_by(call, id))
+	{
+		jobq_refuse(problem, ERRCODE_JOBQ_WRONG_STATE,
+					psprintf("cannot delete job %lld, which an undecided job needs", (long long) id),
+					"Wait until what depends on it is decided, or cancel that.");
+		return false;
+	}
+
+	/*
+	 * where others are to go on, an error of a foreign key is said beside the
+	 * job
+	 */
+	if (problem == NULL)
+		remove_locked(call, 1, &key);
+	else
+		error = try_to_remove(1, &key);
+	if (error != NULL)
+		*problem = error->message;
+	return error == NULL;
+}
+
+/*
+ * Remove those of some jobs, given by ascending ids, that can be, without waiting
+ * for a job's row.  Says of each what became of it, and returns how many are gone.
+ * All at once, and one by one only where that fails: a subtransaction each would
+ * cost more than the jobs.
+ */
+int
+jobq_remove_free(JobqCall *call, int n, const int64 *ids, JobqRemoval *results)
+{
+	Datum	   *locked = palloc(Max(n, 1) * sizeof(Datum));
+	int		   *which = palloc(Max(n, 1) * sizeof(int));
+	int			nlocked = 0;
+	int			removed = 0;
+	bool		all;
+
+	for (int i = 0; i < n; i++)
+	{
+		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, ids[i]);
+
+		results[i] = REMOVAL_NEEDED;
+		if (job != NULL && !slot_attisnull(job, JOB_OUTCOME) &&
+			jobq_lock(call, JOBQ_JOB, job, LockTupleExclusive, LockWaitSkip) &&
+			!needed_by(call, ids[i]))
+		{
+			locked[nlocked] = Int64GetDatum(ids[i]);
+			which[nlocked++] = i;
+		}
+		jobq_slot_free(job);
+	}
+	if (nlocked == 0)
+		return 0;
+	all = try_to_remove(nlocked, locked) == NULL;
+	for (int i = 0; i < nlocked; i++)
+	{
+		bool		done = all || (nlocked > 1 && try_to_remove(1, &locked[i]) == NULL);
+
+		results[which[i]] = done ? REMOVAL_DONE : REMOVAL_REFUSED;
+		removed += done;
+	}
+	return removed;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_delete);
+
+/* job_delete(job_id) */
+Datum
+jobq_job_delete(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(jobq_act_on_one("job_delete()", delete_job, jobq_check_id(fcinfo, 0, "job_id"), NULL));
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_delete_many);
+
+/* job_delete_many(job_ids) */
+Datum
+jobq_job_delete_many(PG_FUNCTION_ARGS)
+{
+	return jobq_act_on_many(fcinfo, "job_delete_many()", delete_job, NULL);
+}
