@@ -125,6 +125,8 @@ INSERT INTO calls VALUES
     ('job_problems', 'job_problems()'), ('job_repair', 'job_repair()'), ('job_check', 'job_check()'),
     ('job_reasons', format('job_reasons(%s, true, true, true, now())', (SELECT min(id) FROM job WHERE queue = 'leak_other'))),
     ('job_schedule_times', 'job_schedule_times(''@daily'')'), ('job_shared_memory', 'job_shared_memory()');
+INSERT INTO calls SELECT f, format('%s(%L)', f, (SELECT array_agg(id) FROM job WHERE queue = 'leak_other'))
+FROM unnest(ARRAY['job_cancel_many', 'job_retry_many', 'job_hold_many', 'job_unhold_many', 'job_delete_many']) f;
 INSERT INTO calls SELECT f, format('%s(%s)', f, id) FROM unnest(ARRAY['job_parents', 'job_children', 'job_explain']) f, job WHERE queue = 'leak_other';
 SELECT p.oid::regprocedure FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
 WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e' AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'jobq')

@@ -110,7 +110,7 @@ SELECT state FROM job_status WHERE id = :q;
 SELECT job_delete(:p1), job_retry(:p3);
 SELECT state FROM job_status WHERE id = :q;
 SELECT undecided, pending, hits, violated, hurt FROM job_waiting WHERE job_id = :q;
-SELECT job_complete(job_id, token) FROM job_claim('reopen');
+SELECT job_cancel(:q), job_cancel(:p3), job_delete(:q);
 
 -- settings
 SELECT job_queue_set('del', retention => '-1 s');
