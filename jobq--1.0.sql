@@ -244,6 +244,21 @@ COMMENT ON TABLE @extschema@.job_attempt IS 'Attempts that ended without decidin
 REVOKE ALL ON @extschema@.job_attempt FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_attempt', '');
 
+CREATE TABLE @extschema@.job_log (
+    job_id        bigint NOT NULL,
+    seq           bigint NOT NULL,
+    at            timestamptz NOT NULL,
+    attempt       int NOT NULL,
+    line          int NOT NULL,
+    level         smallint NOT NULL,
+    message       text NOT NULL,
+    data          jsonb,
+    PRIMARY KEY (job_id, seq)
+);
+COMMENT ON TABLE @extschema@.job_log IS 'What the worker of an attempt told of it, line by line; levels are 0 debug, 1 info, 2 warning, 3 error';
+REVOKE ALL ON @extschema@.job_log FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_log', '');
+
 CREATE TABLE @extschema@.job_queue (
     name          text NOT NULL,
     queue_id      bigint NOT NULL,
@@ -602,11 +617,11 @@ AS $$
 DECLARE
     results constant text := 'job_result,job_parents,job_children,job_explain';
     own constant text := 'job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
-    views constant text := 'job_status,job_attempts,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
+    views constant text := 'job_status,job_attempts,job_logs,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
     members constant jsonb := jsonb_build_object(
         'submit', 'job_submit,job_submit_many,job_wait,' || own || ',' || results || ',' || views,
         'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
-            'job_release,job_snooze,' || results || ',' || views,
+            'job_release,job_snooze,job_log,' || results || ',' || views,
         'operate', 'job_check,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
             || ',job_queue_status,job_worker_status',
         'read', 'job_wait,' || results || ',' || views || ',job_queue_status,job_worker_status');
@@ -627,7 +642,7 @@ BEGIN
             LATERAL pg_identify_object(d.classid, d.objid, 0) m,
             LATERAL (SELECT coalesce(m.name, (SELECT proname FROM pg_proc WHERE d.classid = 'pg_proc'::regclass AND oid = d.objid)) AS name) n
         WHERE e.extname = 'jobq' AND d.classid IN ('pg_proc'::regclass, 'pg_class'::regclass)
-            AND n.name = ANY (string_to_array(members ->> privilege, ',')) AND n.name <> ALL (coalesce(kept, '{}'))
+            AND m.type IN ('view', 'function', 'procedure') AND n.name = ANY (string_to_array(members ->> privilege, ',')) AND n.name <> ALL (coalesce(kept, '{}'))
     LOOP
         EXECUTE format(CASE WHEN granted THEN 'GRANT %s TO %s' ELSE 'REVOKE %s FROM %s' END, object.what, role);
     END LOOP;
@@ -914,7 +929,7 @@ BEGIN
             || CASE WHEN j.attempt_outcome IS NOT NULL THEN format(', by attempt %s', j.attempt) || coalesce(' of worker "' || j.worker || '"', '')
                 || CASE WHEN j.attempt_outcome IN (2, 3) THEN format(', which %s', CASE j.attempt_outcome WHEN 2 THEN 'timed out' ELSE 'was lost' END) ELSE '' END
                 ELSE '' END
-            || CASE WHEN j.decided_by IS NOT NULL THEN format(', by job_decide of %s', j.decided_by) ELSE '' END
+            || CASE WHEN j.decided_by IS NOT NULL THEN ', by job_decide' ELSE '' END
             || CASE WHEN j.outcome IN (4, 16) AND j.decided_by IS NULL AND j.decided_by IS NULL
                 THEN format(': its dependencies can no longer meet trigger rule %s', @extschema@.job_rule_name(j.rule)) ELSE '' END
             || coalesce(': ' || nullif(j.error, 'timed out'), '') || '.';
@@ -1325,6 +1340,9 @@ BEGIN ATOMIC
     SELECT 'D5', c.job_id, 'what is to be cancelled does not exist'
     FROM @extschema@.job_cancel_request c WHERE (of_job IS NULL OR c.job_id = of_job) AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = c.job_id)
     UNION ALL
+    SELECT DISTINCT 'L1', g.job_id, 'there is no such job, but lines of its log'
+    FROM @extschema@.job_log g WHERE (of_job IS NULL OR g.job_id = of_job) AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = g.job_id)
+    UNION ALL
     SELECT 'U2', u.job_id, format('it has a unique key, "%s", that is not its own, or not as long as it says', u.unique_key)
     FROM @extschema@.job_unique u LEFT JOIN @extschema@.job j ON j.id = u.job_id
     WHERE (of_job IS NULL OR u.job_id = of_job) AND CASE WHEN j.id IS NULL THEN u.until IS NULL
@@ -1475,6 +1493,8 @@ BEGIN
         IF waits THEN
             PERFORM @extschema@.job_count_again(id);
         END IF;
+    WHEN 'L1' THEN
+        DELETE FROM @extschema@.job_log g WHERE g.job_id = job_repair_job.id AND j.id IS NULL;
     WHEN 'U2' THEN
         DELETE FROM @extschema@.job_unique u
         WHERE u.job_id = job_repair_job.id AND (j.id IS NULL OR j.unique_key IS DISTINCT FROM u.unique_key OR @extschema@.job_queue_id(j.queue) <> u.queue_id
@@ -1554,3 +1574,29 @@ AS 'MODULE_PATHNAME', 'jobq_job_check';
 COMMENT ON FUNCTION @extschema@.job_check(boolean) IS
     'Whether the tables are sound: a row for each violation of an invariant of docs/DESIGN.md; none means that they are. repair: repair what can be, with the rows locked. 42501 without operate on all queues, 25000 for a repair outside of READ COMMITTED.';
 REVOKE ALL ON FUNCTION @extschema@.job_check(boolean) FROM PUBLIC;
+
+--
+-- Logs
+--
+
+CREATE FUNCTION @extschema@.job_log(job_id bigint, token bigint, message text, level text DEFAULT 'info', data jsonb DEFAULT NULL) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_log';
+COMMENT ON FUNCTION @extschema@.job_log(bigint, bigint, text, text, jsonb) IS
+    'Adds a line to the log of a running attempt; of one with jobq.max_log_lines lines, a last one says that more are dropped. JQ001 for a stale token, JQ002, 22004 or 22023 for a bad value, 54000 for data over jobq.max_result_size, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_log(bigint, bigint, text, text, jsonb) FROM PUBLIC;
+
+CREATE VIEW @extschema@.job_logs WITH (security_barrier) AS
+SELECT g.job_id, g.attempt, g.at, CASE g.level WHEN 0 THEN 'debug' WHEN 1 THEN 'info' WHEN 2 THEN 'warning' WHEN 3 THEN 'error' END AS level, g.message, g.data
+FROM @extschema@.job_log g
+    JOIN @extschema@.job j ON j.id = g.job_id
+    LEFT JOIN @extschema@.job_lease l ON l.job_id = j.id
+WHERE @extschema@.job_visible(j.queue, j.submitted_by, l.holder);
+COMMENT ON VIEW @extschema@.job_logs IS 'One row for each line that workers told of attempts at the jobs which the caller may see';
+COMMENT ON COLUMN @extschema@.job_logs.job_id IS 'Id of the job';
+COMMENT ON COLUMN @extschema@.job_logs.attempt IS 'Which attempt';
+COMMENT ON COLUMN @extschema@.job_logs.at IS 'When it was told; no two lines of a job have the same time';
+COMMENT ON COLUMN @extschema@.job_logs.level IS 'debug, info, warning or error';
+COMMENT ON COLUMN @extschema@.job_logs.message IS 'Cut at jobq.max_error_size';
+COMMENT ON COLUMN @extschema@.job_logs.data IS 'What job_log was given';
+REVOKE ALL ON @extschema@.job_logs FROM PUBLIC;

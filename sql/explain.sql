@@ -103,6 +103,7 @@ UPDATE job_attempt SET outcome = 2, error = 'timed out' WHERE job_id = :try;
 SELECT detail FROM pg_temp.why(:try);
 UPDATE job_attempt SET outcome = 3, error = NULL WHERE job_id = :try;
 SELECT detail FROM pg_temp.why(:try);
+UPDATE job_attempt SET outcome = 1, error = 'no route' WHERE job_id = :try;
 SELECT job_submit('snoozer', queue => 'explain_snooze') AS snoozer \gset
 SELECT job_snooze(job_id, token, '1 h') FROM job_claim('explain_snooze');
 SELECT * FROM pg_temp.why(:snoozer);

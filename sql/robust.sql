@@ -48,7 +48,7 @@ SELECT job_submit('x', queue => 'robust');
 ROLLBACK;
 -- a column of another type
 BEGIN;
-ALTER TABLE job_ready ALTER expires_at TYPE timestamp;
+ALTER TABLE job_ready ALTER run_at TYPE timestamp;
 SELECT job_submit('x', queue => 'robust');
 ROLLBACK;
 -- an index on an expression, and indexes of another order, which must not be taken for ours

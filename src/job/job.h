@@ -13,11 +13,14 @@
 #define JOBQ_DEFAULT_MAX_RESULT_KB	1024
 #define JOBQ_DEFAULT_MAX_INPUTS_KB	1024
 #define JOBQ_DEFAULT_MAX_CLAIM_KB	(64 * 1024)
+#define JOBQ_DEFAULT_MAX_LOG_LINES	10000
+#define JOBQ_LARGEST_LOG_LINES		1000000000
 
 extern int	jobq_max_args_size;
 extern int	jobq_max_result_size;
 extern int	jobq_max_inputs_size;
 extern int	jobq_max_claim_size;
+extern int	jobq_max_log_lines;
 
 /* States and outcomes */
 

@@ -34,6 +34,7 @@ static const char *const table_names[JOBQ_NTABLES] = {
 	[JOBQ_CANCEL_REQUEST] = "job_cancel_request",
 	[JOBQ_UNIQUE] = "job_unique",
 	[JOBQ_ATTEMPT] = "job_attempt",
+	[JOBQ_LOG] = "job_log",
 	[JOBQ_QUEUE] = "job_queue",
 	[JOBQ_PRIVILEGE] = "job_privilege",
 	[JOBQ_ACTIVE] = "job_active_database",

@@ -113,6 +113,7 @@ static const IndexColumns index_columns[JOBQ_NTABLES][2] = {
 	[JOBQ_UNIQUE] = {{2, {UNIQUE_QUEUE_ID, UNIQUE_KEY}, {F_INT8EQ, F_TEXTEQ}},
 	{2, {UNIQUE_UNTIL, UNIQUE_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
 	[JOBQ_ATTEMPT] = {{2, {ATTEMPT_JOB_ID, ATTEMPT_NO}, {F_INT8EQ, F_INT4EQ}}},
+	[JOBQ_LOG] = {{2, {LOG_JOB_ID, LOG_SEQ}, {F_INT8EQ, F_INT8EQ}}},
 	[JOBQ_QUEUE] = {{1, {QUEUE_NAME}, {F_TEXTEQ}},
 	{1, {QUEUE_ID}, {F_INT8EQ}}},
 	[JOBQ_PRIVILEGE] = {{3, {PRIVILEGE_ROLE, PRIVILEGE_QUEUE, PRIVILEGE_PRIVILEGE}, {F_OIDEQ, F_TEXTEQ, F_TEXTEQ}}},
@@ -199,6 +200,7 @@ static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_CANCEL_REQUEST] = "884x",
 	[JOBQ_UNIQUE] = "88tx",
 	[JOBQ_ATTEMPT] = "84tt2xx",
+	[JOBQ_LOG] = "88t442xj",
 	[JOBQ_QUEUE] = "x8b44888828848xt",
 	[JOBQ_PRIVILEGE] = "rxx",
 	[JOBQ_ACTIVE] = "8o",
@@ -799,6 +801,26 @@ jobq_find(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const Dat
 		slot = table_slot_create(scan->rel->rel, NULL);
 		ExecCopySlot(slot, scan->slot);
 		ExecMaterializeSlot(slot);	/* without a pin */
+	}
+	jobq_scan_end(scan);
+	return slot;
+}
+
+/* The last row, in index order, whose first nkeys index columns equal keys, or NULL; under the latest snapshot. */
+TupleTableSlot *
+jobq_find_last(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const Datum *keys)
+{
+	JobqScan   *scan = jobq_scan_begin(call, table, which, nkeys, keys, NULL);
+	MemoryContext old = MemoryContextSwitchTo(scan->rel->mcxt);
+	bool		found = index_getnext_slot(scan->desc, BackwardScanDirection, scan->slot);
+	TupleTableSlot *slot = NULL;
+
+	MemoryContextSwitchTo(old);
+	if (found)
+	{
+		slot = table_slot_create(scan->rel->rel, NULL);
+		ExecCopySlot(slot, scan->slot);
+		ExecMaterializeSlot(slot);
 	}
 	jobq_scan_end(scan);
 	return slot;

@@ -39,6 +39,7 @@ typedef enum JobqTable
 	JOBQ_CANCEL_REQUEST,
 	JOBQ_UNIQUE,
 	JOBQ_ATTEMPT,
+	JOBQ_LOG,
 	JOBQ_QUEUE,
 	JOBQ_PRIVILEGE,
 	JOBQ_ACTIVE,
@@ -200,6 +201,18 @@ enum
 
 enum
 {
+	LOG_JOB_ID = 1,
+	LOG_SEQ,
+	LOG_AT,
+	LOG_ATTEMPT,
+	LOG_LINE,
+	LOG_LEVEL,
+	LOG_MESSAGE,
+	LOG_DATA
+};
+
+enum
+{
 	QUEUE_NAME = 1,
 	QUEUE_ID,
 	QUEUE_PAUSED,
@@ -300,6 +313,8 @@ extern TupleTableSlot *jobq_scan_next(JobqScan *scan);
 extern void jobq_scan_end(JobqScan *scan);
 extern TupleTableSlot *jobq_find(JobqCall *call, JobqTable table, JobqIndex which, int nkeys,
 								 const Datum *keys, Snapshot snapshot);
+extern TupleTableSlot *jobq_find_last(JobqCall *call, JobqTable table, JobqIndex which, int nkeys,
+									  const Datum *keys);
 extern TupleTableSlot *jobq_find_id(JobqCall *call, JobqTable table, int64 id);
 extern TupleTableSlot *jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot,
 									bool *walked);
