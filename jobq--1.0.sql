@@ -224,7 +224,7 @@ CREATE TABLE @extschema@.job_unique (
     unique_key    text COLLATE "C" NOT NULL,
     PRIMARY KEY (queue_id, unique_key)
 ) WITH (fillfactor = 90);
-CREATE INDEX job_unique_until ON @extschema@.job_unique (until, job_id);
+CREATE INDEX job_unique_until ON @extschema@.job_unique (until, job_id) WHERE until IS NOT NULL;
 COMMENT ON TABLE @extschema@.job_unique IS
     'Unique keys that are taken, each by one job of its queue: until that is decided or, where it is decided, until a time';
 REVOKE ALL ON @extschema@.job_unique FROM PUBLIC;

@@ -56,7 +56,7 @@ typedef struct RelIndex
 {
 	Relation	rel;
 	IndexInfo  *info;			/* NULL for a btree, which needs none */
-	bool		partial;		/* is job_ready_job_id */
+	bool		partial;		/* has entries for some rows only */
 } RelIndex;
 
 struct JobqRel
@@ -269,28 +269,57 @@ check_triggers(Relation rel, JobqTable table)
 				 errhint("Drop it.  What can be done instead is in docs/operations.md.")));
 }
 
-/* Is this the partial index of job_ready on job_id, WHERE position <> job_id? */
+/* Does an index predicate say "position <> job_id"? */
+static bool
+is_not_by_id(Node *predicate)
+{
+	OpExpr	   *op = (OpExpr *) predicate;
+
+	return IsA(op, OpExpr) && op->opfuncid == F_INT8NE &&
+		IsA(linitial(op->args), Var) && IsA(lsecond(op->args), Var) &&
+		linitial_node(Var, op->args)->varattno == READY_POSITION &&
+		lsecond_node(Var, op->args)->varattno == STATE_JOB_ID;
+}
+
+/* Does it say "until IS NOT NULL"? */
+static bool
+is_with_until(Node *predicate)
+{
+	NullTest   *test = (NullTest *) predicate;
+
+	return IsA(test, NullTest) && test->nulltesttype == IS_NOT_NULL &&
+		IsA(test->arg, Var) && ((Var *) test->arg)->varattno == UNIQUE_UNTIL;
+}
+
+/* Is this job_ready_job_id or job_unique_until? */
 static bool
 is_our_partial(JobqTable table, Relation index)
 {
-	static Oid	known = InvalidOid;
+	static Oid	known[2] = {InvalidOid, InvalidOid};
+	bool		ready = table == JOBQ_READY;
+	Form_pg_index form = index->rd_index;
 	List	   *predicate;
-	OpExpr	   *op;
 
-	if (RelationGetRelid(index) == known)
+	if (RelationGetRelid(index) == known[ready])
 		return true;
-	if (table != JOBQ_READY || index->rd_index->indnatts != 1 ||
-		index->rd_index->indkey.values[0] != STATE_JOB_ID)
-		return false;
 	predicate = RelationGetIndexPredicate(index);
-	op = list_length(predicate) == 1 ? linitial(predicate) : NULL;
-	if (op == NULL || !IsA(op, OpExpr) || op->opfuncid != F_INT8NE ||
-		!IsA(linitial(op->args), Var) || !IsA(lsecond(op->args), Var) ||
-		linitial_node(Var, op->args)->varattno != READY_POSITION ||
-		lsecond_node(Var, op->args)->varattno != STATE_JOB_ID)
+	if (list_length(predicate) != 1 ||
+		!(ready ? form->indnatts == 1 && form->indkey.values[0] == STATE_JOB_ID &&
+		  is_not_by_id(linitial(predicate)) :
+		  table == JOBQ_UNIQUE && form->indkey.values[0] == UNIQUE_UNTIL &&
+		  is_with_until(linitial(predicate))))
 		return false;
-	known = RelationGetRelid(index);
+	known[ready] = RelationGetRelid(index);
 	return true;
+}
+
+/* Has a row an entry in its table's partial index? */
+static bool
+in_our_partial(JobqTable table, TupleTableSlot *slot)
+{
+	return table == JOBQ_READY ?
+		jobq_attr_int64(slot, READY_POSITION) != jobq_attr_int64(slot, STATE_JOB_ID) :
+		!slot_attisnull(slot, UNIQUE_UNTIL);
 }
 
 /* Note an index of a table that was opened, if it can be written. */
@@ -444,8 +473,7 @@ insert_checked_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which
 
 		if (!jobq_needs_entry(which, index))
 			continue;
-		if (r->indexes[i].partial &&
-			jobq_attr_int64(slot, READY_POSITION) == jobq_attr_int64(slot, STATE_JOB_ID))
+		if (r->indexes[i].partial && !in_our_partial(r->table, slot))
 			continue;
 		for (int c = 0; c < index->rd_index->indnatts; c++)
 			values[c] = slot_getattr(slot, index->rd_index->indkey.values[c], &isnull[c]);
