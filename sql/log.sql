@@ -81,6 +81,13 @@ SELECT job_revoke('log_worker', 'log', 'work');
 SELECT job_revoke('log_other', 'log_other', 'work');
 DROP ROLE log_worker, log_other;
 
+-- the lines go with the job
+SELECT count(*) > 0 AS lines FROM job_log WHERE job_id = :job;
+BEGIN;
+SELECT job_delete(:job);
+SELECT count(*) FROM job_log WHERE job_id = :job;
+ROLLBACK;
+
 -- lines without a job are found and removed
 BEGIN;
 INSERT INTO job_log SELECT 9e15, seq, at, attempt, line, level, message FROM job_log WHERE job_id = :job;

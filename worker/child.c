@@ -246,7 +246,10 @@ read_output(Child *child, int *fd, bool is_error, int reads)
 			return;
 		}
 		if (is_error)
+		{
 			keep_error(child, data, (size_t) n);
+			log_keep(child, data, (size_t) n);
+		}
 		else if (opt.output != OUTPUT_DISCARD && child->out.len <= max_output)
 			buf_append(&child->out, data, (size_t) n);
 	}
@@ -397,4 +400,5 @@ child_free(Child *child)
 	close_fd(&child->fd_err);
 	child_forget(child);
 	buf_free(&child->out);
+	buf_free(&child->log);
 }

@@ -475,6 +475,9 @@ jobs_timer(Usec now, bool sendable)
 {
 	Usec		timer = sendable ? beats_timer(now) : USEC_NEVER;
 
+	if (sendable)
+		note_time(&timer, log_timer(now));
+
 	if (begun >= BEGIN_MAX)
 		return now;
 	for (Job *job = jobs[JOB_RUNNING].first; job; job = job->next)
@@ -520,7 +523,7 @@ jobs_sweep(void)
 	for (Job *job = jobs[JOB_DONE].first; job; job = next)
 	{
 		next = job->next;
-		if (!job->heartbeat_busy && !job->report_busy && !job->lease_asked)
+		if (!job->heartbeat_busy && !job->report_busy && !job->log_busy && !job->lease_asked)
 			job_free(job);
 	}
 }

@@ -312,7 +312,7 @@ send_work(Conn *conn, Usec now)
 	if (!locked_before && report_send_locked(conn, now))
 		return locked_before = true;
 	locked_before = false;
-	if (listen_send_proof(conn))
+	if (listen_send_proof(conn) || log_send(conn, now))
 		return true;
 	if ((reports_first && report_send(conn, now)) || claim_send(conn, now) ||
 		(!reports_first && report_send(conn, now)))

@@ -38,6 +38,8 @@ PROGNAME " runs a command for each job of a jobq queue.\n"
 "                             least three times in a lease (default: 10s)\n"
 "      --output=FORMAT        what commands write: json, the result; text, which\n"
 "                             becomes a JSON string; discard (default: json)\n"
+"      --log                  keep what commands write to standard error in the\n"
+"                             logs of their jobs, line by line\n"
 "\n"
 "Waiting:\n"
 "      --listen               wait with LISTEN; implied by several queues\n"
@@ -260,7 +262,8 @@ enum
 	OPT_WAIT_DBNAME,
 	OPT_SCHEMA,
 	OPT_POOL,
-	OPT_RECONNECT_MAX
+	OPT_RECONNECT_MAX,
+	OPT_LOG
 };
 
 static const struct option long_options[] = {
@@ -273,6 +276,7 @@ static const struct option long_options[] = {
 	{"lease", required_argument, NULL, OPT_LEASE},
 	{"heartbeat", required_argument, NULL, OPT_HEARTBEAT},
 	{"output", required_argument, NULL, OPT_OUTPUT},
+	{"log", no_argument, NULL, OPT_LOG},
 	{"listen", no_argument, NULL, OPT_LISTEN},
 	{"poll-interval", required_argument, NULL, OPT_POLL_INTERVAL},
 	{"drain-timeout", required_argument, NULL, OPT_DRAIN_TIMEOUT},
@@ -333,6 +337,9 @@ parse_options(int argc, char **argv)
 				break;
 			case OPT_OUTPUT:
 				opt.output = parse_output(optarg);
+				break;
+			case OPT_LOG:
+				opt.log = true;
 				break;
 			case OPT_LISTEN:
 				opt.listen = true;

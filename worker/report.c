@@ -238,7 +238,7 @@ report_reply(Conn *conn, PGresult *res, void *arg)
 static bool
 is_due(const Job *job, Usec now)
 {
-	return !job->report_busy && !job->heartbeat_busy && job->report_at <= now;
+	return !job->report_busy && !job->heartbeat_busy && job->report_at <= now && !log_pending(job);
 }
 
 /* The report that has been due longest. */

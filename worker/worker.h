@@ -128,6 +128,7 @@ typedef struct Options
 	Usec		drain_timeout;	/* USEC_NEVER: none */
 	Usec		exit_when_idle; /* USEC_NEVER: never */
 	bool		once;
+	bool		log;			/* standard error goes to job_log */
 } Options;
 
 extern Options opt;
@@ -263,6 +264,10 @@ typedef struct Child
 	Buf			out;
 	char	   *err;			/* the last STDERR_KEEP bytes, as a ring */
 	uint64_t	err_len;		/* bytes ever written to it */
+	Buf			log;			/* these four are log.c's */
+	Usec		log_from;		/* since when something is there */
+	bool		log_dropped;
+	bool		log_off;		/* the server takes no more */
 	char	   *inputs_path;
 	bool		stopping;		/* SIGTERM was sent */
 	bool		killed;			/* SIGKILL was sent */
@@ -359,6 +364,9 @@ typedef struct Job
 	Usec		report_at;
 	size_t		bytes;			/* that it keeps while it is queued or locked */
 	bool		report_busy;
+	bool		log_busy;		/* these three are log.c's */
+	size_t		log_sending;	/* bytes of child.log */
+	Usec		log_retry_at;
 	bool		report_alone;	/* not together with others */
 	bool		lease_asked;	/* its reply will refer to this job */
 } Job;
@@ -423,6 +431,15 @@ extern void beats_end(void);
 extern bool report_send(Conn *conn, Usec now);
 extern bool report_send_locked(Conn *conn, Usec now);
 extern bool reports_in_flight(void);
+
+/* log.c */
+
+#define RETRY_LOG (100 * USEC_PER_MSEC)
+
+extern void log_keep(Child *child, const char *data, size_t len);
+extern bool log_pending(const Job *job);
+extern bool log_send(Conn *conn, Usec now);
+extern Usec log_timer(Usec now);
 
 /* claim.c */
 

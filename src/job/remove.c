@@ -43,6 +43,7 @@ static const struct
 	{JOBQ_DEPENDENCY, INDEX_KEY},
 	{JOBQ_DEPENDENCY, INDEX_SECOND},
 	{JOBQ_ATTEMPT, INDEX_KEY},
+	{JOBQ_LOG, INDEX_KEY},
 };
 
 /* Does an undecided job depend on this one? */
