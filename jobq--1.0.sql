@@ -1061,7 +1061,7 @@ BEGIN
 
     IF l.job_id IS NULL AND q.paused THEN
         reason := 'queue paused';
-        detail := format('Queue "%s" is paused', j.queue) || coalesce(': ' || (to_jsonb(q) ->> 'paused_because'), '') || '.';
+        detail := format('Queue "%s" is paused', j.queue) || coalesce(': ' || q.paused_because, '') || '.';
         hint := format('job_queue_set(%L, paused => false) resumes it.', j.queue);
         RETURN NEXT;
     END IF;

@@ -46,6 +46,10 @@ SELECT * FROM pg_temp.why(:last) LIMIT 1;
 -- a paused queue
 SELECT job_queue_set('explain', paused => true);
 SELECT * FROM pg_temp.why(:second) LIMIT 1;
+BEGIN;
+UPDATE job_queue SET paused_because = '3 attempts failed' WHERE name = 'explain';
+SELECT detail FROM pg_temp.why(:second) LIMIT 1;
+ROLLBACK;
 SELECT job_queue_set('explain', paused => false);
 
 -- dependencies: how many, which, as far as the caller may see them

@@ -72,6 +72,7 @@ SET ROLE jobq_leak_work;
 SELECT job_heartbeat(job_id, token, progress => to_jsonb(kind)) FROM job_claim('leak_mine', 'leak_mine', 1, '1 h');
 RESET ROLE;
 SELECT bool_and(job_heartbeat(job_id, token, progress => to_jsonb(kind))) FROM q, job_claim(q.queue, q.queue, 1, CASE q.queue WHEN 'leak_mine' THEN interval '1 h' ELSE '2 h' END) c;
+INSERT INTO job_log SELECT id, nextval('job_id_seq'), now(), 1, 1, 1, queue, to_jsonb(queue) FROM job WHERE queue LIKE 'leak%';
 SELECT queue, array_agg(DISTINCT state ORDER BY state) FROM job_status WHERE queue IN ('leak_mine', 'leak_other') GROUP BY queue ORDER BY queue;
 
 -- every column of every view, each by itself and as the whole row, with three ways to be called; the role may see in it what it may select
