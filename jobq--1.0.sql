@@ -527,6 +527,15 @@ COMMENT ON FUNCTION @extschema@.job_unhold(bigint) IS
     'Lets a held job go on; false if it was not held. JQ002, JQ003 if it is decided, 42501.';
 REVOKE ALL ON FUNCTION @extschema@.job_unhold(bigint) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_change(job_id bigint, priority int DEFAULT NULL, run_at timestamptz DEFAULT NULL, queue text DEFAULT NULL,
+    args jsonb DEFAULT NULL, tags jsonb DEFAULT NULL, expires_at timestamptz DEFAULT NULL, max_attempts int DEFAULT NULL,
+    timeout interval DEFAULT NULL, partition text DEFAULT NULL) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_change';
+COMMENT ON FUNCTION @extschema@.job_change(bigint, int, timestamptz, text, jsonb, jsonb, timestamptz, int, interval, text) IS
+    'Changes what was asked of a job that does not run and is not decided; priority and tags also of one that runs. NULL leaves a value as it is; false if that changed nothing. JQ002, JQ003, 22003 or 22023 for a bad value, 23505 if its unique key is taken in the new queue, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_change(bigint, int, timestamptz, text, jsonb, jsonb, timestamptz, int, interval, text) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.job_decide(job_id bigint, state text, result jsonb DEFAULT NULL, reason text DEFAULT NULL) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_decide';
@@ -616,7 +625,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     results constant text := 'job_result,job_parents,job_children,job_explain';
-    own constant text := 'job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
+    own constant text := 'job_change,job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
     views constant text := 'job_status,job_attempts,job_logs,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
     members constant jsonb := jsonb_build_object(
         'submit', 'job_submit,job_submit_many,job_wait,' || own || ',' || results || ',' || views,

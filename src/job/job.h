@@ -156,6 +156,8 @@ extern const char *jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int
 extern void jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix,
 							   const JobqCounters *counters, JobqRule rule, int quorum, int64 epoch,
 							   bool held);
+extern bool jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row,
+							   const JobqPrefix *prefix);
 extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **job,
 								 TupleTableSlot **row);
 
@@ -206,7 +208,10 @@ typedef struct JobqSubmission
 extern void jobq_submission_init(JobqSubmission *s);
 extern void jobq_read_arguments(FunctionCallInfo fcinfo, JobqSubmission *s);
 extern void jobq_read_key(JobqSubmission *s, const char *key, JsonbValue *v);
+extern void jobq_check_payload(const JobqRow *job);
 extern void jobq_check_submission(JobqSubmission *s);
+extern void jobq_read_changes(FunctionCallInfo fcinfo, JobqSubmission *s);
+extern bool jobq_apply_changes(const JobqSubmission *s, TupleTableSlot *job, JobqRow *new);
 
 /* submit.c */
 extern int	jobq_compare_ids(const void *a, const void *b);
@@ -230,6 +235,7 @@ extern void jobq_resolve_key(JobqCall *call, JobqSubmission *s);
 extern void jobq_settle_id(JobqCall *call, JobqSubmission *s);
 extern JobqKeyResult jobq_take_key_again(JobqCall *call, TupleTableSlot *job, bool wait, int64 *holder);
 extern bool jobq_lock_key(JobqCall *call, TupleTableSlot *job);
+extern JobqKeyResult jobq_move_key(JobqCall *call, TupleTableSlot *job, int64 queue_id, int64 *holder);
 extern void jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz until);
 extern void jobq_free_key_of(JobqCall *call, TupleTableSlot *job);
 

@@ -15,6 +15,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "utils/datum.h"
 
 #include "job/job.h"
 
@@ -304,21 +305,29 @@ jobq_read_key(JobqSubmission *s, const char *key, JsonbValue *v)
 			 errhint("Keys are the arguments of job_submit.")));
 }
 
+/* The arguments and tags of a job. */
+void
+jobq_check_payload(const JobqRow *job)
+{
+	Jsonb	   *args = DatumGetJsonbP(job->values[JOB_ARGS - 1]);
+	Jsonb	   *tags = job->given[JOB_TAGS - 1] ? DatumGetJsonbP(job->values[JOB_TAGS - 1]) : NULL;
+
+	if (!JB_ROOT_IS_OBJECT(args))
+		jobq_error_must("args", "be a JSON object");
+	jobq_check_json(args, tags, tags ? "\"args\" with \"tags\"" : "\"args\"",
+					"jobq.max_args_size", jobq_max_args_size);
+}
+
 /* Check what can be checked without reading anything, and set what follows from it. */
 void
 jobq_check_submission(JobqSubmission *s)
 {
 	JobqRule	rule = DatumGetInt16(s->row.values[JOB_RULE - 1]);
 	int32		quorum = DatumGetInt32(s->row.values[JOB_QUORUM - 1]);
-	Jsonb	   *args = DatumGetJsonbP(s->row.values[JOB_ARGS - 1]);
-	Jsonb	   *tags = s->row.given[JOB_TAGS - 1] ? DatumGetJsonbP(s->row.values[JOB_TAGS - 1]) : NULL;
 
 	if (!s->row.given[JOB_KIND - 1])
 		jobq_error_null("kind");
-	if (!JB_ROOT_IS_OBJECT(args))
-		jobq_error_must("args", "be a JSON object");
-	jobq_check_json(args, tags, tags ? "\"args\" with \"tags\"" : "\"args\"",
-					"jobq.max_args_size", jobq_max_args_size);
+	jobq_check_payload(&s->row);
 	if (s->row.given[JOB_LEASE - 1])
 		jobq_check_lease(DatumGetInt64(s->row.values[JOB_LEASE - 1]), "lease");
 	if (rule == RULE_QUORUM)
@@ -365,4 +374,49 @@ jobq_check_submission(JobqSubmission *s)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("job %lld is named twice in \"depends_on\"", (long long) s->upstream[i])));
 	}
+}
+
+/* What job_change can change, in the order of its arguments behind job_id */
+static const char *const changeable[] = {"priority", "run_at", "queue", "args", "tags", "expires_at",
+"max_attempts", "timeout"};
+
+/* Read the arguments of job_change, NULL being what it was. */
+void
+jobq_read_changes(FunctionCallInfo fcinfo, JobqSubmission *s)
+{
+	memset(s, 0, sizeof(JobqSubmission));
+	for (int i = 0; i < lengthof(changeable); i++)
+	{
+		const Option *option = options;
+
+		if (PG_ARGISNULL(i + 1))
+			continue;
+		while (strcmp(option->name, changeable[i]) != 0)
+			option++;
+		set_option(s, option, PG_GETARG_DATUM(i + 1));
+	}
+	if (s->queue != NULL)
+		s->queue_id = jobq_queue_id(s->queue);
+}
+
+/* The row that a job has with these changes; false: it is the same. */
+bool
+jobq_apply_changes(const JobqSubmission *s, TupleTableSlot *job, JobqRow *new)
+{
+	bool		differs = false;
+
+	jobq_values(job, new);
+	for (int i = 0; i < JOB_NATTS; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(job->tts_tupleDescriptor, i);
+
+		if (!s->row.given[i])
+			continue;
+		differs |= !new->given[i] ||
+			!datum_image_eq(new->values[i], s->row.values[i], column->attbyval, column->attlen);
+		jobq_set(new, i + 1, s->row.values[i]);
+	}
+	if (s->row.given[JOB_ARGS - 1] || s->row.given[JOB_TAGS - 1])
+		jobq_check_payload(new);
+	return differs;
 }

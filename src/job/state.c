@@ -88,6 +88,23 @@ announce_ready(JobqCall *call, const JobqPrefix *prefix, int64 position, ItemPoi
 		Async_Notify(psprintf("job_queue_%s", queue.name), "");
 }
 
+/* Put a prefix into a row. */
+static void
+set_prefix(JobqRow *new, const JobqPrefix *prefix)
+{
+	jobq_set(new, STATE_JOB_ID, Int64GetDatum(prefix->job_id));
+	jobq_set(new, STATE_QUEUE_ID, Int64GetDatum(prefix->queue_id));
+	jobq_set(new, STATE_LANE, Int64GetDatum(prefix->lane));
+	jobq_set(new, STATE_RUN_AT, TimestampTzGetDatum(prefix->run_at));
+	new->given[STATE_RUN_AT - 1] = prefix->run_at != 0;
+	jobq_set(new, STATE_EXPIRES_AT, TimestampTzGetDatum(prefix->expires_at));
+	new->given[STATE_EXPIRES_AT - 1] = prefix->expires_at != 0;
+	jobq_set(new, STATE_ATTEMPT, Int32GetDatum(prefix->attempt));
+	jobq_set(new, STATE_FAILED, Int32GetDatum(prefix->failed));
+	jobq_set(new, STATE_LOST, Int32GetDatum(prefix->lost));
+	jobq_set(new, STATE_PRIORITY, Int16GetDatum(prefix->priority));
+}
+
 /*
  * The one door into a state: insert its row, and announce it.  The caller has
  * set the columns behind the prefix; the others are NULL.
@@ -97,17 +114,7 @@ jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix, Jobq
 {
 	ItemPointerData tid;
 
-	jobq_set(new, STATE_JOB_ID, Int64GetDatum(prefix->job_id));
-	jobq_set(new, STATE_QUEUE_ID, Int64GetDatum(prefix->queue_id));
-	jobq_set(new, STATE_LANE, Int64GetDatum(prefix->lane));
-	if (prefix->run_at != 0)
-		jobq_set(new, STATE_RUN_AT, TimestampTzGetDatum(prefix->run_at));
-	if (prefix->expires_at != 0)
-		jobq_set(new, STATE_EXPIRES_AT, TimestampTzGetDatum(prefix->expires_at));
-	jobq_set(new, STATE_ATTEMPT, Int32GetDatum(prefix->attempt));
-	jobq_set(new, STATE_FAILED, Int32GetDatum(prefix->failed));
-	jobq_set(new, STATE_LOST, Int32GetDatum(prefix->lost));
-	jobq_set(new, STATE_PRIORITY, Int16GetDatum(prefix->priority));
+	set_prefix(new, prefix);
 	tid = jobq_insert(call, table, new);
 
 	switch (table)
@@ -202,6 +209,35 @@ jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters 
 	jobq_set(&new, WAITING_MANUAL, BoolGetDatum(prefix->manual));
 	jobq_set(&new, WAITING_WIDE, BoolGetDatum(open && counters->n[UNDECIDED] >= JOBQ_WIDE));
 	jobq_state_enter(call, JOBQ_WAITING, prefix, &new);
+}
+
+/*
+ * Give a job that stays as far as it is another prefix: where it waits or runs, its
+ * row is updated, else it leaves its state and goes on from there, so that lanes and
+ * clocks hear of it.  The row is written in any case, for a claim that has read the job
+ * takes it only if its row is still the same.  A ready job keeps its place if its lane
+ * and priority are the same.  False: the row changed, look again.
+ */
+bool
+jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const JobqPrefix *prefix)
+{
+	int64		position = 0;
+
+	if (table == JOBQ_WAITING || table == JOBQ_LEASE)
+	{
+		JobqRow		new;
+
+		jobq_values(row, &new);
+		set_prefix(&new, prefix);
+		return jobq_update(call, table, row, &new, LockWaitBlock);
+	}
+	if (table == JOBQ_READY && prefix->lane == jobq_attr_int64(row, STATE_LANE) &&
+		prefix->priority == jobq_attr_int16(row, STATE_PRIORITY))
+		position = jobq_attr_int64(row, READY_POSITION);
+	if (!jobq_state_leave(call, table, row, LEAVE_WAIT))
+		return false;
+	jobq_enter_next(call, prefix, position);
+	return true;
 }
 
 /* The row of job_ready of a job, or NULL. */

@@ -157,46 +157,19 @@ jobq_replace_values(JobqRow *to, const JobqRow *from)
 	}
 }
 
-/*
- * Write the state row of a job that is replaced, which is locked.  It is written
- * always, for a claim that has read the job takes it only if its row is still the
- * same.  A ready job keeps its place if it keeps its priority.
- */
+/* Write the state row of a job that is replaced, which is locked. */
 static void
 replace_state(JobqCall *call, JobqTable table, TupleTableSlot *row, const JobqRow *job)
 {
 	JobqPrefix	prefix;
-	int64		position = 0;
 
 	jobq_read_prefix(row, &prefix);
-	if (table == JOBQ_READY && prefix.priority == DatumGetInt16(job->values[JOB_PRIORITY - 1]))
-		position = jobq_attr_int64(row, READY_POSITION);
 	prefix.priority = DatumGetInt16(job->values[JOB_PRIORITY - 1]);
 	prefix.run_at = job->given[JOB_RUN_AT - 1] ? DatumGetTimestampTz(job->values[JOB_RUN_AT - 1]) : 0;
 	prefix.expires_at = job->given[JOB_EXPIRES_AT - 1] ?
 		DatumGetTimestampTz(job->values[JOB_EXPIRES_AT - 1]) : 0;
-
-	if (table == JOBQ_WAITING)
-	{
-		static const int columns[][2] = {{STATE_PRIORITY, JOB_PRIORITY}, {STATE_RUN_AT, JOB_RUN_AT},
-		{STATE_EXPIRES_AT, JOB_EXPIRES_AT}};
-		JobqRow		new;
-
-		jobq_values(row, &new);
-		for (int i = 0; i < lengthof(columns); i++)
-		{
-			new.values[columns[i][0] - 1] = job->values[columns[i][1] - 1];
-			new.given[columns[i][0] - 1] = job->given[columns[i][1] - 1];
-		}
-		if (!jobq_update(call, JOBQ_WAITING, row, &new, LockWaitBlock))
-			elog(ERROR, "row of waiting job %lld has changed while locked", (long long) prefix.job_id);
-	}
-	else
-	{
-		if (!jobq_state_leave(call, table, row, LEAVE_WAIT))
-			elog(ERROR, "state row of job %lld has changed while locked", (long long) prefix.job_id);
-		jobq_enter_next(call, &prefix, position);
-	}
+	if (!jobq_state_rewrite(call, table, row, &prefix))
+		elog(ERROR, "state row of job %lld has changed while locked", (long long) prefix.job_id);
 	if (prefix.expires_at != 0 && prefix.expires_at != jobq_attr_int64(row, STATE_EXPIRES_AT))
 		jobq_note_expiry(call, prefix.job_id, prefix.expires_at);
 }
@@ -353,6 +326,32 @@ jobq_take_key_again(JobqCall *call, TupleTableSlot *job, bool wait, int64 *holde
 	if (!key_of(job, &queue_id, &key))
 		return KEY_TAKEN;
 	return take(call, queue_id, key, jobq_attr_int64(job, JOB_ID), wait, holder);
+}
+
+/*
+ * An undecided job, whose row is locked, goes to another queue: so does its key, if
+ * it has it.  KEY_HELD: *holder has it there.
+ */
+JobqKeyResult
+jobq_move_key(JobqCall *call, TupleTableSlot *job, int64 queue_id, int64 *holder)
+{
+	int64		id = jobq_attr_int64(job, JOB_ID);
+	int64		old_queue_id;
+	Datum		key;
+	TupleTableSlot *row;
+	bool		own;
+
+	if (!key_of(job, &old_queue_id, &key) || old_queue_id == queue_id)
+		return KEY_TAKEN;
+	row = find_key(call, old_queue_id, key);
+	own = row != NULL && jobq_attr_int64(row, UNIQUE_JOB_ID) == id;
+	jobq_slot_free(row);
+	if (!own)
+		return KEY_TAKEN;
+	if (take(call, queue_id, key, id, true, holder) == KEY_HELD)
+		return KEY_HELD;
+	jobq_free_key(call, id, old_queue_id, key, 0);
+	return KEY_TAKEN;
 }
 
 /*

@@ -1,0 +1,136 @@
+/*
+ * change.c
+ *	  Changing what was asked of a job that is not decided.
+ *
+ * The values are read and checked by the table of options, as those of a
+ * submission.  The state row is written first, also where nothing in it changes,
+ * so that whoever claims, ends or changes the job meanwhile meets it; then the row
+ * in job, and the unique key, if the job goes to another queue.  Of a job that runs
+ * only what its worker has not been given can be changed.
+ */
+#include "postgres.h"
+
+#include "dispatch/dispatch.h"
+#include "job/job.h"
+
+/* May this be changed while the job runs? */
+static bool
+only_of_running(const JobqSubmission *s)
+{
+	for (int i = 0; i < JOB_NATTS; i++)
+	{
+		if (s->row.given[i] && i + 1 != JOB_PRIORITY && i + 1 != JOB_TAGS)
+			return false;
+	}
+	return true;
+}
+
+/* What the changes mean for a job's place; true: it is another one. */
+static bool
+change_prefix(const JobqSubmission *s, JobqPrefix *prefix)
+{
+	JobqPrefix	old = *prefix;
+
+	if (s->row.given[JOB_PRIORITY - 1])
+		prefix->priority = DatumGetInt16(s->row.values[JOB_PRIORITY - 1]);
+	if (s->row.given[JOB_RUN_AT - 1])
+		prefix->run_at = DatumGetTimestampTz(s->row.values[JOB_RUN_AT - 1]);
+	if (s->row.given[JOB_EXPIRES_AT - 1])
+		prefix->expires_at = DatumGetTimestampTz(s->row.values[JOB_EXPIRES_AT - 1]);
+	if (s->queue != NULL)
+	{
+		prefix->queue_id = s->queue_id;
+		prefix->lane = jobq_lane(s->queue_id);
+	}
+	return prefix->priority != old.priority || prefix->run_at != old.run_at ||
+		prefix->expires_at != old.expires_at || prefix->queue_id != old.queue_id;
+}
+
+/*
+ * Write the changes of a job that stands there.  False: its row changed, look
+ * again.
+ */
+static bool
+write_changes(JobqCall *call, const JobqSubmission *s, TupleTableSlot *job, JobqRow *new,
+			  JobqTable table, TupleTableSlot *row, const JobqPrefix *prefix)
+{
+	int64		holder;
+
+	if (!jobq_state_rewrite(call, table, row, prefix))
+		return false;
+	if (!jobq_update(call, JOBQ_JOB, job, new, LockWaitBlock))
+		elog(ERROR, "row of job %lld has changed while its state was locked", (long long) prefix->job_id);
+	if (s->queue != NULL && jobq_move_key(call, job, s->queue_id, &holder) == KEY_HELD)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("unique key \"%s\" of queue \"%s\" is taken",
+						jobq_attr_cstring(job, JOB_UNIQUE_KEY), s->queue),
+				 errdetail("Job %lld has it.", (long long) holder)));
+	if (s->row.given[JOB_EXPIRES_AT - 1] && prefix->attempt == 0 &&
+		prefix->expires_at != jobq_attr_int64(row, STATE_EXPIRES_AT))
+		jobq_note_expiry(call, prefix->job_id, prefix->expires_at);
+	return true;
+}
+
+/* job_change: a JobqAct, whose argument is the submission that it would be */
+static bool
+change(JobqCall *call, int64 id, void *arg, const char **problem)
+{
+	const JobqSubmission *s = arg;
+	bool		changed = false;
+	bool		done = false;
+
+	while (!done)
+	{
+		TupleTableSlot *job;
+		TupleTableSlot *row;
+		JobqTable	table;
+		int			outcome = jobq_look_to_act(call, id, true, &job, &table, &row, problem);
+
+		done = true;
+		if (outcome > 0)
+			jobq_refuse_state(problem, id, "change", jobq_outcome_name(outcome), NULL);
+		else if (outcome == 0 && table == JOBQ_LEASE && !only_of_running(s))
+			jobq_refuse_state(problem, id, "change", "running",
+							  "Of a job that runs only priority and tags can be changed; job_take_back takes it from its worker.");
+		else if (outcome == 0)
+		{
+			JobqRow		new;
+			JobqPrefix	prefix;
+			bool		differs = jobq_apply_changes(s, job, &new);
+
+			if (s->queue != NULL)
+			{
+				jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
+				jobq_queue_register(call, s->queue, s->queue_id);
+			}
+			jobq_read_prefix(row, &prefix);
+			if (change_prefix(s, &prefix) || differs)
+				done = changed = write_changes(call, s, job, &new, table, row, &prefix);
+		}
+		jobq_slot_free(row);
+		jobq_slot_free(job);
+	}
+	return changed;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_change);
+
+/*
+ * job_change(job_id, priority, run_at, queue, args, tags, expires_at, max_attempts,
+ * timeout, partition)
+ */
+Datum
+jobq_job_change(PG_FUNCTION_ARGS)
+{
+	int64		id = jobq_check_id(fcinfo, 0, "job_id");
+	JobqSubmission s;
+
+	if (!PG_ARGISNULL(9))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("\"partition\" is not supported"),
+				 errhint("This version of jobq has no partitions; leave it NULL.")));
+	jobq_read_changes(fcinfo, &s);
+	PG_RETURN_BOOL(jobq_act_on_one("job_change()", change, id, &s));
+}
