@@ -1604,7 +1604,7 @@ WHERE @extschema@.job_visible(j.queue, j.submitted_by, l.holder);
 COMMENT ON VIEW @extschema@.job_logs IS 'One row for each line that workers told of attempts at the jobs which the caller may see';
 COMMENT ON COLUMN @extschema@.job_logs.job_id IS 'Id of the job';
 COMMENT ON COLUMN @extschema@.job_logs.attempt IS 'Which attempt';
-COMMENT ON COLUMN @extschema@.job_logs.at IS 'When it was told; no two lines of a job have the same time';
+COMMENT ON COLUMN @extschema@.job_logs.at IS 'When it was told; lines that are told one after the other have ascending times';
 COMMENT ON COLUMN @extschema@.job_logs.level IS 'debug, info, warning or error';
 COMMENT ON COLUMN @extschema@.job_logs.message IS 'Cut at jobq.max_error_size';
 COMMENT ON COLUMN @extschema@.job_logs.data IS 'What job_log was given';

@@ -89,7 +89,7 @@ jobq_job_log(PG_FUNCTION_ARGS)
 	last = jobq_find_last(&call, JOBQ_LOG, INDEX_KEY, 1, &key);
 	if (last != NULL)
 	{
-		/* so that times alone order the lines */
+		/* so that times alone order the lines of a session */
 		at = Max(at, jobq_attr_int64(last, LOG_AT) + 1);
 		if (jobq_attr_int32(last, LOG_ATTEMPT) == attempt)
 			line = jobq_attr_int32(last, LOG_LINE) + 1;
