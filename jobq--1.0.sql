@@ -1242,14 +1242,19 @@ BEGIN ATOMIC
             d.downstream IS NOT NULL AS has_deltas, EXISTS (SELECT FROM @extschema@.job_recount r WHERE r.job_id = j.id) AS recount,
             ROW (w.undecided + coalesce(d.undecided, 0), w.pending + coalesce(d.pending, 0), w.hits + coalesce(d.hits, 0),
                 w.violated + coalesce(d.violated, 0), w.hurt + coalesce(d.hurt, 0))::text AS has,
-            ROW (coalesce(e.undecided, 0), coalesce(e.pending, 0), coalesce(e.hits, 0), coalesce(e.violated, 0), coalesce(e.hurt, 0))::text AS should_have,
+            ROW (e.undecided, e.pending, e.hits, e.violated, e.hurt)::text AS should_have,
             CASE WHEN e.violated = 0 AND e.hits + e.undecided >= j.quorum
                      THEN CASE WHEN e.pending = 0 AND e.hits >= j.quorum THEN 'ready' ELSE 'wait' END
                  WHEN j.rule NOT IN (0, 5, 6, 8, 9) THEN 'skipped'
                  WHEN e.hurt > 0 THEN 'upstream_failed'
                  WHEN e.undecided > 0 THEN 'wait'
                  ELSE 'skipped' END AS verdict
-        FROM jobs j LEFT JOIN @extschema@.job_waiting w ON w.job_id = j.id LEFT JOIN edges e ON e.id = j.id
+        FROM jobs j LEFT JOIN @extschema@.job_waiting w ON w.job_id = j.id LEFT JOIN edges f ON f.id = j.id
+            -- those to jobs that were removed count as of succeeded ones
+            CROSS JOIN LATERAL (SELECT f.n, coalesce(f.undecided, 0) AS undecided, coalesce(f.pending, 0) AS pending, coalesce(f.hurt, 0) AS hurt,
+                    coalesce(f.hits, 0) + CASE WHEN j.rule IN (5, 8, 9, 10) THEN g.gone ELSE 0 END AS hits,
+                    coalesce(f.violated, 0) + CASE WHEN j.rule IN (1, 3) THEN g.gone ELSE 0 END AS violated
+                FROM (SELECT greatest(j.dependencies - coalesce(f.n, 0), 0) AS gone) g) e
             LEFT JOIN deltas d ON d.downstream = j.id AND d.epoch = w.epoch
         WHERE w.job_id IS NOT NULL OR j.outcome IN (4, 16))
 

@@ -14,8 +14,8 @@
  *	  one: so either its edge is seen here, or the job does not exist for it.
  * 2. A job that is opened again while some that it depends on are removed counts
  *	  those as succeeded (edges.c).
- * 3. Nobody waits for the row of an edge: where another transaction is just
- *	  removing the job at the other end, it is left to that one.
+ * 3. An edge that another transaction is just deleting, with the job at its other
+ *	  end, is waited for by who names the job; purging keeps the job for then.
  *
  * A crash leaves a job with all that belongs to it, or nothing.
  */
@@ -97,22 +97,41 @@ delete_rows(int n, Datum *ids)
 	UnregisterSnapshot(snapshot);
 }
 
-/* Remove jobs that this transaction has locked and found removable. */
+/* Delete what belongs to a job in one table; false: somebody is just deleting a part of it. */
+static bool
+delete_belongings(JobqCall *call, JobqTable table, JobqIndex index, Datum id, LockWaitPolicy policy)
+{
+	JobqScan   *scan = jobq_scan_begin(call, table, index, 1, &id, NULL);
+	TupleTableSlot *row;
+	bool		all = true;
+
+	while ((row = jobq_scan_next(scan)) != NULL)
+		all &= jobq_delete(call, table, row, policy);
+	jobq_scan_end(scan);
+	return all;
+}
+
+/*
+ * Remove jobs that this transaction has locked and found removable.  With
+ * LockWaitSkip it is an error if somebody is just removing a job at the other end of
+ * an edge.
+ */
 static void
-remove_locked(JobqCall *call, int n, Datum *ids)
+remove_locked(JobqCall *call, int n, Datum *ids, LockWaitPolicy policy)
 {
 	delete_rows(n, ids);
 	for (int i = 0; i < n; i++)
 	{
 		for (int b = 0; b < lengthof(belongings); b++)
 		{
-			JobqScan   *scan = jobq_scan_begin(call, belongings[b].table, belongings[b].index, 1, &ids[i], NULL);
-			TupleTableSlot *row;
-
-			while ((row = jobq_scan_next(scan)) != NULL)
-				(void) jobq_delete(call, belongings[b].table, row, LockWaitSkip);
-			jobq_scan_end(scan);
+			if (!delete_belongings(call, belongings[b].table, belongings[b].index, ids[i], policy) &&
+				!delete_belongings(call, belongings[b].table, belongings[b].index, ids[i], policy))
+				ereport(ERROR,
+						(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+						 errmsg("another transaction is removing what belongs to job %lld",
+								(long long) DatumGetInt64(ids[i]))));
 		}
+		jobq_advance();			/* an edge between two of them is deleted once */
 	}
 }
 
@@ -121,7 +140,7 @@ remove_locked(JobqCall *call, int n, Datum *ids)
  * back, the error.  What ends the whole transaction is thrown again.
  */
 static ErrorData *
-try_to_remove(int n, Datum *ids)
+try_to_remove(int n, Datum *ids, LockWaitPolicy policy)
 {
 	MemoryContext old = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -134,7 +153,7 @@ try_to_remove(int n, Datum *ids)
 		JobqCall	call;
 
 		jobq_open_call(&call);
-		remove_locked(&call, n, ids);
+		remove_locked(&call, n, ids, policy);
 		jobq_close_call(&call);
 		ReleaseCurrentSubTransaction();
 	}
@@ -204,9 +223,9 @@ delete_job(JobqCall *call, int64 id, void *arg, const char **problem)
 	 * job
 	 */
 	if (problem == NULL)
-		remove_locked(call, 1, &key);
+		remove_locked(call, 1, &key, LockWaitBlock);
 	else
-		error = try_to_remove(1, &key);
+		error = try_to_remove(1, &key, LockWaitBlock);
 	if (error != NULL)
 		*problem = error->message;
 	return error == NULL;
@@ -243,10 +262,10 @@ jobq_remove_free(JobqCall *call, int n, const int64 *ids, JobqRemoval *results)
 	}
 	if (nlocked == 0)
 		return 0;
-	all = try_to_remove(nlocked, locked) == NULL;
+	all = try_to_remove(nlocked, locked, LockWaitSkip) == NULL;
 	for (int i = 0; i < nlocked; i++)
 	{
-		bool		done = all || (nlocked > 1 && try_to_remove(1, &locked[i]) == NULL);
+		bool		done = all || (nlocked > 1 && try_to_remove(1, &locked[i], LockWaitSkip) == NULL);
 
 		results[which[i]] = done ? REMOVAL_DONE : REMOVAL_REFUSED;
 		removed += done;
