@@ -29,6 +29,7 @@
 #include "utils/array.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/plancache.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
@@ -80,20 +81,28 @@ delete_rows(int n, Datum *ids)
 	Oid			user;
 	int			context;
 
-	/* a table without statistics may be thought to be small */
-	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(jobq_owner(), context | SECURITY_LOCAL_USERID_CHANGE);
 	SPI_connect();
-	plan = SPI_prepare(sql, 1, &type);
-	if (plan == NULL ||
-		SPI_execute_snapshot(plan, &value, NULL, snapshot, InvalidSnapshot, false, true, 0) != SPI_OK_DELETE)
+	plan = SPI_prepare_cursor(sql, 1, &type, CURSOR_OPT_GENERIC_PLAN);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\"", sql);
+
+	/*
+	 * A table without statistics may be thought to be small.  The plan is
+	 * made here, so that those of foreign keys are made with the usual
+	 * settings.
+	 */
+	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	ReleaseCachedPlan(SPI_plan_get_cached_plan(plan), NULL);
+	AtEOXact_GUC(false, level);
+
+	if (SPI_execute_snapshot(plan, &value, NULL, snapshot, InvalidSnapshot, false, true, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not execute \"%s\"", sql);
 	if (SPI_processed != n)
 		elog(ERROR, "%llu rows of jobs were deleted instead of %d", (unsigned long long) SPI_processed, n);
 	SPI_finish();
 	SetUserIdAndSecContext(user, context);
-	AtEOXact_GUC(false, level);
 	UnregisterSnapshot(snapshot);
 }
 

@@ -1,0 +1,135 @@
+# The background worker removes jobs that were kept for long enough: by a clock that is moved, beside a load, under a
+# held snapshot, with foreign keys, over a restart; and those of retention '0' at once.
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use JobqClient;
+use JobqTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = jobq_node('retention', conf => <<'EOC');
+jobq.sweep_interval = 1h
+jobq.clock_offset = 0
+EOC
+my $c = JobqClient->new($node);
+
+# How many jobs of a queue there are, by outcome.
+sub kept
+{
+	my ($queue) = @_;
+	return join ' ', map { "@$_" } $c->rows(<<"EOQ");
+SELECT coalesce(job_outcome_name(outcome), 'undecided'), count(*) FROM job WHERE queue = '$queue' GROUP BY outcome ORDER BY outcome
+EOQ
+}
+
+# One test: a queue comes to keep these.
+sub comes_to_keep
+{
+	my ($queue, $expected, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $kept;
+	return ok(within(60, sub { ($kept = kept($queue)) eq $expected }), $name) || (diag("it keeps $kept") && 0);
+}
+
+# Move the clock to so many days from now.
+sub days
+{
+	my ($days) = @_;
+	$c->rows(sprintf "ALTER SYSTEM SET jobq.clock_offset = '%dms'", $days * 86400000);
+	$c->rows('SELECT pg_reload_conf()');
+	return;
+}
+
+$c->rows(<<'EOQ');
+CREATE PROCEDURE load(n int) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		PERFORM job_submit('load', queue => 'load');
+		COMMIT;
+		PERFORM job_complete(job_id, token) FROM job_claim('load');
+		COMMIT;
+	END LOOP;
+END $$
+EOQ
+
+# Old jobs, of each kind that is kept or not.
+$c->rows("SELECT job_submit('old', queue => 'old') FROM generate_series(1, 3000) i");
+$c->rows("SELECT count(job_complete(job_id, token)) FROM job_claim('old', max_jobs => 3000)");
+$c->rows("SELECT job_submit('failed', queue => 'failed') FROM generate_series(1, 50)");
+$c->rows("SELECT count(job_fail(job_id, token, 'no', retry => false)) FROM job_claim('failed', max_jobs => 50)");
+$c->rows('CREATE TABLE restricts (job bigint REFERENCES job DEFERRABLE INITIALLY DEFERRED)');
+$c->rows('CREATE TABLE cascades (job bigint REFERENCES job ON DELETE CASCADE)');
+$c->rows("INSERT INTO restricts SELECT id FROM job WHERE queue = 'old' AND id % 100 = 0 LIMIT 20");
+$c->rows("INSERT INTO cascades SELECT id FROM job WHERE queue = 'old'");
+my ($needed) = map { $_->[0] } $c->rows("SELECT max(id) FROM job WHERE queue = 'old' AND id NOT IN (SELECT job FROM restricts)");
+my $child = $c->value("SELECT job_submit('child', queue => 'child', depends_on => ARRAY[$needed\::bigint], run_at => '2999-01-01')");
+$c->rows("SELECT job_queue_set('forever', retention => '200 years'), job_submit('forever', queue => 'forever')");
+$c->rows("SELECT count(job_complete(job_id, token)) FROM job_claim('forever')");
+my $restricted = $c->value('SELECT count(*) FROM restricts');
+
+# A session that holds a snapshot, and one that does something else all the time.
+my $holder = JobqClient->new($node);
+$holder->rows('BEGIN ISOLATION LEVEL REPEATABLE READ');
+is($holder->value("SELECT count(*) FROM job WHERE queue = 'old'"), 3000, 'a snapshot is held');
+my $load = JobqClient->new($node);
+$load->send('CALL load(3000)');
+
+days(6);
+is(kept('old'), 'succeeded 3000', 'nothing goes before its time');
+days(8);
+comes_to_keep('old', 'succeeded ' . ($restricted + 1), 'what succeeded goes after a week, but for what is referenced or needed');
+is($c->value('SELECT count(*) FROM cascades'), $restricted + 1, 'ON DELETE CASCADE has acted');
+is(kept('failed'), 'failed 50', 'what failed stays');
+is(kept('forever'), 'succeeded 1', 'a queue keeps what it is told to');
+is($c->value("SELECT depends_on = ARRAY[$needed\::bigint] FROM job_status WHERE id = $child"), 't', 'what an undecided job needs is there');
+is($holder->value("SELECT count(*) FROM job WHERE queue = 'old'"), 3000, 'who holds the snapshot sees them still');
+ok(!defined $load->receive->{sqlstate}, 'the load went on');
+
+# What kept them goes.
+$c->rows('DELETE FROM restricts');
+$c->rows("SELECT job_cancel($child)");
+days(20);
+comes_to_keep('old', '', 'they go when nothing needs them any more');
+$c->rows("SELECT job_queue_set('failed', retention_failed => '15 days')");
+comes_to_keep('failed', '', 'what failed goes after its own time');
+$holder->rows('COMMIT');
+
+# At once.
+$c->rows("SELECT job_queue_set('at_once', retention => '0', retention_failed => '0')");
+$c->rows("SELECT job_submit('short', queue => 'at_once') FROM generate_series(1, 500)");
+$c->rows("SELECT count(job_complete(job_id, token)) FROM job_claim('at_once', max_jobs => 400)");
+$c->rows("SELECT count(job_fail(job_id, token, 'no', retry => false)) FROM job_claim('at_once', max_jobs => 50)");
+comes_to_keep('at_once', 'undecided 50', q(retention '0' removes jobs when they are decided));
+$c->rows("SELECT count(job_cancel(id)) FROM job WHERE queue = 'at_once'");
+comes_to_keep('at_once', '', 'cancelled ones, too');
+
+# A retention that is changed applies to what there is, and so does the setting of the server.
+$c->rows("SELECT job_submit('changed', queue => 'changed') FROM generate_series(1, 100)");
+$c->rows("SELECT count(job_complete(job_id, token)) FROM job_claim('changed', max_jobs => 50)");
+$c->rows("SELECT job_queue_set('changed', retention => '0')");
+comes_to_keep('changed', 'undecided 50', 'a retention that is changed');
+$c->rows("SELECT job_submit('global', queue => 'global') FROM generate_series(1, 100)");
+$c->rows("SELECT count(job_complete(job_id, token)) FROM job_claim('global', max_jobs => 100)");
+$c->rows("ALTER SYSTEM SET jobq.retention = '0'");
+$c->rows('SELECT pg_reload_conf()');
+comes_to_keep('global', '', 'jobq.retention that is changed');
+$c->rows("ALTER SYSTEM SET jobq.retention = '-1'");
+$c->rows('SELECT pg_reload_conf()');
+
+# A server that is started again begins to read anew.
+$c->rows("SELECT job_submit('crash', queue => 'crash') FROM generate_series(1, 100)");
+$c->rows("SELECT count(job_complete(job_id, token)) FROM job_claim('crash', max_jobs => 100)");
+is(kept('crash'), 'succeeded 100', 'jobq.retention = -1 keeps jobs');
+$c->rows("ALTER SYSTEM SET jobq.retention = '1s'");
+$c->disconnect;
+$node->stop('immediate');
+$node->start;
+$c = JobqClient->new($node);
+comes_to_keep('crash', '', 'after a crash');
+is($c->value('SELECT count(*) FROM job_dependency d WHERE NOT EXISTS (SELECT FROM job WHERE id = upstream)'), 0, 'no edge is left behind');
+is($c->value('SELECT count(*) FROM job_check()'), 0, 'the tables are sound');
+$node->stop;
+done_testing();
