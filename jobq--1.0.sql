@@ -230,6 +230,30 @@ COMMENT ON TABLE @extschema@.job_unique IS
 REVOKE ALL ON @extschema@.job_unique FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_unique', '');
 
+CREATE TABLE @extschema@.job_schedule (
+    id            bigint NOT NULL,
+    next_at       timestamptz,
+    last_at       timestamptz,
+    last_job      bigint,
+    owner         regrole NOT NULL,
+    catch_up      smallint NOT NULL,
+    overlap       smallint NOT NULL,
+    paused        boolean NOT NULL,
+    name          text COLLATE "C" NOT NULL,
+    schedule      text NOT NULL,
+    timezone      text NOT NULL,
+    job           jsonb NOT NULL,
+    last_problem  text,
+    PRIMARY KEY (name)
+) WITH (fillfactor = 70);
+CREATE INDEX job_schedule_next_at ON @extschema@.job_schedule (next_at, id);
+COMMENT ON TABLE @extschema@.job_schedule IS
+    'Schedules, with the job that each submits and when it is due next (NULL: never, or paused). Change it with job_schedule and job_unschedule only';
+REVOKE ALL ON @extschema@.job_schedule FROM PUBLIC;
+-- one whose owner is gone must not come back as that of whoever has the number there
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_schedule',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = owner::pg_catalog.oid)');
+
 CREATE TABLE @extschema@.job_attempt (
     job_id        bigint NOT NULL,
     attempt       int NOT NULL,
@@ -631,9 +655,9 @@ DECLARE
         'submit', 'job_submit,job_submit_many,job_wait,' || own || ',' || results || ',' || views,
         'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
             'job_release,job_snooze,job_log,' || results || ',' || views,
-        'operate', 'job_check,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
+        'operate', 'job_check,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
             || ',job_queue_status,job_worker_status',
-        'read', 'job_wait,' || results || ',' || views || ',job_queue_status,job_worker_status');
+        'read', 'job_schedules,job_wait,' || results || ',' || views || ',job_queue_status,job_worker_status');
     kept text[];
     object record;
 BEGIN
@@ -675,6 +699,21 @@ AS 'MODULE_PATHNAME', 'jobq_job_schedule_times';
 COMMENT ON FUNCTION @extschema@.job_schedule_times(text, text, timestamptz, int) IS
     'The next n times of a schedule (five cron fields, an alias such as @daily, or every <interval>) in a time zone. 22023 if one of them cannot be read.';
 GRANT EXECUTE ON FUNCTION @extschema@.job_schedule_times(text, text, timestamptz, int) TO PUBLIC;
+
+CREATE FUNCTION @extschema@.job_schedule(name text, schedule text, job jsonb, timezone text DEFAULT 'UTC', catch_up text DEFAULT 'last',
+    overlap text DEFAULT 'skip', paused boolean DEFAULT false) RETURNS timestamptz
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_schedule';
+COMMENT ON FUNCTION @extschema@.job_schedule(text, text, jsonb, text, text, text, boolean) IS
+    'Makes a schedule or replaces the one of its name, and returns when it is due next; NULL if it is paused. 22004, 22023 or job_submit_many''s for what cannot be read, JQ002, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_schedule(text, text, jsonb, text, text, text, boolean) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_unschedule(name text) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_unschedule';
+COMMENT ON FUNCTION @extschema@.job_unschedule(text) IS
+    'Removes a schedule; its jobs stay. False if there is none of this name. 22004, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_unschedule(text) FROM PUBLIC;
 
 --
 -- Views.  Each filters by what the caller may see.
@@ -848,6 +887,26 @@ COMMENT ON COLUMN @extschema@.job_worker_status.worker IS 'The name that the cla
 COMMENT ON COLUMN @extschema@.job_worker_status.running IS 'How many jobs it runs';
 COMMENT ON COLUMN @extschema@.job_worker_status.last_seen IS 'When it last claimed a job or sent a heartbeat for one it runs';
 REVOKE ALL ON @extschema@.job_worker_status FROM PUBLIC;
+
+CREATE VIEW @extschema@.job_schedules WITH (security_barrier) AS
+SELECT name, schedule, timezone, job, (ARRAY['none', 'last', 'all'])[catch_up + 1] AS catch_up,
+    (ARRAY['allow', 'skip', 'queue', 'cancel'])[overlap + 1] AS overlap, paused, next_at, last_at, last_job, last_problem, owner
+FROM @extschema@.job_schedule
+WHERE @extschema@.job_visible(coalesce(job ->> 'queue', 'default'), owner, NULL);
+COMMENT ON VIEW @extschema@.job_schedules IS 'One row for each schedule of queues that the caller may read, or that it owns';
+COMMENT ON COLUMN @extschema@.job_schedules.name IS 'Its name';
+COMMENT ON COLUMN @extschema@.job_schedules.schedule IS 'When it is due, as job_schedule got it';
+COMMENT ON COLUMN @extschema@.job_schedules.timezone IS 'The time zone whose clock it follows';
+COMMENT ON COLUMN @extschema@.job_schedules.job IS 'What it submits: an element of job_submit_many';
+COMMENT ON COLUMN @extschema@.job_schedules.catch_up IS 'What becomes of missed times: none, last or all';
+COMMENT ON COLUMN @extschema@.job_schedules.overlap IS 'What happens while the last job is undecided: allow, skip, queue or cancel';
+COMMENT ON COLUMN @extschema@.job_schedules.paused IS 'It submits nothing';
+COMMENT ON COLUMN @extschema@.job_schedules.next_at IS 'When it is due next; NULL: never, or paused';
+COMMENT ON COLUMN @extschema@.job_schedules.last_at IS 'The time of the last job';
+COMMENT ON COLUMN @extschema@.job_schedules.last_job IS 'The id of the last job';
+COMMENT ON COLUMN @extschema@.job_schedules.last_problem IS 'Why the last time that was due has no job; NULL: it has one, or was skipped';
+COMMENT ON COLUMN @extschema@.job_schedules.owner IS 'The role that its jobs are submitted as: who called job_schedule last';
+REVOKE ALL ON @extschema@.job_schedules FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_shared_memory(OUT part text, OUT bytes bigint, OUT entries bigint, OUT used bigint) RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL SAFE

@@ -12,6 +12,7 @@ CREATE ROLE jobq_leak_operate;
 CREATE ROLE jobq_leak_read;
 SELECT job_grant(('jobq_leak_' || p)::regrole, 'leak_mine', p) FROM unnest(ARRAY['submit', 'work', 'operate', 'read']) p;
 CREATE TEMP VIEW roles AS SELECT rolname AS role FROM pg_roles WHERE rolname LIKE 'jobq\_leak\_%';
+SELECT count(job_schedule(q || ' schedule', '@yearly', jsonb_build_object('kind', 'k', 'queue', q, 'args', jsonb_build_object('in', q)))) FROM unnest(ARRAY['leak_mine', 'leak_other']) q;
 
 -- as cheap as can be, so that it is run as early as the planner dares; and able to keep what it sees although it is not volatile
 CREATE FUNCTION pg_temp.leak(VARIADIC seen text[]) RETURNS boolean LANGUAGE plpgsql STABLE COST 0.0001 AS $$
@@ -146,6 +147,7 @@ FROM roles r, lease l GROUP BY r.role, l.queue, later ORDER BY r.role, l.queue, 
 
 SELECT count(job_cancel(id)) > 0 AS ok FROM job_status WHERE queue LIKE 'leak%' AND finished_at IS NULL;
 SELECT count(job_release(job_id, token)) FROM lease;
+SELECT count(job_unschedule(name)) FROM job_schedules WHERE name LIKE 'leak%';
 DELETE FROM job_privilege WHERE queue LIKE 'leak%';
 DROP OWNED BY jobq_leak_none, jobq_leak_submit, jobq_leak_work, jobq_leak_operate, jobq_leak_read;
 DROP ROLE jobq_leak_none, jobq_leak_submit, jobq_leak_work, jobq_leak_operate, jobq_leak_read;

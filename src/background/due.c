@@ -62,7 +62,8 @@ typedef struct Clock
 
 typedef struct DueRow
 {
-	int64		job_id;			/* or the number, where it is numbered */
+	int64		job_id;			/* or the number, where it is numbered, or a
+								 * schedule's */
 	TimestampTz deadline;
 	bool		done;
 	TimestampTz retry_at;
@@ -87,6 +88,8 @@ static const Kind kinds[DUE_KINDS] = {
 	jobq_end_due_lease, 1, false, false, "end the lease of"},
 	[DEADLINE_SCHEDULED] = {JOBQ_SCHEDULED, INDEX_SECOND, STATE_JOB_ID, STATE_RUN_AT,
 	jobq_move_due_job, 100, true, false, "make ready"},
+	[DEADLINE_TICK] = {JOBQ_SCHEDULE, INDEX_SECOND, SCHEDULE_ID, SCHEDULE_NEXT_AT,
+	jobq_run_schedule, 50, true, false, "submit the jobs of schedules"},
 	[DEADLINE_EXPIRY] = {JOBQ_EXPIRY, INDEX_KEY, EXPIRY_JOB_ID, EXPIRY_EXPIRES_AT,
 	jobq_expire_job, 1, false, false, "expire"},
 	[DEADLINE_UNIQUE] = {JOBQ_UNIQUE, INDEX_SECOND, UNIQUE_JOB_ID, UNIQUE_UNTIL,
@@ -236,7 +239,7 @@ act_on_rows(JobqDeadline kind, DueRow *rows, int n)
 		Pending    *p = add_pending(kind, rows, 0);
 
 		jobq_worker_failed(&p->failures, error, kinds[kind].what,
-						   kinds[kind].numbered ? 0 : rows->job_id);
+						   kinds[kind].numbered || kind == DEADLINE_TICK ? 0 : rows->job_id);
 	}
 	for (int i = 0; i < n && error == NULL; i++)
 	{

@@ -209,6 +209,7 @@ extern void jobq_submission_init(JobqSubmission *s);
 extern void jobq_read_arguments(FunctionCallInfo fcinfo, JobqSubmission *s);
 extern void jobq_read_key(JobqSubmission *s, const char *key, JsonbValue *v);
 extern void jobq_check_payload(const JobqRow *job);
+extern void jobq_read_object(JobqSubmission *s, JsonbValue *v);
 extern void jobq_check_submission(JobqSubmission *s);
 extern void jobq_read_changes(FunctionCallInfo fcinfo, JobqSubmission *s);
 extern bool jobq_apply_changes(const JobqSubmission *s, TupleTableSlot *job, JobqRow *new);
@@ -220,6 +221,7 @@ extern HTAB *jobq_upstream_create(void);
 extern void jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id);
 extern void jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at);
 extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
+extern void jobq_submit_alone(JobqCall *call, JobqSubmission *s);
 
 /* unique.c: unique keys */
 typedef enum JobqKeyResult
@@ -361,6 +363,24 @@ extern int	jobq_look_to_act(JobqCall *call, int64 id, bool or_submitter, TupleTa
 extern const char *jobq_job_state(JobqCall *call, int64 id, bool *decided, Datum *result,
 								  bool *isnull);
 
+/* schedule.c, tick.c: schedules and their jobs */
+typedef enum JobqCatchUp
+{
+	CATCH_UP_NONE,
+	CATCH_UP_LAST,
+	CATCH_UP_ALL
+} JobqCatchUp;
+
+typedef enum JobqOverlap
+{
+	OVERLAP_ALLOW,
+	OVERLAP_SKIP,
+	OVERLAP_QUEUE,
+	OVERLAP_CANCEL
+} JobqOverlap;
+
+extern void jobq_read_template(JobqSubmission *s, Jsonb *template);
+
 /* What the background worker does with a row that is due */
 
 /* False: try again, at *retry_at or, if that is left 0, soon. */
@@ -368,6 +388,7 @@ typedef bool (*JobqDueAct) (JobqCall *call, int64 id, TimestampTz deadline, Time
 
 extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
 extern bool jobq_move_due_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
+extern bool jobq_run_schedule(JobqCall *call, int64 schedule_id, TimestampTz deadline, TimestampTz *retry_at);
 extern bool jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
 extern bool jobq_remove_due_key(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
 extern bool jobq_act_on_cancel_request(JobqCall *call, int64 seq, TimestampTz deadline, TimestampTz *retry_at);

@@ -420,3 +420,36 @@ jobq_apply_changes(const JobqSubmission *s, TupleTableSlot *job, JobqRow *new)
 		jobq_check_payload(new);
 	return differs;
 }
+
+/* Read and check an element of job_submit_many. */
+void
+jobq_read_object(JobqSubmission *s, JsonbValue *v)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	item;
+	JsonbValue *name;
+	char	   *key = NULL;
+
+	if (v->type != jbvBinary || !JsonContainerIsObject(v->val.binary.data))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a job must be a JSON object")));
+	jobq_submission_init(s);
+	/* at once, for the error context */
+	name = getKeyJsonValueFromContainer(v->val.binary.data, "name", 4, NULL);
+	if (name != NULL && name->type == jbvString)
+		s->name = pnstrdup(name->val.string.val, name->val.string.len);
+	it = JsonbIteratorInit(v->val.binary.data);
+	while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			key = pnstrdup(item.val.string.val, item.val.string.len);
+		else if (token == WJB_VALUE)
+			jobq_read_key(s, key, &item);
+	}
+	if (!s->row.given[JOB_ARGS - 1])
+		jobq_set(&s->row, JOB_ARGS,
+				 DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
+	jobq_check_submission(s);
+}

@@ -250,6 +250,28 @@ jobq_admit(JobqCall *call, const JobqSubmission *s)
 		require_argument(call, DatumGetInt64(s->row.values[JOB_PARENT - 1]), "parent");
 }
 
+/*
+ * Submit one job whose options were checked.  Its id is s->id or, if s->dropped,
+ * that is the job that has its unique key.
+ */
+void
+jobq_submit_alone(JobqCall *call, JobqSubmission *s)
+{
+	HTAB	   *parents = NULL;
+
+	jobq_admit(call, s);
+	if (s->unique_key != NULL)
+		jobq_resolve_key(call, s);
+	if (s->dropped)
+		return;
+	if (s->nupstream > 0)
+		parents = jobq_upstream_create();
+	for (int i = 0; i < s->nupstream; i++)
+		jobq_resolve_upstream(call, parents, s->upstream[i]);
+	jobq_settle_id(call, s);
+	jobq_submit(call, s, parents);
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_submit);
 
 /* job_submit(kind, ...): the arguments are those of the table in options.c */
@@ -258,28 +280,14 @@ jobq_job_submit(PG_FUNCTION_ARGS)
 {
 	JobqSubmission s;
 	JobqCall	call;
-	HTAB	   *parents = NULL;
 
 	jobq_read_arguments(fcinfo, &s);
 	jobq_check_submission(&s);
 
 	jobq_enter(&call, "job_submit()", true);
-	jobq_admit(&call, &s);
-	if (s.unique_key != NULL)
-		jobq_resolve_key(&call, &s);
-	if (s.dropped)
-	{
-		jobq_close_call(&call);
-		if (DatumGetInt16(s.row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_SKIP)
-			PG_RETURN_NULL();
-		PG_RETURN_INT64(s.id);
-	}
-	if (s.nupstream > 0)
-		parents = jobq_upstream_create();
-	for (int i = 0; i < s.nupstream; i++)
-		jobq_resolve_upstream(&call, parents, s.upstream[i]);
-	jobq_settle_id(&call, &s);
-	jobq_submit(&call, &s, parents);
+	jobq_submit_alone(&call, &s);
 	jobq_close_call(&call);
+	if (s.dropped && DatumGetInt16(s.row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_SKIP)
+		PG_RETURN_NULL();
 	PG_RETURN_INT64(s.id);
 }

@@ -56,40 +56,6 @@ element_error_callback(void *arg)
 		errcontext("element %d of \"jobs\"", where->index);
 }
 
-/* One element of the array. */
-static void
-read_element(Element *e, JsonbValue *v)
-{
-	JsonbIterator *it;
-	JsonbIteratorToken token;
-	JsonbValue	item;
-	JsonbValue *name;
-	char	   *key = NULL;
-
-	if (v->type != jbvBinary || !JsonContainerIsObject(v->val.binary.data))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a job must be a JSON object")));
-	jobq_submission_init(&e->s);
-	e->owner = -1;
-	/* at once, for the error context */
-	name = getKeyJsonValueFromContainer(v->val.binary.data, "name", 4, NULL);
-	if (name != NULL && name->type == jbvString)
-		e->s.name = pnstrdup(name->val.string.val, name->val.string.len);
-	it = JsonbIteratorInit(v->val.binary.data);
-	while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
-	{
-		if (token == WJB_KEY)
-			key = pnstrdup(item.val.string.val, item.val.string.len);
-		else if (token == WJB_VALUE)
-			jobq_read_key(&e->s, key, &item);
-	}
-	if (!e->s.row.given[JOB_ARGS - 1])
-		jobq_set(&e->s.row, JOB_ARGS,
-				 DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
-	jobq_check_submission(&e->s);
-}
-
 /* All elements of the array. */
 static void
 read_elements(Jsonb *jobs, Element *elements, Where *where)
@@ -103,7 +69,8 @@ read_elements(Jsonb *jobs, Element *elements, Where *where)
 		if (token != WJB_ELEM)
 			continue;
 		where->index++;
-		read_element(&elements[where->index], &item);
+		elements[where->index].owner = -1;
+		jobq_read_object(&elements[where->index].s, &item);
 	}
 	where->index = -1;
 }

@@ -52,6 +52,8 @@ extern void jobq_schedule_parse(const char *schedule, JobqScheduleSpec *spec);
 extern bool jobq_schedule_next_local(const JobqScheduleSpec *spec, int64 after, int64 *next);
 extern bool jobq_schedule_next(const JobqScheduleSpec *spec, pg_tz *zone, TimestampTz after,
 							   TimestampTz *next);
+extern TimestampTz jobq_schedule_last(const JobqScheduleSpec *spec, pg_tz *zone, TimestampTz from,
+									  TimestampTz upto);
 extern pg_tz *jobq_schedule_zone(const char *name);
 
 #endif							/* JOBQ_SCHEDULE_H */

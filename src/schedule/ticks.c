@@ -203,6 +203,36 @@ jobq_schedule_next(const JobqScheduleSpec *spec, pg_tz *zone, TimestampTz after,
 	return IS_VALID_TIMESTAMP(*next);
 }
 
+/*
+ * The last tick of a schedule that is not after a time; "from", if there is none
+ * after that.  It takes a number of looks that grows with the logarithm of the time
+ * between.
+ */
+TimestampTz
+jobq_schedule_last(const JobqScheduleSpec *spec, pg_tz *zone, TimestampTz from, TimestampTz upto)
+{
+	TimestampTz last = from;
+	TimestampTz end = upto;		/* no tick after this one */
+	TimestampTz probe = from;
+	TimestampTz next;
+
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (jobq_schedule_next(spec, zone, probe, &next) && next <= upto)
+		{
+			last = next;
+			if (!jobq_schedule_next(spec, zone, last, &next) || next > upto)
+				return last;
+		}
+		else if (probe == last)
+			return last;
+		else
+			end = probe;
+		probe = last + (end - last) / 2;
+	}
+}
+
 /* Find a time zone by its name.  It stays valid as long as the process lives. */
 pg_tz *
 jobq_schedule_zone(const char *name)

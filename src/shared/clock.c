@@ -119,7 +119,7 @@ static bool
 by_wall(JobqDeadline kind)
 {
 	return kind == DEADLINE_SCHEDULED || kind == DEADLINE_EXPIRY || kind == DEADLINE_UNIQUE ||
-		kind == DEADLINE_PURGE;
+		kind == DEADLINE_TICK || kind == DEADLINE_PURGE;
 }
 
 /* Now, by the clock of a kind of deadlines. */

@@ -33,7 +33,8 @@ extern bool jobq_async_claim;
 typedef enum JobqDeadline
 {
 	DEADLINE_LEASE,				/* by jobq_steady() */
-	DEADLINE_SCHEDULED,			/* these three by jobq_wall() */
+	DEADLINE_SCHEDULED,			/* these four by jobq_wall() */
+	DEADLINE_TICK,
 	DEADLINE_EXPIRY,
 	DEADLINE_UNIQUE,
 	DEADLINE_CANCEL,			/* these are numbers, not times: */

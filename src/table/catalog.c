@@ -33,6 +33,7 @@ static const char *const table_names[JOBQ_NTABLES] = {
 	[JOBQ_EXPIRY] = "job_expiry",
 	[JOBQ_CANCEL_REQUEST] = "job_cancel_request",
 	[JOBQ_UNIQUE] = "job_unique",
+	[JOBQ_SCHEDULE] = "job_schedule",
 	[JOBQ_ATTEMPT] = "job_attempt",
 	[JOBQ_LOG] = "job_log",
 	[JOBQ_QUEUE] = "job_queue",

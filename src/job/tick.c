@@ -1,0 +1,267 @@
+/*
+ * tick.c
+ *	  The jobs of schedules, submitted by the background worker.
+ *
+ * A schedule's row says when its next job is due.  The worker locks it, submits
+ * the job and writes the next time, in one transaction: so there is one job for
+ * each tick, whatever becomes of the worker or the server, and a crash that loses
+ * one loses both.  It does not wait for a row that somebody is just changing.
+ *
+ * A job is submitted as the schedule's owner, whose privileges are checked at each
+ * tick.  Each tick is a subtransaction: an error that comes of the schedule or of
+ * its owner is written into the row and logged, and the schedule goes on with its
+ * next tick.  What goes away by itself, as a locked row or a full disk, fails the
+ * whole transaction, and the tick is tried again.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/syscache.h"
+
+#include "job/job.h"
+#include "schedule/schedule.h"
+
+#define TICKS_AT_ONCE	10		/* of one schedule, in one transaction */
+#define ON_TIME			USECS_PER_MINUTE	/* for catch_up "none" */
+#define LOCKED_AGAIN	(200 * INT64CONST(1000))	/* somebody has its row */
+#define BROKEN_AGAIN	USECS_PER_MINUTE	/* it cannot be read */
+
+/* A schedule whose time has come */
+typedef struct Run
+{
+	JobqRow		row;			/* in job_schedule */
+	JobqScheduleSpec spec;
+	pg_tz	   *zone;
+	TimestampTz tick;
+	int64		job;			/* of this tick; 0: none */
+} Run;
+
+/* A column of the row as a C string. */
+static char *
+text_of(Run *run, int attno)
+{
+	return TextDatumGetCString(run->row.values[attno - 1]);
+}
+
+/* Read when it is due. */
+static void
+read_schedule(Run *run)
+{
+	jobq_schedule_parse(text_of(run, SCHEDULE_SCHEDULE), &run->spec);
+	run->zone = jobq_schedule_zone(text_of(run, SCHEDULE_TIMEZONE));
+}
+
+/* Is the job undecided that its last tick submitted? */
+static bool
+last_goes_on(JobqCall *call, int64 last_job)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, last_job);
+	bool		undecided = job != NULL && jobq_attr_int16(job, JOB_OUTCOME) == 0;
+
+	jobq_slot_free(job);
+	return undecided;
+}
+
+/* What the job of the last tick means for this one; false: it has none. */
+static bool
+resolve_overlap(JobqCall *call, Run *run, JobqSubmission *s)
+{
+	JobqOverlap overlap = DatumGetInt16(run->row.values[SCHEDULE_OVERLAP - 1]);
+	int64		last_job = DatumGetInt64(run->row.values[SCHEDULE_LAST_JOB - 1]);
+	const char *problem = NULL;
+
+	if (last_job == 0 || overlap == OVERLAP_ALLOW)
+		return true;
+	if (overlap == OVERLAP_CANCEL)
+	{
+		jobq_cancel(call, last_job, "superseded by the next job of its schedule", true, &problem);
+		jobq_advance();
+	}
+	if (!last_goes_on(call, last_job))
+		return true;
+	for (int i = 0; i < s->nupstream; i++)
+	{
+		if (s->upstream[i] == last_job)
+			return overlap != OVERLAP_SKIP;
+	}
+	s->after = last_job;
+	return overlap != OVERLAP_SKIP;
+}
+
+/* Submit the job of a tick, as the owner of the schedule. */
+static void
+submit_tick(Run *run)
+{
+	Oid			owner = DatumGetObjectId(run->row.values[SCHEDULE_OWNER - 1]);
+	JobqSubmission s;
+	JobqCall	call;
+	Oid			user;
+	int			context;
+	TimestampTz run_at = run->tick;
+
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(owner)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the owner of the schedule does not exist any more"),
+				 errhint("Call job_schedule again as another role.")));
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	jobq_open_call(&call);
+	jobq_read_template(&s, DatumGetJsonbP(run->row.values[SCHEDULE_JOB - 1]));
+	if (s.row.given[SUBMISSION_RUN_IN - 1])
+		run_at += DatumGetInt64(s.row.values[SUBMISSION_RUN_IN - 1]);
+	jobq_set(&s.row, JOB_RUN_AT, TimestampTzGetDatum(jobq_check_time(run_at, "run_in")));
+	jobq_require_privilege(&call, s.queue_id, PRIV_OPERATE, s.queue);
+	jobq_require_privilege(&call, s.queue_id, PRIV_SUBMIT, s.queue);
+	run->job = 0;
+	if (resolve_overlap(&call, run, &s))
+	{
+		jobq_submit_alone(&call, &s);
+		run->job = s.id;
+	}
+	jobq_close_call(&call);
+	SetUserIdAndSecContext(user, context);
+}
+
+/* Do something in a subtransaction; the error that undid it, or NULL. */
+static ErrorData *
+try(void (*work) (Run *run), Run *run)
+{
+	MemoryContext mcxt = CurrentMemoryContext;
+	ResourceOwner resowner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(mcxt);
+	PG_TRY();
+	{
+		work(run);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(mcxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(mcxt);
+	CurrentResourceOwner = resowner;
+	return error;
+}
+
+/* Does an error go away by itself, so that the same can be tried again? */
+static bool
+is_passing(const ErrorData *error)
+{
+	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+
+	return error->elevel > ERROR ||
+		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		category == ERRCODE_TRANSACTION_ROLLBACK ||
+		category == ERRCODE_INSUFFICIENT_RESOURCES ||
+		category == ERRCODE_OPERATOR_INTERVENTION ||
+		category == ERRCODE_SYSTEM_ERROR;
+}
+
+/* Note in the row how something went that comes of the schedule; NULL: well. */
+static void
+note_problem(Run *run, ErrorData *error)
+{
+	char	   *problem;
+
+	if (error == NULL)
+	{
+		run->row.given[SCHEDULE_LAST_PROBLEM - 1] = false;
+		return;
+	}
+	if (is_passing(error))
+		ReThrowError(error);
+	problem = error->detail == NULL ? error->message :
+		psprintf("%s: %s", error->message, error->detail);
+	jobq_set_text(&run->row, SCHEDULE_LAST_PROBLEM, problem);
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("jobq worker could not submit the job of schedule \"%s\" for %s: %s",
+					text_of(run, SCHEDULE_NAME), timestamptz_to_str(run->tick), error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0,
+			 error->hint ? errhint("%s", error->hint) : 0));
+}
+
+/* Do what is due of a tick. */
+static void
+run_tick(Run *run)
+{
+	ErrorData  *error = try(submit_tick, run);
+
+	note_problem(run, error);
+	if (error != NULL || run->job == 0)
+		return;
+	jobq_set(&run->row, SCHEDULE_LAST_AT, TimestampTzGetDatum(run->tick));
+	jobq_set(&run->row, SCHEDULE_LAST_JOB, Int64GetDatum(run->job));
+}
+
+/*
+ * Submit what is due of a schedule whose row is locked, at most so many ticks, and
+ * set when it is due next.
+ */
+static void
+run_ticks(JobqCall *call, Run *run)
+{
+	JobqCatchUp catch_up = DatumGetInt16(run->row.values[SCHEDULE_CATCH_UP - 1]);
+	bool		more = true;
+
+	/* of what was missed only the last counts */
+	if (catch_up != CATCH_UP_ALL)
+		run->tick = jobq_schedule_last(&run->spec, run->zone, run->tick, call->now);
+	for (int i = 0; i < TICKS_AT_ONCE && more && run->tick <= call->now; i++)
+	{
+		if (catch_up != CATCH_UP_NONE || call->now - run->tick <= ON_TIME)
+			run_tick(run);
+		more = jobq_schedule_next(&run->spec, run->zone, run->tick, &run->tick);
+	}
+	run->row.given[SCHEDULE_NEXT_AT - 1] = more;
+	run->row.values[SCHEDULE_NEXT_AT - 1] = TimestampTzGetDatum(run->tick);
+	if (more)
+		jobq_announce_deadline(DEADLINE_TICK, run->tick);
+}
+
+/*
+ * For the background worker: a schedule is due.  False: somebody has its row
+ * locked, or it cannot be read, try again later.
+ */
+bool
+jobq_run_schedule(JobqCall *call, int64 schedule_id, TimestampTz deadline, TimestampTz *retry_at)
+{
+	Datum		keys[2] = {TimestampTzGetDatum(deadline), Int64GetDatum(schedule_id)};
+	TupleTableSlot *row = jobq_find(call, JOBQ_SCHEDULE, INDEX_SECOND, 2, keys, NULL);
+	Run			run;
+	ErrorData  *error;
+
+	if (row == NULL)
+		return true;			/* changed or removed since */
+	if (!jobq_lock(call, JOBQ_SCHEDULE, row, LockTupleNoKeyExclusive, LockWaitSkip))
+	{
+		jobq_slot_free(row);
+		*retry_at = jobq_steady() + LOCKED_AGAIN;
+		return false;
+	}
+	memset(&run.row, 0, sizeof(run.row));
+	jobq_values(row, &run.row);
+	run.tick = deadline;
+	error = try(read_schedule, &run);
+	if (error == NULL)
+		run_ticks(call, &run);
+	else
+	{
+		note_problem(&run, error);
+		*retry_at = jobq_steady() + BROKEN_AGAIN;
+	}
+	(void) jobq_update(call, JOBQ_SCHEDULE, row, &run.row, LockWaitBlock);
+	jobq_slot_free(row);
+	return error == NULL;
+}

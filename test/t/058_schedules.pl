@@ -1,0 +1,240 @@
+# The jobs of schedules: one for each tick, whatever restarts or is changed
+# meanwhile; what was missed, what overlaps, what the owner may not do any more.
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use JobqTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = jobq_node('schedules', conf => "jobq.sweep_interval = 200ms\nrestart_after_crash = on");
+my $c = JobqClient->new($node);
+
+# a setting below zero is shown without its unit
+my $offset = "(SELECT CASE WHEN s ~ '^-' THEN s || 'ms' ELSE s END::interval FROM current_setting('jobq.clock_offset') s)";
+my $now = "(clock_timestamp() + $offset)";
+
+# Set the clock so far from the machine's, in milliseconds.
+sub set_clock
+{
+	my ($to) = @_;
+	$c->rows("ALTER SYSTEM SET jobq.clock_offset = $to");
+	$c->rows('SELECT pg_reload_conf()');
+	poll_until(sub { $c->value("SELECT $offset = $to * interval '1 ms'") eq 't' })
+	  or die 'no reload';
+	return;
+}
+
+# Make a schedule whose jobs have its name for their kind.
+sub schedule
+{
+	my ($name, $schedule, $options, $job) = @_;
+	$job //= '';
+	return $c->value(qq{SELECT job_schedule('$name', '$schedule', '{"kind": "$name"$job}'} . ($options ? ", $options" : '') . ')');
+}
+
+# Make it due now, and wait until that is over.  The sweep sees it.
+sub force
+{
+	my ($name) = @_;
+	$c->rows("UPDATE job_schedule SET next_at = date_trunc('second', $now) - interval '1 s' WHERE name = '$name'");
+	return poll_until(sub { $c->value("SELECT next_at > $now FROM job_schedule WHERE name = '$name'") eq 't' });
+}
+
+# The states of the jobs of a schedule.
+sub states
+{
+	my ($kind) = @_;
+	return $c->value("SELECT coalesce(string_agg(state, ' ' ORDER BY id), '') FROM job_status WHERE kind = '$kind'");
+}
+
+# One test: a schedule has had one job for each of its times from the first job on.
+sub each_once
+{
+	my ($kind, $schedule, $zone, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $wrong = $c->value(<<EOQ);
+SELECT string_agg(format('%s: %s jobs', at, n), ', ') FROM (
+	SELECT at, count(j.id) AS n
+	FROM (SELECT min(run_at) AS first, max(run_at) AS last FROM job WHERE kind = '$kind') x,
+		LATERAL (SELECT DISTINCT at FROM (SELECT first AS at UNION ALL
+			SELECT t FROM job_schedule_times('$schedule', '$zone', first, 10000) t WHERE t <= last UNION ALL SELECT run_at FROM job WHERE kind = '$kind') y) t
+		LEFT JOIN job j ON j.kind = '$kind' AND j.run_at = t.at
+	GROUP BY at) z WHERE n <> 1
+EOQ
+	return is($wrong, undef, $name);
+}
+
+#
+# What was missed
+#
+
+# at half past some hour
+my $past = $c->value("SELECT (1800 - extract(epoch FROM clock_timestamp() - date_trunc('hour', clock_timestamp())))::int");
+$past += 3600 if $past < 0;
+set_clock($past * 1000);
+schedule("catch $_", '0 * * * *', "catch_up => '$_', overlap => 'allow'") foreach qw(none last all);
+schedule('catch paused', '0 * * * *', "catch_up => 'all', paused => true");
+set_clock(($past + 25 * 3600) * 1000);
+ok(poll_until(sub { $c->value("SELECT bool_and(next_at > $now) FROM job_schedule WHERE NOT paused") eq 't' }), 'a day later all schedules go on');
+is(states('catch none'), '', 'catch_up none: what was missed has no job');
+is(states('catch last'), 'ready', '... last: one');
+is($c->value("SELECT run_at = date_trunc('hour', $now) FROM job WHERE kind = 'catch last'"), 't', '... for the latest time');
+is($c->value("SELECT count(*) FROM job WHERE kind = 'catch all'"), 25, '... all: each');
+each_once('catch all', '0 * * * *', 'UTC', '... once');
+is(states('catch paused'), '', 'one that is paused has none');
+is($c->value("SELECT last_at = date_trunc('hour', $now) AND last_job = (SELECT max(id) FROM job WHERE kind = 'catch all') FROM job_schedules WHERE name = 'catch all'"),
+	't', 'last_at and last_job are those of the last');
+schedule('none', 'every 1 second', "catch_up => 'none', overlap => 'allow'");
+ok(poll_until(sub { $c->value("SELECT count(*) >= 2 FROM job WHERE kind = 'none'") eq 't' }), 'what is not missed has a job with none, too');
+$c->rows("SELECT job_unschedule('none')");
+set_clock(0);
+ok(force('catch last'), 'the clock goes back');
+is(states('catch last'), 'ready ready', 'what is due has a job, whatever was before');
+
+# Daylight saving, in a year that has passed, with a run_in
+foreach my $zone ('Europe/Berlin', 'America/New_York')
+{
+	schedule("dst $zone", '30 2 * * *', "'$zone', 'all', 'allow'");
+	$c->rows("UPDATE job_schedule SET next_at = (SELECT t FROM job_schedule_times('30 2 * * *', '$zone', '2026-03-01', 1) t) WHERE name = 'dst $zone'");
+	ok(poll_until(sub { $c->value("SELECT next_at > now() FROM job_schedule WHERE name = 'dst $zone'") eq 't' }), "$zone: all nights since March");
+	each_once("dst $zone", '30 2 * * *', $zone, '... one job each');
+	cmp_ok($c->value("SELECT count(DISTINCT (run_at AT TIME ZONE '$zone')::time) FROM job WHERE kind = 'dst $zone'"), '==', 2, '... but for one at half past two');
+}
+schedule('late', '0 * * * *', '', ', "run_in": "2 h"');
+force('late');
+is($c->value("SELECT j.run_at = s.last_at + interval '2 h' FROM job j, job_schedules s WHERE j.kind = 'late' AND s.name = 'late'"), 't', 'run_in counts from the time of the schedule');
+is(states('late'), 'scheduled', '... and puts the job off');
+
+#
+# What overlaps
+#
+
+schedule($_, 'every 1 day', "overlap => '$_'", qq{, "queue": "$_"}) foreach qw(allow skip queue cancel);
+foreach my $name (qw(allow skip queue cancel))
+{
+	force($name) for 1 .. 2;
+}
+is(states('allow'), 'ready ready', 'overlap allow: both');
+is(states('skip'), 'ready', '... skip: one');
+is(states('queue'), 'ready waiting', '... queue: one after the other');
+is(states('cancel'), 'cancelled ready', '... cancel: the new one');
+is($c->value("SELECT error FROM job WHERE kind = 'cancel' AND outcome IS NOT NULL"), 'superseded by the next job of its schedule', '... and the old one says why');
+$c->rows("SELECT job_complete(job_id, token) FROM job_claim('skip')");
+force('skip');
+is(states('skip'), 'succeeded ready', 'skip: after the end, one');
+$c->rows("SELECT job_fail(job_id, token, retry => false) FROM job_claim('queue')");
+is(states('queue'), 'failed ready', 'queue: however it ended');
+my ($job, $token) = @{ ($c->rows("SELECT job_id, token FROM job_claim('cancel')"))[0] };
+force('cancel');
+is(states('cancel'), 'cancelled running waiting', 'cancel: one that runs is asked to stop');
+is($c->value("SELECT job_heartbeat($job, $token)"), 'f', '... by its heartbeat');
+$c->rows("SELECT job_fail($job, $token)");
+is(states('cancel'), 'cancelled cancelled ready', '... and the new one starts when it has');
+$c->rows("DELETE FROM job WHERE id = (SELECT last_job FROM job_schedule WHERE name = 'allow')");
+$c->rows("SELECT job_unschedule(s) FROM unnest('{allow,skip,queue,cancel}'::text[]) s");
+
+#
+# Who may not any more
+#
+
+$c->rows("CREATE ROLE robin");
+$c->rows("SELECT job_grant('robin', 'theirs', p) FROM unnest('{operate,submit}'::text[]) p");
+$c->rows('SET ROLE robin');
+schedule('theirs', 'every 1 day', "overlap => 'allow'", ', "queue": "theirs"');
+$c->rows('RESET ROLE');
+schedule('ours', 'every 1 day', "overlap => 'allow'", ', "queue": "theirs"');
+force('theirs');
+is($c->value("SELECT submitted_by FROM job_status WHERE kind = 'theirs'"), 'robin', 'jobs are submitted as the owner');
+foreach my $privilege (qw(submit operate))
+{
+	$c->rows("SELECT job_revoke('robin', 'theirs', '$privilege')");
+	force($_) foreach qw(theirs ours);
+	is($c->value("SELECT last_problem FROM job_schedules WHERE name = 'theirs'"),
+		qq{permission denied for queue "theirs": The privilege "$privilege" is needed.}, "without $privilege: last_problem");
+	is(states('theirs'), 'ready', '... and no job');
+	like(slurp_file($node->logfile), qr/WARNING: .*could not submit the job of schedule "theirs" for .*: permission denied for queue "theirs"/, '... and the log');
+	is($c->value("SELECT last_problem FROM job_schedules WHERE name = 'ours'"), undef, '... the others go on');
+	$c->rows("SELECT job_grant('robin', 'theirs', '$privilege')");
+}
+is(states('ours'), 'ready ready', '... each time');
+force('theirs');
+is($c->value("SELECT last_problem FROM job_schedules WHERE name = 'theirs'"), undef, 'with them: no problem');
+is(states('theirs'), 'ready ready', '... and a job');
+$c->rows("SELECT job_revoke('robin', 'theirs', p) FROM unnest('{operate,submit}'::text[]) p");
+is($c->query('DROP ROLE robin')->{sqlstate}, undef, 'the role can be dropped');
+force($_) foreach qw(theirs ours);
+is($c->value("SELECT last_problem FROM job_schedules WHERE name = 'theirs'"), 'the owner of the schedule does not exist any more', '... which last_problem says');
+is(states('ours'), 'ready ready ready', '... the others go on');
+
+# A time zone that is gone, and a parent
+$c->rows("UPDATE job_schedule SET timezone = 'Mars/Olympus', next_at = now() - interval '1 s' WHERE name = 'ours'");
+ok(poll_until(sub { ($c->value("SELECT last_problem FROM job_schedules WHERE name = 'ours'") // '') eq 'time zone "Mars/Olympus" not recognized' }), 'a time zone that is gone');
+my $parent = $c->value("SELECT job_submit('parent')");
+schedule('child', 'every 1 day', '', qq{, "depends_on": [$parent]});
+$c->rows("DELETE FROM $_ WHERE job_id = $parent") foreach qw(job_ready);
+$c->rows("DELETE FROM job WHERE id = $parent");
+force('child');
+is($c->value("SELECT last_problem FROM job_schedules WHERE name = 'child'"), qq{job $parent in "depends_on" does not exist}, 'a parent that is gone');
+$c->rows("SELECT job_unschedule(name) FROM job_schedules WHERE name NOT IN ('theirs', 'catch paused')");
+
+#
+# Each tick once, while the server is restarted, crashes, and schedules are changed
+#
+
+$c->rows('TRUNCATE job, job_ready, job_scheduled, job_waiting, job_lease, job_dependency, job_expiry, job_unique, job_attempt');
+schedule('each', 'every 1 second', "catch_up => 'all', overlap => 'allow'");
+schedule('same', 'every 1 second', "catch_up => 'all', overlap => 'allow'");
+my $n = 0;
+my $ticks = sub { $c->value("SELECT count(*) FROM job WHERE kind = 'each'") };
+foreach my $how (qw(kill restart immediate kill))
+{
+	ok(poll_until(sub { $c->connect unless $c->connected; $ticks->() > $n + 1 }), "ticks before $how");
+	schedule('same', 'every 1 second', "catch_up => 'all', overlap => 'allow'") for 1 .. 20;
+	$n = $ticks->();
+	if ($how eq 'kill')
+	{
+		my ($worker) = backend_pids($node, 'jobq worker');
+		kill('KILL', $worker);
+		poll_until(sub { !process_lives($worker) });
+		poll_until(sub { $c->connect && !($c->query('SELECT 1')->{sqlstate}) });
+	}
+	else
+	{
+		$c->disconnect;
+		$node->stop($how eq 'restart' ? 'fast' : 'immediate');
+		$node->start;
+		$c->connect;
+	}
+}
+ok(poll_until(sub { $ticks->() > $n + 2 }), 'ticks after all of them');
+schedule($_, 'every 1 second', "catch_up => 'all', overlap => 'allow', paused => true") foreach qw(each same);
+each_once('each', 'every 1 second', 'UTC', 'one job for each tick');
+each_once('same', 'every 1 second', 'UTC', '... also of one that is made again all the time');
+
+# many at one moment
+my $many = 2000;
+$c->rows(qq{SELECT job_schedule('many ' || i, '0 0 * * *', '{"kind": "many", "queue": "many"}') FROM generate_series(1, $many) i});
+$c->rows("UPDATE job_schedule SET next_at = date_trunc('second', now()) WHERE name ~ '^many'");
+ok(poll_until(sub { $c->value("SELECT bool_and(next_at > now()) FROM job_schedule WHERE name ~ '^many'") eq 't' }), "$many at one moment");
+is($c->value("SELECT count(*) FROM job WHERE kind = 'many'"), $many, '... one job each');
+
+#
+# A dump
+#
+
+my $dump = "$node->{_basedir}/schedules.sql";
+my $digest = "SELECT string_agg(s::text, E'\\n' ORDER BY name) FROM job_schedules s WHERE name <> 'theirs'";
+my $before = $c->value($digest);
+$node->command_ok([ 'pg_dump', '-f', $dump, $node->connstr('postgres') ], 'dump');
+$node->safe_psql('postgres', 'CREATE DATABASE copy');
+$node->command_ok([ 'psql', '-qXf', $dump, $node->connstr('copy') ], 'restore');
+my $copy = JobqClient->new($node, dbname => 'copy');
+is($copy->value($digest), $before, 'schedules are restored');
+is($copy->value("SELECT count(*) FROM job_schedule WHERE name = 'theirs'"), 0, '... but for one whose owner is gone');
+
+invariants_hold($node, "the tables are sound");
+$node->stop;
+done_testing();
