@@ -8,15 +8,17 @@ BEGIN
     RETURN id;
 END $$;
 -- what is left of jobs
-CREATE FUNCTION pg_temp.rows_of(ids bigint[]) RETURNS TABLE (jobs bigint, edges bigint, attempts bigint) LANGUAGE sql AS $$
+CREATE FUNCTION pg_temp.rows_of(ids bigint[]) RETURNS TABLE (jobs bigint, edges bigint, attempts bigint, logs bigint) LANGUAGE sql AS $$
     SELECT (SELECT count(*) FROM job WHERE id = ANY (ids)), (SELECT count(*) FROM job_dependency WHERE upstream = ANY (ids) OR downstream = ANY (ids)),
-        (SELECT count(*) FROM job_attempt WHERE job_id = ANY (ids)) $$;
+        (SELECT count(*) FROM job_attempt WHERE job_id = ANY (ids)), (SELECT count(*) FROM job_log WHERE job_id = ANY (ids)) $$;
 
 -- a job goes with its edges and attempts
 SELECT pg_temp.done('parent', 'del') AS parent \gset
 SELECT job_submit('job', queue => 'del', depends_on => ARRAY[:parent], max_attempts => 2) AS job \gset
 SELECT job_fail(job_id, token, 'no', retry_in => '0') FROM job_claim('del');
-SELECT job_fail(job_id, token, 'no') FROM job_claim('del');
+SELECT job_id, token FROM job_claim('del') \gset
+SELECT job_log(:job_id, :token, 'it fails');
+SELECT job_fail(:job_id, :token, 'no');
 SELECT pg_temp.done('child', 'del', ARRAY[:job::bigint]) AS child \gset
 SELECT * FROM pg_temp.rows_of(ARRAY[:job]);
 SELECT job_delete(:job);
