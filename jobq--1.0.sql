@@ -630,6 +630,13 @@ COMMENT ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval,
     'Changes settings of a queue, which is made on first use; NULL leaves one as it is. 22004 or 22023 for a bad value, 42501.';
 REVOKE ALL ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval, interval, interval, interval, text, interval, interval, int, interval) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_queue_reset(queue text, setting text DEFAULT NULL) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_queue_reset';
+COMMENT ON FUNCTION @extschema@.job_queue_reset(text, text) IS
+    'Takes a setting of a queue, an argument of job_queue_set, back to the default; NULL: all of them. 22004 or 22023 for a bad name, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_queue_reset(text, text) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.job_grant(role regrole, queue text, privilege text) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_grant';
@@ -655,9 +662,9 @@ DECLARE
         'submit', 'job_submit,job_submit_many,job_wait,' || own || ',' || results || ',' || views,
         'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
             'job_release,job_snooze,job_log,' || results || ',' || views,
-        'operate', 'job_check,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
-            || ',job_queue_status,job_worker_status',
-        'read', 'job_schedules,job_wait,' || results || ',' || views || ',job_queue_status,job_worker_status');
+        'operate', 'job_check,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_queue_reset,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
+            || ',job_queue_status,job_queues,job_worker_status',
+        'read', 'job_schedules,job_wait,' || results || ',' || views || ',job_queue_status,job_queues,job_worker_status');
     kept text[];
     object record;
 BEGIN
@@ -874,6 +881,40 @@ COMMENT ON COLUMN @extschema@.job_queue_status.running_workers IS 'How many diff
 COMMENT ON COLUMN @extschema@.job_queue_status.paused_because IS 'Why it is paused';
 COMMENT ON COLUMN @extschema@.job_queue_status.paused_at IS 'Since when';
 REVOKE ALL ON @extschema@.job_queue_status FROM PUBLIC;
+
+CREATE VIEW @extschema@.job_queues WITH (security_barrier) AS
+SELECT q.name AS queue, q.paused,
+    coalesce(q.max_attempts, (SELECT pg_catalog.current_setting('jobq.max_attempts', true)::int)) AS max_attempts,
+    coalesce(q.max_lost, (SELECT pg_catalog.current_setting('jobq.max_lost', true)::int)) AS max_lost,
+    coalesce(q.backoff * interval '1 microsecond', (SELECT pg_catalog.current_setting('jobq.backoff', true)::interval)) AS backoff,
+    coalesce(q.backoff_cap * interval '1 microsecond', (SELECT pg_catalog.current_setting('jobq.backoff_cap', true)::interval)) AS backoff_cap,
+    coalesce(q.timeout * interval '1 microsecond', (SELECT pg_catalog.current_setting('jobq.timeout', true)::interval)) AS timeout,
+    coalesce(q.lease * interval '1 microsecond', (SELECT pg_catalog.current_setting('jobq.lease', true)::interval)) AS lease,
+    (ARRAY['coalesced', 'transactional', 'off'])[q.notify + 1] AS notify,
+    coalesce(q.retention * interval '1 microsecond', (SELECT nullif(pg_catalog.current_setting('jobq.retention', true), '-1')::interval)) AS retention,
+    coalesce(q.retention_failed * interval '1 microsecond', (SELECT nullif(pg_catalog.current_setting('jobq.retention_failed', true), '-1')::interval)) AS retention_failed,
+    q.pause_after,
+    coalesce(q.pause_window * interval '1 microsecond', interval '1 minute') AS pause_window,
+    array_remove(ARRAY[CASE WHEN q.paused THEN 'paused' END, CASE WHEN q.max_attempts IS NOT NULL THEN 'max_attempts' END, CASE WHEN q.max_lost IS NOT NULL THEN 'max_lost' END, CASE WHEN q.backoff IS NOT NULL THEN 'backoff' END, CASE WHEN q.backoff_cap IS NOT NULL THEN 'backoff_cap' END, CASE WHEN q.timeout IS NOT NULL THEN 'timeout' END, CASE WHEN q.lease IS NOT NULL THEN 'lease' END,
+        CASE WHEN q.notify <> 0 THEN 'notify' END, CASE WHEN q.retention IS NOT NULL THEN 'retention' END, CASE WHEN q.retention_failed IS NOT NULL THEN 'retention_failed' END, CASE WHEN q.pause_after IS NOT NULL THEN 'pause_after' END, CASE WHEN q.pause_window IS NOT NULL THEN 'pause_window' END], NULL) AS own
+FROM @extschema@.job_queue q
+WHERE @extschema@.job_visible(q.name, NULL, NULL);
+COMMENT ON VIEW @extschema@.job_queues IS 'One row for each queue that the caller may read: its settings in force, and which of them are its own';
+COMMENT ON COLUMN @extschema@.job_queues.queue IS 'Name of the queue';
+COMMENT ON COLUMN @extschema@.job_queues.paused IS 'Nothing is claimed from it';
+COMMENT ON COLUMN @extschema@.job_queues.max_attempts IS 'Failures and timeouts, the last of which fails a job';
+COMMENT ON COLUMN @extschema@.job_queues.max_lost IS 'Lost leases, the last of which fails a job';
+COMMENT ON COLUMN @extschema@.job_queues.backoff IS 'Delay after the first failure or loss';
+COMMENT ON COLUMN @extschema@.job_queues.backoff_cap IS 'The longest delay';
+COMMENT ON COLUMN @extschema@.job_queues.timeout IS 'Of one attempt; 0: none';
+COMMENT ON COLUMN @extschema@.job_queues.lease IS 'How long a worker may be silent';
+COMMENT ON COLUMN @extschema@.job_queues.notify IS 'coalesced, transactional or off';
+COMMENT ON COLUMN @extschema@.job_queues.retention IS 'How long succeeded and skipped jobs are kept; NULL: for ever';
+COMMENT ON COLUMN @extschema@.job_queues.retention_failed IS 'How long other decided jobs are kept; NULL: for ever';
+COMMENT ON COLUMN @extschema@.job_queues.pause_after IS 'So many attempts that end badly within pause_window pause it; NULL: none do';
+COMMENT ON COLUMN @extschema@.job_queues.pause_window IS 'See pause_after';
+COMMENT ON COLUMN @extschema@.job_queues.own IS 'The settings that are its own; the others are the defaults, those of attempts and leases by the reader''s session';
+REVOKE ALL ON @extschema@.job_queues FROM PUBLIC;
 
 CREATE VIEW @extschema@.job_worker_status WITH (security_barrier) AS
 SELECT l.worker, count(*) AS running,

@@ -360,3 +360,89 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	jobq_close_call(&call);
 	PG_RETURN_VOID();
 }
+
+/* The settings by their names, and where they stand */
+static const struct
+{
+	const char *name;
+	int			column;
+}			settings[] = {
+	{"paused", QUEUE_PAUSED},
+	{"max_attempts", QUEUE_MAX_ATTEMPTS},
+	{"max_lost", QUEUE_MAX_LOST},
+	{"backoff", QUEUE_BACKOFF},
+	{"backoff_cap", QUEUE_BACKOFF_CAP},
+	{"timeout", QUEUE_TIMEOUT},
+	{"lease", QUEUE_LEASE},
+	{"notify", QUEUE_NOTIFY},
+	{"retention", QUEUE_RETENTION},
+	{"retention_failed", QUEUE_RETENTION_FAILED},
+	{"pause_after", QUEUE_PAUSE_AFTER},
+	{"pause_window", QUEUE_PAUSE_WINDOW},
+};
+
+/* Which setting an argument names: its index, or -1 where it is NULL. */
+static int
+read_setting(FunctionCallInfo fcinfo, int argno)
+{
+	char	   *name;
+
+	if (PG_ARGISNULL(argno))
+		return -1;
+	name = text_to_cstring(PG_GETARG_TEXT_PP(argno));
+	for (int i = 0; i < lengthof(settings); i++)
+	{
+		if (strcmp(settings[i].name, name) == 0)
+			return i;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unrecognized setting of a queue: \"%s\"", name),
+			 errhint("Settings are the arguments of job_queue_set; NULL means all of them.")));
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_queue_reset);
+
+/* job_queue_reset(queue, setting): nothing to do where the queue has no row. */
+Datum
+jobq_job_queue_reset(PG_FUNCTION_ARGS)
+{
+	JobqCall	call;
+	char	   *name = jobq_check_queue(fcinfo, 0);
+	int64		queue_id = jobq_queue_id(name);
+	int			setting = read_setting(fcinfo, 1);
+	Datum		key = Int64GetDatum(queue_id);
+	bool		done = false;
+
+	jobq_enter(&call, "job_queue_reset()", true);
+	jobq_require_privilege(&call, queue_id, PRIV_OPERATE, name);
+	while (!done)
+	{
+		TupleTableSlot *slot = jobq_find(&call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
+		JobqRow		new;
+
+		if (slot == NULL)
+			break;
+		jobq_values(slot, &new);
+		for (int i = 0; i < lengthof(settings); i++)
+		{
+			if (setting >= 0 && setting != i)
+				continue;
+			if (settings[i].column == QUEUE_PAUSED)
+				set_paused(&call, slot, &new, false, NULL);
+			else if (settings[i].column == QUEUE_NOTIFY)
+				jobq_set(&new, QUEUE_NOTIFY, Int16GetDatum(JOBQ_NOTIFY_COALESCED));
+			else
+				new.given[settings[i].column - 1] = false;
+		}
+		done = jobq_update(&call, JOBQ_QUEUE, slot, &new, LockWaitBlock);
+		jobq_slot_free(slot);
+	}
+	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_QUEUE));
+	jobq_announce_retention();
+	/* paused is among what was reset */
+	if (setting < 0 || settings[setting].column == QUEUE_PAUSED)
+		jobq_announce_resumed(jobq_lane(queue_id), queue_id);
+	jobq_close_call(&call);
+	PG_RETURN_VOID();
+}
