@@ -307,7 +307,7 @@ heartbeats_work(JobqCall *call, void *arg)
 		if (lease != NULL && jobq_attr_int64(lease, LEASE_TOKEN) == ref->token)
 			stale->kept++;
 		else
-			jobq_heartbeat_remove(ref->job_id, ref->token);
+			jobq_heartbeat_change(LEASE_END, ref->job_id, ref->token, 0);
 		jobq_slot_free(lease);
 	}
 }

@@ -78,8 +78,8 @@ tell_worker(JobqCall *call, TupleTableSlot *lease, TupleTableSlot *request)
 		jobq_set(&new, LEASE_CANCEL_REASON, reason);
 	if (!jobq_update(call, JOBQ_LEASE, lease, &new, LockWaitSkip))
 		return false;
-	jobq_announce_cancel_request(jobq_attr_int64(lease, STATE_JOB_ID),
-								 jobq_attr_int64(lease, LEASE_TOKEN));
+	jobq_announce_lease(LEASE_CANCEL, jobq_attr_int64(lease, STATE_JOB_ID),
+						jobq_attr_int64(lease, LEASE_TOKEN), 0);
 	return true;
 }
 
@@ -148,7 +148,7 @@ jobq_job_cancel(PG_FUNCTION_ARGS)
 		{
 			/* its worker shall not wait for us to report it */
 			request_cancel(&call, job, reason);
-			jobq_announce_cancel_request(id, jobq_attr_int64(row, LEASE_TOKEN));
+			jobq_announce_lease(LEASE_CANCEL, id, jobq_attr_int64(row, LEASE_TOKEN), 0);
 			jobq_forbid_prepare("cannot PREPARE a transaction that has cancelled a running job");
 			done = changed = true;
 		}

@@ -248,7 +248,7 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 		jobq_enter_next(call, &prefix, 0);
 	else
 	{
-		JobqDecision decision = {.outcome = jobq_verdict_outcome(verdict),.attempt_outcome = -1};
+		JobqDecision decision = {.outcome = verdict,.attempt_outcome = -1};
 
 		jobq_decide(cascade, &prefix, &decision);
 	}
@@ -334,7 +334,7 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 		return false;
 	verdict = jobq_verdict(rule, quorum, &c);
 	if (verdict != VERDICT_WAIT && verdict != VERDICT_READY)
-		decision.outcome = jobq_verdict_outcome(verdict);
+		decision.outcome = verdict;
 	if (decision.outcome == outcome)
 		return true;
 	if (!jobq_reopen(call, job, true, &prefix))

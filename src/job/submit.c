@@ -145,7 +145,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	if (s->nupstream > 0)
 		verdict = jobq_verdict(rule, quorum, &counters);
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
-		outcome = jobq_verdict_outcome(verdict);
+		outcome = verdict;
 
 	s->id = jobq_nextval();
 	if (s->nupstream > 0 && s->upstream[s->nupstream - 1] >= s->id)
