@@ -51,7 +51,6 @@
 
 #include "lib/pairingheap.h"
 #include "miscadmin.h"
-#include "utils/hsearch.h"
 #include "utils/snapmgr.h"
 
 #include "job/job.h"

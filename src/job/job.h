@@ -103,7 +103,8 @@ typedef enum JobqVerdict
 {
 	VERDICT_WAIT,
 	VERDICT_READY,
-	VERDICT_SKIPPED = OUTCOME_SKIPPED,	/* these two are the outcomes that they mean */
+	VERDICT_SKIPPED = OUTCOME_SKIPPED,	/* these two are the outcomes that
+										 * they mean */
 	VERDICT_UPSTREAM_FAILED = OUTCOME_UPSTREAM_FAILED
 } JobqVerdict;
 
