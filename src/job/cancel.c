@@ -132,17 +132,20 @@ jobq_job_cancel(PG_FUNCTION_ARGS)
 	jobq_enter(&call, "job_cancel()", true);
 	for (int tries = 1; !done; tries++)
 	{
-		TupleTableSlot *job;
+		TupleTableSlot *job = jobq_need_job(&call, id);
 		TupleTableSlot *row;
 		JobqTable	table;
 		char	   *other;
-		int			outcome = jobq_look(&call, id, &job, &table, &row);
-		int			generation = jobq_attr_int32(job, JOB_GENERATION);
+		int			outcome;
+		bool		requested;
 
+		/* before the lease, into which the background worker moves a request */
+		requested = jobq_cancel_requested(&call, id, jobq_attr_int32(job, JOB_GENERATION), &other);
+		jobq_slot_free(job);
+		outcome = jobq_look(&call, id, &job, &table, &row);
 		jobq_require_operate(&call, job, true);
-		if (outcome != 0 ||
-			(table == JOBQ_LEASE && jobq_attr_bool(row, LEASE_CANCEL_REQUESTED)) ||
-			jobq_cancel_requested(&call, id, generation, &other))
+		if (outcome != 0 || requested ||
+			(table == JOBQ_LEASE && jobq_attr_bool(row, LEASE_CANCEL_REQUESTED)))
 			done = true;
 		else if (table == JOBQ_LEASE)
 		{
