@@ -18,12 +18,9 @@
 
 #include "lib/pairingheap.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "utils/backend_status.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "background/background.h"
 
@@ -107,10 +104,7 @@ static bool folded = false;		/* in this round, all deltas that were seen */
 static HTAB *pending;
 static pairingheap *pending_heap;
 
-/* ----------------
- *		Rows to try again
- * ----------------
- */
+/* Rows to try again */
 
 /* Order the heap by time, earliest first. */
 static int
@@ -180,10 +174,7 @@ put_back(JobqDeadline kind, int64 from)
 	clock->again_from = Min(clock->again_from, from);
 }
 
-/* ----------------
- *		What is due
- * ----------------
- */
+/* What is due */
 
 /* Fold deltas. */
 static void
@@ -409,10 +400,7 @@ jobq_due_folded(void)
 	return folded;
 }
 
-/* ----------------
- *		When
- * ----------------
- */
+/* When */
 
 /* Know nothing: all rows have to be seen. */
 void

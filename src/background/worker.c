@@ -36,7 +36,6 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "background/background.h"
 
@@ -69,10 +68,7 @@ static bool sweep_lanes_done = true;
 static bool waited = false;		/* in this round, until lock_timeout */
 static MemoryContext round_context; /* emptied in each round of the loop */
 
-/* ----------------
- *		Transactions
- * ----------------
- */
+/* Transactions */
 
 /*
  * Do something in a transaction of its own, as the owner of the extension.
@@ -190,10 +186,7 @@ jobq_worker_must_leave(void)
 	return ProcDiePending || database->suspended > 0 || pg_atomic_read_u32(&database->yield) != 0;
 }
 
-/* ----------------
- *		Notifications
- * ----------------
- */
+/* Notifications */
 
 typedef struct Queues
 {
@@ -269,10 +262,7 @@ send_notifications(void)
 	}
 }
 
-/* ----------------
- *		Sweeping
- * ----------------
- */
+/* Sweeping */
 
 /* Look at everything again. */
 static void
@@ -307,7 +297,7 @@ heartbeats_work(JobqCall *call, void *arg)
 		if (lease != NULL && jobq_attr_int64(lease, LEASE_TOKEN) == ref->token)
 			stale->kept++;
 		else
-			jobq_heartbeat_remove(ref->job_id, ref->token);
+			jobq_heartbeat_change(LEASE_END, ref->job_id, ref->token, 0);
 		jobq_slot_free(lease);
 	}
 }
@@ -364,10 +354,7 @@ do_sweep(TimestampTz now)
 	return false;
 }
 
-/* ----------------
- *		The loop
- * ----------------
- */
+/* The loop */
 
 /* Read whether this is the home. */
 static void

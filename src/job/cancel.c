@@ -78,8 +78,8 @@ tell_worker(JobqCall *call, TupleTableSlot *lease, TupleTableSlot *request)
 		jobq_set(&new, LEASE_CANCEL_REASON, reason);
 	if (!jobq_update(call, JOBQ_LEASE, lease, &new, LockWaitSkip))
 		return false;
-	jobq_announce_cancel_request(jobq_attr_int64(lease, STATE_JOB_ID),
-								 jobq_attr_int64(lease, LEASE_TOKEN));
+	jobq_announce_lease(LEASE_CANCEL, jobq_attr_int64(lease, STATE_JOB_ID),
+						jobq_attr_int64(lease, LEASE_TOKEN), 0);
 	return true;
 }
 
@@ -129,22 +129,27 @@ jobq_cancel(JobqCall *call, int64 id, const char *reason, bool checked, const ch
 
 	for (int tries = 1; !done; tries++)
 	{
-		TupleTableSlot *job;
+		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
 		TupleTableSlot *row;
 		JobqTable	table;
 		char	   *other;
-		int			outcome = checked ? jobq_look(call, id, &job, &table, &row, problem) :
-		jobq_look_to_act(call, id, true, &job, &table, &row, problem);
+		int			outcome;
+		bool		requested;
 
-		if (outcome != 0 ||
-			(table == JOBQ_LEASE && jobq_attr_bool(row, LEASE_CANCEL_REQUESTED)) ||
-			jobq_cancel_requested(call, id, jobq_attr_int32(job, JOB_GENERATION), &other))
+		/* before the lease, into which the background worker moves a request */
+		requested = job != NULL &&
+			jobq_cancel_requested(call, id, jobq_attr_int32(job, JOB_GENERATION), &other);
+		jobq_slot_free(job);
+		outcome = checked ? jobq_look(call, id, &job, &table, &row, problem) :
+			jobq_look_to_act(call, id, true, &job, &table, &row, problem);
+		if (outcome != 0 || requested ||
+			(table == JOBQ_LEASE && jobq_attr_bool(row, LEASE_CANCEL_REQUESTED)))
 			done = true;
 		else if (table == JOBQ_LEASE)
 		{
 			/* its worker shall not wait for us to report it */
 			request_cancel(call, job, reason);
-			jobq_announce_cancel_request(id, jobq_attr_int64(row, LEASE_TOKEN));
+			jobq_announce_lease(LEASE_CANCEL, id, jobq_attr_int64(row, LEASE_TOKEN), 0);
 			jobq_forbid_prepare("cannot PREPARE a transaction that has cancelled a running job");
 			done = changed = true;
 		}

@@ -51,7 +51,6 @@
 
 #include "lib/pairingheap.h"
 #include "miscadmin.h"
-#include "utils/hsearch.h"
 #include "utils/snapmgr.h"
 
 #include "job/job.h"
@@ -69,6 +68,13 @@ typedef struct CascadeItem
 	int64		epoch;			/* they belong to this one */
 	JobqCounters folded;		/* their sum */
 } CascadeItem;
+
+/* A job whose deltas are to be folded */
+typedef struct LockedJob
+{
+	int64		id;				/* hash key */
+	bool		ok;				/* its rows could be locked */
+} LockedJob;
 
 struct JobqCascade
 {
@@ -186,28 +192,45 @@ leave_delta(JobqCall *call, int64 id, int64 epoch, const JobqCounters *c)
 }
 
 /*
- * May this call act on the verdict about a waiting job?  Not if its edges are to be
- * counted anew; nor, if it is decided, if somebody else has its row in job locked,
- * as those who submit jobs downstream of it.
+ * Lock the row in job of one that a verdict decides, as those who submit jobs
+ * downstream of it do.  False: somebody else has it locked.
  */
 static bool
-may_act(JobqCall *call, TupleTableSlot *row, JobqVerdict verdict)
+lock_decided(JobqCall *call, int64 id, JobqVerdict verdict)
 {
-	int64		id = jobq_attr_int64(row, STATE_JOB_ID);
 	TupleTableSlot *job;
 	bool		ok;
 
-	if (jobq_recount_asked(call, id))
-		return false;
-	if (verdict == VERDICT_READY)
+	if (verdict == VERDICT_WAIT || verdict == VERDICT_READY)
 		return true;
-	if (!jobq_lock(call, JOBQ_WAITING, row, LockTupleExclusive, LockWaitSkip))
-		return false;
 	job = jobq_find_id(call, JOBQ_JOB, id);
 	ok = job == NULL || (jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitSkip) &&
 						 jobq_lock_key(call, job));
 	jobq_slot_free(job);
 	return ok;
+}
+
+/*
+ * May this call act on the verdict about a waiting job?  Not if its edges are to be
+ * counted anew, nor if a row that this takes is locked.
+ */
+static bool
+may_act(JobqCall *call, TupleTableSlot *row, JobqVerdict verdict)
+{
+	int64		id = jobq_attr_int64(row, STATE_JOB_ID);
+
+	if (jobq_recount_asked(call, id))
+		return false;
+	return verdict == VERDICT_READY ||
+		(jobq_lock(call, JOBQ_WAITING, row, LockTupleExclusive, LockWaitSkip) &&
+		 lock_decided(call, id, verdict));
+}
+
+/* What the counters of a waiting job would mean. */
+static JobqVerdict
+row_verdict(TupleTableSlot *row, const JobqCounters *c)
+{
+	return jobq_verdict(jobq_attr_int16(row, WAITING_RULE), jobq_attr_int32(row, WAITING_QUORUM), c);
 }
 
 /*
@@ -220,8 +243,7 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 			  JobqLeaveMode mode)
 {
 	JobqCall   *call = cascade->call;
-	JobqVerdict verdict = jobq_verdict(jobq_attr_int16(row, WAITING_RULE),
-									   jobq_attr_int32(row, WAITING_QUORUM), c);
+	JobqVerdict verdict = row_verdict(row, c);
 	JobqPrefix	prefix;
 
 	jobq_read_waiting(row, &prefix);
@@ -249,7 +271,7 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 		jobq_enter_next(call, &prefix, 0);
 	else
 	{
-		JobqDecision decision = {.outcome = jobq_verdict_outcome(verdict),.attempt_outcome = -1};
+		JobqDecision decision = {.outcome = verdict,.attempt_outcome = -1};
 
 		jobq_decide(cascade, &prefix, &decision);
 	}
@@ -337,7 +359,7 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 		return false;
 	verdict = jobq_verdict(rule, quorum, &c);
 	if (verdict != VERDICT_WAIT && verdict != VERDICT_READY)
-		decision.outcome = jobq_verdict_outcome(verdict);
+		decision.outcome = verdict;
 	if (decision.outcome == outcome)
 		return true;
 	/* if another job has its key, it goes on without */
@@ -473,7 +495,8 @@ jobq_recount(JobqCall *call, int64 seq, TimestampTz deadline, TimestampTz *retry
 	{
 		case STANDING_OPEN:
 			ok = jobq_lock(call, JOBQ_WAITING, row, LockTupleNoKeyExclusive, LockWaitSkip) &&
-				jobq_count_edges(call, id, OUTCOME_SUCCEEDED, &c);
+				jobq_count_edges(call, id, OUTCOME_SUCCEEDED, &c) &&
+				lock_decided(call, id, row_verdict(row, &c));
 			if (ok && !count_at_once(cascade, row, &c, jobq_nextval(), LEAVE_WAIT))
 				elog(ERROR, "row of waiting job %lld has changed while locked", (long long) id);
 			break;
@@ -506,55 +529,100 @@ lock_for_fold(JobqCall *call, int64 id)
 	return ok;
 }
 
+/* Add a delta to its job's item; those of an older epoch were counted anew. */
+static void
+add_delta(CascadeItem *item, TupleTableSlot *delta)
+{
+	int64		epoch = jobq_attr_int64(delta, DELTA_EPOCH);
+	JobqCounters c;
+
+	jobq_read_counters(delta, DELTA_UNDECIDED, &c);
+	if (!item->folding || item->epoch < epoch)
+	{
+		item->folding = true;
+		item->epoch = epoch;
+		item->folded = c;
+	}
+	else if (item->epoch == epoch)
+		jobq_add_counters(&item->folded, &c);
+}
+
+/* Once all its deltas are added: can the fold decide the job, if it has to? */
+static bool
+lock_folded(JobqCall *call, CascadeItem *item)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_WAITING, item->id);
+	JobqCounters c;
+	bool		ok = true;
+
+	if (row != NULL && jobq_attr_bool(row, WAITING_OPEN) &&
+		jobq_attr_int64(row, WAITING_EPOCH) == item->epoch)
+	{
+		jobq_read_counters(row, WAITING_UNDECIDED, &c);
+		jobq_add_counters(&c, &item->folded);
+		ok = lock_decided(call, item->id, row_verdict(row, &c));
+	}
+	jobq_slot_free(row);
+	return ok;
+}
+
 /*
  * For the background worker: fold deltas, given by their seqs in ascending order.
- * done[i] becomes false where somebody has the waiting job locked, so that it is
- * to be tried again.
+ * done[i] becomes false where somebody has the job locked, so that it is to be
+ * tried again.
  */
 void
 jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)
 {
 	JobqCascade *cascade = jobq_cascade_create(call);
-	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(int64),.hcxt = CurrentMemoryContext};
-	HTAB	   *locked = hash_create("jobq locked", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(LockedJob),.hcxt = CurrentMemoryContext};
+	HTAB	   *jobs = hash_create("jobq locked", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	TupleTableSlot **deltas = palloc(n * sizeof(TupleTableSlot *));
+	HASH_SEQ_STATUS status;
+	LockedJob  *job;
 
+	/* add them up, of the jobs whose rows are free */
 	for (int i = 0; i < n; i++)
 	{
-		TupleTableSlot *delta = jobq_find_id(call, JOBQ_DELTA, seqs[i]);
-		CascadeItem *item;
 		int64		id;
-		int64		epoch;
+		bool		found;
 
 		done[i] = true;
-		if (delta == NULL)
+		deltas[i] = jobq_find_id(call, JOBQ_DELTA, seqs[i]);
+		if (deltas[i] == NULL)
 			continue;
-		id = jobq_attr_int64(delta, DELTA_DOWNSTREAM);
-		epoch = jobq_attr_int64(delta, DELTA_EPOCH);
-		item = hash_search(cascade->items, &id, HASH_FIND, NULL);
-		if (item == NULL &&
-			(hash_search(locked, &id, HASH_FIND, NULL) != NULL || !lock_for_fold(call, id)))
-		{
-			hash_search(locked, &id, HASH_ENTER, NULL);
-			done[i] = false;
-		}
-		else if (jobq_delete(call, JOBQ_DELTA, delta, LockWaitSkip))
-		{
-			JobqCounters c;
-
-			jobq_read_counters(delta, DELTA_UNDECIDED, &c);
-			/* those of an older epoch were counted anew */
-			item = cascade_item(cascade, id);
-			if (!item->folding || item->epoch < epoch)
-			{
-				item->folding = true;
-				item->epoch = epoch;
-				item->folded = c;
-			}
-			else if (item->epoch == epoch)
-				jobq_add_counters(&item->folded, &c);
-		}
-		jobq_slot_free(delta);
+		id = jobq_attr_int64(deltas[i], DELTA_DOWNSTREAM);
+		job = hash_search(jobs, &id, HASH_ENTER, &found);
+		if (!found)
+			job->ok = lock_for_fold(call, id);
+		if (job->ok)
+			add_delta(cascade_item(cascade, id), deltas[i]);
 	}
 	jobq_advance();				/* the rows are locked */
+	hash_seq_init(&status, jobs);
+	while ((job = hash_seq_search(&status)) != NULL)
+	{
+		if (job->ok && !lock_folded(call, cascade_item(cascade, job->id)))
+		{
+			job->ok = false;
+			cascade_item(cascade, job->id)->folding = false;
+		}
+	}
+
+	/* take away those that are folded */
+	for (int i = 0; i < n; i++)
+	{
+		int64		id;
+
+		if (deltas[i] == NULL)
+			continue;
+		id = jobq_attr_int64(deltas[i], DELTA_DOWNSTREAM);
+		job = hash_search(jobs, &id, HASH_FIND, NULL);
+		done[i] = job->ok;
+		if (job->ok && !jobq_delete(call, JOBQ_DELTA, deltas[i], LockWaitBlock))
+			elog(ERROR, "delta %lld has changed", (long long) seqs[i]);
+		jobq_slot_free(deltas[i]);
+	}
+	jobq_advance();
 	jobq_cascade_run(cascade, NULL, NULL);
 }

@@ -27,10 +27,7 @@
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
-#include "utils/jsonb.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "dispatch/dispatch.h"
 #include "job/job.h"

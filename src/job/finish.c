@@ -23,8 +23,6 @@
 #include "commands/async.h"
 #include "common/pg_prng.h"
 #include "funcapi.h"
-#include "utils/builtins.h"
-#include "utils/timestamp.h"
 
 #include "job/job.h"
 

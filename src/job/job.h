@@ -109,15 +109,15 @@ typedef enum JobqVerdict
 {
 	VERDICT_WAIT,
 	VERDICT_READY,
-	VERDICT_SKIPPED,
-	VERDICT_UPSTREAM_FAILED
+	VERDICT_SKIPPED = OUTCOME_SKIPPED,	/* these two are the outcomes that
+										 * they mean */
+	VERDICT_UPSTREAM_FAILED = OUTCOME_UPSTREAM_FAILED
 } JobqVerdict;
 
 /* rules.c: what becomes of a job, by what became of those upstream */
 extern JobqRule jobq_find_rule(const char *name);
 extern const char *jobq_outcome_name(int outcome);
 extern JobqVerdict jobq_verdict(JobqRule rule, int quorum, const JobqCounters *c);
-extern int	jobq_verdict_outcome(JobqVerdict verdict);
 extern void jobq_add_counters(JobqCounters *c, const JobqCounters *change);
 extern void jobq_count_edge(JobqCounters *c, int16 require, int16 suffice, int outcome, int n);
 extern void jobq_count_undecided(JobqCounters *c, int16 require);

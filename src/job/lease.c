@@ -49,7 +49,7 @@ write_heartbeat(JobqCall *call, TupleTableSlot *lease, TimestampTz until, bool h
 		return false;
 	if (until != 0)
 	{
-		jobq_announce_lease(jobq_attr_int64(lease, STATE_JOB_ID),
+		jobq_announce_lease(LEASE_ENTER, jobq_attr_int64(lease, STATE_JOB_ID),
 							jobq_attr_int64(lease, LEASE_TOKEN), until);
 		jobq_announce_deadline(DEADLINE_LEASE, deadline);
 	}

@@ -93,13 +93,6 @@ jobq_verdict(JobqRule rule, int quorum, const JobqCounters *c)
 	return c->n[UNDECIDED] > 0 ? VERDICT_WAIT : VERDICT_SKIPPED;
 }
 
-/* The outcome that a verdict without running means. */
-int
-jobq_verdict_outcome(JobqVerdict verdict)
-{
-	return verdict == VERDICT_SKIPPED ? OUTCOME_SKIPPED : OUTCOME_UPSTREAM_FAILED;
-}
-
 /* The name of an outcome. */
 const char *
 jobq_outcome_name(int outcome)

@@ -126,7 +126,7 @@ jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix, Jobq
 			jobq_announce_deadline(DEADLINE_SCHEDULED, prefix->run_at);
 			break;
 		case JOBQ_LEASE:
-			jobq_announce_lease(prefix->job_id, DatumGetInt64(new->values[LEASE_TOKEN - 1]),
+			jobq_announce_lease(LEASE_ENTER, prefix->job_id, DatumGetInt64(new->values[LEASE_TOKEN - 1]),
 								DatumGetTimestampTz(new->values[LEASE_UNTIL - 1]));
 			jobq_announce_deadline(DEADLINE_LEASE, DatumGetTimestampTz(new->values[LEASE_DEADLINE - 1]));
 			break;
@@ -156,7 +156,7 @@ jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row, JobqLeave
 	if (announce)
 		jobq_announce_taken(&ready);
 	else if (table == JOBQ_LEASE)
-		jobq_announce_lease_end(jobq_attr_int64(row, STATE_JOB_ID), jobq_attr_int64(row, LEASE_TOKEN));
+		jobq_announce_lease(LEASE_END, jobq_attr_int64(row, STATE_JOB_ID), jobq_attr_int64(row, LEASE_TOKEN), 0);
 	return true;
 }
 

@@ -185,7 +185,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	if (s->nupstream > 0 || s->after != 0)
 		verdict = jobq_verdict(rule, quorum, &counters);
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
-		outcome = jobq_verdict_outcome(verdict);
+		outcome = verdict;
 
 	if (s->id == 0)
 		s->id = jobq_nextval();
@@ -193,7 +193,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("sequence \"job_id_seq\" is behind the ids of existing jobs"),
-				 errhint("Set it, with setval, to the largest of all ids in job and all positions in job_ready.")));
+				 errhint("Set it, with setval, to the largest number that was drawn from it; docs/troubleshooting.md has the statement.")));
 	insert_job(call, s, outcome);
 	jobq_insert_edges(call, s->id, s->nupstream, s->upstream, info);
 	if (s->after != 0)

@@ -40,16 +40,9 @@
 
 bool		jobq_async_claim = true;
 
-typedef enum LeaseAct
-{
-	LEASE_ENTER,
-	LEASE_END,
-	LEASE_CANCEL
-} LeaseAct;
-
 typedef struct LeaseChange
 {
-	LeaseAct	act;
+	JobqLeaseAct act;
 	int64		job_id;
 	int64		token;
 	TimestampTz until;
@@ -332,9 +325,9 @@ jobq_announce_failure(int64 queue_id)
 	scalars.failed[i].count++;
 }
 
-/* Something happened to a lease. */
-static void
-announce_lease_change(LeaseAct act, int64 job_id, int64 token, TimestampTz until)
+/* Something happened to a lease; until counts where it began, or its row was extended. */
+void
+jobq_announce_lease(JobqLeaseAct act, int64 job_id, int64 token, TimestampTz until)
 {
 	LeaseChange *c;
 
@@ -345,27 +338,6 @@ announce_lease_change(LeaseAct act, int64 job_id, int64 token, TimestampTz until
 	c->job_id = job_id;
 	c->token = token;
 	c->until = until;
-}
-
-/* A lease began, or its row was extended. */
-void
-jobq_announce_lease(int64 job_id, int64 token, TimestampTz until)
-{
-	announce_lease_change(LEASE_ENTER, job_id, token, until);
-}
-
-/* A lease ended. */
-void
-jobq_announce_lease_end(int64 job_id, int64 token)
-{
-	announce_lease_change(LEASE_END, job_id, token, 0);
-}
-
-/* A running job was asked to stop. */
-void
-jobq_announce_cancel_request(int64 job_id, int64 token)
-{
-	announce_lease_change(LEASE_CANCEL, job_id, token, 0);
 }
 
 /* Has this transaction asked for a running job to be cancelled? */
@@ -474,18 +446,7 @@ carry_out(void)
 	{
 		LeaseChange *c = &((LeaseChange *) leases.items)[i];
 
-		switch (c->act)
-		{
-			case LEASE_ENTER:
-				jobq_heartbeat_enter(c->job_id, c->token, c->until);
-				break;
-			case LEASE_END:
-				jobq_heartbeat_remove(c->job_id, c->token);
-				break;
-			case LEASE_CANCEL:
-				jobq_heartbeat_cancel(c->job_id, c->token);
-				break;
-		}
+		jobq_heartbeat_change(c->act, c->job_id, c->token, c->until);
 	}
 	for (int i = 0; i < ready.n; i++)
 		tell_ready(&((JobqReady *) ready.items)[i]);

@@ -126,18 +126,16 @@ lock_lease(int64 job_id, int64 token, LWLockMode mode, Place *p)
 	return heartbeat != NULL && heartbeat->token == token ? heartbeat : NULL;
 }
 
-/* Make the entry of a lease, or extend it; does nothing if there is no room. */
+/* What the commit does that changed a lease; cannot fail. */
 void
-jobq_heartbeat_enter(int64 job_id, int64 token, TimestampTz until)
+jobq_heartbeat_change(JobqLeaseAct act, int64 job_id, int64 token, TimestampTz until)
 {
 	Place		p;
 	Heartbeat  *heartbeat = lock_lease(job_id, token, LW_EXCLUSIVE, &p);
 
-	if (heartbeat != NULL)
-		heartbeat->until = Max(heartbeat->until, until);
-	else
+	if (act == LEASE_ENTER && heartbeat == NULL)
 	{
-		/* perhaps that of another lease of the job */
+		/* perhaps that of another lease of the job; none if there is no room */
 		heartbeat = at_place(&p, HASH_ENTER_NULL);
 		if (heartbeat != NULL)
 		{
@@ -146,29 +144,11 @@ jobq_heartbeat_enter(int64 job_id, int64 token, TimestampTz until)
 			heartbeat->cancel = false;
 		}
 	}
-	LWLockRelease(p.lock);
-}
-
-/* Remove the entry of a lease. */
-void
-jobq_heartbeat_remove(int64 job_id, int64 token)
-{
-	Place		p;
-	Heartbeat  *heartbeat = lock_lease(job_id, token, LW_EXCLUSIVE, &p);
-
-	if (heartbeat != NULL)
+	else if (act == LEASE_ENTER)
+		heartbeat->until = Max(heartbeat->until, until);
+	else if (act == LEASE_END && heartbeat != NULL)
 		at_place(&p, HASH_REMOVE);
-	LWLockRelease(p.lock);
-}
-
-/* Note that cancellation was asked for. */
-void
-jobq_heartbeat_cancel(int64 job_id, int64 token)
-{
-	Place		p;
-	Heartbeat  *heartbeat = lock_lease(job_id, token, LW_EXCLUSIVE, &p);
-
-	if (heartbeat != NULL)
+	else if (act == LEASE_CANCEL && heartbeat != NULL)
 		heartbeat->cancel = true;
 	LWLockRelease(p.lock);
 }

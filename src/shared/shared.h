@@ -44,6 +44,14 @@ typedef enum JobqDeadline
 	DEADLINE_KINDS
 } JobqDeadline;
 
+/* What happens to a lease */
+typedef enum JobqLeaseAct
+{
+	LEASE_ENTER,				/* it begins, or its row was extended */
+	LEASE_END,
+	LEASE_CANCEL				/* the job was asked to stop */
+} JobqLeaseAct;
+
 /* memory.c: the parts of shared memory */
 typedef struct JobqPart
 {
@@ -88,9 +96,7 @@ extern void jobq_reserve_taken(int n);
 extern void jobq_announce_taken(const JobqReady *ready);
 extern void jobq_announce_decided(int64 job_id);
 extern void jobq_announce_deadline(JobqDeadline kind, TimestampTz at);
-extern void jobq_announce_lease(int64 job_id, int64 token, TimestampTz until);
-extern void jobq_announce_lease_end(int64 job_id, int64 token);
-extern void jobq_announce_cancel_request(int64 job_id, int64 token);
+extern void jobq_announce_lease(JobqLeaseAct act, int64 job_id, int64 token, TimestampTz until);
 extern void jobq_announce_wake_worker(void);
 extern void jobq_announce_resumed(int64 lane, int64 queue_id);
 extern bool jobq_own_cancel(int64 job_id);
@@ -111,9 +117,7 @@ typedef enum JobqHeartbeat
 	HEARTBEAT_CANCEL			/* alive, and cancellation was asked for */
 } JobqHeartbeat;
 
-extern void jobq_heartbeat_enter(int64 job_id, int64 token, TimestampTz until);
-extern void jobq_heartbeat_remove(int64 job_id, int64 token);
-extern void jobq_heartbeat_cancel(int64 job_id, int64 token);
+extern void jobq_heartbeat_change(JobqLeaseAct act, int64 job_id, int64 token, TimestampTz until);
 extern JobqHeartbeat jobq_heartbeat_extend(int64 job_id, int64 token, TimestampTz until);
 extern TimestampTz jobq_heartbeat_until(int64 job_id, int64 token);
 extern bool jobq_heartbeat_expire(int64 job_id, int64 token, TimestampTz now, TimestampTz *until);

@@ -77,6 +77,8 @@ sub start_worker_by
 		open(STDIN, '<', '/dev/null');
 		open(STDOUT, '>', '/dev/null');
 		open(STDERR, '>', $self->{log});
+		# It ignores what it was started to ignore, as the tests are by nohup.
+		$SIG{$_} = 'DEFAULT' foreach qw(HUP INT QUIT TERM);
 		{ exec(@command); }
 		print STDERR "could not run $command[0]: $!\n";
 		POSIX::_exit(126);

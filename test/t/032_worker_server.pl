@@ -51,6 +51,16 @@ $worker->ends_with(0, '... and the worker ends');
 is(job_field($node, $job, 'state'), 'succeeded', 'what ran has ended well');
 is(job_field($node, $later, 'state'), 'ready', 'what did not is left');
 
+# Signals that it was started to ignore have no effect.
+my $ignored = submit($node, q{'held', queue => 'ignored'});
+$worker = start_worker_by($node, [ 'sh', '-c', q{trap '' HUP INT QUIT; exec "$@"}, 'sh' ], '--queue', 'ignored', @held);
+started($ignored);
+$worker->signal($_) foreach qw(HUP INT QUIT TERM);
+ok($worker->wait_for_log(qr/event=draining reason=SIGTERM jobs=1/), 'SIGTERM is the first that counts');
+let_go($ignored);
+$worker->ends_with(0, '... and the worker ends');
+is(job_field($node, $ignored, 'state'), 'succeeded', '... and its job has ended well');
+
 # A second one releases.
 $worker = start_worker($node, @held);
 my $pid = started($later);

@@ -198,6 +198,31 @@ invariants_hold($node, 'beside a held snapshot');
 $other->rows('COMMIT');
 
 #
+# An open submission locks the rows of jobs that its jobs depend on: what decides these waits without keeping others, or the log
+#
+$c->rows(<<'EOQ');
+DO $$
+DECLARE
+	p bigint := job_submit('p', queue => 'open');
+BEGIN
+	CREATE TEMP TABLE w AS SELECT job_submit('w', queue => 'open_w', depends_on => ARRAY[p]) AS id FROM generate_series(1, 600);
+END $$
+EOQ
+$c->rows('BEGIN');
+$c->rows("SELECT count(job_submit('below', queue => 'open_w', depends_on => ARRAY[id])) FROM w");
+$c->rows('SAVEPOINT s');
+my $log = -s $node->logfile;
+$other->rows("SELECT job_fail(job_id, token, retry => false) FROM job_claim('open')");
+cmp_ok($other->value('SELECT count(*) FROM job_delta'), '>=', 600, 'while somebody submits below them, jobs are decided later');
+my $due = $other->value("SELECT job_submit('due', queue => 'due', run_in => '20 ms')");
+ok(poll_until(sub { $other->value("SELECT state FROM job_status WHERE id = $due") eq 'ready' }), 'others go on');
+$c->rows('COMMIT');
+ok(settled(), 'they are decided when it is committed');
+is($c->value("SELECT count(*) FROM job_status WHERE queue = 'open_w' AND state = 'upstream_failed'"), 1200, 'with those below');
+unlike(slurp_file($node->logfile, $log), qr/could not count/, 'the log has nothing of it');
+invariants_hold($node, 'after an open submission');
+
+#
 # How long it takes from the last end to ready
 #
 my @took;
