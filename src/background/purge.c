@@ -13,7 +13,7 @@
  *	  time announced; then all ranges announced so far are read.
  * 2. At the start, and when a retention was changed or the table has another file,
  *	  every range is unknown, and read.
- * 3. A step takes a few milliseconds, and the pause after it seven times as long,
+ * 3. A step takes a few milliseconds, and the pause after it fifteen times as long,
  *	  so that neither the other duties nor the load beside it notice much of it.
  *	  It is committed asynchronously: what a crash loses is done again.
  *
@@ -29,7 +29,7 @@
 
 #include "background/background.h"
 
-#define SHARE			8		/* a step may take 1/8 of the time */
+#define SHARE			16		/* a step may take 1/16 of the time */
 #define STEP_USECS		5000	/* after which a step reads no further range */
 #define STEP_LONG		10000	/* after which the next takes fewer jobs */
 #define REST			(50 * INT64CONST(1000)) /* between steps, without a
