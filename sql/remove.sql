@@ -94,8 +94,15 @@ SELECT job_purge('purge'), job_purge('purge', '1 hour');
 SELECT job_purge('purge', '0', 10), job_purge('other', '0');
 SELECT state, count(*) FROM job_status WHERE queue = 'purge' GROUP BY state ORDER BY state;
 SELECT job_queue_set('purge', retention => '100 years', retention_failed => '0');
--- the background worker may be first
-SELECT job_purge('purge') <= 1;
+-- the background worker may be first, or just be at it
+DO $$
+BEGIN
+    FOR i IN 1 .. 1200 LOOP
+        PERFORM job_purge('purge');
+        EXIT WHEN NOT EXISTS (SELECT FROM job_status WHERE queue = 'purge' AND state = 'failed');
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END $$;
 SELECT state, count(*) FROM job_status WHERE queue = 'purge' GROUP BY state ORDER BY state;
 SELECT job_purge('purge', '0', 0);
 SELECT job_purge('purge', '0', NULL);

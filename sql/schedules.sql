@@ -7,14 +7,14 @@ SET datestyle = 'ISO';
 SET client_min_messages = warning;
 
 -- defaults; the next time is the first after now, and comes back
-SELECT job_schedule('nightly', '0 3 * * *', '{"kind": "backup"}') = (SELECT min(t) FROM job_schedule_times('0 3 * * *') t);
+SELECT job_schedule('nightly', '0 3 * * *', '{"kind": "sched_backup"}') = (SELECT min(t) FROM job_schedule_times('0 3 * * *') t);
 SELECT name, schedule, timezone, job, catch_up, overlap, paused, next_at = (SELECT min(t) FROM job_schedule_times('0 3 * * *') t), last_at, last_job, last_problem,
     owner = current_user::regrole FROM job_schedules;
 SELECT job_schedule('Ünïcode name', '@yearly', '{"kind": "k", "queue": "reports", "args": {"a": 1}, "priority": 3, "tags": {"x": 1}, "run_in": "5 min"}', 'Europe/Berlin', 'all', 'queue', true);
 SELECT name, timezone, job, catch_up, overlap, paused, next_at FROM job_schedules WHERE name <> 'nightly';
 
 -- the same name replaces it, as a whole
-SELECT job_schedule('Ünïcode name', '0 0 1 1 *', '{"kind": "other"}') = (SELECT min(t) FROM job_schedule_times('@yearly') t);
+SELECT job_schedule('Ünïcode name', '0 0 1 1 *', '{"kind": "sched_other"}') = (SELECT min(t) FROM job_schedule_times('@yearly') t);
 SELECT schedule, timezone, job, catch_up, overlap, paused FROM job_schedules WHERE name <> 'nightly';
 SELECT count(*) FROM job_schedules;
 
@@ -59,7 +59,7 @@ SELECT job_unschedule('nightly');
 ROLLBACK;
 \set VERBOSITY terse
 SELECT name, schedule, job FROM job_schedules ORDER BY name;
-SELECT count(*) FROM job WHERE kind IN ('k', 'backup', 'other');
+SELECT count(*) FROM job WHERE kind IN ('sched_backup', 'sched_other');
 
 -- removing
 SELECT job_unschedule('no such schedule'), job_unschedule('Ünïcode name'), job_unschedule('Ünïcode name');
