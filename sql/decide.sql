@@ -116,7 +116,7 @@ SELECT accepted FROM job_complete_many(ARRAY[:k], ARRAY[0]);
 
 -- refused
 \set VERBOSITY default
-SELECT job_submit('k', queue => 'decide_bad') AS bad \gset
+SELECT job_submit('k', queue => 'dec_bad') AS bad \gset
 SELECT job_decide(:bad, 'upstream_failed');
 SELECT job_decide(:bad, 'running');
 SELECT job_decide(:bad, 'failed', '1');
@@ -125,11 +125,11 @@ SELECT job_decide(NULL, 'failed');
 SELECT job_decide(0, 'failed');
 SELECT state FROM job_status WHERE id = :bad;
 SET jobq.max_result_size = '1kB';
-DO $$ BEGIN PERFORM job_decide((SELECT id FROM job_status WHERE queue = 'decide_bad'), 'succeeded', to_jsonb(repeat('x', 2000)));
+DO $$ BEGIN PERFORM job_decide((SELECT id FROM job_status WHERE queue = 'dec_bad'), 'succeeded', to_jsonb(repeat('x', 2000)));
 EXCEPTION WHEN program_limit_exceeded THEN RAISE NOTICE '%', regexp_replace(SQLERRM, '\d+', 'N'); END $$;
 RESET jobq.max_result_size;
-SELECT count(*) FROM job_claim('decide_bad');
-DO $$ BEGIN PERFORM job_decide((SELECT id FROM job_status WHERE queue = 'decide_bad'), 'succeeded');
+SELECT count(*) FROM job_claim('dec_bad');
+DO $$ BEGIN PERFORM job_decide((SELECT id FROM job_status WHERE queue = 'dec_bad'), 'succeeded');
 EXCEPTION WHEN SQLSTATE 'JQ003' THEN RAISE NOTICE '%', regexp_replace(SQLERRM, '\d+', 'N'); END $$;
 \set VERBOSITY terse
 
