@@ -1442,7 +1442,7 @@ BEGIN ATOMIC
         AND CASE WHEN c.open THEN c.has = c.should_have AND coalesce(c.verdict, 'ready') <> 'wait' ELSE NOT c.held END
     UNION ALL
     SELECT 'D4', w.job_id, 'it waits by another trigger rule than its own'
-    FROM @extschema@.job_waiting w JOIN jobs j ON j.id = w.job_id WHERE (w.rule, w.quorum) <> (j.rule, j.quorum)
+    FROM @extschema@.job_waiting w JOIN jobs j ON j.id = w.job_id WHERE w.open AND (w.rule, w.quorum) <> (j.rule, j.quorum)
     UNION ALL
     SELECT 'D5', d.downstream, 'what is still to be counted was never begun, or is of a job that does not exist'
     FROM @extschema@.job_delta d LEFT JOIN @extschema@.job j ON j.id = d.downstream LEFT JOIN @extschema@.job_waiting w ON w.job_id = d.downstream

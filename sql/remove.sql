@@ -146,3 +146,14 @@ RESET ROLE;
 SELECT kind FROM job WHERE queue IN ('mine', 'theirs');
 SELECT job_revoke('regress_jobq_operates', 'mine', 'operate'), job_revoke('regress_jobq_submits', '*', 'submit');
 DROP ROLE regress_jobq_operates, regress_jobq_submits;
+
+-- the triggers of a table that a foreign key changes would run as the extension's owner
+CREATE TABLE audited (job_id bigint REFERENCES job ON DELETE CASCADE);
+CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER audit AFTER DELETE ON audited FOR EACH ROW EXECUTE FUNCTION audit();
+SELECT pg_temp.done('audited', 'audited') > 0 AS done;
+SELECT job_purge('audited', '0');
+ALTER TABLE audited DISABLE TRIGGER audit;
+SELECT job_purge('audited', '0');
+DROP TABLE audited;
+DROP FUNCTION audit();

@@ -66,7 +66,9 @@ jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool named, bool *u
 			return OUTCOME_SUCCEEDED;	/* removed */
 		outcome = jobq_attr_int16(job, JOB_OUTCOME);
 		if ((outcome & settled) != 0)
-			done = !named || jobq_lock(call, JOBQ_JOB, job, LockTupleKeyShare, LockWaitBlock);
+			/* removed, one that did not succeed would count as if it had */
+			done = (!named && settled == OUTCOME_SUCCEEDED) ||
+				jobq_lock(call, JOBQ_JOB, job, LockTupleKeyShare, named ? LockWaitBlock : LockWaitSkip);
 		else
 		{
 			bool		removal = named && outcome != 0 && jobq_being_removed(job);

@@ -67,6 +67,34 @@ needed_by(JobqCall *call, int64 id)
 	return needed;
 }
 
+/*
+ * The actions of foreign keys run as the owner of the table that has them, but its
+ * triggers would run as the extension's owner, often a superuser: refuse that.
+ */
+static void
+refuse_triggers(void)
+{
+	static const char *const sql =
+	"WITH RECURSIVE r (t) AS (SELECT conrelid FROM pg_catalog.pg_constraint"
+	" WHERE contype = 'f' AND confrelid = $1 AND confdeltype IN ('c', 'n', 'd')"
+	" UNION SELECT c.conrelid FROM r, pg_catalog.pg_constraint c WHERE c.contype = 'f' AND c.confrelid = r.t)"
+	" SELECT g.tgname::text, r.t::pg_catalog.regclass::text FROM r, pg_catalog.pg_trigger g"
+	" WHERE g.tgrelid = r.t AND NOT g.tgisinternal AND g.tgenabled <> 'D' ORDER BY 1, 2 LIMIT 1";
+	Oid			type = OIDOID;
+	Datum		value = ObjectIdGetDatum(jobq_table_oid(JOBQ_JOB));
+
+	if (SPI_execute_with_args(sql, 1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for triggers");
+	if (SPI_processed > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("trigger \"%s\" of table \"%s\" would run as the owner of extension jobq",
+						SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1),
+						SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2)),
+				 errdetail("A foreign key that references jobs changes this table when jobs are removed."),
+				 errhint("Drop or disable the trigger, or let the foreign key be ON DELETE RESTRICT.")));
+}
+
 /* DELETE FROM job, as the extension's owner, of what is there now at every isolation level. */
 static void
 delete_rows(int n, Datum *ids)
@@ -77,13 +105,17 @@ delete_rows(int n, Datum *ids)
 	Datum		value = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE));
 	SPIPlanPtr	plan;
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	int			level = NewGUCNestLevel();
+	int			outer = NewGUCNestLevel();
+	int			level;
 	Oid			user;
 	int			context;
 
 	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(jobq_owner(), context | SECURITY_LOCAL_USERID_CHANGE);
+	SetUserIdAndSecContext(jobq_owner(), context | SECURITY_RESTRICTED_OPERATION);
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	SPI_connect();
+	refuse_triggers();
 	plan = SPI_prepare_cursor(sql, 1, &type, CURSOR_OPT_GENERIC_PLAN);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\"", sql);
@@ -93,6 +125,7 @@ delete_rows(int n, Datum *ids)
 	 * made here, so that those of foreign keys are made with the usual
 	 * settings.
 	 */
+	level = NewGUCNestLevel();
 	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	ReleaseCachedPlan(SPI_plan_get_cached_plan(plan), NULL);
 	AtEOXact_GUC(false, level);
@@ -102,6 +135,7 @@ delete_rows(int n, Datum *ids)
 	if (SPI_processed != n)
 		elog(ERROR, "%llu rows of jobs were deleted instead of %d", (unsigned long long) SPI_processed, n);
 	SPI_finish();
+	AtEOXact_GUC(false, outer);
 	SetUserIdAndSecContext(user, context);
 	UnregisterSnapshot(snapshot);
 }
@@ -133,8 +167,10 @@ remove_locked(JobqCall *call, int n, Datum *ids, LockWaitPolicy policy)
 	{
 		for (int b = 0; b < lengthof(belongings); b++)
 		{
-			if (!delete_belongings(call, belongings[b].table, belongings[b].index, ids[i], policy) &&
-				!delete_belongings(call, belongings[b].table, belongings[b].index, ids[i], policy))
+			if (delete_belongings(call, belongings[b].table, belongings[b].index, ids[i], policy))
+				continue;
+			jobq_advance();		/* look again, without what is deleted by now */
+			if (!delete_belongings(call, belongings[b].table, belongings[b].index, ids[i], policy))
 				ereport(ERROR,
 						(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 						 errmsg("another transaction is removing what belongs to job %lld",
@@ -177,7 +213,10 @@ try_to_remove(int n, Datum *ids, LockWaitPolicy policy)
 	MemoryContextSwitchTo(old);
 	CurrentResourceOwner = owner;
 	if (error != NULL &&
-		(ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK ||
+		(error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED ||
+		 ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INTERNAL_ERROR ||
+		 ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES ||
+		 ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK ||
 		 ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION))
 		ReThrowError(error);
 	return error;

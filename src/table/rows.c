@@ -936,25 +936,26 @@ jobq_ready_from_slot(JobqCall *call, TupleTableSlot *slot, JobqReady *ready)
 
 /*
  * The row of job_ready that the hand-out knew to be there, or NULL: the place may
- * hold another row by now, or none, or not even exist.
+ * hold another row by now, or none, or not even exist.  A row that was written anew
+ * in the same place of the order is found by its key.
  */
 TupleTableSlot *
 jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot)
 {
 	JobqRel    *r = open_rel(call, JOBQ_READY);
 	ItemPointerData tid = ready->tid;
+	Datum		keys[3] = {Int64GetDatum(ready->lane), Int16GetDatum(ready->priority), Int64GetDatum(ready->position)};
 	TupleTableSlot *slot;
 
-	if (ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(r->rel))
-		return NULL;
 	slot = table_slot_create(r->rel, NULL);
-	if (table_tuple_fetch_row_version(r->rel, &tid, snapshot, slot) &&
+	if (ItemPointerGetBlockNumber(&tid) < RelationGetNumberOfBlocks(r->rel) &&
+		table_tuple_fetch_row_version(r->rel, &tid, snapshot, slot) &&
 		jobq_attr_int64(slot, STATE_LANE) == ready->lane &&
 		jobq_attr_int64(slot, READY_POSITION) == ready->position &&
 		jobq_attr_int16(slot, STATE_PRIORITY) == ready->priority)
 		return slot;
 	ExecDropSingleTupleTableSlot(slot);
-	return NULL;
+	return jobq_find(call, JOBQ_READY, INDEX_KEY, lengthof(keys), keys, snapshot);
 }
 
 /* Is another transaction, still open, about to delete this visible row? */
