@@ -780,7 +780,7 @@ SELECT j.id, j.queue, j.kind,
     coalesce(w.held, false) AS held,
     coalesce(j.max_attempts, q.max_attempts, (SELECT pg_catalog.current_setting('jobq.max_attempts', true)::int)) AS max_attempts,
     j.expires_at,
-    CASE WHEN j.dependencies > 0 THEN ARRAY(SELECT d.upstream FROM @extschema@.job_dependency d WHERE d.downstream = j.id ORDER BY d.upstream) END AS depends_on,
+    CASE WHEN j.dependencies > 0 THEN ARRAY(SELECT d.upstream FROM @extschema@.job_dependency d WHERE d.downstream = j.id AND d.require <> 63 ORDER BY d.upstream) END AS depends_on,
     CASE WHEN j.attempt_outcome IS NOT NULL THEN j.error
          ELSE (SELECT a.error FROM @extschema@.job_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1) END AS last_error,
     greatest(j.submitted_at, j.started_at, j.finished_at, l.started_at, r.since,
@@ -1326,7 +1326,7 @@ BEGIN ATOMIC
         FROM @extschema@.job_attempt a WHERE of_job IS NULL OR a.job_id = of_job GROUP BY a.job_id),
     -- what the edges and the outcomes upstream say
     edges AS (
-        SELECT d.downstream AS id, count(*) AS n, count(*) FILTER (WHERE p.outcome IS NULL) AS undecided,
+        SELECT d.downstream AS id, count(*) FILTER (WHERE d.require <> 63) AS n, count(*) FILTER (WHERE p.outcome IS NULL) AS undecided,
             count(*) FILTER (WHERE p.outcome IS NULL AND d.require <> 0) AS pending,
             count(*) FILTER (WHERE p.outcome & d.suffice <> 0) AS hits,
             count(*) FILTER (WHERE d.require <> 0 AND p.outcome & d.require = 0) AS violated,
@@ -1377,11 +1377,11 @@ BEGIN ATOMIC
     UNION ALL
     -- edges to jobs that were removed may be gone, but only where nobody counts them any more
     SELECT 'S2', j.id, format('it has %s dependencies, and edges for %s', j.dependencies, e.n)
-    FROM jobs j, LATERAL (SELECT count(*) AS n FROM @extschema@.job_dependency d WHERE d.downstream = j.id) e
+    FROM jobs j, LATERAL (SELECT count(*) AS n FROM @extschema@.job_dependency d WHERE d.downstream = j.id AND d.require <> 63) e
     WHERE j.dependencies > 0 AND CASE WHEN j.outcome IS NULL AND j.generation = 0 THEN e.n <> j.dependencies ELSE e.n > j.dependencies END
     UNION ALL
     SELECT 'S2', d.downstream, format('it has no dependencies, and an edge from %s', d.upstream)
-    FROM jobs j JOIN @extschema@.job_dependency d ON d.downstream = j.id WHERE j.dependencies = 0
+    FROM jobs j JOIN @extschema@.job_dependency d ON d.downstream = j.id AND d.require <> 63 WHERE j.dependencies = 0
     UNION ALL
     SELECT 'S2', j.id, 'an edge says something else than its trigger rule'
     FROM jobs j JOIN (VALUES (0, 1, 0), (1, 18, 0), (2, 31, 0), (3, 4, 0), (4, 0, 18), (5, 0, 1), (6, 5, 0), (7, 19, 0), (8, 5, 1), (9, 0, 1), (10, 0, 3),
@@ -1525,7 +1525,7 @@ BEGIN
             (11, 0, 0)) r (rule, require, suffice)
         WHERE d.downstream = id AND r.rule = j.rule AND d.require <> 63 AND (d.require, d.suffice) <> (r.require, r.suffice);
         UPDATE @extschema@.job t SET dependencies = e.n
-        FROM (SELECT count(*)::int AS n FROM @extschema@.job_dependency d WHERE d.downstream = job_repair_job.id) e
+        FROM (SELECT count(*)::int AS n FROM @extschema@.job_dependency d WHERE d.downstream = job_repair_job.id AND d.require <> 63) e
         WHERE t.id = job_repair_job.id AND t.dependencies <> e.n;
         IF waits THEN
             PERFORM @extschema@.job_count_again(id);

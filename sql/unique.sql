@@ -246,6 +246,32 @@ SELECT job_submit_many('[
     {"kind": "m", "queue": "uq_many3", "unique_key": "k"},
     {"kind": "n", "queue": "uq_many3", "unique_key": "k", "on_conflict": "replace"}]');
 SELECT * FROM pg_temp.keys('uq_many3');
+-- a removed job that was only to end first is no dependency: the rule counts its own
+SELECT job_submit('old', queue => 'uq_after', unique_key => 'k') AS old \gset
+SELECT job_id AS held, token AS token FROM job_claim('uq_after') \gset
+SELECT job_submit('up', queue => 'uq_after') AS up \gset
+SELECT job_submit('new', queue => 'uq_after', unique_key => 'k', on_conflict => 'cancel', depends_on => ARRAY[:up], trigger_rule => 'one_success') AS new \gset
+SELECT depends_on = ARRAY[:up::bigint] AS own_only FROM job_status WHERE id = :new;
+SELECT job_complete(:held, :token);
+SELECT token AS token FROM job_claim('uq_after') \gset
+SELECT job_fail(:up, :token, retry => false);
+SELECT state FROM job_status WHERE id = :new;
+SELECT job_delete(:old), job_retry(:up);
+SELECT state FROM job_status WHERE id = :new;
+SELECT job_complete(job_id, token) FROM job_claim('uq_after');
+SELECT kind, state FROM pg_temp.show('uq_after');
+SELECT job_complete(job_id, token) FROM job_claim('uq_after');
+-- one that depends on nothing else waits for it again
+SELECT job_submit('old', queue => 'uq_after', unique_key => 'k') AS old \gset
+SELECT job_id AS held, token AS token FROM job_claim('uq_after') \gset
+SELECT job_submit('new', queue => 'uq_after', unique_key => 'k', on_conflict => 'cancel', trigger_rule => 'one_success') AS new \gset
+SELECT job_cancel(:new), job_retry(:new);
+SELECT state FROM job_status WHERE id = :new;
+SELECT job_complete(:held, :token);
+SELECT state FROM job_status WHERE id = :new;
+SELECT job_cancel(:new), job_delete(:old), job_retry(:new);
+SELECT state FROM job_status WHERE id = :new;
+SELECT count(*) FROM job_check() WHERE job_id IN (:old, :new, :up);
 -- an element that another job stands for is what others depend on
 SELECT job_submit('stands', queue => 'uq_many4', unique_key => 'k') AS stands \gset
 SELECT job_submit('stands too', queue => 'uq_many4', unique_key => 'k2') AS stands2 \gset

@@ -109,7 +109,7 @@ jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
 		int16		require = jobq_attr_int16(edge, DEP_REQUIRE);
 		int			outcome;
 
-		found++;
+		found += require != REQUIRE_END_ONLY;
 		jobq_count_undecided(c, require);
 		outcome = jobq_upstream_outcome(call, jobq_attr_int64(edge, DEP_UPSTREAM), settled, false, &unsure);
 		if (outcome != 0)
@@ -117,7 +117,7 @@ jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
 	}
 	jobq_scan_end(scan);
 
-	/* upstream jobs that were removed, with their edges, count as succeeded */
+	/* dependencies that were removed, with their edges, count as succeeded */
 	job = jobq_find_id(call, JOBQ_JOB, id);
 	for (; job != NULL && found < jobq_attr_int32(job, JOB_DEPENDENCIES); found++)
 	{

@@ -122,7 +122,7 @@ open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **proble
 	int64		holder;
 
 	/* one that never ran may have dependencies left */
-	if (jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0 && jobq_attr_int32(job, JOB_DEPENDENCIES) > 0)
+	if (jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0)
 	{
 		sure = jobq_count_edges(call, id, OUTCOME_SUCCEEDED, &counters);
 		verdict = jobq_verdict(rule, quorum, &counters);

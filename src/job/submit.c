@@ -84,7 +84,7 @@ insert_job(JobqCall *call, JobqSubmission *s, int outcome)
 	jobq_set(&s->row, JOB_ID, Int64GetDatum(s->id));
 	jobq_set(&s->row, JOB_SUBMITTED_AT, TimestampTzGetDatum(call->now));
 	jobq_set(&s->row, JOB_SUBMITTED_BY, ObjectIdGetDatum(GetUserId()));
-	jobq_set(&s->row, JOB_DEPENDENCIES, Int32GetDatum(s->nupstream + (s->after != 0 ? 1 : 0)));
+	jobq_set(&s->row, JOB_DEPENDENCIES, Int32GetDatum(s->nupstream));
 	jobq_set(&s->row, JOB_GENERATION, Int32GetDatum(0));
 	if (outcome != 0)
 	{
@@ -120,8 +120,8 @@ jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
 }
 
 /*
- * Has the job ended that this one is to start after?  If not, an edge will say so;
- * it goes beside those of the rule and, without any, beside none.
+ * Has the job ended that this one is to start after?  If not, an edge will say so,
+ * beside those of the rule.
  */
 static void
 resolve_after(JobqCall *call, JobqSubmission *s, JobqCounters *counters, bool *unsure)
@@ -140,11 +140,6 @@ resolve_after(JobqCall *call, JobqSubmission *s, JobqCounters *counters, bool *u
 		return;
 	}
 	jobq_count_undecided(counters, REQUIRE_END_ONLY);
-	if (s->nupstream == 0)
-	{
-		jobq_set(&s->row, JOB_RULE, Int16GetDatum(RULE_ALL_DONE));
-		jobq_set(&s->row, JOB_QUORUM, Int32GetDatum(0));
-	}
 }
 
 /*
@@ -160,7 +155,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	const JobqRuleInfo *info;
 	int			quorum;
 	JobqCounters counters = {0};
-	JobqVerdict verdict = VERDICT_READY;
+	JobqVerdict verdict;
 	JobqPrefix	prefix = {0};
 	int			outcome = 0;
 	bool		unsure = false;
@@ -169,6 +164,12 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 
 	if (s->after != 0)
 		resolve_after(call, s, &counters, &unsure);
+	/* without parents there is nothing to wait for, whatever the rule */
+	if (s->nupstream == 0)
+	{
+		jobq_set(&s->row, JOB_RULE, Int16GetDatum(RULE_ALL_SUCCESS));
+		jobq_set(&s->row, JOB_QUORUM, Int32GetDatum(0));
+	}
 	rule = DatumGetInt16(s->row.values[JOB_RULE - 1]);
 	info = &jobq_rules[rule];
 	quorum = DatumGetInt32(s->row.values[JOB_QUORUM - 1]);
@@ -181,9 +182,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 		if (p->outcome != 0)
 			jobq_count_edge(&counters, info->require, info->suffice, p->outcome, 1);
 	}
-	/* without parents there is nothing to wait for, whatever the rule */
-	if (s->nupstream > 0 || s->after != 0)
-		verdict = jobq_verdict(rule, quorum, &counters);
+	verdict = jobq_verdict(rule, quorum, &counters);
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
 		outcome = verdict;
 

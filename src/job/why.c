@@ -155,7 +155,7 @@ jobq_job_enter_again(PG_FUNCTION_ARGS)
 	prefix.expires_at = prefix.attempt == 0 ? jobq_attr_int64(job, JOB_EXPIRES_AT) : 0;
 	prefix.priority = jobq_attr_int16(job, JOB_PRIORITY);
 	prefix.manual = jobq_attr_bool(job, JOB_MANUAL);
-	if (prefix.attempt == 0 && jobq_attr_int32(job, JOB_DEPENDENCIES) > 0)
+	if (prefix.attempt == 0)
 	{
 		jobq_enter_waiting(&call, &prefix, &unknown, jobq_attr_int16(job, JOB_RULE),
 						   jobq_attr_int32(job, JOB_QUORUM), jobq_nextval(), false);
