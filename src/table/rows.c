@@ -6,7 +6,7 @@
  * the executor means to do here what it would have done:
  *
  * - A row is written into every index of its table that is ready for inserts,
- *   taken from the relcache at each use (REINDEX CONCURRENTLY swaps OIDs).
+ *   see relations.c.
  * - Rows are found under a registered MVCC snapshot.  The one tid that comes
  *   from elsewhere, the hand-out's, is checked against the table's size, and
  *   the row that is there compared, in jobq_fetch_ready().
@@ -29,14 +29,8 @@
 #include "postgres.h"
 
 #include "access/heapam.h"
-#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/index.h"
-#include "catalog/pg_am_d.h"
-#include "catalog/pg_type_d.h"
-#include "commands/trigger.h"
 #include "miscadmin.h"
-#include "nodes/execnodes.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
@@ -44,35 +38,12 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "table/table.h"
+#include "table/relations.h"
 
 int			jobq_clock_offset_ms = 0;
 
 #define BULK_ROWS		256		/* of a table, inserted together */
 #define WALK_STEPS		8		/* ids this close are worth walking */
-
-typedef struct RelIndex
-{
-	Relation	rel;
-	IndexInfo  *info;			/* NULL for a btree, which needs none */
-	bool		partial;		/* has entries for some rows only */
-} RelIndex;
-
-struct JobqRel
-{
-	JobqTable	table;
-	Relation	rel;
-	LOCKMODE	lockmode;
-	int			nindexes;
-	RelIndex   *indexes;		/* NULL: not opened yet */
-	MemoryContext mcxt;			/* of the call */
-	JobqScan   *spare[2];		/* ended scans, by JobqIndex, to be used again */
-	JobqScan   *walk;			/* of jobq_walk_id(), or NULL */
-	bool		at_end;			/* there is no more in the walk */
-	int64		walked;			/* the last id it was asked for */
-	int			nbuffered;		/* rows held back, see jobq_bulk_begin() */
-	TupleTableSlot **buffered;
-};
 
 struct JobqScan
 {
@@ -81,44 +52,6 @@ struct JobqScan
 	IndexScanDesc desc;
 	TupleTableSlot *slot;
 	Snapshot	snapshot;		/* registered here */
-};
-
-/* The columns that tell a table's indexes apart, first one first. */
-typedef struct IndexColumns
-{
-	int			ncolumns;
-	AttrNumber	columns[3];
-	RegProcedure equal[3];
-	StrategyNumber strategy;
-} IndexColumns;
-
-static const IndexColumns index_columns[JOBQ_NTABLES][2] = {
-	[JOBQ_JOB] = {{1, {JOB_ID}, {F_INT8EQ}}},
-	[JOBQ_DEPENDENCY] = {{2, {DEP_UPSTREAM, DEP_DOWNSTREAM}, {F_INT8EQ, F_INT8EQ}},
-	{2, {DEP_DOWNSTREAM, DEP_UPSTREAM}, {F_INT8EQ, F_INT8EQ}}},
-	[JOBQ_WAITING] = {{1, {STATE_JOB_ID}, {F_INT8EQ}}},
-	[JOBQ_DELTA] = {{1, {DELTA_SEQ}, {F_INT8EQ}}},
-	[JOBQ_RECOUNT] = {{1, {RECOUNT_SEQ}, {F_INT8EQ}},
-	{1, {RECOUNT_JOB_ID}, {F_INT8EQ}}},
-	[JOBQ_SCHEDULED] = {{1, {STATE_JOB_ID}, {F_INT8EQ}},
-	{1, {STATE_RUN_AT}, {F_TIMESTAMPTZ_EQ}}},
-	[JOBQ_READY] = {{3, {STATE_LANE, STATE_PRIORITY, READY_POSITION}, {F_INT8EQ, F_INT2EQ, F_INT8EQ}},
-	{1, {STATE_JOB_ID}, {F_INT8EQ}}},
-	[JOBQ_LEASE] = {{1, {STATE_JOB_ID}, {F_INT8EQ}},
-	{1, {LEASE_DEADLINE}, {F_TIMESTAMPTZ_EQ}}},
-	[JOBQ_EXPIRY] = {{2, {EXPIRY_EXPIRES_AT, EXPIRY_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
-	[JOBQ_CANCEL_REQUEST] = {{1, {CANCEL_SEQ}, {F_INT8EQ}},
-	{1, {CANCEL_JOB_ID}, {F_INT8EQ}}},
-	[JOBQ_UNIQUE] = {{2, {UNIQUE_QUEUE_ID, UNIQUE_KEY}, {F_INT8EQ, F_TEXTEQ}},
-	{2, {UNIQUE_UNTIL, UNIQUE_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
-	[JOBQ_SCHEDULE] = {{1, {SCHEDULE_NAME}, {F_TEXTEQ}},
-	{2, {SCHEDULE_NEXT_AT, SCHEDULE_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
-	[JOBQ_ATTEMPT] = {{2, {ATTEMPT_JOB_ID, ATTEMPT_NO}, {F_INT8EQ, F_INT4EQ}}},
-	[JOBQ_LOG] = {{2, {LOG_JOB_ID, LOG_SEQ}, {F_INT8EQ, F_INT8EQ}}},
-	[JOBQ_QUEUE] = {{1, {QUEUE_NAME}, {F_TEXTEQ}},
-	{1, {QUEUE_ID}, {F_INT8EQ}}},
-	[JOBQ_PRIVILEGE] = {{3, {PRIVILEGE_ROLE, PRIVILEGE_QUEUE, PRIVILEGE_PRIVILEGE}, {F_OIDEQ, F_TEXTEQ, F_TEXTEQ}}},
-	[JOBQ_ACTIVE] = {{1, {ACTIVE_SYSTEM_IDENTIFIER}, {F_INT8EQ}}},
 };
 
 /* Begin a call: see what was written before, open nothing yet. */
@@ -167,12 +100,7 @@ jobq_close_call(JobqCall *call)
 			if (r->spare[i] != NULL)
 				free_scan(r->spare[i]);
 		}
-		for (int i = 0; i < r->nindexes; i++)
-			index_close(r->indexes[i].rel, NoLock);
-		table_close(r->rel, NoLock);
-		if (r->indexes != NULL)
-			pfree(r->indexes);
-		pfree(r);
+		jobq_close_rel(r);
 		call->rels[t] = NULL;
 	}
 	CommandCounterIncrement();
@@ -185,277 +113,6 @@ jobq_advance(void)
 	CommandCounterIncrement();
 }
 
-/* The types of our tables' columns, a letter each */
-#define STATE "888tt4442"
-
-static const char *const column_types[JOBQ_NTABLES] = {
-	[JOBQ_JOB] = "88ttt8888tt8r44444444r2222bbxxxxjjxxj",
-	[JOBQ_DEPENDENCY] = "8822",
-	[JOBQ_WAITING] = STATE "84444442bbbb",
-	[JOBQ_DELTA] = "88844444",
-	[JOBQ_RECOUNT] = "88",
-	[JOBQ_SCHEDULED] = STATE,
-	[JOBQ_READY] = STATE "8t",
-	[JOBQ_LEASE] = STATE "8tttt8rbxxj",
-	[JOBQ_EXPIRY] = "t8",
-	[JOBQ_CANCEL_REQUEST] = "884x",
-	[JOBQ_UNIQUE] = "88tx",
-	[JOBQ_SCHEDULE] = "8tt8r22bxxxjx",
-	[JOBQ_ATTEMPT] = "84tt2xx",
-	[JOBQ_LOG] = "88t442xj",
-	[JOBQ_QUEUE] = "x8b44888828848xt",
-	[JOBQ_PRIVILEGE] = "rxx",
-	[JOBQ_ACTIVE] = "8o",
-};
-
-static const Oid types[] = {
-	['2'] = INT2OID,
-	['4'] = INT4OID,
-	['8'] = INT8OID,
-	['b'] = BOOLOID,
-	['j'] = JSONBOID,
-	['o'] = OIDOID,
-	['r'] = REGROLEOID,
-	['t'] = TIMESTAMPTZOID,
-	['x'] = TEXTOID,
-};
-
-/* A table whose columns are not those of CREATE EXTENSION cannot be used. */
-static void
-check_columns(Relation rel, JobqTable table)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-	const char *letters = column_types[table];
-	bool		ok = desc->natts == strlen(letters);
-
-	for (int i = 0; ok && i < desc->natts; i++)
-	{
-		Form_pg_attribute column = TupleDescAttr(desc, i);
-
-		ok = !column->attisdropped && column->atttypid == types[(uint8) letters[i]];
-	}
-	if (!ok)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("columns of table \"%s\" of extension jobq were added, dropped or changed",
-						RelationGetRelationName(rel)),
-				 errhint("Undo that; or dump the database and restore it into a new one, and keep other data in tables of your own.")));
-}
-
-/*
- * A trigger or a rule would not fire, and whoever made it relies on it, as tools
- * that copy the changes of a table by triggers do.  Of foreign keys there can be
- * those that reference job, whose triggers are for deletions.
- */
-static void
-check_triggers(Relation rel, JobqTable table)
-{
-	TriggerDesc *desc = rel->trigdesc;
-	const char *found = rel->rd_rules != NULL ? "a rule" : NULL;
-
-	for (int i = 0; desc != NULL && i < desc->numtriggers && found == NULL; i++)
-	{
-		Trigger    *trigger = &desc->triggers[i];
-
-		if (trigger->tgenabled == TRIGGER_DISABLED ||
-			(table == JOBQ_JOB && RI_FKey_trigger_type(trigger->tgfoid) == RI_TRIGGER_PK))
-			continue;
-		found = trigger->tgisinternal ? "the trigger of a constraint" :
-			psprintf("trigger \"%s\"", trigger->tgname);
-	}
-	if (found != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("table \"%s\" of extension jobq has %s, which would not fire",
-						RelationGetRelationName(rel), found),
-				 errhint("Drop it.  What can be done instead is in docs/operations.md.")));
-}
-
-/* Does an index predicate say "position <> job_id"? */
-static bool
-is_not_by_id(Node *predicate)
-{
-	OpExpr	   *op = (OpExpr *) predicate;
-
-	return IsA(op, OpExpr) && op->opfuncid == F_INT8NE &&
-		IsA(linitial(op->args), Var) && IsA(lsecond(op->args), Var) &&
-		linitial_node(Var, op->args)->varattno == READY_POSITION &&
-		lsecond_node(Var, op->args)->varattno == STATE_JOB_ID;
-}
-
-/* Does it say "until IS NOT NULL"? */
-static bool
-is_with_until(Node *predicate)
-{
-	NullTest   *test = (NullTest *) predicate;
-
-	return IsA(test, NullTest) && test->nulltesttype == IS_NOT_NULL &&
-		IsA(test->arg, Var) && ((Var *) test->arg)->varattno == UNIQUE_UNTIL;
-}
-
-/* Is this job_ready_job_id or job_unique_until? */
-static bool
-is_our_partial(JobqTable table, Relation index)
-{
-	static Oid	known[2] = {InvalidOid, InvalidOid};
-	bool		ready = table == JOBQ_READY;
-	Form_pg_index form = index->rd_index;
-	List	   *predicate;
-
-	if (RelationGetRelid(index) == known[ready])
-		return true;
-	predicate = RelationGetIndexPredicate(index);
-	if (list_length(predicate) != 1 ||
-		!(ready ? form->indnatts == 1 && form->indkey.values[0] == STATE_JOB_ID &&
-		  is_not_by_id(linitial(predicate)) :
-		  table == JOBQ_UNIQUE && form->indkey.values[0] == UNIQUE_UNTIL &&
-		  is_with_until(linitial(predicate))))
-		return false;
-	known[ready] = RelationGetRelid(index);
-	return true;
-}
-
-/* Has a row an entry in its table's partial index? */
-static bool
-in_our_partial(JobqTable table, TupleTableSlot *slot)
-{
-	return table == JOBQ_READY ?
-		jobq_attr_int64(slot, READY_POSITION) != jobq_attr_int64(slot, STATE_JOB_ID) :
-		!slot_attisnull(slot, UNIQUE_UNTIL);
-}
-
-/* Note an index of a table that was opened, if it can be written. */
-static void
-add_index(JobqRel *r, Relation index)
-{
-	bool		partial = !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
-
-	if (!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
-		(partial && !is_our_partial(r->table, index)))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("index \"%s\" on a table of extension jobq is partial or on an expression",
-						RelationGetRelationName(index)),
-				 errhint("Drop the index; only plain indexes on columns can be added.")));
-	r->indexes[r->nindexes].rel = index;
-	r->indexes[r->nindexes].info = index->rd_rel->relam == BTREE_AM_OID ? NULL : BuildIndexInfo(index);
-	r->indexes[r->nindexes].partial = partial;
-	r->nindexes++;
-}
-
-/*
- * Open a table for the rest of the call.  Whatever is done to a row comes here
- * first, so a call can be cancelled however many it goes over.
- */
-static JobqRel *
-open_rel(JobqCall *call, JobqTable table)
-{
-	JobqRel    *r = call->rels[table];
-	MemoryContext old;
-	LOCKMODE	lockmode = RowExclusiveLock;
-
-	CHECK_FOR_INTERRUPTS();
-	if (r != NULL)
-		return r;
-
-	/* every call reads it; its writers lock it themselves */
-	if (table == JOBQ_PRIVILEGE)
-		lockmode = AccessShareLock;
-	old = MemoryContextSwitchTo(call->mcxt);
-	r = palloc0(sizeof(JobqRel));
-	r->table = table;
-	r->mcxt = call->mcxt;
-	r->lockmode = lockmode;
-	r->rel = try_table_open(jobq_table_oid(table), lockmode);
-	if (r->rel == NULL)
-	{
-		/* dropped while we waited for the lock */
-		jobq_catalog_reset();
-		r->rel = table_open(jobq_table_oid(table), lockmode);
-	}
-	check_columns(r->rel, table);
-	check_triggers(r->rel, table);
-	call->rels[table] = r;
-	MemoryContextSwitchTo(old);
-	return r;
-}
-
-/* Open the indexes of a table for the rest of the call, when the first is needed. */
-static void
-open_indexes(JobqRel *r)
-{
-	MemoryContext old;
-	List	   *oids;
-	ListCell   *lc;
-
-	if (r->indexes != NULL)
-		return;
-	old = MemoryContextSwitchTo(r->mcxt);
-	oids = RelationGetIndexList(r->rel);
-	r->indexes = palloc(Max(list_length(oids), 1) * sizeof(RelIndex));
-	foreach(lc, oids)
-	{
-		Relation	index = index_open(lfirst_oid(lc), r->lockmode);
-
-		if (!index->rd_index->indisready)
-		{
-			index_close(index, NoLock);
-			continue;
-		}
-		add_index(r, index);
-	}
-	list_free(oids);
-	MemoryContextSwitchTo(old);
-}
-
-/* Wait for a table's locks now, if at all in this call. */
-void
-jobq_open_table(JobqCall *call, JobqTable table)
-{
-	open_indexes(open_rel(call, table));
-}
-
-/*
- * Has a table no page at all?  That is far cheaper than to look for a row, and
- * true of one that is seldom written to.
- */
-bool
-jobq_is_empty(JobqCall *call, JobqTable table)
-{
-	return RelationGetNumberOfBlocks(open_rel(call, table)->rel) == 0;
-}
-
-/* Find the index that begins with the given columns, in our order, and can be scanned. */
-static Relation
-choose_index(JobqRel *r, JobqIndex which)
-{
-	const IndexColumns *want = &index_columns[r->table][which];
-
-	open_indexes(r);
-	for (int i = 0; i < r->nindexes; i++)
-	{
-		Relation	index = r->indexes[i].rel;
-		Form_pg_index form = index->rd_index;
-		bool		match = form->indisvalid && form->indnkeyatts >= want->ncolumns &&
-		index->rd_rel->relam == BTREE_AM_OID;
-
-		for (int c = 0; match && c < want->ncolumns; c++)
-		{
-			bool		descending = r->table == JOBQ_READY && want->columns[c] == STATE_PRIORITY;
-
-			match = form->indkey.values[c] == want->columns[c] &&
-				((index->rd_indoption[c] & INDOPTION_DESC) != 0) == descending;
-		}
-		if (match)
-			return index;
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("an index of table \"%s\" of extension jobq is missing or invalid",
-					RelationGetRelationName(r->rel)),
-			 errhint("Make it again with REINDEX TABLE, or as CREATE EXTENSION made it.")));
-}
-
 /*
  * Insert a stored row's entries into the indexes that need one.  With
  * UNIQUE_CHECK_PARTIAL, false: another row may have its key.
@@ -466,7 +123,7 @@ insert_checked_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which
 {
 	bool		ok = true;
 
-	open_indexes(r);
+	jobq_open_indexes(r);
 	for (int i = 0; i < r->nindexes; i++)
 	{
 		Relation	index = r->indexes[i].rel;
@@ -475,7 +132,7 @@ insert_checked_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which
 
 		if (!jobq_needs_entry(which, index))
 			continue;
-		if (r->indexes[i].partial && !in_our_partial(r->table, slot))
+		if (r->indexes[i].partial && !jobq_in_our_partial(r->table, slot))
 			continue;
 		for (int c = 0; c < index->rd_index->indnatts; c++)
 			values[c] = slot_getattr(slot, index->rd_index->indkey.values[c], &isnull[c]);
@@ -568,7 +225,7 @@ form_tuple(JobqRel *r, JobqRow *new)
 ItemPointerData
 jobq_insert(JobqCall *call, JobqTable table, JobqRow *new)
 {
-	JobqRel    *r = open_rel(call, table);
+	JobqRel    *r = jobq_open_rel(call, table);
 	HeapTuple	tuple = form_tuple(r, new);
 	TupleTableSlot *slot;
 	ItemPointerData tid;
@@ -595,8 +252,8 @@ jobq_insert(JobqCall *call, JobqTable table, JobqRow *new)
 static void
 wait_for_inserter(JobqRel *r, TupleTableSlot *slot, JobqTable table)
 {
-	const IndexColumns *c = &index_columns[table][INDEX_KEY];
-	Relation	index = choose_index(r, INDEX_KEY);
+	const IndexColumns *c = &jobq_index_columns[table][INDEX_KEY];
+	Relation	index = jobq_choose_index(r, INDEX_KEY);
 	TupleTableSlot *other = table_slot_create(r->rel, NULL);
 	ScanKeyData keys[3];
 	SnapshotData dirty;
@@ -642,7 +299,7 @@ wait_for_inserter(JobqRel *r, TupleTableSlot *slot, JobqTable table)
 bool
 jobq_insert_unless_there(JobqCall *call, JobqTable table, JobqRow *new, bool wait)
 {
-	JobqRel    *r = open_rel(call, table);
+	JobqRel    *r = jobq_open_rel(call, table);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
 	TransactionId xid = GetCurrentTransactionId();
 	uint32		token = SpeculativeInsertionLockAcquire(xid);
@@ -664,7 +321,7 @@ static JobqScan *
 begin_scan(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, ScanKey keys,
 		   Snapshot snapshot)
 {
-	JobqRel    *r = open_rel(call, table);
+	JobqRel    *r = jobq_open_rel(call, table);
 	JobqScan   *scan = r->spare[which];
 
 	snapshot = RegisterSnapshot(snapshot ? snapshot : GetLatestSnapshot());
@@ -681,7 +338,7 @@ begin_scan(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, ScanKey 
 		scan->rel = r;
 		scan->which = which;
 		scan->slot = table_slot_create(r->rel, NULL);
-		scan->desc = jobq_index_beginscan(r->rel, choose_index(r, which), snapshot, nkeys);
+		scan->desc = jobq_index_beginscan(r->rel, jobq_choose_index(r, which), snapshot, nkeys);
 		MemoryContextSwitchTo(old);
 	}
 	scan->snapshot = snapshot;
@@ -694,8 +351,8 @@ JobqScan *
 jobq_scan_begin(JobqCall *call, JobqTable table, JobqIndex which, int nkeys,
 				const Datum *keys, Snapshot snapshot)
 {
-	const IndexColumns *c = &index_columns[table][which];
-	Relation	index = choose_index(open_rel(call, table), which);
+	const IndexColumns *c = &jobq_index_columns[table][which];
+	Relation	index = jobq_choose_index(jobq_open_rel(call, table), which);
 	ScanKeyData skeys[3];
 
 	Assert(nkeys <= c->ncolumns);
@@ -709,7 +366,7 @@ jobq_scan_begin(JobqCall *call, JobqTable table, JobqIndex which, int nkeys,
 JobqScan *
 jobq_scan_from(JobqCall *call, JobqTable table, JobqIndex which, int64 from, Snapshot snapshot)
 {
-	bool		time = index_columns[table][which].equal[0] == F_TIMESTAMPTZ_EQ;
+	bool		time = jobq_index_columns[table][which].equal[0] == F_TIMESTAMPTZ_EQ;
 	ScanKeyData skey;
 
 	ScanKeyInit(&skey, 1, BTGreaterEqualStrategyNumber, time ? F_TIMESTAMPTZ_GE : F_INT8GE,
@@ -875,7 +532,7 @@ jobq_find_id(JobqCall *call, JobqTable table, int64 id)
 TupleTableSlot *
 jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot, bool *walked)
 {
-	JobqRel    *r = open_rel(call, table);
+	JobqRel    *r = jobq_open_rel(call, table);
 	bool		near = r->walked != 0 && id > r->walked && id - r->walked <= WALK_STEPS;
 	TupleTableSlot *slot;
 	Datum		id_key = Int64GetDatum(id);
@@ -914,7 +571,7 @@ jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot, bool 
 void
 jobq_ready_origin(JobqCall *call, JobqReady *ready)
 {
-	JobqRel    *r = open_rel(call, JOBQ_READY);
+	JobqRel    *r = jobq_open_rel(call, JOBQ_READY);
 
 	ready->table = RelationGetRelid(r->rel);
 	ready->file = jobq_file_number(r->rel);
@@ -942,7 +599,7 @@ jobq_ready_from_slot(JobqCall *call, TupleTableSlot *slot, JobqReady *ready)
 TupleTableSlot *
 jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot)
 {
-	JobqRel    *r = open_rel(call, JOBQ_READY);
+	JobqRel    *r = jobq_open_rel(call, JOBQ_READY);
 	ItemPointerData tid = ready->tid;
 	Datum		keys[3] = {Int64GetDatum(ready->lane), Int16GetDatum(ready->priority), Int64GetDatum(ready->position)};
 	TupleTableSlot *slot;
@@ -965,7 +622,7 @@ jobq_being_deleted(JobqCall *call, JobqTable table, TupleTableSlot *slot)
 	SnapshotData dirty;
 
 	InitDirtySnapshot(dirty);
-	return !table_tuple_satisfies_snapshot(open_rel(call, table)->rel, slot, &dirty) ||
+	return !table_tuple_satisfies_snapshot(jobq_open_rel(call, table)->rel, slot, &dirty) ||
 		TransactionIdIsValid(dirty.xmax);
 }
 
@@ -988,7 +645,7 @@ jobq_being_removed(TupleTableSlot *slot)
 BlockNumber
 jobq_blocks(JobqCall *call, JobqTable table, JobqFileNumber *file)
 {
-	JobqRel    *r = open_rel(call, table);
+	JobqRel    *r = jobq_open_rel(call, table);
 
 	if (file != NULL)
 		*file = jobq_file_number(r->rel);
@@ -1000,7 +657,7 @@ void
 jobq_read_blocks(JobqCall *call, JobqTable table, BlockNumber first, BlockNumber n,
 				 JobqRowCallback callback, void *arg)
 {
-	JobqRel    *r = open_rel(call, table);
+	JobqRel    *r = jobq_open_rel(call, table);
 	TupleTableSlot *slot = table_slot_create(r->rel, NULL);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ItemPointerData from;
@@ -1060,7 +717,7 @@ bool
 jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode,
 		  LockWaitPolicy policy)
 {
-	JobqRel    *r = open_rel(call, table);
+	JobqRel    *r = jobq_open_rel(call, table);
 	TupleTableSlot *locked = table_slot_create(r->rel, NULL);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ItemPointerData tid = slot->tts_tid;
@@ -1082,7 +739,7 @@ bool
 jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
 			LockWaitPolicy policy)
 {
-	JobqRel    *r = open_rel(call, table);
+	JobqRel    *r = jobq_open_rel(call, table);
 	TupleTableSlot *newslot;
 	Snapshot	snapshot;
 	TM_FailureData tmfd;
@@ -1115,7 +772,7 @@ jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
 bool
 jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockWaitPolicy policy)
 {
-	JobqRel    *r = open_rel(call, table);
+	JobqRel    *r = jobq_open_rel(call, table);
 	bool		wait = policy == LockWaitBlock;
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TM_FailureData tmfd;

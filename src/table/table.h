@@ -262,11 +262,11 @@ enum
 	ACTIVE_DATABASE
 };
 
-/* rows.c: the only file that calls the table and index AM */
+/* rows.c, the only file that calls the table and index AM, and relations.c */
 typedef struct JobqRel JobqRel;
 typedef struct JobqScan JobqScan;
 
-/* Which index of a table a scan uses; rows.c says what they are on */
+/* Which index of a table a scan uses; relations.c says what they are on */
 typedef enum JobqIndex
 {
 	INDEX_KEY,

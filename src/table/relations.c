@@ -1,0 +1,335 @@
+/*
+ * relations.c
+ *	  Our tables and their indexes: opened, recognized, and refused where others
+ *	  changed what we rely on.
+ *
+ * Whoever goes around the executor has to look for itself at what a table has
+ * become since CREATE EXTENSION: other columns, triggers, rules, indexes.  What
+ * is fine is used, an index that was added as well; all else is an error, so
+ * nothing that somebody made goes by unnoticed.  Indexes are taken from the
+ * relcache at each use (REINDEX CONCURRENTLY swaps OIDs).
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "catalog/index.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_type_d.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/fmgroids.h"
+
+#include "table/relations.h"
+
+const IndexColumns jobq_index_columns[JOBQ_NTABLES][2] = {
+	[JOBQ_JOB] = {{1, {JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_DEPENDENCY] = {{2, {DEP_UPSTREAM, DEP_DOWNSTREAM}, {F_INT8EQ, F_INT8EQ}},
+	{2, {DEP_DOWNSTREAM, DEP_UPSTREAM}, {F_INT8EQ, F_INT8EQ}}},
+	[JOBQ_WAITING] = {{1, {STATE_JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_DELTA] = {{1, {DELTA_SEQ}, {F_INT8EQ}}},
+	[JOBQ_RECOUNT] = {{1, {RECOUNT_SEQ}, {F_INT8EQ}},
+	{1, {RECOUNT_JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_SCHEDULED] = {{1, {STATE_JOB_ID}, {F_INT8EQ}},
+	{1, {STATE_RUN_AT}, {F_TIMESTAMPTZ_EQ}}},
+	[JOBQ_READY] = {{3, {STATE_LANE, STATE_PRIORITY, READY_POSITION}, {F_INT8EQ, F_INT2EQ, F_INT8EQ}},
+	{1, {STATE_JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_LEASE] = {{1, {STATE_JOB_ID}, {F_INT8EQ}},
+	{1, {LEASE_DEADLINE}, {F_TIMESTAMPTZ_EQ}}},
+	[JOBQ_EXPIRY] = {{2, {EXPIRY_EXPIRES_AT, EXPIRY_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
+	[JOBQ_CANCEL_REQUEST] = {{1, {CANCEL_SEQ}, {F_INT8EQ}},
+	{1, {CANCEL_JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_UNIQUE] = {{2, {UNIQUE_QUEUE_ID, UNIQUE_KEY}, {F_INT8EQ, F_TEXTEQ}},
+	{2, {UNIQUE_UNTIL, UNIQUE_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
+	[JOBQ_SCHEDULE] = {{1, {SCHEDULE_NAME}, {F_TEXTEQ}},
+	{2, {SCHEDULE_NEXT_AT, SCHEDULE_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
+	[JOBQ_ATTEMPT] = {{2, {ATTEMPT_JOB_ID, ATTEMPT_NO}, {F_INT8EQ, F_INT4EQ}}},
+	[JOBQ_LOG] = {{2, {LOG_JOB_ID, LOG_SEQ}, {F_INT8EQ, F_INT8EQ}}},
+	[JOBQ_QUEUE] = {{1, {QUEUE_NAME}, {F_TEXTEQ}},
+	{1, {QUEUE_ID}, {F_INT8EQ}}},
+	[JOBQ_PRIVILEGE] = {{3, {PRIVILEGE_ROLE, PRIVILEGE_QUEUE, PRIVILEGE_PRIVILEGE}, {F_OIDEQ, F_TEXTEQ, F_TEXTEQ}}},
+	[JOBQ_ACTIVE] = {{1, {ACTIVE_SYSTEM_IDENTIFIER}, {F_INT8EQ}}},
+};
+
+/* The types of our tables' columns, a letter each */
+#define STATE "888tt4442"
+
+static const char *const column_types[JOBQ_NTABLES] = {
+	[JOBQ_JOB] = "88ttt8888tt8r44444444r2222bbxxxxjjxxj",
+	[JOBQ_DEPENDENCY] = "8822",
+	[JOBQ_WAITING] = STATE "84444442bbbb",
+	[JOBQ_DELTA] = "88844444",
+	[JOBQ_RECOUNT] = "88",
+	[JOBQ_SCHEDULED] = STATE,
+	[JOBQ_READY] = STATE "8t",
+	[JOBQ_LEASE] = STATE "8tttt8rbxxj",
+	[JOBQ_EXPIRY] = "t8",
+	[JOBQ_CANCEL_REQUEST] = "884x",
+	[JOBQ_UNIQUE] = "88tx",
+	[JOBQ_SCHEDULE] = "8tt8r22bxxxjx",
+	[JOBQ_ATTEMPT] = "84tt2xx",
+	[JOBQ_LOG] = "88t442xj",
+	[JOBQ_QUEUE] = "x8b44888828848xt",
+	[JOBQ_PRIVILEGE] = "rxx",
+	[JOBQ_ACTIVE] = "8o",
+};
+
+static const Oid types[] = {
+	['2'] = INT2OID,
+	['4'] = INT4OID,
+	['8'] = INT8OID,
+	['b'] = BOOLOID,
+	['j'] = JSONBOID,
+	['o'] = OIDOID,
+	['r'] = REGROLEOID,
+	['t'] = TIMESTAMPTZOID,
+	['x'] = TEXTOID,
+};
+
+/* A table whose columns are not those of CREATE EXTENSION cannot be used. */
+static void
+check_columns(Relation rel, JobqTable table)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	const char *letters = column_types[table];
+	bool		ok = desc->natts == strlen(letters);
+
+	for (int i = 0; ok && i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		ok = !column->attisdropped && column->atttypid == types[(uint8) letters[i]];
+	}
+	if (!ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("columns of table \"%s\" of extension jobq were added, dropped or changed",
+						RelationGetRelationName(rel)),
+				 errhint("Undo that; or dump the database and restore it into a new one, and keep other data in tables of your own.")));
+}
+
+/*
+ * A trigger or a rule would not fire, and whoever made it relies on it, as tools
+ * that copy the changes of a table by triggers do.  Of foreign keys there can be
+ * those that reference job, whose triggers are for deletions.
+ */
+static void
+check_triggers(Relation rel, JobqTable table)
+{
+	TriggerDesc *desc = rel->trigdesc;
+	const char *found = rel->rd_rules != NULL ? "a rule" : NULL;
+
+	for (int i = 0; desc != NULL && i < desc->numtriggers && found == NULL; i++)
+	{
+		Trigger    *trigger = &desc->triggers[i];
+
+		if (trigger->tgenabled == TRIGGER_DISABLED ||
+			(table == JOBQ_JOB && RI_FKey_trigger_type(trigger->tgfoid) == RI_TRIGGER_PK))
+			continue;
+		found = trigger->tgisinternal ? "the trigger of a constraint" :
+			psprintf("trigger \"%s\"", trigger->tgname);
+	}
+	if (found != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("table \"%s\" of extension jobq has %s, which would not fire",
+						RelationGetRelationName(rel), found),
+				 errhint("Drop it.  What can be done instead is in docs/operations.md.")));
+}
+
+/* Does an index predicate say "position <> job_id"? */
+static bool
+is_not_by_id(Node *predicate)
+{
+	OpExpr	   *op = (OpExpr *) predicate;
+
+	return IsA(op, OpExpr) && op->opfuncid == F_INT8NE &&
+		IsA(linitial(op->args), Var) && IsA(lsecond(op->args), Var) &&
+		linitial_node(Var, op->args)->varattno == READY_POSITION &&
+		lsecond_node(Var, op->args)->varattno == STATE_JOB_ID;
+}
+
+/* Does it say "until IS NOT NULL"? */
+static bool
+is_with_until(Node *predicate)
+{
+	NullTest   *test = (NullTest *) predicate;
+
+	return IsA(test, NullTest) && test->nulltesttype == IS_NOT_NULL &&
+		IsA(test->arg, Var) && ((Var *) test->arg)->varattno == UNIQUE_UNTIL;
+}
+
+/* Is this job_ready_job_id or job_unique_until? */
+static bool
+is_our_partial(JobqTable table, Relation index)
+{
+	static Oid	known[2] = {InvalidOid, InvalidOid};
+	bool		ready = table == JOBQ_READY;
+	Form_pg_index form = index->rd_index;
+	List	   *predicate;
+
+	if (RelationGetRelid(index) == known[ready])
+		return true;
+	predicate = RelationGetIndexPredicate(index);
+	if (list_length(predicate) != 1 ||
+		!(ready ? form->indnatts == 1 && form->indkey.values[0] == STATE_JOB_ID &&
+		  is_not_by_id(linitial(predicate)) :
+		  table == JOBQ_UNIQUE && form->indkey.values[0] == UNIQUE_UNTIL &&
+		  is_with_until(linitial(predicate))))
+		return false;
+	known[ready] = RelationGetRelid(index);
+	return true;
+}
+
+/* Has a row an entry in its table's partial index? */
+bool
+jobq_in_our_partial(JobqTable table, TupleTableSlot *slot)
+{
+	return table == JOBQ_READY ?
+		jobq_attr_int64(slot, READY_POSITION) != jobq_attr_int64(slot, STATE_JOB_ID) :
+		!slot_attisnull(slot, UNIQUE_UNTIL);
+}
+
+/* Note an index of a table that was opened, if it can be written. */
+static void
+add_index(JobqRel *r, Relation index)
+{
+	bool		partial = !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+
+	if (!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
+		(partial && !is_our_partial(r->table, index)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("index \"%s\" on a table of extension jobq is partial or on an expression",
+						RelationGetRelationName(index)),
+				 errhint("Drop the index; only plain indexes on columns can be added.")));
+	r->indexes[r->nindexes].rel = index;
+	r->indexes[r->nindexes].info = index->rd_rel->relam == BTREE_AM_OID ? NULL : BuildIndexInfo(index);
+	r->indexes[r->nindexes].partial = partial;
+	r->nindexes++;
+}
+
+/*
+ * Open a table for the rest of the call.  Whatever is done to a row comes here
+ * first, so a call can be cancelled however many it goes over.
+ */
+JobqRel *
+jobq_open_rel(JobqCall *call, JobqTable table)
+{
+	JobqRel    *r = call->rels[table];
+	MemoryContext old;
+	LOCKMODE	lockmode = RowExclusiveLock;
+
+	CHECK_FOR_INTERRUPTS();
+	if (r != NULL)
+		return r;
+
+	/* every call reads it; its writers lock it themselves */
+	if (table == JOBQ_PRIVILEGE)
+		lockmode = AccessShareLock;
+	old = MemoryContextSwitchTo(call->mcxt);
+	r = palloc0(sizeof(JobqRel));
+	r->table = table;
+	r->mcxt = call->mcxt;
+	r->lockmode = lockmode;
+	r->rel = try_table_open(jobq_table_oid(table), lockmode);
+	if (r->rel == NULL)
+	{
+		/* dropped while we waited for the lock */
+		jobq_catalog_reset();
+		r->rel = table_open(jobq_table_oid(table), lockmode);
+	}
+	check_columns(r->rel, table);
+	check_triggers(r->rel, table);
+	call->rels[table] = r;
+	MemoryContextSwitchTo(old);
+	return r;
+}
+
+/* Open the indexes of a table for the rest of the call, when the first is needed. */
+void
+jobq_open_indexes(JobqRel *r)
+{
+	MemoryContext old;
+	List	   *oids;
+	ListCell   *lc;
+
+	if (r->indexes != NULL)
+		return;
+	old = MemoryContextSwitchTo(r->mcxt);
+	oids = RelationGetIndexList(r->rel);
+	r->indexes = palloc(Max(list_length(oids), 1) * sizeof(RelIndex));
+	foreach(lc, oids)
+	{
+		Relation	index = index_open(lfirst_oid(lc), r->lockmode);
+
+		if (!index->rd_index->indisready)
+		{
+			index_close(index, NoLock);
+			continue;
+		}
+		add_index(r, index);
+	}
+	list_free(oids);
+	MemoryContextSwitchTo(old);
+}
+
+/* Wait for a table's locks now, if at all in this call. */
+void
+jobq_open_table(JobqCall *call, JobqTable table)
+{
+	jobq_open_indexes(jobq_open_rel(call, table));
+}
+
+/*
+ * Has a table no page at all?  That is far cheaper than to look for a row, and
+ * true of one that is seldom written to.
+ */
+bool
+jobq_is_empty(JobqCall *call, JobqTable table)
+{
+	return RelationGetNumberOfBlocks(jobq_open_rel(call, table)->rel) == 0;
+}
+
+/* Find the index that begins with the given columns, in our order, and can be scanned. */
+Relation
+jobq_choose_index(JobqRel *r, JobqIndex which)
+{
+	const IndexColumns *want = &jobq_index_columns[r->table][which];
+
+	jobq_open_indexes(r);
+	for (int i = 0; i < r->nindexes; i++)
+	{
+		Relation	index = r->indexes[i].rel;
+		Form_pg_index form = index->rd_index;
+		bool		match = form->indisvalid && form->indnkeyatts >= want->ncolumns &&
+		index->rd_rel->relam == BTREE_AM_OID;
+
+		for (int c = 0; match && c < want->ncolumns; c++)
+		{
+			bool		descending = r->table == JOBQ_READY && want->columns[c] == STATE_PRIORITY;
+
+			match = form->indkey.values[c] == want->columns[c] &&
+				((index->rd_indoption[c] & INDOPTION_DESC) != 0) == descending;
+		}
+		if (match)
+			return index;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("an index of table \"%s\" of extension jobq is missing or invalid",
+					RelationGetRelationName(r->rel)),
+			 errhint("Make it again with REINDEX TABLE, or as CREATE EXTENSION made it.")));
+}
+
+/* Close a table and its indexes; their locks stay. */
+void
+jobq_close_rel(JobqRel *r)
+{
+	for (int i = 0; i < r->nindexes; i++)
+		index_close(r->indexes[i].rel, NoLock);
+	table_close(r->rel, NoLock);
+	if (r->indexes != NULL)
+		pfree(r->indexes);
+	pfree(r);
+}

@@ -1,0 +1,53 @@
+/*
+ * relations.h
+ *	  A table of ours that a call has open; between relations.c and rows.c only.
+ */
+#ifndef JOBQ_RELATIONS_H
+#define JOBQ_RELATIONS_H
+
+#include "postgres.h"
+
+#include "nodes/execnodes.h"
+
+#include "table/table.h"
+
+typedef struct RelIndex
+{
+	Relation	rel;
+	IndexInfo  *info;			/* NULL for a btree, which needs none */
+	bool		partial;		/* has entries for some rows only */
+} RelIndex;
+
+struct JobqRel
+{
+	JobqTable	table;
+	Relation	rel;
+	LOCKMODE	lockmode;
+	int			nindexes;
+	RelIndex   *indexes;		/* NULL: not opened yet */
+	MemoryContext mcxt;			/* of the call */
+	JobqScan   *spare[2];		/* ended scans, by JobqIndex, to be used again */
+	JobqScan   *walk;			/* of jobq_walk_id(), or NULL */
+	bool		at_end;			/* there is no more in the walk */
+	int64		walked;			/* the last id it was asked for */
+	int			nbuffered;		/* rows held back, see jobq_bulk_begin() */
+	TupleTableSlot **buffered;
+};
+
+/* The columns that tell a table's indexes apart, first one first. */
+typedef struct IndexColumns
+{
+	int			ncolumns;
+	AttrNumber	columns[3];
+	RegProcedure equal[3];
+} IndexColumns;
+
+extern const IndexColumns jobq_index_columns[JOBQ_NTABLES][2];
+
+extern JobqRel *jobq_open_rel(JobqCall *call, JobqTable table);
+extern void jobq_close_rel(JobqRel *r);
+extern void jobq_open_indexes(JobqRel *r);
+extern Relation jobq_choose_index(JobqRel *r, JobqIndex which);
+extern bool jobq_in_our_partial(JobqTable table, TupleTableSlot *slot);
+
+#endif							/* JOBQ_RELATIONS_H */
