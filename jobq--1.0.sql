@@ -1300,6 +1300,43 @@ COMMENT ON FUNCTION @extschema@.job_horizon() IS
 REVOKE ALL ON FUNCTION @extschema@.job_horizon() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.job_horizon() TO pg_monitor;
 
+-- The next time of a schedule; NULL: never, or it cannot be read any more.
+CREATE FUNCTION @extschema@.job_schedule_next(schedule text, timezone text, after timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+AS $$
+BEGIN
+    RETURN (SELECT t FROM @extschema@.job_schedule_times(schedule, timezone, after, 1) t);
+EXCEPTION WHEN data_exception THEN
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION @extschema@.job_schedule_next(text, text, timestamptz) IS 'Internal, for job_check: the next time of a schedule, NULL if it has none or cannot be read';
+REVOKE ALL ON FUNCTION @extschema@.job_schedule_next(text, text, timestamptz) FROM PUBLIC;
+
+-- What breaks an invariant of schedules.  A time that has come may be of a definition that was replaced.
+CREATE FUNCTION @extschema@.job_schedule_problems(of_schedule text DEFAULT NULL) RETURNS TABLE (invariant text, name text, problem text)
+LANGUAGE sql STABLE PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT p.invariant, s.name, format('schedule "%s" %s', s.name, p.problem)
+    FROM @extschema@.job_schedule s, LATERAL (
+        SELECT 'T1' AS invariant, format('is paused, but due next at %s', s.next_at) AS problem WHERE s.paused AND s.next_at IS NOT NULL
+        UNION ALL
+        SELECT 'T1', 'is never due, but has times'
+        WHERE NOT s.paused AND s.next_at IS NULL AND @extschema@.job_schedule_next(s.schedule, s.timezone, greatest(s.last_at, clock_timestamp())) IS NOT NULL
+        UNION ALL
+        SELECT 'T1', format('is due next at %s, but has had a job for %s', s.next_at, s.last_at) WHERE NOT s.paused AND s.next_at <= s.last_at
+        UNION ALL
+        SELECT 'T1', format('is due next at %s, which is none of its times', s.next_at)
+        WHERE NOT s.paused AND s.next_at > clock_timestamp()
+            AND @extschema@.job_schedule_next(s.schedule, s.timezone, s.next_at - interval '1 microsecond') <> s.next_at
+        UNION ALL
+        SELECT 'T2', 'has a last job without its time, or the time without the job' WHERE num_nulls(s.last_at, s.last_job) = 1
+        UNION ALL
+        SELECT 'T2', format('has a last job, %s, that the sequence has not reached', s.last_job) FROM @extschema@.job_id_seq q WHERE s.last_job > q.last_value) p
+    WHERE of_schedule IS NULL OR s.name = of_schedule;
+END;
+COMMENT ON FUNCTION @extschema@.job_schedule_problems(text) IS 'Internal, for job_check: what breaks an invariant, of all schedules or one';
+REVOKE ALL ON FUNCTION @extschema@.job_schedule_problems(text) FROM PUBLIC;
+
 -- All that must be true of the tables in every committed state, by the numbers of docs/DESIGN.md.  One statement, so one snapshot: what others
 -- change meanwhile is no problem.  Its body is inlined, so that to look at a single job costs only that.
 CREATE FUNCTION @extschema@.job_problems(of_job bigint DEFAULT NULL) RETURNS TABLE (invariant text, job_id bigint, problem text)
@@ -1461,7 +1498,9 @@ BEGIN ATOMIC
     FROM @extschema@.job_unique u LEFT JOIN @extschema@.job j ON j.id = u.job_id
     WHERE (of_job IS NULL OR u.job_id = of_job) AND CASE WHEN j.id IS NULL THEN u.until IS NULL
         ELSE j.unique_key IS DISTINCT FROM u.unique_key OR @extschema@.job_queue_id(j.queue) <> u.queue_id OR (j.outcome IS NULL) <> (u.until IS NULL)
-            OR u.until <> j.submitted_at + j.unique_for * interval '1 microsecond' END;
+            OR u.until <> j.submitted_at + j.unique_for * interval '1 microsecond' END
+    UNION ALL
+    SELECT s.invariant, NULL, s.problem FROM @extschema@.job_schedule_problems() s WHERE of_job IS NULL;
 END;
 COMMENT ON FUNCTION @extschema@.job_problems(bigint) IS 'Internal, for job_check: what breaks an invariant, of all jobs or one';
 REVOKE ALL ON FUNCTION @extschema@.job_problems(bigint) FROM PUBLIC;
@@ -1630,6 +1669,7 @@ AS $$
 DECLARE
     ids bigint[];
     x bigint;
+    t text;
     p record;
     seen jsonb;
 BEGIN
@@ -1654,6 +1694,21 @@ BEGIN
         UPDATE @extschema@.job_queue q SET queue_id = @extschema@.job_queue_id(q.name) WHERE q.name = p.name;
         PERFORM @extschema@.job_queue_set(p.name, paused => p.paused);
         RETURN NEXT;
+    END LOOP;
+    -- schedules: times that were missed meanwhile have no jobs
+    FOR t IN SELECT DISTINCT s.name FROM @extschema@.job_schedule_problems() s ORDER BY 1 LOOP
+        PERFORM FROM @extschema@.job_schedule s WHERE s.name = t FOR UPDATE;
+        FOR p IN SELECT * FROM @extschema@.job_schedule_problems(t) s ORDER BY 1, 3 LOOP
+            IF p.invariant = 'T1' THEN
+                UPDATE @extschema@.job_schedule s
+                SET next_at = CASE WHEN NOT s.paused THEN @extschema@.job_schedule_next(s.schedule, s.timezone, greatest(s.last_at, clock_timestamp())) END
+                WHERE s.name = t;
+            ELSE
+                UPDATE @extschema@.job_schedule s SET last_at = NULL, last_job = NULL WHERE s.name = t;
+            END IF;
+            invariant := p.invariant; job_id := NULL; problem := p.problem; repaired := true;
+            RETURN NEXT;
+        END LOOP;
     END LOOP;
 
     FOREACH x IN ARRAY coalesce(ids, '{}') LOOP

@@ -162,6 +162,23 @@ INSERT INTO job_unique SELECT queue_id, 9e15, NULL, 'none' FROM job_unique WHERE
 SELECT * FROM pg_temp.both();
 SELECT unique_key, until FROM job_unique WHERE job_id = :u;
 
+-- T1 and T2: when a schedule is due, and what its last job is
+SELECT job_schedule('check ' || x, '30 2 1 5 *', '{"kind": "tick"}', 'Europe/Berlin') IS NOT NULL AS made
+FROM unnest('{paused,never,had,other,half,ahead,gone}'::text[]) x;
+SELECT * FROM pg_temp.checked(false);
+UPDATE job_schedule SET paused = true WHERE name = 'check paused';
+UPDATE job_schedule SET next_at = NULL WHERE name = 'check never';
+UPDATE job_schedule SET last_at = '2999-05-05', last_job = 1, next_at = '2999-05-01 00:30' WHERE name = 'check had';
+UPDATE job_schedule SET next_at = '2999-05-05' WHERE name = 'check other';
+UPDATE job_schedule SET last_at = '2020-05-05' WHERE name = 'check half';
+UPDATE job_schedule SET last_at = '2020-05-05', last_job = 9e15 WHERE name = 'check ahead';
+-- that one cannot be read any more is no damage
+UPDATE job_schedule SET timezone = 'Mars/Olympus' WHERE name = 'check gone';
+SELECT * FROM pg_temp.both();
+SELECT name, CASE WHEN next_at > '2900-01-01' THEN next_at::text WHEN next_at > now() THEN 'soon' END AS due, last_at, last_job
+FROM job_schedule WHERE name LIKE 'check %' ORDER BY name;
+SELECT job_unschedule('check ' || x) FROM unnest('{paused,never,had,other,half,ahead,gone}'::text[]) x;
+
 -- who may ask, and when
 CREATE ROLE check_operator;
 SELECT job_grant('check_operator', 'check', 'operate');
