@@ -19,6 +19,7 @@
  */
 #include "postgres.h"
 
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/shmem.h"
 #include "utils/hsearch.h"
@@ -56,11 +57,20 @@ heartbeats_size(void)
 	return mul_size(JOBQ_HEARTBEAT_PARTITIONS, hash_estimate_size(partition_entries(), sizeof(Heartbeat)));
 }
 
+/* The hash of a key: ids are dense, so half of one tells the jobs of a database apart. */
+static uint32
+heartbeat_hash(const void *key, Size keysize)
+{
+	const Heartbeat *heartbeat = key;
+
+	return murmurhash32((uint32) heartbeat->job_id ^ heartbeat->database);
+}
+
 /* Initialize or attach. */
 static void
 heartbeats_init(LWLockPadded *locks)
 {
-	HASHCTL		ctl = {.keysize = KEY_SIZE,.entrysize = sizeof(Heartbeat)};
+	HASHCTL		ctl = {.keysize = KEY_SIZE,.entrysize = sizeof(Heartbeat),.hash = heartbeat_hash};
 
 	partition_locks = locks;
 	for (int i = 0; i < JOBQ_HEARTBEAT_PARTITIONS; i++)
@@ -68,7 +78,7 @@ heartbeats_init(LWLockPadded *locks)
 		char	   *name = psprintf("jobq heartbeats %d", i);
 
 		partitions[i] = ShmemInitHash(name, partition_entries(), partition_entries(), &ctl,
-									  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
+									  HASH_ELEM | HASH_FUNCTION | HASH_FIXED_SIZE);
 		pfree(name);
 	}
 }

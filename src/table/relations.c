@@ -209,20 +209,13 @@ add_index(JobqRel *r, Relation index)
 	r->nindexes++;
 }
 
-/*
- * Open a table for the rest of the call.  Whatever is done to a row comes here
- * first, so a call can be cancelled however many it goes over.
- */
+/* Open a table for the rest of the call; it is not open yet. */
 JobqRel *
 jobq_open_rel(JobqCall *call, JobqTable table)
 {
-	JobqRel    *r = call->rels[table];
+	JobqRel    *r;
 	MemoryContext old;
 	LOCKMODE	lockmode = RowExclusiveLock;
-
-	CHECK_FOR_INTERRUPTS();
-	if (r != NULL)
-		return r;
 
 	/* every call reads it; its writers lock it themselves */
 	if (table == JOBQ_PRIVILEGE)
@@ -278,7 +271,7 @@ jobq_open_indexes(JobqRel *r)
 void
 jobq_open_table(JobqCall *call, JobqTable table)
 {
-	jobq_open_indexes(jobq_open_rel(call, table));
+	jobq_open_indexes(jobq_rel(call, table));
 }
 
 /*
@@ -288,7 +281,7 @@ jobq_open_table(JobqCall *call, JobqTable table)
 bool
 jobq_is_empty(JobqCall *call, JobqTable table)
 {
-	return RelationGetNumberOfBlocks(jobq_open_rel(call, table)->rel) == 0;
+	return RelationGetNumberOfBlocks(jobq_rel(call, table)->rel) == 0;
 }
 
 /* Find the index that begins with the given columns, in our order, and can be scanned. */

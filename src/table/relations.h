@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "nodes/execnodes.h"
 
 #include "table/table.h"
@@ -49,5 +50,16 @@ extern void jobq_close_rel(JobqRel *r);
 extern void jobq_open_indexes(JobqRel *r);
 extern Relation jobq_choose_index(JobqRel *r, JobqIndex which);
 extern bool jobq_in_our_partial(JobqTable table, TupleTableSlot *slot);
+
+/*
+ * A table, open for the rest of the call.  Whatever is done to a row comes here
+ * first, so a call can be cancelled however many it goes over.
+ */
+static inline JobqRel *
+jobq_rel(JobqCall *call, JobqTable table)
+{
+	CHECK_FOR_INTERRUPTS();
+	return call->rels[table] != NULL ? call->rels[table] : jobq_open_rel(call, table);
+}
 
 #endif							/* JOBQ_RELATIONS_H */

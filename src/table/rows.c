@@ -209,6 +209,24 @@ jobq_bulk_end(JobqCall *call)
 	}
 }
 
+/* to[i] = !from[i], a word at a time, for this is done for each row that is written. */
+static void
+invert(bool *to, const bool *from, int n)
+{
+	uint64		word;
+
+	for (; n >= sizeof(word); n -= sizeof(word))
+	{
+		memcpy(&word, from, sizeof(word));
+		word ^= UINT64CONST(0x0101010101010101);
+		memcpy(to, &word, sizeof(word));
+		from += sizeof(word);
+		to += sizeof(word);
+	}
+	while (n-- > 0)
+		*to++ = !*from++;
+}
+
 /* A row as it is stored. */
 static HeapTuple
 form_tuple(JobqRel *r, JobqRow *new)
@@ -216,8 +234,7 @@ form_tuple(JobqRel *r, JobqRow *new)
 	TupleDesc	desc = RelationGetDescr(r->rel);
 	bool		nulls[JOB_NATTS];
 
-	for (int i = 0; i < desc->natts; i++)
-		nulls[i] = !new->given[i];
+	invert(nulls, new->given, desc->natts);
 	return heap_form_tuple(desc, new->values, nulls);
 }
 
@@ -225,7 +242,7 @@ form_tuple(JobqRel *r, JobqRow *new)
 ItemPointerData
 jobq_insert(JobqCall *call, JobqTable table, JobqRow *new)
 {
-	JobqRel    *r = jobq_open_rel(call, table);
+	JobqRel    *r = jobq_rel(call, table);
 	HeapTuple	tuple = form_tuple(r, new);
 	TupleTableSlot *slot;
 	ItemPointerData tid;
@@ -299,7 +316,7 @@ wait_for_inserter(JobqRel *r, TupleTableSlot *slot, JobqTable table)
 bool
 jobq_insert_unless_there(JobqCall *call, JobqTable table, JobqRow *new, bool wait)
 {
-	JobqRel    *r = jobq_open_rel(call, table);
+	JobqRel    *r = jobq_rel(call, table);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
 	TransactionId xid = GetCurrentTransactionId();
 	uint32		token = SpeculativeInsertionLockAcquire(xid);
@@ -321,7 +338,7 @@ static JobqScan *
 begin_scan(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, ScanKey keys,
 		   Snapshot snapshot)
 {
-	JobqRel    *r = jobq_open_rel(call, table);
+	JobqRel    *r = jobq_rel(call, table);
 	JobqScan   *scan = r->spare[which];
 
 	snapshot = RegisterSnapshot(snapshot ? snapshot : GetLatestSnapshot());
@@ -352,7 +369,7 @@ jobq_scan_begin(JobqCall *call, JobqTable table, JobqIndex which, int nkeys,
 				const Datum *keys, Snapshot snapshot)
 {
 	const IndexColumns *c = &jobq_index_columns[table][which];
-	Relation	index = jobq_choose_index(jobq_open_rel(call, table), which);
+	Relation	index = jobq_choose_index(jobq_rel(call, table), which);
 	ScanKeyData skeys[3];
 
 	Assert(nkeys <= c->ncolumns);
@@ -532,7 +549,7 @@ jobq_find_id(JobqCall *call, JobqTable table, int64 id)
 TupleTableSlot *
 jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot, bool *walked)
 {
-	JobqRel    *r = jobq_open_rel(call, table);
+	JobqRel    *r = jobq_rel(call, table);
 	bool		near = r->walked != 0 && id > r->walked && id - r->walked <= WALK_STEPS;
 	TupleTableSlot *slot;
 	Datum		id_key = Int64GetDatum(id);
@@ -571,7 +588,7 @@ jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot, bool 
 void
 jobq_ready_origin(JobqCall *call, JobqReady *ready)
 {
-	JobqRel    *r = jobq_open_rel(call, JOBQ_READY);
+	JobqRel    *r = jobq_rel(call, JOBQ_READY);
 
 	ready->table = RelationGetRelid(r->rel);
 	ready->file = jobq_file_number(r->rel);
@@ -599,7 +616,7 @@ jobq_ready_from_slot(JobqCall *call, TupleTableSlot *slot, JobqReady *ready)
 TupleTableSlot *
 jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot)
 {
-	JobqRel    *r = jobq_open_rel(call, JOBQ_READY);
+	JobqRel    *r = jobq_rel(call, JOBQ_READY);
 	ItemPointerData tid = ready->tid;
 	Datum		keys[3] = {Int64GetDatum(ready->lane), Int16GetDatum(ready->priority), Int64GetDatum(ready->position)};
 	TupleTableSlot *slot;
@@ -622,7 +639,7 @@ jobq_being_deleted(JobqCall *call, JobqTable table, TupleTableSlot *slot)
 	SnapshotData dirty;
 
 	InitDirtySnapshot(dirty);
-	return !table_tuple_satisfies_snapshot(jobq_open_rel(call, table)->rel, slot, &dirty) ||
+	return !table_tuple_satisfies_snapshot(jobq_rel(call, table)->rel, slot, &dirty) ||
 		TransactionIdIsValid(dirty.xmax);
 }
 
@@ -645,7 +662,7 @@ jobq_being_removed(TupleTableSlot *slot)
 BlockNumber
 jobq_blocks(JobqCall *call, JobqTable table, JobqFileNumber *file)
 {
-	JobqRel    *r = jobq_open_rel(call, table);
+	JobqRel    *r = jobq_rel(call, table);
 
 	if (file != NULL)
 		*file = jobq_file_number(r->rel);
@@ -657,7 +674,7 @@ void
 jobq_read_blocks(JobqCall *call, JobqTable table, BlockNumber first, BlockNumber n,
 				 JobqRowCallback callback, void *arg)
 {
-	JobqRel    *r = jobq_open_rel(call, table);
+	JobqRel    *r = jobq_rel(call, table);
 	TupleTableSlot *slot = table_slot_create(r->rel, NULL);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ItemPointerData from;
@@ -717,7 +734,7 @@ bool
 jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode,
 		  LockWaitPolicy policy)
 {
-	JobqRel    *r = jobq_open_rel(call, table);
+	JobqRel    *r = jobq_rel(call, table);
 	TupleTableSlot *locked = table_slot_create(r->rel, NULL);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ItemPointerData tid = slot->tts_tid;
@@ -739,7 +756,7 @@ bool
 jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
 			LockWaitPolicy policy)
 {
-	JobqRel    *r = jobq_open_rel(call, table);
+	JobqRel    *r = jobq_rel(call, table);
 	TupleTableSlot *newslot;
 	Snapshot	snapshot;
 	TM_FailureData tmfd;
@@ -772,7 +789,7 @@ jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
 bool
 jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockWaitPolicy policy)
 {
-	JobqRel    *r = jobq_open_rel(call, table);
+	JobqRel    *r = jobq_rel(call, table);
 	bool		wait = policy == LockWaitBlock;
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TM_FailureData tmfd;
@@ -795,10 +812,9 @@ jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockWaitPolic
 void
 jobq_values(TupleTableSlot *slot, JobqRow *new)
 {
+	int			n = slot->tts_tupleDescriptor->natts;
+
 	slot_getallattrs(slot);
-	for (int i = 0; i < slot->tts_tupleDescriptor->natts; i++)
-	{
-		new->values[i] = slot->tts_values[i];
-		new->given[i] = !slot->tts_isnull[i];
-	}
+	memcpy(new->values, slot->tts_values, n * sizeof(Datum));
+	invert(new->given, slot->tts_isnull, n);
 }
