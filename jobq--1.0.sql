@@ -663,8 +663,8 @@ DECLARE
         'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
             'job_release,job_snooze,job_log,' || results || ',' || views,
         'operate', 'job_check,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_queue_reset,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
-            || ',job_queue_status,job_queues,job_worker_status',
-        'read', 'job_schedules,job_wait,' || results || ',' || views || ',job_queue_status,job_queues,job_worker_status');
+            || ',job_queue_status,job_queues,job_worker_status,job_metrics,job_metrics_text,job_metric_values',
+        'read', 'job_schedules,job_wait,' || results || ',' || views || ',job_queue_status,job_queues,job_worker_status,job_metrics,job_metrics_text,job_metric_values');
     kept text[];
     object record;
 BEGIN
@@ -961,12 +961,52 @@ CREATE VIEW @extschema@.job_memory AS
 SELECT part, bytes, entries, used FROM @extschema@.job_shared_memory();
 COMMENT ON VIEW @extschema@.job_memory IS
     'One row for each part of shared memory, of all databases together: its size, how many entries there are, how many are used';
-COMMENT ON COLUMN @extschema@.job_memory.part IS 'databases that can have a worker, heartbeats of running jobs, lanes (queues whose next jobs are known), waiters (sessions that sleep)';
+COMMENT ON COLUMN @extschema@.job_memory.part IS 'databases that can have a worker, heartbeats of running jobs, lanes (queues whose next jobs are known), waiters (sessions that sleep), metrics (queues whose numbers are kept)';
 COMMENT ON COLUMN @extschema@.job_memory.bytes IS 'Its size, whatever is used';
-COMMENT ON COLUMN @extschema@.job_memory.entries IS 'How many it has room for: jobq.max_databases, jobq.max_heartbeats, jobq.max_lanes, or all sessions';
+COMMENT ON COLUMN @extschema@.job_memory.entries IS 'How many it has room for: jobq.max_databases, jobq.max_heartbeats, jobq.max_lanes, jobq.max_metrics, or all sessions';
 COMMENT ON COLUMN @extschema@.job_memory.used IS 'How many are used now';
 REVOKE ALL ON @extschema@.job_memory FROM PUBLIC;
 GRANT SELECT ON @extschema@.job_memory TO pg_monitor;
+
+--
+-- Metrics
+--
+
+CREATE FUNCTION @extschema@.job_state_counts() RETURNS TABLE (queue_id bigint, waiting bigint, scheduled bigint, ready bigint, running bigint, any_job bigint)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT queue_id, sum(waiting)::bigint, sum(scheduled)::bigint, sum(ready)::bigint, sum(running)::bigint, min(any_job)
+    FROM (SELECT queue_id, count(*) AS waiting, 0 AS scheduled, 0 AS ready, 0 AS running, min(job_id) AS any_job FROM @extschema@.job_waiting GROUP BY queue_id
+          UNION ALL SELECT queue_id, 0, count(*), 0, 0, min(job_id) FROM @extschema@.job_scheduled GROUP BY queue_id
+          UNION ALL SELECT queue_id, 0, 0, count(*), 0, min(job_id) FROM @extschema@.job_ready GROUP BY queue_id
+          UNION ALL SELECT queue_id, 0, 0, 0, count(*), min(job_id) FROM @extschema@.job_lease GROUP BY queue_id) x
+    GROUP BY queue_id;
+END;
+COMMENT ON FUNCTION @extschema@.job_state_counts() IS 'Internal, for job_metrics: how many jobs are in each state, by queue, and the id of one of them';
+REVOKE ALL ON FUNCTION @extschema@.job_state_counts() FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_metric_values(OUT name text, OUT type text, OUT help text, OUT labels jsonb, OUT value double precision) RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_metric_values';
+COMMENT ON FUNCTION @extschema@.job_metric_values() IS 'Internal, for the view job_metrics: what the caller may read';
+REVOKE ALL ON FUNCTION @extschema@.job_metric_values() FROM PUBLIC;
+
+CREATE VIEW @extschema@.job_metrics AS
+SELECT name, type, help, labels, value FROM @extschema@.job_metric_values();
+COMMENT ON VIEW @extschema@.job_metrics IS
+    'Metrics with the names and types of Prometheus: of the queues that the caller may read, of the background worker and, for members of pg_monitor, of shared memory';
+COMMENT ON COLUMN @extschema@.job_metrics.name IS 'Name; that of a histogram with _bucket, _sum or _count';
+COMMENT ON COLUMN @extschema@.job_metrics.type IS 'gauge, counter (since the server was started) or histogram';
+COMMENT ON COLUMN @extschema@.job_metrics.help IS 'What it means';
+COMMENT ON COLUMN @extschema@.job_metrics.labels IS 'An object: queue, and state, outcome, part or le, the upper bound of a bucket in seconds';
+COMMENT ON COLUMN @extschema@.job_metrics.value IS 'Its value; times are in seconds';
+REVOKE ALL ON @extschema@.job_metrics FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_metrics_text() RETURNS text
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_metrics_text';
+COMMENT ON FUNCTION @extschema@.job_metrics_text() IS 'What the view job_metrics shows, in the text format of Prometheus.';
+REVOKE ALL ON FUNCTION @extschema@.job_metrics_text() FROM PUBLIC;
 
 --
 -- Why, and is it sound?  src/job/why.c checks who asks, and calls these as the owner.

@@ -164,6 +164,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		JobqDatabase *db = jobq_my_database(false);
 
 		jobq_lanes_forget_database();
+		jobq_base_forget();
 		if (db != NULL)
 			jobq_database_ask(db, ASK_CHECK | ASK_SWEEP);
 		jobq_wake_all();

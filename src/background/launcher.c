@@ -192,7 +192,10 @@ review_slots(void)
 		}
 		if (jobq_database_evict(db, !list_member_oid(eligible, database)) &&
 			!list_member_oid(all_databases, database))
+		{
 			jobq_heartbeats_forget_database(database);
+			jobq_counts_forget_database(database);
+		}
 	}
 	for (int i = 0; i < jobq_max_databases; i++)
 	{

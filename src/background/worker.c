@@ -379,6 +379,7 @@ check_database(void)
 	{
 		active = false;
 		jobq_heartbeats_forget_database(MyDatabaseId);
+		jobq_counts_forget_database(MyDatabaseId);
 		if (jobq_worker_detach(database, LEAVE_NO_EXTENSION, DT_NOEND))
 			proc_exit(0);
 		return;					/* asked meanwhile, so look again */

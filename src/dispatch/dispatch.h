@@ -126,6 +126,7 @@ extern const JobqPart jobq_lanes_part;
 extern LWLock *jobq_lane_lock(JobqLane *l);
 extern JobqLane *jobq_lane_at(int i);
 extern JobqLane *jobq_lane_open(int64 lane, const JobqReady *origin);
+extern JobqLane *jobq_lane_if_known(int64 lane, const JobqReady *origin);
 extern void jobq_lane_insert(JobqLane *l, const JobqCandidate *c);
 extern void jobq_lane_offer(const JobqReady *ready);
 extern void jobq_lanes_forget_database(void);
@@ -152,5 +153,6 @@ extern int	jobq_handout_pop(JobqCall *call, int64 lane, JobqKey limit, int max, 
 extern void jobq_handout_sweep_begin(JobqSweep *sweep);
 extern bool jobq_handout_sweep(JobqCall *call, JobqSweep *sweep);
 extern bool jobq_ready_expired(JobqCall *call, TupleTableSlot *row);
+extern TimestampTz jobq_handout_oldest(JobqCall *call, int64 lane);
 
 #endif							/* JOBQ_DISPATCH_H */

@@ -26,6 +26,7 @@
 #include "dispatch/dispatch.h"
 
 #define REFILL_WAIT_MS	100		/* for somebody else's refill, then scan */
+#define OLDEST_PRIORITIES	100 /* that are looked at for the oldest row */
 #define SWEEP_POSITIONS	200000	/* that one step of a sweep looks at */
 #define SWEEP_STEPS		1000	/* or so, if they are more by then */
 
@@ -386,6 +387,63 @@ jobq_handout_pop(JobqCall *call, int64 lane, JobqKey limit, int max, JobqCandida
 	}
 	LWLockRelease(jobq_lane_lock(l));
 	return n;
+}
+
+/* Looking */
+
+/* The first row of some priorities, from a position on: lowers *since, and returns its priority or, if there is none, -1 + down_to. */
+static int
+first_of(JobqCall *call, int64 lane, int priority, int down_to, int64 position, Snapshot snapshot,
+		 TimestampTz *since)
+{
+	JobqScan   *scan = jobq_scan_ready(call, lane, priority, down_to, position, PG_INT64_MAX, snapshot);
+	TupleTableSlot *slot = jobq_scan_next(scan);
+	int			found = down_to - 1;
+
+	if (slot != NULL)
+	{
+		*since = Min(*since, jobq_attr_int64(slot, READY_SINCE));
+		found = jobq_attr_int16(slot, STATE_PRIORITY);
+	}
+	jobq_scan_end(scan);
+	return found;
+}
+
+/*
+ * Since when the oldest ready job of a lane has been ready; DT_NOEND: there is none.
+ * Positions are drawn when jobs become ready, so it is the first of its priority,
+ * which the floors find also where dead rows stand before it.  Priorities that have
+ * no floor are found one after the other, as many as are looked at.
+ */
+TimestampTz
+jobq_handout_oldest(JobqCall *call, int64 lane)
+{
+	JobqFloors *floors = palloc(jobq_floors_size());
+	TimestampTz since = DT_NOEND;
+	Snapshot	snapshot;
+	JobqReady	origin;
+	JobqLane   *l;
+	int			priority;
+
+	jobq_ready_origin(call, &origin);
+	l = jobq_lane_if_known(lane, &origin);
+	jobq_floors_init(floors);
+	if (l != NULL)
+	{
+		memcpy(floors, l->floors, jobq_floors_size());
+		LWLockRelease(jobq_lane_lock(l));
+	}
+
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	for (int i = 0; i < floors->n && floors->floors[i].priority >= floors->rest; i++)
+		(void) first_of(call, lane, floors->floors[i].priority, floors->floors[i].priority,
+						floors->floors[i].position, snapshot, &since);
+	priority = floors->rest - 1;
+	for (int i = 0; i < OLDEST_PRIORITIES && priority >= PG_INT16_MIN; i++)
+		priority = first_of(call, lane, priority, PG_INT16_MIN, PG_INT64_MIN, snapshot, &since) - 1;
+	UnregisterSnapshot(snapshot);
+	pfree(floors);
+	return since;
 }
 
 /* Sweeping */

@@ -314,6 +314,20 @@ lock_lane(int64 lane)
 	return l;
 }
 
+/* The same if it is of this file of job_ready. */
+JobqLane *
+jobq_lane_if_known(int64 lane, const JobqReady *origin)
+{
+	JobqLane   *l = lock_lane(lane);
+
+	if (l != NULL && (l->table != origin->table || l->file != origin->file))
+	{
+		LWLockRelease(jobq_lane_lock(l));
+		l = NULL;
+	}
+	return l;
+}
+
 /* The same for a claimer, who makes one and has job_ready open. */
 JobqLane *
 jobq_lane_open(int64 lane, const JobqReady *origin)

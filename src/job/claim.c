@@ -131,10 +131,10 @@ read_job(Claim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAs
 	return !claim->full;
 }
 
-/* Insert the lease of a job and fill in the rest of what its worker gets. */
+/* Insert the lease of a job that was ready since a time, and fill in the rest of what its worker gets. */
 static void
 lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSlot *job,
-		  JobqAssignment *a)
+		  TimestampTz since, JobqAssignment *a)
 {
 	JobqCall   *call = claim->call;
 	JobqRow		new = {0};
@@ -174,6 +174,7 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 		jobq_set(&new, LEASE_WORKER, PointerGetDatum(claim->worker));
 	prefix->attempt = a->attempt;
 	jobq_state_enter(call, JOBQ_LEASE, prefix, &new);
+	jobq_count_time(prefix->queue_id, COUNT_WAIT, jobq_wall_of(now) - since);
 }
 
 /* Turn a row of job_ready that was deleted into a lease; false: there is no job to run. */
@@ -192,7 +193,7 @@ assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, TupleTableSlot
 				 errdetail("Rows were changed by hand; the one in \"job_ready\" is removed now.")));
 		return false;
 	}
-	lease_job(claim, queue, &prefix, job, a);
+	lease_job(claim, queue, &prefix, job, jobq_attr_int64(row, READY_SINCE), a);
 	claim->size += a->size;
 	return true;
 }

@@ -23,6 +23,7 @@
 #include "commands/async.h"
 #include "common/pg_prng.h"
 #include "funcapi.h"
+#include "port/pg_bitutils.h"
 
 #include "job/job.h"
 
@@ -72,11 +73,20 @@ backoff(int64 first, int64 cap, int n)
 
 /* Announce a decided job, in the transaction that decides it. */
 void
-jobq_notify_decided(int64 id, bool notify, int outcome)
+jobq_notify_decided(int64 id, int64 queue_id, bool notify, int outcome)
 {
 	jobq_announce_decided(id);
+	jobq_announce_count(queue_id, COUNT_DECIDED + pg_rightmost_one_pos32(outcome), 1);
 	if (notify)
 		Async_Notify(psprintf("job_%lld", (long long) id), jobq_outcome_name(outcome));
+}
+
+/* Count an attempt that ended. */
+static void
+count_attempt(int64 queue_id, JobqAttemptOutcome outcome, int64 took)
+{
+	jobq_announce_count(queue_id, COUNT_ATTEMPTS + outcome, 1);
+	jobq_count_time(queue_id, COUNT_RUN, took);
 }
 
 /* Write how a job ended into its row, and go on to its children. */
@@ -128,7 +138,9 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 		jobq_slot_free(slot);
 		walk = false;
 	}
-	jobq_notify_decided(prefix->job_id, notify, d->outcome);
+	if (d->attempt_outcome >= 0)
+		count_attempt(prefix->queue_id, d->attempt_outcome, call->now - d->started_at);
+	jobq_notify_decided(prefix->job_id, prefix->queue_id, notify, d->outcome);
 	jobq_cascade_add_downstream(cascade, prefix->job_id, d->outcome, 1);
 }
 
@@ -148,6 +160,8 @@ record_attempt(JobqCall *call, TupleTableSlot *lease, JobqAttemptOutcome attempt
 	jobq_set_text(&new, ATTEMPT_WORKER, jobq_attr_cstring(lease, LEASE_WORKER));
 	jobq_set_text(&new, ATTEMPT_ERROR, error);
 	jobq_insert(call, JOBQ_ATTEMPT, &new);
+	count_attempt(jobq_attr_int64(lease, STATE_QUEUE_ID), attempt_outcome,
+				  call->now - jobq_attr_int64(lease, LEASE_STARTED_AT));
 }
 
 /* The job's own setting, else the queue's. */

@@ -132,6 +132,28 @@ extern bool jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters
 extern void jobq_ask_recount(JobqCall *call, int64 id);
 extern bool jobq_recount_asked(JobqCall *call, int64 id);
 
+/* metrics.c: what is counted of each queue */
+#define TIME_BOUNDS		15		/* of a histogram; a count for each, one for
+								 * what is longer, then the sum in
+								 * microseconds */
+
+enum
+{
+	COUNT_WAITING,				/* jobs in each state */
+	COUNT_SCHEDULED,
+	COUNT_READY,
+	COUNT_RUNNING,
+	COUNT_SUBMITTED,			/* the others since the server was started */
+	COUNT_ATTEMPTS,				/* + JobqAttemptOutcome */
+	COUNT_DECIDED = COUNT_ATTEMPTS + ATTEMPT_CANCELLED + 1, /* + the number of the
+															 * outcome's bit */
+	COUNT_WAIT = COUNT_DECIDED + 5, /* how long jobs were ready */
+	COUNT_RUN = COUNT_WAIT + TIME_BOUNDS + 2,	/* how long attempts took */
+	COUNTS = COUNT_RUN + TIME_BOUNDS + 2
+};
+
+extern void jobq_count_time(int64 queue_id, int first, int64 took);
+
 /* state.c: which table a job that is not decided stands in */
 
 /* upstream jobs whose ends are counted by deltas, never in the job's own row */
@@ -259,7 +281,7 @@ typedef struct JobqDecision
 	char	  **queue;			/* where to put the job's queue, or NULL */
 } JobqDecision;
 
-extern void jobq_notify_decided(int64 id, bool notify, int outcome);
+extern void jobq_notify_decided(int64 id, int64 queue_id, bool notify, int outcome);
 extern void jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *d);
 extern const char *jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome attempt_outcome,
 									const char *error, bool retry, int64 delay);
@@ -300,6 +322,9 @@ extern bool jobq_may_see(JobqCall *call, int64 id, bool granted);
 extern void jobq_require_visible(JobqCall *call, int64 id);
 extern bool jobq_may_operate(JobqCall *call, TupleTableSlot *job, bool or_submitter,
 							 const char **problem);
+
+/* why.c: questions about rows, which SQL answers */
+extern void jobq_ask_as_owner(const char *query, int nargs, Oid *types, Datum *values, bool read_only);
 
 /* many.c: one act on many jobs */
 

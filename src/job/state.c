@@ -88,6 +88,18 @@ announce_ready(JobqCall *call, const JobqPrefix *prefix, int64 position, ItemPoi
 		Async_Notify(psprintf("job_queue_%s", queue.name), "");
 }
 
+/* Count a job that enters or leaves a state. */
+static void
+count_state(JobqTable table, int64 queue_id, int n)
+{
+	static const int counts[JOBQ_NTABLES] = {
+		[JOBQ_WAITING] = COUNT_WAITING,[JOBQ_SCHEDULED] = COUNT_SCHEDULED,
+		[JOBQ_READY] = COUNT_READY,[JOBQ_LEASE] = COUNT_RUNNING
+	};
+
+	jobq_announce_count(queue_id, counts[table], n);
+}
+
 /* Put a prefix into a row. */
 static void
 set_prefix(JobqRow *new, const JobqPrefix *prefix)
@@ -116,6 +128,7 @@ jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix, Jobq
 
 	set_prefix(new, prefix);
 	tid = jobq_insert(call, table, new);
+	count_state(table, prefix->queue_id, 1);
 
 	switch (table)
 	{
@@ -157,6 +170,7 @@ jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row, JobqLeave
 		jobq_announce_taken(&ready);
 	else if (table == JOBQ_LEASE)
 		jobq_announce_lease(LEASE_END, jobq_attr_int64(row, STATE_JOB_ID), jobq_attr_int64(row, LEASE_TOKEN), 0);
+	count_state(table, jobq_attr_int64(row, STATE_QUEUE_ID), -1);
 	return true;
 }
 
@@ -226,10 +240,18 @@ jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const J
 	if (table == JOBQ_WAITING || table == JOBQ_LEASE)
 	{
 		JobqRow		new;
+		int64		queue_id = jobq_attr_int64(row, STATE_QUEUE_ID);
 
 		jobq_values(row, &new);
 		set_prefix(&new, prefix);
-		return jobq_update(call, table, row, &new, LockWaitBlock);
+		if (!jobq_update(call, table, row, &new, LockWaitBlock))
+			return false;
+		if (queue_id != prefix->queue_id)
+		{
+			count_state(table, queue_id, -1);
+			count_state(table, prefix->queue_id, 1);
+		}
+		return true;
 	}
 	if (table == JOBQ_READY && prefix->lane == jobq_attr_int64(row, STATE_LANE) &&
 		prefix->priority == jobq_attr_int16(row, STATE_PRIORITY))

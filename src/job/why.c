@@ -25,17 +25,13 @@
 typedef bool (*RowFilter) (JobqCall *call, HeapTuple row);
 
 /*
- * Run a query, %s in which is the extension's schema, as its owner, and return
- * the rows.  The arguments are not null.
+ * Run a query, %s in which is the extension's schema, as its owner.  The arguments
+ * are not null.  The caller takes the rows, and calls SPI_finish().
  */
-static void
-return_as_owner(FunctionCallInfo fcinfo, JobqCall *call, const char *query, int nargs, Oid *types,
-				Datum *values, bool read_only, RowFilter filter)
+void
+jobq_ask_as_owner(const char *query, int nargs, Oid *types, Datum *values, bool read_only)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	char	   *sql = psprintf(query, quote_identifier(get_namespace_name(jobq_schema())));
-	SPITupleTable *rows;
-	uint64		n;
 	Oid			user;
 	int			context;
 
@@ -45,6 +41,18 @@ return_as_owner(FunctionCallInfo fcinfo, JobqCall *call, const char *query, int 
 	if (SPI_execute_with_args(sql, nargs, types, values, NULL, read_only, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not execute \"%s\"", sql);
 	SetUserIdAndSecContext(user, context);
+}
+
+/* The same, and return the rows. */
+static void
+return_as_owner(FunctionCallInfo fcinfo, JobqCall *call, const char *query, int nargs, Oid *types,
+				Datum *values, bool read_only, RowFilter filter)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	SPITupleTable *rows;
+	uint64		n;
+
+	jobq_ask_as_owner(query, nargs, types, values, read_only);
 	rows = SPI_tuptable;
 	n = SPI_processed;
 	for (uint64 i = 0; i < n; i++)
@@ -127,6 +135,8 @@ jobq_job_check(PG_FUNCTION_ARGS)
 				 errhint("A repair has to see what others did before it had their rows locked.")));
 	return_as_owner(fcinfo, &call, repair ? "SELECT * FROM %s.job_repair()" :
 					"SELECT *, false FROM %s.job_problems()", 0, NULL, NULL, !repair, NULL);
+	if (repair)
+		jobq_announce_changed_rows();
 	jobq_close_call(&call);
 	return (Datum) 0;
 }

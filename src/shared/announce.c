@@ -63,6 +63,7 @@ typedef struct Scalars
 	uint32		places[PLACES];
 	int			nfailed;
 	JobqFailed	failed[FAILED_QUEUES];
+	bool		changed_rows;	/* otherwise than by what was counted */
 } Scalars;
 
 /* How things were when a level first announced something */
@@ -73,6 +74,7 @@ typedef struct Mark
 	int			ntaken;
 	int			ndecided;
 	int			nleases;
+	int			nsteps;			/* of what was counted */
 	Scalars		scalars;
 } Mark;
 
@@ -149,6 +151,7 @@ forget(void)
 	empty(&decided);
 	empty(&leases);
 	empty(&marks);
+	jobq_counts_forget();
 	memset(&scalars, 0, sizeof(scalars));
 	for (int k = 0; k < DEADLINE_KINDS; k++)
 		scalars.deadlines[k] = DT_NOEND;
@@ -180,6 +183,7 @@ begin_announcement(void)
 		mark.ntaken = taken.n;
 		mark.ndecided = decided.n;
 		mark.nleases = leases.n;
+		mark.nsteps = jobq_counts_steps();
 		mark.scalars = scalars;
 		*(Mark *) append(&marks, sizeof(Mark)) = mark;
 	}
@@ -325,6 +329,22 @@ jobq_announce_failure(int64 queue_id)
 	scalars.failed[i].count++;
 }
 
+/* Add to a number of a queue. */
+void
+jobq_announce_count(int64 queue_id, int which, int64 n)
+{
+	if (begin_announcement())
+		jobq_counts_note(queue_id, which, n, marks.n > 0);
+}
+
+/* Rows were changed otherwise than by what was counted. */
+void
+jobq_announce_changed_rows(void)
+{
+	if (begin_announcement())
+		scalars.changed_rows = true;
+}
+
 /* Something happened to a lease; until counts where it began, or its row was extended. */
 void
 jobq_announce_lease(JobqLeaseAct act, int64 job_id, int64 token, TimestampTz until)
@@ -442,6 +462,9 @@ give_back(int from)
 static void
 carry_out(void)
 {
+	jobq_counts_commit();
+	if (scalars.changed_rows)
+		jobq_base_forget();
 	for (int i = 0; i < leases.n; i++)
 	{
 		LeaseChange *c = &((LeaseChange *) leases.items)[i];
@@ -553,6 +576,8 @@ subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId pa
 			marks.n--;
 		else
 			last->level = level - 1;
+		if (marks.n == 0)
+			jobq_counts_settle();
 	}
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
@@ -560,6 +585,7 @@ subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId pa
 		ready.n = last->nready;
 		decided.n = last->ndecided;
 		leases.n = last->nleases;
+		jobq_counts_undo(last->nsteps);
 		scalars = last->scalars;
 		marks.n--;
 	}

@@ -80,6 +80,7 @@ jobq_memory_init(void)
 	jobq_add_part(&jobq_databases_part);
 	jobq_add_part(&jobq_heartbeats_part);
 	jobq_add_part(&jobq_waiters_part);
+	jobq_add_part(&jobq_counts_part);
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = shmem_request;
 	prev_shmem_startup_hook = shmem_startup_hook;
@@ -93,6 +94,13 @@ jobq_shmem_ready(void)
 	return made;
 }
 
+/* A part by its number, from 0 on; NULL: there are no more. */
+const JobqPart *
+jobq_part(int i)
+{
+	return made && i < nparts ? parts[i] : NULL;
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_shared_memory);
 
 /* job_shared_memory() */
@@ -100,13 +108,14 @@ Datum
 jobq_job_shared_memory(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	const JobqPart *part;
 
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < nparts && made; i++)
+	for (int i = 0; (part = jobq_part(i)) != NULL; i++)
 	{
 		Datum		values[4] = {
-			CStringGetTextDatum(parts[i]->name), Int64GetDatum(parts[i]->size()),
-			Int64GetDatum(*parts[i]->entries), Int64GetDatum(parts[i]->used())
+			CStringGetTextDatum(part->name), Int64GetDatum(part->size()),
+			Int64GetDatum(*part->entries), Int64GetDatum(part->used())
 		};
 		bool		nulls[4] = {false};
 

@@ -25,9 +25,11 @@
 
 #define JOBQ_DEFAULT_MAX_HEARTBEATS	100000
 #define JOBQ_DEFAULT_MAX_DATABASES	64
+#define JOBQ_DEFAULT_MAX_METRICS	1000
 
 extern int	jobq_max_heartbeats;
 extern int	jobq_max_databases;
+extern int	jobq_max_metrics;
 extern bool jobq_async_claim;
 
 typedef enum JobqDeadline
@@ -67,9 +69,11 @@ typedef struct JobqPart
 extern void jobq_memory_init(void);
 extern bool jobq_shmem_ready(void);
 extern void jobq_add_part(const JobqPart *part);
+extern const JobqPart *jobq_part(int i);
 extern const JobqPart jobq_databases_part;
 extern const JobqPart jobq_heartbeats_part;
 extern const JobqPart jobq_waiters_part;
+extern const JobqPart jobq_counts_part;
 
 /* clock.c: time that passes evenly */
 extern void jobq_clock_attach(pg_atomic_uint64 *place, bool made);
@@ -108,6 +112,8 @@ extern void jobq_announce_extension(void);
 extern void jobq_announce_removal(BlockNumber block, TimestampTz at);
 extern void jobq_announce_retention(void);
 extern void jobq_announce_failure(int64 queue_id);
+extern void jobq_announce_count(int64 queue_id, int which, int64 n);
+extern void jobq_announce_changed_rows(void);
 
 /* heartbeat.c: until when running jobs are alive */
 typedef enum JobqHeartbeat
@@ -131,6 +137,28 @@ typedef struct JobqHeartbeatRef
 #define JOBQ_HEARTBEAT_PARTITIONS	16
 
 extern int	jobq_heartbeat_stale(int partition, TimestampTz before, JobqHeartbeatRef *refs, int max);
+
+/* counts.c: numbers of each queue */
+#define JOBQ_GAUGES		4		/* the first are how many rows there are now */
+#define JOBQ_COUNTS		51
+
+typedef struct JobqCounts
+{
+	int64		queue_id;
+	int64		values[JOBQ_COUNTS];
+} JobqCounts;
+
+extern void jobq_counts_note(int64 queue_id, int which, int64 n, bool nested);
+extern int	jobq_counts_steps(void);
+extern void jobq_counts_undo(int from);
+extern void jobq_counts_settle(void);
+extern void jobq_counts_forget(void);
+extern void jobq_counts_commit(void);
+extern bool jobq_counts_read(const JobqFileNumber *files, JobqCounts **out, int *n, bool *room);
+extern Snapshot jobq_base_begin(const JobqFileNumber *files, uint32 *generation);
+extern void jobq_base_end(uint32 generation, const JobqCounts *counts, int n);
+extern void jobq_base_forget(void);
+extern void jobq_counts_forget_database(Oid database);
 
 /* waiter.c: sessions that sleep */
 extern void jobq_waiter_register(bool for_job, int64 id);
