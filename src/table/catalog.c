@@ -48,6 +48,7 @@ typedef struct Catalog
 	Oid			owner;
 	Oid			sequence;
 	Oid			tables[JOBQ_NTABLES];
+	bool		checked[JOBQ_NTABLES];	/* columns and triggers are ours */
 } Catalog;
 
 static Catalog catalog;
@@ -176,6 +177,20 @@ Oid
 jobq_table_oid(JobqTable table)
 {
 	return need_catalog()->tables[table];
+}
+
+/* Has one of our tables been found in order, as it is since the last reset? */
+bool
+jobq_table_checked(JobqTable table)
+{
+	return catalog.valid && catalog.checked[table];
+}
+
+/* It has; its caller has it open, so what changes it later resets the catalog. */
+void
+jobq_table_set_checked(JobqTable table)
+{
+	catalog.checked[table] = catalog.valid;
 }
 
 /* The next id or position.  Often the first that a call locks. */

@@ -232,8 +232,12 @@ jobq_open_rel(JobqCall *call, JobqTable table)
 		jobq_catalog_reset();
 		r->rel = table_open(jobq_table_oid(table), lockmode);
 	}
-	check_columns(r->rel, table);
-	check_triggers(r->rel, table);
+	if (!jobq_table_checked(table))
+	{
+		check_columns(r->rel, table);
+		check_triggers(r->rel, table);
+		jobq_table_set_checked(table);
+	}
 	call->rels[table] = r;
 	MemoryContextSwitchTo(old);
 	return r;
@@ -319,6 +323,10 @@ jobq_choose_index(JobqRel *r, JobqIndex which)
 void
 jobq_close_rel(JobqRel *r)
 {
+	for (int i = 0; i < r->nslots; i++)
+		ExecDropSingleTupleTableSlot(r->slots[i]);
+	if (r->formed != NULL)
+		ExecDropSingleTupleTableSlot(r->formed);
 	for (int i = 0; i < r->nindexes; i++)
 		index_close(r->indexes[i].rel, NoLock);
 	table_close(r->rel, NoLock);

@@ -12,6 +12,8 @@
 
 #include "table/table.h"
 
+#define JOBQ_SLOTS_TRIED	8	/* for an empty one; a power of 2 */
+
 typedef struct RelIndex
 {
 	Relation	rel;
@@ -31,6 +33,10 @@ struct JobqRel
 	JobqScan   *walk;			/* of jobq_walk_id(), or NULL */
 	bool		at_end;			/* there is no more in the walk */
 	int64		walked;			/* the last id it was asked for */
+	int			nslots;
+	TupleTableSlot **slots;		/* for rows that are read, some of them empty */
+	TupleTableSlot *first_slots[JOBQ_SLOTS_TRIED];
+	TupleTableSlot *formed;		/* for the row that is being written, or NULL */
 	int			nbuffered;		/* rows held back, see jobq_bulk_begin() */
 	TupleTableSlot **buffered;
 };

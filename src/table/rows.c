@@ -64,6 +64,55 @@ jobq_open_call(JobqCall *call)
 	CommandCounterIncrement();
 }
 
+/*
+ * A slot for a row that was read.  Slots stay with the table until the call ends,
+ * and an empty one is used again, since to make one costs as much as to read a row.
+ * The caller fills it before it asks for another.
+ */
+static TupleTableSlot *
+empty_slot(JobqRel *r)
+{
+	MemoryContext old;
+
+	for (int i = r->nslots - 1; i >= Max(r->nslots - JOBQ_SLOTS_TRIED, 0); i--)
+	{
+		if (TTS_EMPTY(r->slots[i]))
+			return r->slots[i];
+	}
+	old = MemoryContextSwitchTo(r->mcxt);
+	if (r->nslots == 0)
+		r->slots = r->first_slots;
+	else if (r->nslots >= JOBQ_SLOTS_TRIED && (r->nslots & (r->nslots - 1)) == 0)
+	{
+		TupleTableSlot **few = r->slots;
+
+		r->slots = palloc_extended(2 * r->nslots * sizeof(TupleTableSlot *), MCXT_ALLOC_HUGE);
+		memcpy(r->slots, few, r->nslots * sizeof(TupleTableSlot *));
+	}
+	r->slots[r->nslots++] = table_slot_create(r->rel, NULL);
+	MemoryContextSwitchTo(old);
+	return r->slots[r->nslots - 1];
+}
+
+/* A copy of a row that a scan stands at, without a pin. */
+static TupleTableSlot *
+copy_row(JobqScan *scan)
+{
+	TupleTableSlot *slot = empty_slot(scan->rel);
+
+	ExecCopySlot(slot, scan->slot);
+	ExecMaterializeSlot(slot);
+	return slot;
+}
+
+/* Empty a slot with a row that was found. */
+void
+jobq_slot_free(TupleTableSlot *slot)
+{
+	if (slot != NULL)
+		ExecClearTuple(slot);
+}
+
 /* Free a scan. */
 static void
 free_scan(JobqScan *scan)
@@ -238,27 +287,39 @@ form_tuple(JobqRel *r, JobqRow *new)
 	return heap_form_tuple(desc, new->values, nulls);
 }
 
+/* A slot with a row as it is to be written, which the caller clears. */
+static TupleTableSlot *
+formed_slot(JobqRel *r, JobqRow *new)
+{
+	if (r->formed == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(r->mcxt);
+
+		r->formed = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
+		MemoryContextSwitchTo(old);
+	}
+	return ExecStoreHeapTuple(form_tuple(r, new), r->formed, true);
+}
+
 /* Insert a row; returns where it is, which is nowhere yet if the call does it in bulk. */
 ItemPointerData
 jobq_insert(JobqCall *call, JobqTable table, JobqRow *new)
 {
 	JobqRel    *r = jobq_rel(call, table);
-	HeapTuple	tuple = form_tuple(r, new);
 	TupleTableSlot *slot;
 	ItemPointerData tid;
 
 	if (call->bulk)
 	{
 		ItemPointerSetInvalid(&tid);
-		buffer_row(call, r, tuple);
+		buffer_row(call, r, form_tuple(r, new));
 		return tid;
 	}
-	slot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
-	ExecStoreHeapTuple(tuple, slot, true);
+	slot = formed_slot(r, new);
 	table_tuple_insert(r->rel, slot, GetCurrentCommandId(true), 0, NULL);
 	insert_index_entries(r, slot, JOBQ_ALL_INDEXES);
 	tid = slot->tts_tid;
-	ExecDropSingleTupleTableSlot(slot);
+	ExecClearTuple(slot);
 	return tid;
 }
 
@@ -271,7 +332,7 @@ wait_for_inserter(JobqRel *r, TupleTableSlot *slot, JobqTable table)
 {
 	const IndexColumns *c = &jobq_index_columns[table][INDEX_KEY];
 	Relation	index = jobq_choose_index(r, INDEX_KEY);
-	TupleTableSlot *other = table_slot_create(r->rel, NULL);
+	TupleTableSlot *other = empty_slot(r);
 	ScanKeyData keys[3];
 	SnapshotData dirty;
 	IndexScanDesc scan;
@@ -298,7 +359,7 @@ wait_for_inserter(JobqRel *r, TupleTableSlot *slot, JobqTable table)
 		tid = other->tts_tid;
 	}
 	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(other);
+	ExecClearTuple(other);
 	if (!TransactionIdIsValid(inserter))
 		return;
 	if (token != 0)
@@ -317,19 +378,18 @@ bool
 jobq_insert_unless_there(JobqCall *call, JobqTable table, JobqRow *new, bool wait)
 {
 	JobqRel    *r = jobq_rel(call, table);
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
+	TupleTableSlot *slot = formed_slot(r, new);
 	TransactionId xid = GetCurrentTransactionId();
 	uint32		token = SpeculativeInsertionLockAcquire(xid);
 	bool		ok;
 
-	ExecStoreHeapTuple(form_tuple(r, new), slot, true);
 	table_tuple_insert_speculative(r->rel, slot, GetCurrentCommandId(true), 0, NULL, token);
 	ok = insert_checked_entries(r, slot, JOBQ_ALL_INDEXES, UNIQUE_CHECK_PARTIAL);
 	table_tuple_complete_speculative(r->rel, slot, token, ok);
 	SpeculativeInsertionLockRelease(xid);
 	if (!ok && wait)
 		wait_for_inserter(r, slot, table);
-	ExecDropSingleTupleTableSlot(slot);
+	ExecClearTuple(slot);
 	return ok;
 }
 
@@ -501,11 +561,7 @@ jobq_find(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const Dat
 	TupleTableSlot *slot = NULL;
 
 	if (table == JOBQ_JOB ? next_in_place(scan) : jobq_scan_next(scan) != NULL)
-	{
-		slot = table_slot_create(scan->rel->rel, NULL);
-		ExecCopySlot(slot, scan->slot);
-		ExecMaterializeSlot(slot);	/* without a pin */
-	}
+		slot = copy_row(scan);
 	jobq_scan_end(scan);
 	return slot;
 }
@@ -521,11 +577,7 @@ jobq_find_last(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, cons
 
 	MemoryContextSwitchTo(old);
 	if (found)
-	{
-		slot = table_slot_create(scan->rel->rel, NULL);
-		ExecCopySlot(slot, scan->slot);
-		ExecMaterializeSlot(slot);
-	}
+		slot = copy_row(scan);
 	jobq_scan_end(scan);
 	return slot;
 }
@@ -551,7 +603,6 @@ jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot, bool 
 {
 	JobqRel    *r = jobq_rel(call, table);
 	bool		near = r->walked != 0 && id > r->walked && id - r->walked <= WALK_STEPS;
-	TupleTableSlot *slot;
 	Datum		id_key = Int64GetDatum(id);
 
 	r->walked = id;
@@ -578,10 +629,7 @@ jobq_walk_id(JobqCall *call, JobqTable table, int64 id, Snapshot snapshot, bool 
 		return jobq_find(call, table, INDEX_KEY, 1, &id_key, snapshot);
 	if (walked != NULL)
 		*walked = true;
-	slot = table_slot_create(r->rel, NULL);
-	ExecCopySlot(slot, r->walk->slot);
-	ExecMaterializeSlot(slot);	/* without a pin */
-	return slot;
+	return copy_row(r->walk);
 }
 
 /* Which table and file hold job_ready now. */
@@ -621,14 +669,14 @@ jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot)
 	Datum		keys[3] = {Int64GetDatum(ready->lane), Int16GetDatum(ready->priority), Int64GetDatum(ready->position)};
 	TupleTableSlot *slot;
 
-	slot = table_slot_create(r->rel, NULL);
+	slot = empty_slot(r);
 	if (ItemPointerGetBlockNumber(&tid) < RelationGetNumberOfBlocks(r->rel) &&
 		table_tuple_fetch_row_version(r->rel, &tid, snapshot, slot) &&
 		jobq_attr_int64(slot, STATE_LANE) == ready->lane &&
 		jobq_attr_int64(slot, READY_POSITION) == ready->position &&
 		jobq_attr_int16(slot, STATE_PRIORITY) == ready->priority)
 		return slot;
-	ExecDropSingleTupleTableSlot(slot);
+	ExecClearTuple(slot);
 	return jobq_find(call, JOBQ_READY, INDEX_KEY, lengthof(keys), keys, snapshot);
 }
 
@@ -675,7 +723,7 @@ jobq_read_blocks(JobqCall *call, JobqTable table, BlockNumber first, BlockNumber
 				 JobqRowCallback callback, void *arg)
 {
 	JobqRel    *r = jobq_rel(call, table);
-	TupleTableSlot *slot = table_slot_create(r->rel, NULL);
+	TupleTableSlot *slot = empty_slot(r);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ItemPointerData from;
 	ItemPointerData upto;
@@ -688,15 +736,7 @@ jobq_read_blocks(JobqCall *call, JobqTable table, BlockNumber first, BlockNumber
 		CHECK_FOR_INTERRUPTS();
 	table_endscan(scan);
 	UnregisterSnapshot(snapshot);
-	ExecDropSingleTupleTableSlot(slot);
-}
-
-/* Free a slot that jobq_find() returned. */
-void
-jobq_slot_free(TupleTableSlot *slot)
-{
-	if (slot != NULL)
-		ExecDropSingleTupleTableSlot(slot);
+	ExecClearTuple(slot);
 }
 
 /* Did the write succeed?  False: the row was changed meanwhile, look again. */
@@ -735,7 +775,7 @@ jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode m
 		  LockWaitPolicy policy)
 {
 	JobqRel    *r = jobq_rel(call, table);
-	TupleTableSlot *locked = table_slot_create(r->rel, NULL);
+	TupleTableSlot *locked = empty_slot(r);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ItemPointerData tid = slot->tts_tid;
 	TM_FailureData tmfd;
@@ -744,7 +784,7 @@ jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode m
 	result = table_tuple_lock(r->rel, &tid, snapshot, locked, GetCurrentCommandId(true),
 							  mode, policy, 0, &tmfd);
 	UnregisterSnapshot(snapshot);
-	ExecDropSingleTupleTableSlot(locked);
+	ExecClearTuple(locked);
 	return written(r, result, policy);
 }
 
@@ -767,8 +807,7 @@ jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
 
 	if (policy == LockWaitSkip && !jobq_lock(call, table, slot, LockTupleNoKeyExclusive, policy))
 		return false;
-	newslot = MakeSingleTupleTableSlot(RelationGetDescr(r->rel), &TTSOpsHeapTuple);
-	ExecStoreHeapTuple(form_tuple(r, new), newslot, true);
+	newslot = formed_slot(r, new);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	result = table_tuple_update(r->rel, &slot->tts_tid, newslot, GetCurrentCommandId(true),
 								snapshot, InvalidSnapshot, true, &tmfd,
@@ -777,7 +816,7 @@ jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
 	if (ok)
 		insert_index_entries(r, newslot, update_indexes);
 	UnregisterSnapshot(snapshot);
-	ExecDropSingleTupleTableSlot(newslot);
+	ExecClearTuple(newslot);
 	return ok;
 }
 

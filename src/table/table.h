@@ -429,6 +429,8 @@ extern bool jobq_extension_exists(void);
 extern Oid	jobq_schema(void);
 extern Oid	jobq_owner(void);
 extern Oid	jobq_table_oid(JobqTable table);
+extern bool jobq_table_checked(JobqTable table);
+extern void jobq_table_set_checked(JobqTable table);
 extern int64 jobq_nextval(void);
 
 #endif							/* JOBQ_TABLE_H */
