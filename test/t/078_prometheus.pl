@@ -21,7 +21,8 @@ my $contrib = "$FindBin::RealBin/../../contrib/prometheus";
 my $dir = PostgreSQL::Test::Utils::tempdir;
 my %program = map {
 	my $name = $_;
-	$name => (grep { -x } map { "$_/$name" } split /:/, $ENV{PATH})[0]
+	my ($path) = grep { -x } map { "$_/$name" } split /:/, $ENV{PATH};
+	$name => $path
 } qw(promtool prometheus-postgres-exporter prometheus-node-exporter);
 my %running;
 END { kill('KILL', keys %running) if %running; }
@@ -225,7 +226,7 @@ sub unknown
 	while ($rest =~ s/(\w+)\{((?:[^{}"]|"(?:[^"\\]|\\.)*")*)\}/$1/)
 	{
 		my ($name, $selector) = ($1, $2);
-		while ($selector =~ /(\w+)=~?"((?:[^"\\]|\\.)*)"/g)
+		while ($selector =~ /(\w+)(?:=~?|!=|!~)"((?:[^"\\]|\\.)*)"/g)
 		{
 			my ($label, $values) = ($1, $2);
 			push @unknown, "$name\{$label\}" unless $label eq 'instance' || exists(($known{$name} // {})->{$label});
