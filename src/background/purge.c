@@ -92,17 +92,20 @@ set_ranges(JobqCall *call)
 		shortest = jobq_shortest_retention(call);
 		first = DT_NOBEGIN;
 		nranges = cursor = 0;
-		purge.skip = 0;
+		purge.more = false;
 		file = now_in;
 		unknown = false;
 	}
+	if (shortest == JOBQ_NEVER)
+		n = 0;					/* nothing is ever due */
 	if (n > room)
 	{
-		room = Max(n, 2 * room);
-		if (looks == NULL)
-			looks = MemoryContextAllocHuge(TopMemoryContext, room * sizeof(TimestampTz));
-		else
-			looks = repalloc_huge(looks, room * sizeof(TimestampTz));
+		int			more = Max(n, 2 * room);
+
+		looks = looks == NULL ?
+			MemoryContextAllocHuge(TopMemoryContext, more * sizeof(TimestampTz)) :
+			repalloc_huge(looks, more * sizeof(TimestampTz));
+		room = more;
 	}
 	while (nranges < n)
 		looks[nranges++] = first;
@@ -168,7 +171,7 @@ step_work(JobqCall *call, void *arg)
 	while ((range = next_range(call->now)) >= 0)
 	{
 		if (range != cursor)
-			purge.skip = 0;
+			purge.more = false;
 		cursor = range;
 		purge.max_jobs = batch;
 		jobq_purge_blocks(call, &purge, (BlockNumber) range * JOBQ_PURGE_BLOCKS, JOBQ_PURGE_BLOCKS);

@@ -345,12 +345,20 @@ extern Datum jobq_act_on_many(FunctionCallInfo fcinfo, const char *function, Job
 typedef enum JobqRemoval
 {
 	REMOVAL_DONE,
-	REMOVAL_NEEDED,				/* by an undecided job, or somebody has it
-								 * locked */
+	REMOVAL_NEEDED,				/* by an undecided job */
+	REMOVAL_BUSY,				/* somebody has it locked or changed it */
 	REMOVAL_REFUSED				/* by a foreign key */
 } JobqRemoval;
 
-extern int	jobq_remove_free(JobqCall *call, int n, const int64 *ids, JobqRemoval *results);
+/* A job to be removed */
+typedef struct JobqRemovable
+{
+	int64		id;				/* must be first, see jobq_compare_ids() */
+	ItemPointerData place;		/* of its row when it was read */
+	JobqRemoval became;
+} JobqRemovable;
+
+extern int	jobq_remove_free(JobqCall *call, int n, JobqRemovable *jobs);
 
 /* retention.c: which were kept for long enough */
 
@@ -366,7 +374,7 @@ typedef struct JobqPurge
 	/* found out */
 	int			removed;
 	bool		more;			/* there may be more in these blocks */
-	int			skip;			/* of which these were kept */
+	ItemPointerData from;		/* where to go on, then */
 	TimestampTz look_at;		/* when the next are due there */
 } JobqPurge;
 

@@ -2,16 +2,17 @@
  * remove.c
  *	  Removing decided jobs.
  *
- * A job goes with its edges in both directions and all that belongs to it.  Its
- * row in job is deleted by an ordinary DELETE, for the sake of foreign keys that
- * reference it: RESTRICT makes that fail and keeps the job, CASCADE and SET NULL
- * act.  The rest is deleted as all our rows are.
+ * A job goes with its edges in both directions and all that belongs to it, deleted
+ * as all our rows are.  Only where foreign keys reference table job its row there
+ * is deleted by an ordinary DELETE: RESTRICT makes that fail and keeps the job,
+ * CASCADE and SET NULL act.
  *
  * 1. Only a decided job is removed, and only while no undecided job depends on it.
- *	  Its row is locked FOR UPDATE first, then its edges are looked at.  A
- *	  submission locks the rows of its upstream jobs before it inserts edges, those
- *	  of succeeded ones too (FOR KEY SHARE), and waits for whoever is just removing
- *	  one: so either its edge is seen here, or the job does not exist for it.
+ *	  Its row is deleted, or locked FOR UPDATE, first, then its edges are looked at;
+ *	  if one says no, all is rolled back.  A submission locks the rows of its
+ *	  upstream jobs before it inserts edges, those of succeeded ones too (FOR KEY
+ *	  SHARE), and waits for whoever is just removing one: so either its edge is seen
+ *	  here, or the job does not exist for it.
  * 2. A job that is opened again while some that it depends on are removed counts
  *	  those as succeeded (edges.c).
  * 3. An edge that another transaction is just deleting, with the job at its other
@@ -21,7 +22,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -30,41 +30,99 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "job/job.h"
 
+#define NEAR			8		/* jobs whose ids are this close are looked
+								 * for together */
+
 /* Where what belongs to a job is found by its id */
-static const struct
+typedef struct Belonging
 {
 	JobqTable	table;
 	JobqIndex	index;
-}			belongings[] = {
-	{JOBQ_DEPENDENCY, INDEX_KEY},
-	{JOBQ_DEPENDENCY, INDEX_SECOND},
-	{JOBQ_ATTEMPT, INDEX_KEY},
-	{JOBQ_LOG, INDEX_KEY},
+	int			column;
+} Belonging;
+
+static const Belonging belongings[] = {
+	{JOBQ_DEPENDENCY, INDEX_KEY, DEP_UPSTREAM},
+	{JOBQ_DEPENDENCY, INDEX_SECOND, DEP_DOWNSTREAM},
+	{JOBQ_ATTEMPT, INDEX_KEY, ATTEMPT_JOB_ID},
+	{JOBQ_LOG, INDEX_KEY, LOG_JOB_ID},
 };
 
-/* Does an undecided job depend on this one? */
-static bool
-needed_by(JobqCall *call, int64 id)
+static const Belonging *const downstream = &belongings[0];
+
+/* Jobs to be removed */
+typedef struct Batch
 {
-	Datum		key = Int64GetDatum(id);
-	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_KEY, 1, &key, NULL);
-	TupleTableSlot *edge;
-	bool		needed = false;
+	JobqCall   *call;
+	LockWaitPolicy policy;
+	int			n;
+	JobqRemovable *jobs;		/* by ascending ids */
+} Batch;
 
-	while (!needed && (edge = jobq_scan_next(scan)) != NULL)
+/* What is done with a row that belongs to a job; false: the job is to be reported. */
+typedef bool (*RowAct) (Batch *batch, const Belonging *of, TupleTableSlot *row, JobqRemovable *job);
+
+/*
+ * Act on the rows that belong to the jobs of a batch, but for those that stay, and
+ * return one of those jobs that were reported, or NULL.  A scan goes over jobs whose
+ * ids are close together, since most have no such row; it begins anew where it meets
+ * a row of a job that stays, which may have many.
+ */
+static JobqRemovable *
+act_on_belongings(Batch *batch, const Belonging *of, RowAct act)
+{
+	JobqRemovable *jobs = batch->jobs;
+	JobqRemovable *reported = NULL;
+	int			i = 0;
+
+	while (i < batch->n)
 	{
-		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(edge, DEP_DOWNSTREAM));
+		int			last = i;
+		JobqScan   *scan;
+		TupleTableSlot *row;
 
-		needed = job != NULL && slot_attisnull(job, JOB_OUTCOME);
-		jobq_slot_free(job);
+		while (last + 1 < batch->n && jobs[last + 1].id - jobs[last].id <= NEAR)
+			last++;
+		scan = jobq_scan_between(batch->call, of->table, of->index, jobs[i].id, jobs[last].id);
+		while ((row = jobq_scan_next(scan)) != NULL)
+		{
+			int64		id = jobq_attr_int64(row, of->column);
+
+			while (i <= last && (jobs[i].id < id || jobs[i].became != REMOVAL_DONE))
+				i++;
+			if (i > last || jobs[i].id != id)
+				break;
+			if (!act(batch, of, row, &jobs[i]))
+				reported = &jobs[i];
+		}
+		if (row == NULL)
+			i = last + 1;
+		jobq_scan_end(scan);
 	}
-	jobq_scan_end(scan);
-	return needed;
+	return reported;
+}
+
+/* A RowAct: a job stays, and is reported, if the job at the other end of an edge is undecided. */
+static bool
+check_need(Batch *batch, const Belonging *of, TupleTableSlot *edge, JobqRemovable *job)
+{
+	TupleTableSlot *child = jobq_find_id(batch->call, JOBQ_JOB, jobq_attr_int64(edge, DEP_DOWNSTREAM));
+
+	if (child != NULL && slot_attisnull(child, JOB_OUTCOME))
+		job->became = REMOVAL_NEEDED;
+	jobq_slot_free(child);
+	return job->became == REMOVAL_DONE;
+}
+
+/* A RowAct: delete a row; if somebody is just doing that, the job is reported. */
+static bool
+delete_row(Batch *batch, const Belonging *of, TupleTableSlot *row, JobqRemovable *job)
+{
+	return jobq_delete(batch->call, of->table, row, batch->policy);
 }
 
 /*
@@ -95,21 +153,36 @@ refuse_triggers(void)
 				 errhint("Drop or disable the trigger, or let the foreign key be ON DELETE RESTRICT.")));
 }
 
-/* DELETE FROM job, as the extension's owner, of what is there now at every isolation level. */
+/*
+ * DELETE FROM job, as the extension's owner, of what is there now at every isolation
+ * level: foreign keys act.
+ */
 static void
-delete_rows(int n, Datum *ids)
+delete_referenced(Batch *batch)
 {
+	Datum	   *ids = palloc(batch->n * sizeof(Datum));
+	int			n = 0;
 	char	   *sql = psprintf("DELETE FROM ONLY %s.job WHERE id OPERATOR(pg_catalog.=) ANY ($1)",
 							   quote_identifier(get_namespace_name(jobq_schema())));
 	Oid			type = INT8ARRAYOID;
-	Datum		value = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE));
+	Datum		value;
 	SPIPlanPtr	plan;
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	int			outer = NewGUCNestLevel();
+	Snapshot	snapshot;
+	int			outer;
 	int			level;
 	Oid			user;
 	int			context;
 
+	for (int i = 0; i < batch->n; i++)
+	{
+		if (batch->jobs[i].became == REMOVAL_DONE)
+			ids[n++] = Int64GetDatum(batch->jobs[i].id);
+	}
+	if (n == 0)
+		return;
+	value = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE));
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	outer = NewGUCNestLevel();
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(jobq_owner(), context | SECURITY_RESTRICTED_OPERATION);
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
@@ -140,78 +213,83 @@ delete_rows(int n, Datum *ids)
 	UnregisterSnapshot(snapshot);
 }
 
-/* Delete what belongs to a job in one table; false: somebody is just deleting a part of it. */
-static bool
-delete_belongings(JobqCall *call, JobqTable table, JobqIndex index, Datum id, LockWaitPolicy policy)
+/* Delete what belongs to the jobs of a batch in one table. */
+static void
+delete_belongings(Batch *batch, const Belonging *of)
 {
-	JobqScan   *scan = jobq_scan_begin(call, table, index, 1, &id, NULL);
-	TupleTableSlot *row;
-	bool		all = true;
+	JobqRemovable *busy = act_on_belongings(batch, of, delete_row);
 
-	while ((row = jobq_scan_next(scan)) != NULL)
-		all &= jobq_delete(call, table, row, policy);
-	jobq_scan_end(scan);
-	return all;
+	jobq_advance();				/* an edge between two of them is deleted once */
+	if (busy == NULL)
+		return;
+	/* look again, without what others have deleted by now */
+	busy = act_on_belongings(batch, of, delete_row);
+	if (busy != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("another transaction is removing what belongs to job %lld",
+						(long long) busy->id)));
+	jobq_advance();
 }
 
 /*
- * Remove jobs that this transaction has locked and found removable.  With
- * LockWaitSkip it is an error if somebody is just removing a job at the other end of
- * an edge.
+ * Remove the jobs of a batch, but for those that stay and those whose row is not as
+ * it was read any more.  It is an error if one is needed, or refused by a foreign key.
+ * With LockWaitSkip a locked job is passed over, and it is an error if somebody is just
+ * removing a job at the other end of an edge.
  */
 static void
-remove_locked(JobqCall *call, int n, Datum *ids, LockWaitPolicy policy)
+remove_batch(Batch *batch)
 {
-	delete_rows(n, ids);
-	for (int i = 0; i < n; i++)
+	JobqCall   *call = batch->call;
+	bool		referenced = jobq_is_referenced(call, JOBQ_JOB);
+	JobqRemovable *needed;
+
+	/* lock the rows; what is deleted is locked */
+	for (int i = 0; i < batch->n; i++)
 	{
-		for (int b = 0; b < lengthof(belongings); b++)
-		{
-			if (delete_belongings(call, belongings[b].table, belongings[b].index, ids[i], policy))
-				continue;
-			jobq_advance();		/* look again, without what is deleted by now */
-			if (!delete_belongings(call, belongings[b].table, belongings[b].index, ids[i], policy))
-				ereport(ERROR,
-						(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-						 errmsg("another transaction is removing what belongs to job %lld",
-								(long long) DatumGetInt64(ids[i]))));
-		}
-		jobq_advance();			/* an edge between two of them is deleted once */
+		JobqRemovable *job = &batch->jobs[i];
+
+		if (job->became == REMOVAL_DONE &&
+			!(referenced ? jobq_lock_at(call, JOBQ_JOB, &job->place, LockTupleExclusive, batch->policy) :
+			  jobq_delete_at(call, JOBQ_JOB, &job->place, batch->policy)))
+			job->became = REMOVAL_BUSY;
 	}
+	/* no edge downstream can be inserted from here on */
+	needed = act_on_belongings(batch, downstream, check_need);
+	if (needed != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_WRONG_STATE),
+				 errmsg("cannot delete job %lld, which an undecided job needs", (long long) needed->id),
+				 errhint("Wait until what depends on it is decided, or cancel that.")));
+	if (referenced)
+		delete_referenced(batch);
+	for (int b = 0; b < lengthof(belongings); b++)
+		delete_belongings(batch, &belongings[b]);
+}
+
+/* The same, as what can be rolled back alone. */
+static void
+remove_alone(void *arg)
+{
+	Batch		batch = *(Batch *) arg;
+	JobqCall	call;
+
+	jobq_open_call(&call);
+	batch.call = &call;
+	remove_batch(&batch);
+	jobq_close_call(&call);
 }
 
 /*
- * Remove locked and removable jobs in a subtransaction: NULL or, after it was rolled
- * back, the error.  What ends the whole transaction is thrown again.
+ * Remove the jobs of a batch in a subtransaction: NULL or, after it was rolled back,
+ * the error.  What ends the whole transaction is thrown again.
  */
 static ErrorData *
-try_to_remove(int n, Datum *ids, LockWaitPolicy policy)
+try_to_remove(Batch *batch)
 {
-	MemoryContext old = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error = jobq_try(remove_alone, batch);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(old);
-	PG_TRY();
-	{
-		JobqCall	call;
-
-		jobq_open_call(&call);
-		remove_locked(&call, n, ids, policy);
-		jobq_close_call(&call);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(old);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(old);
-	CurrentResourceOwner = owner;
 	if (error != NULL &&
 		(error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED ||
 		 ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INTERNAL_ERROR ||
@@ -223,11 +301,11 @@ try_to_remove(int n, Datum *ids, LockWaitPolicy policy)
 }
 
 /*
- * Lock a decided job for its removal, waiting for whoever has it locked; false: it
- * cannot be removed.
+ * Lock a decided job for its removal, waiting for whoever has it locked, and say
+ * where its row stands; false: it cannot be removed.
  */
 static bool
-lock_decided(JobqCall *call, int64 id, const char **problem)
+lock_decided(JobqCall *call, int64 id, ItemPointer place, const char **problem)
 {
 	int			outcome;
 	bool		locked = false;
@@ -242,81 +320,62 @@ lock_decided(JobqCall *call, int64 id, const char **problem)
 		if (outcome == 0)
 			jobq_refuse_state(problem, id, "delete", jobq_state_name(table), "Cancel it first.");
 		else if (outcome > 0)
+		{
+			*place = job->tts_tid;
 			locked = jobq_lock(call, JOBQ_JOB, job, LockTupleExclusive, LockWaitBlock);
+		}
 		jobq_slot_free(state);
 		jobq_slot_free(job);
 	} while (outcome > 0 && !locked);
 	return locked;
 }
 
-/* job_delete: a JobqAct */
+/* job_delete: a JobqAct; where others are to go on, in a subtransaction */
 static bool
 delete_job(JobqCall *call, int64 id, void *arg, const char **problem)
 {
-	Datum		key = Int64GetDatum(id);
+	JobqRemovable job = {id};
+	Batch		batch = {call, LockWaitBlock, 1, &job};
 	ErrorData  *error = NULL;
 
-	if (!lock_decided(call, id, problem))
+	if (!lock_decided(call, id, &job.place, problem))
 		return false;
-	if (needed_by(call, id))
-	{
-		jobq_refuse(problem, ERRCODE_JOBQ_WRONG_STATE,
-					psprintf("cannot delete job %lld, which an undecided job needs", (long long) id),
-					"Wait until what depends on it is decided, or cancel that.");
-		return false;
-	}
-
-	/*
-	 * where others are to go on, an error of a foreign key is said beside the
-	 * job
-	 */
 	if (problem == NULL)
-		remove_locked(call, 1, &key, LockWaitBlock);
+		remove_batch(&batch);
 	else
-		error = try_to_remove(1, &key, LockWaitBlock);
+		error = try_to_remove(&batch);
 	if (error != NULL)
 		*problem = error->message;
 	return error == NULL;
 }
 
 /*
- * Remove those of some jobs, given by ascending ids, that can be, without waiting
- * for a job's row.  Says of each what became of it, and returns how many are gone.
- * All at once, and one by one only where that fails: a subtransaction each would
- * cost more than the jobs.
+ * Remove those of some jobs, whose rows were read in this transaction, that can be,
+ * without waiting for a job's row.  Says of each what became of it, and returns how
+ * many are gone.  All at once, and one by one only where that fails: a subtransaction
+ * each would cost more than the jobs.
  */
 int
-jobq_remove_free(JobqCall *call, int n, const int64 *ids, JobqRemoval *results)
+jobq_remove_free(JobqCall *call, int n, JobqRemovable *jobs)
 {
-	Datum	   *locked = palloc(Max(n, 1) * sizeof(Datum));
-	int		   *which = palloc(Max(n, 1) * sizeof(int));
-	int			nlocked = 0;
+	Batch		batch = {call, LockWaitSkip, n, jobs};
+	ErrorData  *error;
 	int			removed = 0;
-	bool		all;
 
+	qsort(jobs, n, sizeof(JobqRemovable), jobq_compare_ids);
+	for (int i = 0; i < n; i++)
+		jobs[i].became = REMOVAL_DONE;
+	/* those that are needed make nothing fail */
+	(void) act_on_belongings(&batch, downstream, check_need);
+	error = n > 0 ? try_to_remove(&batch) : NULL;
 	for (int i = 0; i < n; i++)
 	{
-		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, ids[i]);
+		Batch		single = {call, LockWaitSkip, 1, &jobs[i]};
 
-		results[i] = REMOVAL_NEEDED;
-		if (job != NULL && !slot_attisnull(job, JOB_OUTCOME) &&
-			jobq_lock(call, JOBQ_JOB, job, LockTupleExclusive, LockWaitSkip) &&
-			!needed_by(call, ids[i]))
-		{
-			locked[nlocked] = Int64GetDatum(ids[i]);
-			which[nlocked++] = i;
-		}
-		jobq_slot_free(job);
-	}
-	if (nlocked == 0)
-		return 0;
-	all = try_to_remove(nlocked, locked, LockWaitSkip) == NULL;
-	for (int i = 0; i < nlocked; i++)
-	{
-		bool		done = all || (nlocked > 1 && try_to_remove(1, &locked[i], LockWaitSkip) == NULL);
-
-		results[which[i]] = done ? REMOVAL_DONE : REMOVAL_REFUSED;
-		removed += done;
+		if (error != NULL && jobs[i].became == REMOVAL_DONE &&
+			(n == 1 || try_to_remove(&single) != NULL) && jobs[i].became == REMOVAL_DONE)
+			jobs[i].became = REMOVAL_REFUSED;
+		removed += jobs[i].became == REMOVAL_DONE;
 	}
 	return removed;
 }

@@ -64,9 +64,8 @@ typedef struct Found
 {
 	JobqCall   *call;
 	JobqPurge  *purge;
-	int			passed;			/* of those that were kept before */
 	int			n;
-	int64	   *ids;
+	JobqRemovable *jobs;
 	int64		shortest;		/* retention of these */
 } Found;
 
@@ -101,17 +100,14 @@ look_at(TupleTableSlot *job, void *arg)
 		purge->look_at = Min(purge->look_at, due);
 		return true;
 	}
-	if (found->passed < purge->skip)
-	{
-		found->passed++;
-		return true;
-	}
 	if (found->n == purge->max_jobs)
 	{
 		purge->more = true;
+		purge->from = job->tts_tid;
 		return false;
 	}
-	found->ids[found->n++] = jobq_attr_int64(job, JOB_ID);
+	found->jobs[found->n].id = jobq_attr_int64(job, JOB_ID);
+	found->jobs[found->n++].place = job->tts_tid;
 	found->shortest = Min(found->shortest, keep);
 	return true;
 }
@@ -121,31 +117,33 @@ look_at(TupleTableSlot *job, void *arg)
  * and say how many were, whether there may be more of them, and when the next may be
  * due there.  A job that cannot be removed (an undecided one depends on it, a foreign
  * key refuses it, somebody has it locked) is kept, and looked at again later.  Where
- * there may be more, the next call for the same blocks passes those (skip).
+ * there may be more, the next call for the same blocks goes on there.
  */
 void
 jobq_purge_blocks(JobqCall *call, JobqPurge *purge, BlockNumber first, BlockNumber n)
 {
-	Found		found = {call, purge, 0, 0, palloc(purge->max_jobs * sizeof(int64)), JOBQ_NEVER};
-	JobqRemoval *results = palloc(purge->max_jobs * sizeof(JobqRemoval));
+	Found		found = {call, purge, 0, palloc(purge->max_jobs * sizeof(JobqRemovable)), JOBQ_NEVER};
+	ItemPointerData from;
+	ItemPointerData upto;
 
-	purge->more = false;
-	if (purge->skip == 0)
+	ItemPointerSet(&from, first, FirstOffsetNumber);
+	ItemPointerSet(&upto, first + n - 1, MaxOffsetNumber);
+	if (purge->more)
+		from = purge->from;
+	else
 		purge->look_at = DT_NOEND;
-	jobq_read_blocks(call, JOBQ_JOB, first, n, look_at, &found);
-	qsort(found.ids, found.n, sizeof(int64), jobq_compare_ids);
-	purge->removed = jobq_remove_free(call, found.n, found.ids, results);
-	purge->skip = purge->more ? purge->skip + found.n - purge->removed : 0;
+	purge->more = false;
+	jobq_read_places(call, JOBQ_JOB, &from, &upto, look_at, &found);
+	purge->removed = jobq_remove_free(call, found.n, found.jobs);
 	for (int i = 0; i < found.n; i++)
 	{
-		if (results[i] == REMOVAL_REFUSED)
+		if (found.jobs[i].became == REMOVAL_REFUSED)
 			purge->look_at = Min(purge->look_at, call->now + AGAIN_MAX);
-		else if (results[i] == REMOVAL_NEEDED)
+		else if (found.jobs[i].became != REMOVAL_DONE)
 			purge->look_at = Min(purge->look_at, call->now +
 								 Min(Max(found.shortest / 16, AGAIN_MIN), AGAIN_MAX));
 	}
-	pfree(results);
-	pfree(found.ids);
+	pfree(found.jobs);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_purge);

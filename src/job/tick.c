@@ -15,10 +15,8 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/syscache.h"
 
 #include "job/job.h"
@@ -48,8 +46,10 @@ text_of(Run *run, int attno)
 
 /* Read when it is due. */
 static void
-read_schedule(Run *run)
+read_schedule(void *arg)
 {
+	Run		   *run = arg;
+
 	jobq_schedule_parse(text_of(run, SCHEDULE_SCHEDULE), &run->spec);
 	run->zone = jobq_schedule_zone(text_of(run, SCHEDULE_TIMEZONE));
 }
@@ -93,8 +93,9 @@ resolve_overlap(JobqCall *call, Run *run, JobqSubmission *s)
 
 /* Submit the job of a tick, as the owner of the schedule. */
 static void
-submit_tick(Run *run)
+submit_tick(void *arg)
 {
+	Run		   *run = arg;
 	Oid			owner = DatumGetObjectId(run->row.values[SCHEDULE_OWNER - 1]);
 	JobqSubmission s;
 	JobqCall	call;
@@ -124,34 +125,6 @@ submit_tick(Run *run)
 	}
 	jobq_close_call(&call);
 	SetUserIdAndSecContext(user, context);
-}
-
-/* Do something in a subtransaction; the error that undid it, or NULL. */
-static ErrorData *
-try(void (*work) (Run *run), Run *run)
-{
-	MemoryContext mcxt = CurrentMemoryContext;
-	ResourceOwner resowner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(mcxt);
-	PG_TRY();
-	{
-		work(run);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(mcxt);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(mcxt);
-	CurrentResourceOwner = resowner;
-	return error;
 }
 
 /* Does an error go away by itself, so that the same can be tried again? */
@@ -196,7 +169,7 @@ note_problem(Run *run, ErrorData *error)
 static void
 run_tick(Run *run)
 {
-	ErrorData  *error = try(submit_tick, run);
+	ErrorData  *error = jobq_try(submit_tick, run);
 
 	note_problem(run, error);
 	if (error != NULL || run->job == 0)
@@ -253,7 +226,7 @@ jobq_run_schedule(JobqCall *call, int64 schedule_id, TimestampTz deadline, Times
 	memset(&run.row, 0, sizeof(run.row));
 	jobq_values(row, &run.row);
 	run.tick = deadline;
-	error = try(read_schedule, &run);
+	error = jobq_try(read_schedule, &run);
 	if (error == NULL)
 		run_ticks(call, &run);
 	else

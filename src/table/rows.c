@@ -451,6 +451,17 @@ jobq_scan_from(JobqCall *call, JobqTable table, JobqIndex which, int64 from, Sna
 	return begin_scan(call, table, which, 1, &skey, snapshot);
 }
 
+/* Scan the rows whose first index column, a number, is within from .. upto. */
+JobqScan *
+jobq_scan_between(JobqCall *call, JobqTable table, JobqIndex which, int64 from, int64 upto)
+{
+	ScanKeyData skeys[2];
+
+	ScanKeyInit(&skeys[0], 1, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
+	ScanKeyInit(&skeys[1], 1, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(upto));
+	return begin_scan(call, table, which, 2, skeys, NULL);
+}
+
 /*
  * Scan the rows of job_ready of a lane, in the order in which they are handed
  * out, of some priorities, and of positions from .. upto where it is one priority.
@@ -717,21 +728,16 @@ jobq_blocks(JobqCall *call, JobqTable table, JobqFileNumber *file)
 	return RelationGetNumberOfBlocks(r->rel);
 }
 
-/* Read the rows that stand in some blocks of a table, as of now, in the order of their places. */
+/* Read the rows of a table that stand between two places, as of now, in the order of these. */
 void
-jobq_read_blocks(JobqCall *call, JobqTable table, BlockNumber first, BlockNumber n,
+jobq_read_places(JobqCall *call, JobqTable table, ItemPointer from, ItemPointer upto,
 				 JobqRowCallback callback, void *arg)
 {
 	JobqRel    *r = jobq_rel(call, table);
 	TupleTableSlot *slot = empty_slot(r);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ItemPointerData from;
-	ItemPointerData upto;
-	TableScanDesc scan;
+	TableScanDesc scan = table_beginscan_tidrange(r->rel, snapshot, from, upto);
 
-	ItemPointerSet(&from, first, FirstOffsetNumber);
-	ItemPointerSet(&upto, first + n - 1, MaxOffsetNumber);
-	scan = table_beginscan_tidrange(r->rel, snapshot, &from, &upto);
 	while (table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot) && callback(slot, arg))
 		CHECK_FOR_INTERRUPTS();
 	table_endscan(scan);
@@ -766,18 +772,19 @@ written(JobqRel *r, TM_Result result, LockWaitPolicy policy)
 }
 
 /*
- * Lock a row to the end of the transaction.  Like the next two it waits for
- * whoever has the row locked or, with LockWaitSkip, passes over one that somebody
- * else has locked, changed or deleted, and never waits.
+ * Lock a row, which this transaction has read at this place, to the end of the
+ * transaction.  Like the next two it waits for whoever has the row locked or, with
+ * LockWaitSkip, passes over one that somebody else has locked, changed or deleted,
+ * and never waits.
  */
 bool
-jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode,
-		  LockWaitPolicy policy)
+jobq_lock_at(JobqCall *call, JobqTable table, ItemPointer place, LockTupleMode mode,
+			 LockWaitPolicy policy)
 {
 	JobqRel    *r = jobq_rel(call, table);
 	TupleTableSlot *locked = empty_slot(r);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ItemPointerData tid = slot->tts_tid;
+	ItemPointerData tid = *place;
 	TM_FailureData tmfd;
 	TM_Result	result;
 
@@ -789,7 +796,8 @@ jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode m
 }
 
 /*
- * Replace a row by the given values.  An update that does not wait is none that
+ * Replace a row by the given values; the slot's place is that of the new version
+ * then, its values are the old ones.  An update that does not wait is none that
  * the heap provides for, so one that may not wait takes the lock first.
  */
 bool
@@ -814,7 +822,10 @@ jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
 								&lockmode, &update_indexes);
 	ok = written(r, result, policy);
 	if (ok)
+	{
 		insert_index_entries(r, newslot, update_indexes);
+		slot->tts_tid = newslot->tts_tid;
+	}
 	UnregisterSnapshot(snapshot);
 	ExecClearTuple(newslot);
 	return ok;
@@ -826,7 +837,7 @@ jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
  * the lock is taken once more.
  */
 bool
-jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockWaitPolicy policy)
+jobq_delete_at(JobqCall *call, JobqTable table, ItemPointer place, LockWaitPolicy policy)
 {
 	JobqRel    *r = jobq_rel(call, table);
 	bool		wait = policy == LockWaitBlock;
@@ -834,10 +845,10 @@ jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockWaitPolic
 	TM_FailureData tmfd;
 	TM_Result	result;
 
-	while ((result = table_tuple_delete(r->rel, &slot->tts_tid, GetCurrentCommandId(true),
+	while ((result = table_tuple_delete(r->rel, place, GetCurrentCommandId(true),
 										snapshot, InvalidSnapshot, wait, &tmfd, false)) == TM_BeingModified)
 	{
-		wait = jobq_lock(call, table, slot, LockTupleExclusive, LockWaitSkip);
+		wait = jobq_lock_at(call, table, place, LockTupleExclusive, LockWaitSkip);
 		if (!wait)
 			break;
 	}

@@ -327,6 +327,8 @@ extern JobqScan *jobq_scan_begin(JobqCall *call, JobqTable table, JobqIndex whic
 								 int nkeys, const Datum *keys, Snapshot snapshot);
 extern JobqScan *jobq_scan_from(JobqCall *call, JobqTable table, JobqIndex which, int64 from,
 								Snapshot snapshot);
+extern JobqScan *jobq_scan_between(JobqCall *call, JobqTable table, JobqIndex which, int64 from,
+								   int64 upto);
 extern TupleTableSlot *jobq_scan_next(JobqScan *scan);
 extern void jobq_scan_end(JobqScan *scan);
 extern TupleTableSlot *jobq_find(JobqCall *call, JobqTable table, JobqIndex which, int nkeys,
@@ -339,18 +341,33 @@ extern TupleTableSlot *jobq_walk_id(JobqCall *call, JobqTable table, int64 id, S
 extern void jobq_slot_free(TupleTableSlot *slot);
 extern bool jobq_update(JobqCall *call, JobqTable table, TupleTableSlot *slot, JobqRow *new,
 						LockWaitPolicy policy);
-extern bool jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot,
-						LockWaitPolicy policy);
-extern bool jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode,
-					  LockWaitPolicy policy);
+extern bool jobq_delete_at(JobqCall *call, JobqTable table, ItemPointer place, LockWaitPolicy policy);
+extern bool jobq_lock_at(JobqCall *call, JobqTable table, ItemPointer place, LockTupleMode mode,
+						 LockWaitPolicy policy);
 extern void jobq_values(TupleTableSlot *slot, JobqRow *new);
 extern bool jobq_being_removed(TupleTableSlot *slot);
 
 typedef bool (*JobqRowCallback) (TupleTableSlot *row, void *arg);	/* false: enough */
 
 extern BlockNumber jobq_blocks(JobqCall *call, JobqTable table, JobqFileNumber *file);
-extern void jobq_read_blocks(JobqCall *call, JobqTable table, BlockNumber first, BlockNumber n,
+extern void jobq_read_places(JobqCall *call, JobqTable table, ItemPointer from, ItemPointer upto,
 							 JobqRowCallback callback, void *arg);
+extern bool jobq_is_referenced(JobqCall *call, JobqTable table);
+
+/* Lock a row that was read, as jobq_lock_at() does. */
+static inline bool
+jobq_lock(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockTupleMode mode,
+		  LockWaitPolicy policy)
+{
+	return jobq_lock_at(call, table, &slot->tts_tid, mode, policy);
+}
+
+/* Delete a row that was read, as jobq_delete_at() does. */
+static inline bool
+jobq_delete(JobqCall *call, JobqTable table, TupleTableSlot *slot, LockWaitPolicy policy)
+{
+	return jobq_delete_at(call, table, &slot->tts_tid, policy);
+}
 
 /* Set a column of a row to be written. */
 static inline void
@@ -418,6 +435,9 @@ jobq_is_expired(JobqCall *call, TimestampTz expires_at, int32 attempt)
 {
 	return expires_at != 0 && expires_at <= call->now && attempt == 0;
 }
+
+/* try.c */
+extern ErrorData *jobq_try(void (*work) (void *arg), void *arg);
 
 /* catalog.c: where our own objects are */
 typedef void (*JobqResetCallback) (void);
