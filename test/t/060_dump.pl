@@ -15,21 +15,26 @@ my $node = jobq_node('dump');
 my $dir = PostgreSQL::Test::Utils::tempdir;
 my $source = JobqClient->new($node, name => 'source');
 
-# Jobs in every state.  What is due later falls due after the dump was taken.
+is($source->value(<<'EOQ'), join(' ', sort @TABLES, 'job_active_database'), 'these are all tables');
+SELECT string_agg(c.relname, ' ' ORDER BY c.relname) FROM pg_depend d JOIN pg_class c ON c.oid = d.objid
+WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'e' AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'jobq') AND c.relkind = 'r'
+EOQ
+
+# Jobs in every state, and a row in every table.  What is due soon falls due after the dump was taken.
 sub every_state
 {
 	my ($c) = @_;
-	$c->rows(<<'EOQ');
+	(my $jobs = <<'EOQ') =~ s/SOON/stretched(3) . ' s'/ge;
 SELECT job_queue_set('other', max_attempts => 3, lease => '90 s', notify => 'off');
 SELECT job_queue_set('quiet', paused => true);
 SELECT job_submit('ready ' || i, args => '{"a": [1, null, "\\ü''"]}', priority => i, tags => '["x"]') FROM generate_series(-2, 2) i;
 SELECT job_submit('paused', queue => 'quiet');
 SELECT job_submit('late', run_at => now() + interval '1 day');
-SELECT job_submit('due soon', queue => 'soon', run_at => clock_timestamp() + interval '3 s');
-SELECT job_submit('expires soon', queue => 'expiring', run_at => now() + interval '1 day', expires_at => clock_timestamp() + interval '3 s');
-SELECT job_submit('lost soon', queue => 'lost', lease => '3 s', max_lost => 1);
+SELECT job_submit('due soon', queue => 'soon', run_at => clock_timestamp() + interval 'SOON');
+SELECT job_submit('expires soon', queue => 'expiring', run_at => now() + interval '1 day', expires_at => clock_timestamp() + interval 'SOON');
+SELECT job_submit('lost soon', queue => 'lost', lease => 'SOON', max_lost => 1);
 SELECT * FROM job_claim('lost', 'w1');
-SELECT job_submit('timed out soon', queue => 'timed', timeout => '3 s', max_attempts => 1);
+SELECT job_submit('timed out soon', queue => 'timed', timeout => 'SOON', max_attempts => 1);
 SELECT * FROM job_claim('timed', 'w1');
 SELECT job_submit('running', queue => 'long', lease => '1 h');
 SELECT job_heartbeat(job_id, token, progress => '{"half": true}') FROM job_claim('long', 'w2');
@@ -52,7 +57,16 @@ FROM (SELECT max(id) FILTER (WHERE kind = 'parent') AS p, max(id) FILTER (WHERE 
 SELECT job_submit('grandchild', queue => 'b', depends_on => ARRAY(SELECT id FROM job WHERE kind ~ '^child'), trigger_rule => 'quorum', quorum => 3);
 SELECT job_submit('join', queue => 'b', depends_on => ARRAY(SELECT job_submit('wide', queue => 'w') FROM generate_series(1, 70)));
 SELECT job_complete(job_id, token) FROM job_claim('w', max_jobs => 10);
+SELECT job_submit('has a key', queue => 'u', unique_key => 'k', hold => true);
+SELECT job_submit('had a key', queue => 'v', unique_key => 'k', unique_for => '1 h'), job_submit('has it for a time', queue => 'v', unique_key => 'l', unique_for => 'SOON');
+SELECT job_log(job_id, token, 'half done', 'warning', '{"n": 1}') FROM job_claim('v', max_jobs => 2);
+SELECT job_complete(l.job_id, l.token) FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.queue = 'v';
+SELECT job_decide(job_submit('decided', queue => 'm', manual => true), 'skipped', reason => 'not now');
+SELECT job_schedule(kind, '30 2 1 5 *', jsonb_build_object('kind', kind, 'queue', 'ticks'), 'Europe/Berlin') FROM unnest('{yearly,ticks soon}'::text[]) kind;
+SELECT job_schedule('paused', '@hourly', '{"kind": "never"}', catch_up => 'all', overlap => 'cancel', paused => true);
+UPDATE job_schedule SET next_at = clock_timestamp() + interval 'SOON' WHERE name = 'ticks soon';
 EOQ
+	$c->rows($jobs);
 	return;
 }
 every_state($source);
@@ -81,7 +95,7 @@ sub dump_database
 sub passes_in
 {
 	my ($c, $name) = @_;
-	my $expected = 'due soon: ready, expires soon: cancelled, lost soon: failed, timed out soon: failed';
+	my $expected = 'due soon: ready, expires soon: cancelled, lost soon: failed, ticks soon: ready, timed out soon: failed';
 	my $found = '';
 	poll_until(sub {
 		$found = $c->value(
@@ -120,6 +134,7 @@ $source->rows("SELECT job_complete(job_id, token) FROM job_claim('w', max_jobs =
 $source->rows("SELECT job_cancel($doomed), job_submit('last child', queue => 'b', depends_on => ARRAY[$parent])");
 my $left = 'SELECT (SELECT count(*) FROM job_delta), (SELECT count(*) FROM job_cancel_request), (SELECT count(*) FROM job_recount)';
 my $digest = dump_database('postgres', "$dir/jobs.dump");
+is(join(' ', grep { $digest->{$_} =~ /^0 / } @TABLES), '', 'no table is empty');
 $holder->disconnect;
 passes_in($source, 'what is due happens in the original');
 
@@ -144,6 +159,16 @@ invariants_hold($node, 'in the restored database', dbname => 'restored');
 my ($row) = $restored->rows("SELECT * FROM job_claim('a')");
 ok(!$row, 'a claim from an empty queue');
 passes_in($restored, 'it wakes up');
+# before somebody claims it
+ok(poll_until(sub { $restored->value("SELECT state FROM job_status WHERE id = $doomed") eq 'cancelled' }), 'a job that was to be cancelled is');
+ok(poll_until(sub { $restored->value("SELECT string_agg(unique_key, ' ') FROM job_unique") eq 'k k' }), 'a unique key that was to be free is');
+foreach my $queue (qw(u v))
+{
+	is($restored->value("SELECT job_submit('again', queue => '$queue', unique_key => 'k') = id FROM job WHERE queue = '$queue' AND unique_key = 'k'"),
+		't', "one that is taken is, of queue $queue");
+}
+is($restored->value("SELECT string_agg(message, ', ') FROM job_logs"), 'half done, half done', 'lines of logs are there');
+is($restored->value("SELECT next_at > now() AND last_job IS NOT NULL FROM job_schedules WHERE name = 'ticks soon'"), 't', 'a schedule goes on');
 my $next = $restored->value("SELECT job_submit('next', queue => 'new')");
 cmp_ok($next, '>', $restored->value("SELECT max(id) FROM job WHERE kind <> 'next'"), 'ids go on');
 $restored->rows("SELECT job_complete(job_id, token) FROM job_claim('b', max_jobs => 5)");
@@ -151,7 +176,6 @@ invariants_hold($node, 'in the restored database, used', dbname => 'restored');
 $restored->rows("SELECT job_complete(job_id, token) FROM job_claim('w', max_jobs => 100)");
 ok(poll_until(sub { $restored->value("SELECT state FROM job_status WHERE kind = 'join'") eq 'ready' }), 'a job with many parents goes on counting');
 ok(poll_until(sub { "@{ ($restored->rows($left))[0] }" eq '0 0 0' }), 'what was left to the worker is done');
-is($restored->value("SELECT state FROM job_status WHERE id = $doomed"), 'cancelled', 'a job that was to be cancelled is');
 my $running = $restored->value("SELECT l.token FROM job_lease l JOIN job j ON j.id = l.job_id WHERE kind = 'running'");
 is($restored->query("SELECT job_complete(job_id, $running) FROM job_lease WHERE token = $running")->{sqlstate},
 	undef, 'a token from before the dump still fits');
