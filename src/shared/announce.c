@@ -49,7 +49,6 @@ typedef struct LeaseChange
 } LeaseChange;
 
 #define PLACES			8		/* with more, all are looked at */
-#define FAILED_QUEUES	8		/* of more, failures are not counted */
 
 /* What is not in arrays */
 typedef struct Scalars
@@ -61,8 +60,6 @@ typedef struct Scalars
 	bool		retention;		/* how long jobs are kept was changed */
 	int			nplaces;		/* of jobs to be removed, see shared.h */
 	uint32		places[PLACES];
-	int			nfailed;
-	JobqFailed	failed[FAILED_QUEUES];
 	bool		changed_rows;	/* otherwise than by what was counted */
 } Scalars;
 
@@ -75,6 +72,7 @@ typedef struct Mark
 	int			ndecided;
 	int			nleases;
 	int			nsteps;			/* of what was counted */
+	int			nfailed;
 	Scalars		scalars;
 } Mark;
 
@@ -90,6 +88,7 @@ static Array ready;				/* JobqReady */
 static Array taken;				/* JobqReady, see jobq_announce_taken() */
 static Array decided;			/* int64 */
 static Array leases;			/* LeaseChange */
+static Array failed;			/* int64: the queue of each attempt */
 static Array marks;				/* Mark, of levels above 1 */
 static Scalars scalars;
 static bool only_claims = false;	/* all WAL up to the next is of claims */
@@ -150,6 +149,7 @@ forget(void)
 	empty(&taken);
 	empty(&decided);
 	empty(&leases);
+	empty(&failed);
 	empty(&marks);
 	jobq_counts_forget();
 	memset(&scalars, 0, sizeof(scalars));
@@ -184,6 +184,7 @@ begin_announcement(void)
 		mark.ndecided = decided.n;
 		mark.nleases = leases.n;
 		mark.nsteps = jobq_counts_steps();
+		mark.nfailed = failed.n;
 		mark.scalars = scalars;
 		*(Mark *) append(&marks, sizeof(Mark)) = mark;
 	}
@@ -313,20 +314,8 @@ jobq_announce_retention(void)
 void
 jobq_announce_failure(int64 queue_id)
 {
-	int			i = 0;
-
-	if (!begin_announcement())
-		return;
-	while (i < scalars.nfailed && scalars.failed[i].queue_id != queue_id)
-		i++;
-	if (i == FAILED_QUEUES)
-		return;
-	if (i == scalars.nfailed)
-	{
-		scalars.nfailed++;
-		scalars.failed[i].queue_id = queue_id;
-	}
-	scalars.failed[i].count++;
+	if (begin_announcement())
+		*(int64 *) append(&failed, sizeof(int64)) = queue_id;
 }
 
 /* Add to a number of a queue. */
@@ -477,8 +466,8 @@ carry_out(void)
 		jobq_wake(true, ((int64 *) decided.items)[i], INT_MAX);
 	if (scalars.nplaces > 0)
 		jobq_worker_removals(scalars.places, scalars.nplaces, PLACES);
-	if (scalars.nfailed > 0)
-		jobq_worker_failures(scalars.failed, scalars.nfailed);
+	if (failed.n > 0)
+		jobq_worker_failures(failed.items, failed.n);
 	for (int k = 0; k < DEADLINE_KINDS; k++)
 	{
 		if (scalars.deadlines[k] != DT_NOEND)
@@ -586,6 +575,7 @@ subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId pa
 		decided.n = last->ndecided;
 		leases.n = last->nleases;
 		jobq_counts_undo(last->nsteps);
+		failed.n = last->nfailed;
 		scalars = last->scalars;
 		marks.n--;
 	}

@@ -20,7 +20,7 @@
 #define JOBQ_PURGE_BLOCKS	64	/* of table job, that are looked at as one */
 #define JOBQ_PURGE_PLACES	64	/* of such blocks, before all of them are
 								 * looked at */
-#define JOBQ_BREAKERS		64	/* queues whose failures are counted, between
+#define JOBQ_BREAKERS		256	/* queues whose failures are counted, between
 								 * two looks */
 
 #define JOBQ_DEFAULT_MAX_HEARTBEATS	100000
@@ -261,7 +261,7 @@ extern void jobq_worker_deadline(JobqDeadline kind, TimestampTz at);
 extern void jobq_worker_queue_ready(int64 queue_id);
 extern void jobq_worker_removals(const uint32 *places, int n, int most);
 extern void jobq_worker_ask(uint32 flags);
-extern void jobq_worker_failures(const JobqFailed *failed, int n);
+extern void jobq_worker_failures(const int64 *queue_ids, int n);
 extern int	jobq_take_failures(JobqDatabase *db, JobqFailed *failed);
 
 /* the worker's side */

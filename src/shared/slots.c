@@ -385,35 +385,40 @@ jobq_worker_removals(const uint32 *places, int n, int most)
 }
 
 /*
- * Attempts of queues with a breaker ended badly.  Those of more queues than there is
- * room for, before the worker has taken the others, are not counted.
+ * Attempts of queues with a breaker ended badly: the queue of each.  Those of more
+ * queues than there is room for, before the worker has taken the others, are not
+ * counted.
  */
 void
-jobq_worker_failures(const JobqFailed *failed, int n)
+jobq_worker_failures(const int64 *queue_ids, int n)
 {
 	JobqDatabase *db = jobq_my_database(true);
+	int			count;
 
 	if (db == NULL)
 		return;
-	SpinLockAcquire(&db->mutex);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n; i += count)
 	{
-		int			used = pg_atomic_read_u32(&db->nfailed);
+		int			used;
 		int			k = 0;
 
-		while (k < used && db->failed[k].queue_id != failed[i].queue_id)
+		/* of one call they mostly stand together */
+		for (count = 1; i + count < n && queue_ids[i + count] == queue_ids[i];)
+			count++;
+		SpinLockAcquire(&db->mutex);
+		used = pg_atomic_read_u32(&db->nfailed);
+		while (k < used && db->failed[k].queue_id != queue_ids[i])
 			k++;
-		if (k == JOBQ_BREAKERS)
-			continue;
-		if (k == used)
+		if (k == used && used < JOBQ_BREAKERS)
 		{
-			db->failed[k].queue_id = failed[i].queue_id;
+			db->failed[k].queue_id = queue_ids[i];
 			db->failed[k].count = 0;
 			pg_atomic_write_u32(&db->nfailed, used + 1);
 		}
-		db->failed[k].count += failed[i].count;
+		if (k < JOBQ_BREAKERS)
+			db->failed[k].count += count;
+		SpinLockRelease(&db->mutex);
 	}
-	SpinLockRelease(&db->mutex);
 	wake_database(db, DT_NOBEGIN + 1);
 }
 
