@@ -1440,6 +1440,9 @@ BEGIN ATOMIC
     FROM jobs j LEFT JOIN state_of s ON s.job_id = j.id
     WHERE coalesce(cardinality(s.states), 0) <> CASE WHEN j.outcome IS NULL THEN 1 ELSE 0 END
     UNION ALL
+    SELECT 'S1', s.job_id, format('it is manual, and %s', s.state) FROM states s JOIN jobs j ON j.id = s.job_id
+    WHERE j.manual AND j.outcome IS NULL AND s.state <> 'waiting'
+    UNION ALL
     SELECT 'S1', s.job_id, format('there is no such job, and it is %s', array_to_string(s.states, ' and '))
     FROM state_of s WHERE NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = s.job_id)
     UNION ALL
@@ -1498,6 +1501,9 @@ BEGIN ATOMIC
     SELECT 'S8', s.job_id, format('it is %s with another queue or priority than its own', s.state)
     FROM states s JOIN jobs j ON j.id = s.job_id
     WHERE (s.queue_id, s.priority) <> (@extschema@.job_queue_id(j.queue), j.priority) OR s.lane <> s.queue_id
+    UNION ALL
+    SELECT 'S8', w.job_id, format('it waits as if it were %smanual', CASE WHEN w.manual THEN '' ELSE 'not ' END)
+    FROM @extschema@.job_waiting w JOIN jobs j ON j.id = w.job_id WHERE w.manual <> j.manual
     UNION ALL
     SELECT 'S8', min(r.job_id), format('%s jobs are ready at one position', count(*))
     FROM @extschema@.job_ready r WHERE of_job IS NULL GROUP BY r.lane, r.position HAVING count(*) > 1
@@ -1565,6 +1571,7 @@ DECLARE
     j @extschema@.job;
     waits boolean := EXISTS (SELECT FROM @extschema@.job_waiting w WHERE w.job_id = id);
     runs boolean := EXISTS (SELECT FROM @extschema@.job_lease l WHERE l.job_id = id);
+    scheduled boolean;
     latest int := coalesce((SELECT max(a.attempt) FROM @extschema@.job_attempt a WHERE a.job_id = id), 0);
     n_failed int;
     n_lost int;
@@ -1588,12 +1595,14 @@ BEGIN
         IF j.id IS NULL OR j.outcome IS NOT NULL OR runs THEN
             DELETE FROM @extschema@.job_waiting w WHERE w.job_id = job_repair_job.id;
         END IF;
-        IF j.id IS NULL OR j.outcome IS NOT NULL OR runs OR waits THEN
+        IF j.id IS NULL OR j.outcome IS NOT NULL OR runs OR waits OR j.manual THEN
             DELETE FROM @extschema@.job_scheduled s WHERE s.job_id = job_repair_job.id;
         END IF;
-        IF j.id IS NULL OR j.outcome IS NOT NULL OR runs OR waits OR EXISTS (SELECT FROM @extschema@.job_scheduled s WHERE s.job_id = job_repair_job.id) THEN
+        scheduled := EXISTS (SELECT FROM @extschema@.job_scheduled s WHERE s.job_id = id);
+        IF j.id IS NULL OR j.outcome IS NOT NULL OR runs OR waits OR j.manual OR scheduled THEN
             DELETE FROM @extschema@.job_ready r WHERE r.job_id = job_repair_job.id;
-        ELSIF NOT EXISTS (SELECT FROM @extschema@.job_ready r WHERE r.job_id = job_repair_job.id) THEN
+        END IF;
+        IF j.id IS NOT NULL AND j.outcome IS NULL AND NOT (runs OR waits OR scheduled OR EXISTS (SELECT FROM @extschema@.job_ready r WHERE r.job_id = id)) THEN
             PERFORM @extschema@.job_enter_again(id, latest, n_failed, n_lost);
         END IF;
     WHEN 'S2' THEN
@@ -1661,7 +1670,7 @@ BEGIN
             deadline = least(l.lease_until, l.timeout_at), period = greatest(l.period, 1000000), attempt = greatest(l.attempt, latest + 1)
         WHERE l.job_id = job_repair_job.id;
     WHEN 'S8' THEN
-        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority
+        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority, manual = j.manual
         WHERE t.job_id = job_repair_job.id;
         UPDATE @extschema@.job_scheduled t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority
         WHERE t.job_id = job_repair_job.id;

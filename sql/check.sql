@@ -28,6 +28,14 @@ BEGIN
     RETURN QUERY SELECT 'left', c.name, c.problem, c.repaired FROM pg_temp.checked(false) c;
     RETURN QUERY SELECT 'not found before', c.name, '', false FROM mine c WHERE found IS NULL;
 END $$;
+-- wait until the background worker has counted anew
+CREATE PROCEDURE pg_temp.recounted() LANGUAGE plpgsql AS $$
+BEGIN
+    WHILE EXISTS (SELECT FROM job_recount) LOOP
+        PERFORM pg_sleep(0.01);
+        COMMIT;
+    END LOOP;
+END $$;
 SET TimeZone = 'UTC';
 SET DateStyle = 'ISO';
 SELECT setval('job_id_seq', greatest(last_value, 100000)) >= 100000 AS large FROM job_id_seq;
@@ -51,6 +59,22 @@ SELECT pg_temp.job('e');
 SELECT job_cancel(pg_temp.id('e'));
 INSERT INTO job_scheduled SELECT pg_temp.id('e'), queue_id, lane, '2999-01-01', expires_at, attempt, failed, lost, priority FROM job_waiting WHERE job_id = pg_temp.id('d');
 SELECT * FROM pg_temp.both();
+
+-- a manual job waits, whatever it waits for
+INSERT INTO mine SELECT 'm', job_submit('m', queue => 'check', manual => true);
+INSERT INTO mine SELECT 'n', job_submit('n', queue => 'check', manual => true, hold => true, run_at => '2999-01-01', depends_on => ARRAY[pg_temp.id('a')]);
+SELECT * FROM pg_temp.checked(false);
+SELECT job_unhold(pg_temp.id('n'));
+SELECT * FROM pg_temp.checked(false);
+DELETE FROM job_waiting WHERE job_id = pg_temp.id('m') RETURNING open, held, manual;
+INSERT INTO job_ready SELECT pg_temp.id('m'), queue_id, lane, run_at, expires_at, attempt, failed, lost, priority, nextval('job_id_seq'), now() FROM job_waiting WHERE job_id = pg_temp.id('n');
+SELECT * FROM pg_temp.both();
+CALL pg_temp.recounted();
+SELECT open, held, manual FROM job_waiting WHERE job_id = pg_temp.id('m');
+UPDATE job_waiting SET manual = false WHERE job_id = pg_temp.id('n');
+SELECT * FROM pg_temp.both();
+SELECT job_decide(id, 'succeeded') FROM mine WHERE name IN ('m', 'n') ORDER BY id;
+SELECT * FROM pg_temp.checked(false);
 
 -- S2: edges and the sequence
 UPDATE job_dependency SET require = 4 WHERE downstream = pg_temp.id('d');
@@ -110,24 +134,12 @@ SELECT job_release(job_id, token) FROM job_lease WHERE job_id IN (SELECT id FROM
 UPDATE job_waiting SET undecided = undecided + 1 WHERE job_id = pg_temp.id('c');
 UPDATE job_waiting SET rule = 2 WHERE job_id = pg_temp.id('d');
 SELECT * FROM pg_temp.both();
-DO $$
-BEGIN
-    WHILE EXISTS (SELECT FROM job_recount) LOOP
-        PERFORM pg_sleep(0.01);
-        COMMIT;
-    END LOOP;
-END $$;
+CALL pg_temp.recounted();
 SELECT m.name, undecided, pending, rule FROM job_waiting w JOIN mine m ON m.id = w.job_id ORDER BY 1;
 SELECT job_hold(pg_temp.id('g'));
 UPDATE job_waiting SET held = false WHERE job_id = pg_temp.id('g');
 SELECT * FROM pg_temp.both();
-DO $$
-BEGIN
-    WHILE EXISTS (SELECT FROM job_recount) LOOP
-        PERFORM pg_sleep(0.01);
-        COMMIT;
-    END LOOP;
-END $$;
+CALL pg_temp.recounted();
 SELECT m.name, s.state FROM mine m JOIN job_status s USING (id) ORDER BY m.name;
 
 -- D1: an outcome without running that its dependencies do not give
@@ -135,13 +147,7 @@ SELECT pg_temp.job('i'), pg_temp.job('j', 'i');
 DELETE FROM job_waiting WHERE job_id = pg_temp.id('j');
 UPDATE job SET outcome = 16, finished_at = now(), attempt = 0, failed = 0, lost = 0 WHERE id = pg_temp.id('j');
 SELECT * FROM pg_temp.both();
-DO $$
-BEGIN
-    WHILE EXISTS (SELECT FROM job_recount) LOOP
-        PERFORM pg_sleep(0.01);
-        COMMIT;
-    END LOOP;
-END $$;
+CALL pg_temp.recounted();
 SELECT state FROM job_status WHERE id = pg_temp.id('j');
 
 -- D5: what is still to be done; nobody else sees these rows
