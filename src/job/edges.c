@@ -48,11 +48,12 @@ jobq_set_counters(JobqRow *new, int first, const JobqCounters *c)
  * somebody is just changing the row, it is taken for undecided and *unsure is
  * set, without waiting: its edges are to be counted anew later.
  *
- * A submission has named it: then a settled row is locked, too, so that the job is
- * not removed, and one who is just removing it is waited for (remove.c).
+ * keep: an edge to it is to be written, so it must not be removed before that is
+ * seen.  Then its row is locked in any case, FOR KEY SHARE at least, which waits for
+ * a removal and for nothing else.
  */
 int
-jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool named, bool *unsure)
+jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool keep, bool *unsure)
 {
 	for (int tries = 1;; tries++)
 	{
@@ -60,31 +61,27 @@ jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool named, bool *u
 		int			outcome;
 		bool		done;
 
-		if (job == NULL && named)
-			jobq_error_no_such_job(id);
 		if (job == NULL)
-			return OUTCOME_SUCCEEDED;	/* removed */
+			return OUTCOME_REMOVED;
 		outcome = jobq_attr_int16(job, JOB_OUTCOME);
 		if ((outcome & settled) != 0)
 			/* removed, one that did not succeed would count as if it had */
-			done = (!named && settled == OUTCOME_SUCCEEDED) ||
-				jobq_lock(call, JOBQ_JOB, job, LockTupleKeyShare, named ? LockWaitBlock : LockWaitSkip);
+			done = (!keep && settled == OUTCOME_SUCCEEDED) ||
+				jobq_lock(call, JOBQ_JOB, job, LockTupleKeyShare, keep ? LockWaitBlock : LockWaitSkip);
 		else
-		{
-			bool		removal = named && outcome != 0 && jobq_being_removed(job);
+			done = jobq_lock(call, JOBQ_JOB, job, LockTupleShare, LockWaitSkip);
 
-			done = jobq_lock(call, JOBQ_JOB, job, LockTupleShare, removal ? LockWaitBlock : LockWaitSkip);
-			tries -= removal;
+		/* the second time it was not just changed before we looked */
+		if (!done && tries > 1 &&
+			(!keep || jobq_lock(call, JOBQ_JOB, job, LockTupleKeyShare, LockWaitBlock)))
+		{
+			*unsure = true;
+			outcome = 0;
+			done = true;
 		}
 		jobq_slot_free(job);
 		if (done)
 			return outcome;
-		/* the second time it was not just changed before we looked */
-		if (tries > 1)
-		{
-			*unsure = true;
-			return 0;
-		}
 	}
 }
 
@@ -112,6 +109,8 @@ jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
 		found += require != REQUIRE_END_ONLY;
 		jobq_count_undecided(c, require);
 		outcome = jobq_upstream_outcome(call, jobq_attr_int64(edge, DEP_UPSTREAM), settled, false, &unsure);
+		if (outcome == OUTCOME_REMOVED)
+			outcome = OUTCOME_SUCCEEDED;
 		if (outcome != 0)
 			jobq_count_edge(c, require, jobq_attr_int16(edge, DEP_SUFFICE), outcome, 1);
 	}

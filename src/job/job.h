@@ -31,6 +31,7 @@ extern int	jobq_max_log_lines;
 #define OUTCOME_CANCELLED		0x08
 #define OUTCOME_UPSTREAM_FAILED	0x10
 #define OUTCOME_ANY				0x1f
+#define OUTCOME_REMOVED			0x40	/* there is no such job any more */
 /* require of an edge: wait for the end, whatever the rule, and know nothing else of that job */
 #define REQUIRE_END_ONLY		(OUTCOME_ANY | 0x20)
 #define OUTCOME_HURTS			(OUTCOME_FAILED | OUTCOME_CANCELLED | OUTCOME_UPSTREAM_FAILED)
@@ -127,7 +128,7 @@ extern void jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int
 							  const JobqRuleInfo *rule);
 extern void jobq_read_counters(TupleTableSlot *row, int first, JobqCounters *c);
 extern void jobq_set_counters(JobqRow *new, int first, const JobqCounters *c);
-extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool named, bool *unsure);
+extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool keep, bool *unsure);
 extern bool jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c);
 extern void jobq_ask_recount(JobqCall *call, int64 id);
 extern bool jobq_recount_asked(JobqCall *call, int64 id);

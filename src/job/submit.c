@@ -73,6 +73,8 @@ jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
 	p->unsure = false;
 	require_argument(call, id, "depends_on");
 	p->outcome = jobq_upstream_outcome(call, id, OUTCOME_SUCCEEDED, true, &p->unsure);
+	if (p->outcome == OUTCOME_REMOVED)
+		jobq_error_no_such_job(id);
 }
 
 /* Insert the row in job, of which the options are there. */
@@ -134,7 +136,7 @@ resolve_after(JobqCall *call, JobqSubmission *s, JobqCounters *counters, bool *u
 					 errmsg("job %lld in \"depends_on\" has the unique key \"%s\" and would be cancelled",
 							(long long) s->after, s->unique_key)));
 	}
-	if (jobq_upstream_outcome(call, s->after, OUTCOME_ANY, false, unsure) != 0)
+	if (jobq_upstream_outcome(call, s->after, OUTCOME_ANY, true, unsure) != 0)
 	{
 		s->after = 0;
 		return;

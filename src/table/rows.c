@@ -702,21 +702,6 @@ jobq_being_deleted(JobqCall *call, JobqTable table, TupleTableSlot *slot)
 		TransactionIdIsValid(dirty.xmax);
 }
 
-/*
- * Is another transaction, still open, deleting this row of jobq_find(), or has it
- * locked it to do so?  Nothing but a deletion locks a job's row FOR UPDATE.
- */
-bool
-jobq_being_removed(TupleTableSlot *slot)
-{
-	HeapTupleHeader row = ExecFetchSlotHeapTuple(slot, false, NULL)->t_data;
-	TransactionId xmax = HeapTupleHeaderGetRawXmax(row);
-
-	return !(row->t_infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) &&
-		(row->t_infomask2 & HEAP_KEYS_UPDATED) &&
-		!TransactionIdIsCurrentTransactionId(xmax) && TransactionIdIsInProgress(xmax);
-}
-
 /* How many blocks a table has, and in which file. */
 BlockNumber
 jobq_blocks(JobqCall *call, JobqTable table, JobqFileNumber *file)
@@ -775,7 +760,8 @@ written(JobqRel *r, TM_Result result, LockWaitPolicy policy)
  * Lock a row, which this transaction has read at this place, to the end of the
  * transaction.  Like the next two it waits for whoever has the row locked or, with
  * LockWaitSkip, passes over one that somebody else has locked, changed or deleted,
- * and never waits.
+ * and never waits.  FOR KEY SHARE holds against a deletion also what another is
+ * just updating.
  */
 bool
 jobq_lock_at(JobqCall *call, JobqTable table, ItemPointer place, LockTupleMode mode,
@@ -789,7 +775,8 @@ jobq_lock_at(JobqCall *call, JobqTable table, ItemPointer place, LockTupleMode m
 	TM_Result	result;
 
 	result = table_tuple_lock(r->rel, &tid, snapshot, locked, GetCurrentCommandId(true),
-							  mode, policy, 0, &tmfd);
+							  mode, policy,
+							  mode == LockTupleKeyShare ? TUPLE_LOCK_FLAG_LOCK_UPDATE_IN_PROGRESS : 0, &tmfd);
 	UnregisterSnapshot(snapshot);
 	ExecClearTuple(locked);
 	return written(r, result, policy);

@@ -345,7 +345,6 @@ extern bool jobq_delete_at(JobqCall *call, JobqTable table, ItemPointer place, L
 extern bool jobq_lock_at(JobqCall *call, JobqTable table, ItemPointer place, LockTupleMode mode,
 						 LockWaitPolicy policy);
 extern void jobq_values(TupleTableSlot *slot, JobqRow *new);
-extern bool jobq_being_removed(TupleTableSlot *slot);
 
 typedef bool (*JobqRowCallback) (TupleTableSlot *row, void *arg);	/* false: enough */
 
