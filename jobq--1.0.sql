@@ -1129,26 +1129,27 @@ BEGIN
                 hint := 'It goes on when enough of them have ended as the rule says.';
                 RETURN NEXT;
             END IF;
+            FOR x IN SELECT DISTINCT p.unique_key = j.unique_key IS TRUE AS keyed FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
+                WHERE d.downstream = j.id AND d.require = 63 AND p.outcome IS NULL ORDER BY 1 DESC
+            LOOP
+                reason := CASE WHEN x.keyed THEN 'unique key' ELSE 'schedule' END;
+                detail := CASE WHEN x.keyed THEN format('It took unique key "%s" over, and starts when the job that had it has ended.', j.unique_key)
+                    ELSE 'It starts when the job before it of its schedule has ended.' END;
+                hint := NULL;
+                RETURN NEXT;
+            END LOOP;
+            -- those that it only waits for the end of come first
             FOR x IN SELECT p.id, p.kind, CASE WHEN pl.job_id IS NOT NULL THEN 'running' WHEN pw.job_id IS NOT NULL THEN 'waiting'
                     WHEN ps.job_id IS NOT NULL THEN 'scheduled' ELSE 'ready' END AS state
                 FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
                     LEFT JOIN @extschema@.job_lease pl ON pl.job_id = p.id
                     LEFT JOIN @extschema@.job_waiting pw ON pw.job_id = p.id
                     LEFT JOIN @extschema@.job_scheduled ps ON ps.job_id = p.id
-                WHERE d.downstream = j.id AND d.require <> 63 AND p.outcome IS NULL ORDER BY p.id LIMIT named
+                WHERE d.downstream = j.id AND p.outcome IS NULL ORDER BY d.require = 63 DESC, p.id LIMIT named
             LOOP
                 reason := 'dependency';
                 detail := format('Job %s (%s) is %s.', x.id, x.kind, x.state);
                 hint := format('job_explain(%s) says why it is not decided.', x.id);
-                other := x.id;
-                RETURN NEXT;
-            END LOOP;
-            FOR x IN SELECT p.id FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
-                WHERE d.downstream = j.id AND d.require = 63 AND p.outcome IS NULL
-            LOOP
-                reason := 'unique key';
-                detail := format('It took unique key "%s" over from job %s, and starts when that has ended.', j.unique_key, x.id);
-                hint := format('job_explain(%s) says why it has not.', x.id);
                 other := x.id;
                 RETURN NEXT;
             END LOOP;
@@ -1224,8 +1225,8 @@ BEGIN
             ELSE format('It is ready since %s, behind %s of queue "%s".', r.since,
                 CASE n WHEN 1 THEN '1 job' WHEN counted THEN format('%s jobs or more', n) ELSE format('%s jobs', n) END, j.queue) END;
         hint := 'The next worker that claims from the queue takes the first.'
-            || CASE WHEN n > 0 THEN format(' job_change(%s, priority => %s) puts it first.', j.id,
-                (SELECT max(o.priority) FROM @extschema@.job_ready o WHERE o.lane = r.lane) + 1) ELSE '' END;
+            || coalesce((SELECT format(' job_change(%s, priority => %s) puts it first.', j.id, max(o.priority) + 1)
+                FROM @extschema@.job_ready o WHERE o.lane = r.lane HAVING n > 0 AND max(o.priority) < 32767), '');
         RETURN NEXT;
         IF NOT waits
             AND NOT EXISTS (SELECT FROM @extschema@.job_lease o WHERE o.queue_id = r.queue_id
@@ -1342,7 +1343,7 @@ GRANT EXECUTE ON FUNCTION @extschema@.job_horizon() TO pg_monitor;
 
 -- The next time of a schedule; NULL: never, or it cannot be read any more.
 CREATE FUNCTION @extschema@.job_schedule_next(schedule text, timezone text, after timestamptz) RETURNS timestamptz
-LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN (SELECT t FROM @extschema@.job_schedule_times(schedule, timezone, after, 1) t);

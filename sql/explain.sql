@@ -38,6 +38,13 @@ SELECT job_complete(:job_id, :token);
 SELECT reason FROM pg_temp.why(:second);
 SELECT reason FROM pg_temp.what_if(:second, true, true, false, '2 min');
 
+-- none can be put before the highest priority
+SELECT job_submit('highest', queue => 'explain_high', priority => 32766) AS highest \gset
+SELECT job_submit('behind', queue => 'explain_high') AS behind \gset
+SELECT hint FROM pg_temp.why(:behind) WHERE reason = 'ready';
+SELECT job_change(:highest, priority => 32767);
+SELECT hint FROM pg_temp.why(:behind) WHERE reason = 'ready';
+
 -- behind more than are counted
 SELECT count(job_submit('many', queue => 'explain_many')) FROM generate_series(1, 1001);
 SELECT job_submit('last', queue => 'explain_many') AS last \gset
@@ -80,8 +87,23 @@ DROP ROLE explain_submitter;
 -- a unique key that was taken over
 SELECT job_submit('old', queue => 'explain_unique', unique_key => 'k') AS old \gset
 SELECT count(*) FROM job_claim('explain_unique');
-SELECT job_submit('new', queue => 'explain_unique', unique_key => 'k', on_conflict => 'cancel') AS new \gset
+SELECT job_submit('new', queue => 'explain_unique', unique_key => 'k', on_conflict => 'cancel', depends_on => ARRAY[:third]) AS new \gset
 SELECT * FROM pg_temp.why(:new);
+-- to one who may not see the other job, without it
+CREATE ROLE explain_keyed;
+SELECT job_grant('explain_keyed', 'explain_unique', 'submit');
+UPDATE job SET submitted_by = 'explain_keyed' WHERE id = :new;
+SET ROLE explain_keyed;
+SELECT reason, detail, other IS NULL AS unnamed FROM job_explain(:new);
+RESET ROLE;
+SELECT job_revoke('explain_keyed', 'explain_unique', 'submit');
+UPDATE job SET submitted_by = current_user::regrole WHERE id = :new;
+DROP ROLE explain_keyed;
+-- a schedule does the same, by overlap
+BEGIN;
+UPDATE job SET unique_key = NULL WHERE id = :old;
+SELECT * FROM pg_temp.why(:new) WHERE reason = 'schedule';
+ROLLBACK;
 
 -- what is still to be counted; nobody else sees these rows
 BEGIN;

@@ -77,6 +77,12 @@ ROLLBACK;
 SELECT kind FROM "odd Schema".job_claim();
 SELECT pg_catalog.count(*) FROM "odd Schema".job_status;
 
+-- what is read anew at each call looks up names in pg_catalog only
+SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+    JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'jobq'
+    JOIN pg_language l ON l.oid = p.prolang AND l.lanname IN ('sql', 'plpgsql')
+WHERE p.prosqlbody IS NULL AND NOT 'search_path=pg_catalog, pg_temp' = ANY (coalesce(p.proconfig, '{}'));
+
 -- a renamed schema
 ALTER SCHEMA "odd Schema" RENAME TO odder;
 SELECT odder.job_submit('renamed', parent => 1) AS id;
