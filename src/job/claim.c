@@ -142,6 +142,7 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 	int64		timeout = jobq_attr_or(job, JOB_TIMEOUT, queue->timeout);
 	TimestampTz timeout_at;
 	TimestampTz deadline;
+	TimestampTz started_at;
 	TimestampTz now;
 	bool		isnull;
 
@@ -166,7 +167,8 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 	jobq_set(&new, LEASE_UNTIL, TimestampTzGetDatum(now + period));
 	if (timeout_at != 0)
 		jobq_set(&new, LEASE_TIMEOUT_AT, TimestampTzGetDatum(timeout_at));
-	jobq_set(&new, LEASE_STARTED_AT, TimestampTzGetDatum(jobq_wall_of(now)));
+	started_at = jobq_wall_of(now);
+	jobq_set(&new, LEASE_STARTED_AT, TimestampTzGetDatum(started_at));
 	jobq_set(&new, LEASE_PERIOD, Int64GetDatum(period));
 	jobq_set(&new, LEASE_HOLDER, ObjectIdGetDatum(GetUserId()));
 	jobq_set(&new, LEASE_CANCEL_REQUESTED, BoolGetDatum(false));
@@ -174,7 +176,7 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 		jobq_set(&new, LEASE_WORKER, PointerGetDatum(claim->worker));
 	prefix->attempt = a->attempt;
 	jobq_state_enter(call, JOBQ_LEASE, prefix, &new);
-	jobq_count_time(prefix->queue_id, COUNT_WAIT, jobq_wall_of(now) - since);
+	jobq_count_time(prefix->queue_id, COUNT_WAIT, started_at - since);
 }
 
 /* Turn a row of job_ready that was deleted into a lease; false: there is no job to run. */

@@ -71,8 +71,8 @@ typedef struct Mark
 	int			ntaken;
 	int			ndecided;
 	int			nleases;
-	int			nsteps;			/* of what was counted */
 	int			nfailed;
+	int			ncounts;
 	Scalars		scalars;
 } Mark;
 
@@ -89,6 +89,7 @@ static Array taken;				/* JobqReady, see jobq_announce_taken() */
 static Array decided;			/* int64 */
 static Array leases;			/* LeaseChange */
 static Array failed;			/* int64: the queue of each attempt */
+static Array counts;			/* JobqCounts, of a queue one for each level */
 static Array marks;				/* Mark, of levels above 1 */
 static Scalars scalars;
 static bool only_claims = false;	/* all WAL up to the next is of claims */
@@ -102,6 +103,7 @@ static bool committed = false;	/* and is to be carried out now */
 #define SINGLE_ROWS		512		/* rows that are remembered one by one */
 
 JobqEndCallbacks jobq_at_end;
+JobqCounts *jobq_latest_counts = NULL;	/* of this level, or none */
 
 /* Make room for n more items. */
 static void
@@ -151,7 +153,8 @@ forget(void)
 	empty(&leases);
 	empty(&failed);
 	empty(&marks);
-	jobq_counts_forget();
+	empty(&counts);
+	jobq_latest_counts = NULL;
 	memset(&scalars, 0, sizeof(scalars));
 	for (int k = 0; k < DEADLINE_KINDS; k++)
 		scalars.deadlines[k] = DT_NOEND;
@@ -183,8 +186,8 @@ begin_announcement(void)
 		mark.ntaken = taken.n;
 		mark.ndecided = decided.n;
 		mark.nleases = leases.n;
-		mark.nsteps = jobq_counts_steps();
 		mark.nfailed = failed.n;
+		mark.ncounts = counts.n;
 		mark.scalars = scalars;
 		*(Mark *) append(&marks, sizeof(Mark)) = mark;
 	}
@@ -318,12 +321,53 @@ jobq_announce_failure(int64 queue_id)
 		*(int64 *) append(&failed, sizeof(int64)) = queue_id;
 }
 
-/* Add to a number of a queue. */
-void
-jobq_announce_count(int64 queue_id, int which, int64 n)
+/*
+ * The numbers that this level of the transaction adds to those of a queue, for the
+ * caller to add to.  They can move when others are asked for.
+ */
+JobqCounts *
+jobq_announce_counts(int64 queue_id)
 {
-	if (begin_announcement())
-		jobq_counts_note(queue_id, which, n, marks.n > 0);
+	static JobqCounts nobody;
+	int			from;
+
+	if (!begin_announcement())
+		return &nobody;
+	from = last_mark() ? last_mark()->ncounts : 0;
+	for (int i = counts.n - 1; i >= from; i--)
+	{
+		jobq_latest_counts = &((JobqCounts *) counts.items)[i];
+		if (jobq_latest_counts->queue_id == queue_id)
+			return jobq_latest_counts;
+	}
+	jobq_latest_counts = append(&counts, sizeof(JobqCounts));
+	memset(jobq_latest_counts, 0, sizeof(JobqCounts));
+	jobq_latest_counts->queue_id = queue_id;
+	return jobq_latest_counts;
+}
+
+/* Add what was counted from an entry on to the entries before it, from another on. */
+static void
+merge_counts(int from, int upto)
+{
+	JobqCounts *all = counts.items;
+	int			n = upto;
+
+	for (int i = upto; i < counts.n; i++)
+	{
+		int			k = from;
+
+		while (k < n && all[k].queue_id != all[i].queue_id)
+			k++;
+		if (k == n)
+			all[n++] = all[i];
+		else
+		{
+			for (int v = 0; v < JOBQ_COUNTS; v++)
+				all[k].values[v] += all[i].values[v];
+		}
+	}
+	counts.n = n;
 }
 
 /* Rows were changed otherwise than by what was counted. */
@@ -451,7 +495,8 @@ give_back(int from)
 static void
 carry_out(void)
 {
-	jobq_counts_commit();
+	if (counts.n > 0)
+		jobq_counts_commit(counts.items, counts.n);
 	if (scalars.changed_rows)
 		jobq_base_forget();
 	for (int i = 0; i < leases.n; i++)
@@ -554,6 +599,7 @@ subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId pa
 	int			level = GetCurrentTransactionNestLevel();
 	Mark	   *last = last_mark();
 
+	jobq_latest_counts = NULL;	/* is of another level */
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		jobq_at_end.abort();
 	if (last == NULL || last->level < level)
@@ -562,11 +608,12 @@ subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId pa
 	{
 		/* the parent takes over, with a mark of its own if it has none */
 		if (level == 2 || (marks.n > 1 && last[-1].level == level - 1))
+		{
+			merge_counts(level == 2 ? 0 : last[-1].ncounts, last->ncounts);
 			marks.n--;
+		}
 		else
 			last->level = level - 1;
-		if (marks.n == 0)
-			jobq_counts_settle();
 	}
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
@@ -574,8 +621,8 @@ subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId pa
 		ready.n = last->nready;
 		decided.n = last->ndecided;
 		leases.n = last->nleases;
-		jobq_counts_undo(last->nsteps);
 		failed.n = last->nfailed;
+		counts.n = last->ncounts;
 		scalars = last->scalars;
 		marks.n--;
 	}

@@ -3,9 +3,8 @@
  *	  Numbers of each queue: what was done since the server was started, and how
  *	  many rows there are.
  *
- * A transaction notes what it adds to the numbers of a queue; announce.c cuts off
- * what a subtransaction that aborts has noted, and has the rest added after the
- * commit.  The first numbers of a queue, the gauges, count rows: how many there
+ * announce.c gathers what a transaction adds to the numbers of each queue, and has it
+ * added after the commit.  The first numbers of a queue, the gauges, count rows: how many there
  * are now.  Shared memory is empty at first, so they mean something only on top
  * of a base, which is a count of the rows (job/metrics.c), taken while
  * others go on:
@@ -33,16 +32,12 @@
 #include "access/xact.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
-#include "port/pg_bitutils.h"
 #include "storage/shmem.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "shared/shared.h"
 
 int			jobq_max_metrics = JOBQ_DEFAULT_MAX_METRICS;
-
-#define GAUGES_MASK		((UINT64CONST(1) << JOBQ_GAUGES) - 1)
 
 /* The numbers of a queue.  The lock guards all but the values, which commits change with it shared. */
 typedef struct Entry
@@ -85,36 +80,6 @@ typedef struct Counts
 
 static Counts *shared = NULL;
 static LWLock *counts_lock;
-
-/* What this transaction adds to the numbers of a queue */
-typedef struct Noted
-{
-	int64		queue_id;
-	int			next;			/* in its bucket, -1: none */
-	Entry	   *entry;			/* while it is added */
-	uint64		touched;		/* the values that were changed, a bit each */
-	int64		values[JOBQ_COUNTS];
-} Noted;
-
-/* What a subtransaction has noted, to be undone */
-typedef struct Step
-{
-	int			noted;
-	int			which;
-	int64		n;
-} Step;
-
-#define BUCKETS			64
-#define KEEP_ITEMS		64		/* larger arrays are freed after use */
-
-static Noted *noted = NULL;
-static int	nnoted = 0;
-static int	max_noted = 0;
-static int	latest = 0;			/* of them, the last that was changed */
-static int	buckets[BUCKETS];	/* 1 + the first of each, 0: none */
-static Step *steps = NULL;
-static int	nsteps = 0;
-static int	max_steps = 0;
 
 /* Memory */
 
@@ -281,133 +246,30 @@ not_in_base(const Base *base)
 	return false;
 }
 
-/* A transaction */
-
-/* Find or add what this transaction notes of a queue. */
-static int
-find_noted(int64 queue_id)
-{
-	int		   *bucket = &buckets[(uint64) queue_id % BUCKETS];
-	int			i;
-
-	for (i = *bucket - 1; i >= 0; i = noted[i].next)
-	{
-		if (noted[i].queue_id == queue_id)
-			return i;
-	}
-	if (nnoted == max_noted)
-	{
-		int			max = Max(max_noted * 2, 4);
-
-		noted = noted == NULL ? MemoryContextAlloc(TopMemoryContext, max * sizeof(Noted)) :
-			repalloc_huge(noted, max * sizeof(Noted));
-		max_noted = max;
-	}
-	i = nnoted++;
-	memset(&noted[i], 0, sizeof(Noted));
-	noted[i].queue_id = queue_id;
-	noted[i].next = *bucket - 1;
-	*bucket = i + 1;
-	return i;
-}
-
-/* Add to a number of a queue if this transaction, and a subtransaction that it is in, commit. */
+/* A transaction has committed: add what it has noted.  Cannot fail. */
 void
-jobq_counts_note(int64 queue_id, int which, int64 n, bool nested)
-{
-	if (nested && nsteps == max_steps)
-	{
-		int			max = Max(max_steps * 2, KEEP_ITEMS);
-
-		steps = steps == NULL ? MemoryContextAlloc(TopMemoryContext, max * sizeof(Step)) :
-			repalloc_huge(steps, max * sizeof(Step));
-		max_steps = max;
-	}
-	if (latest >= nnoted || noted[latest].queue_id != queue_id)
-		latest = find_noted(queue_id);
-	noted[latest].values[which] += n;
-	noted[latest].touched |= UINT64CONST(1) << which;
-	if (nested)
-		steps[nsteps++] = (Step)
-	{
-		latest, which, n
-	};
-}
-
-/* How much subtransactions have noted so far. */
-int
-jobq_counts_steps(void)
-{
-	return nsteps;
-}
-
-/* Undo what was noted from there on. */
-void
-jobq_counts_undo(int from)
-{
-	while (nsteps > from)
-	{
-		Step	   *s = &steps[--nsteps];
-
-		noted[s->noted].values[s->which] -= s->n;
-	}
-}
-
-/* What subtransactions have noted will not be undone by itself: all have ended. */
-void
-jobq_counts_settle(void)
-{
-	nsteps = 0;
-}
-
-/* Forget what was noted. */
-void
-jobq_counts_forget(void)
-{
-	if (nnoted > 0)
-		memset(buckets, 0, sizeof(buckets));
-	if (max_noted > KEEP_ITEMS)
-	{
-		pfree(noted);
-		noted = NULL;
-		max_noted = 0;
-	}
-	if (max_steps > KEEP_ITEMS)
-	{
-		pfree(steps);
-		steps = NULL;
-		max_steps = 0;
-	}
-	nnoted = nsteps = 0;
-}
-
-/* The transaction has committed: add what was noted.  Cannot fail. */
-void
-jobq_counts_commit(void)
+jobq_counts_commit(JobqCounts *counts, int n)
 {
 	bool		room = true;
 	Base	   *base;
-	uint64		wanted = ~GAUGES_MASK;
-
-	if (nnoted == 0)
-		return;
+	int			first = JOBQ_GAUGES;
 
 	/* all entries first, so that all is added without letting go of the lock */
 	LWLockAcquire(counts_lock, LW_SHARED);
-	for (int i = 0; i < nnoted; i++)
+	for (int i = 0; i < n; i++)
 	{
-		noted[i].entry = find_entry(noted[i].queue_id);
-		room &= noted[i].entry != NULL;
+		counts[i].place = find_entry(counts[i].queue_id);
+		room &= counts[i].place != NULL;
 	}
 	if (!room)
 	{
 		LWLockRelease(counts_lock);
 		LWLockAcquire(counts_lock, LW_EXCLUSIVE);
 		room = true;
-		for (int i = 0; i < nnoted; i++)
+		for (int i = 0; i < n; i++)
 		{
-			noted[i].entry = make_entry(noted[i].queue_id);
-			room &= noted[i].entry != NULL;
+			counts[i].place = make_entry(counts[i].queue_id);
+			room &= counts[i].place != NULL;
 		}
 	}
 
@@ -415,19 +277,15 @@ jobq_counts_commit(void)
 	if (base != NULL && !room)
 		forget_base(base);
 	if (base != NULL && base->state != BASE_NONE && not_in_base(base))
-		wanted |= GAUGES_MASK;
-	for (int i = 0; i < nnoted; i++)
+		first = 0;
+	for (int i = 0; i < n; i++)
 	{
-		Noted	   *n = &noted[i];
-		uint64		touched = n->touched & wanted;
+		Entry	   *e = counts[i].place;
 
-		while (touched != 0 && n->entry != NULL)
+		for (int k = first; k < JOBQ_COUNTS && e != NULL; k++)
 		{
-			int			k = pg_rightmost_one_pos64(touched);
-
-			if (n->values[k] != 0)
-				(void) pg_atomic_fetch_add_u64(&n->entry->values[k], n->values[k]);
-			touched &= touched - 1;
+			if (counts[i].values[k] != 0)
+				(void) pg_atomic_fetch_add_u64(&e->values[k], counts[i].values[k]);
 		}
 	}
 	LWLockRelease(counts_lock);

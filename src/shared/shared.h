@@ -20,7 +20,7 @@
 #define JOBQ_PURGE_BLOCKS	64	/* of table job, that are looked at as one */
 #define JOBQ_PURGE_PLACES	64	/* of such blocks, before all of them are
 								 * looked at */
-#define JOBQ_BREAKERS		256	/* queues whose failures are counted, between
+#define JOBQ_BREAKERS		256 /* queues whose failures are counted, between
 								 * two looks */
 
 #define JOBQ_DEFAULT_MAX_HEARTBEATS	100000
@@ -82,6 +82,17 @@ extern TimestampTz jobq_wall_of(TimestampTz steady);
 extern TimestampTz jobq_deadline_now(JobqDeadline kind);
 extern TimestampTz jobq_deadline_of(JobqDeadline kind, TimestampTz at);
 
+/* Numbers of a queue, see counts.c */
+#define JOBQ_GAUGES		4		/* the first are how many rows there are now */
+#define JOBQ_COUNTS		51
+
+typedef struct JobqCounts
+{
+	int64		queue_id;
+	void	   *place;			/* in shared memory, at the commit */
+	int64		values[JOBQ_COUNTS];
+} JobqCounts;
+
 /* announce.c: what a transaction does to shared memory when it commits */
 
 /* What layers above do then, set by them when the library is preloaded; none of it can fail. */
@@ -112,8 +123,9 @@ extern void jobq_announce_extension(void);
 extern void jobq_announce_removal(BlockNumber block, TimestampTz at);
 extern void jobq_announce_retention(void);
 extern void jobq_announce_failure(int64 queue_id);
-extern void jobq_announce_count(int64 queue_id, int which, int64 n);
 extern void jobq_announce_changed_rows(void);
+extern JobqCounts *jobq_announce_counts(int64 queue_id);
+extern JobqCounts *jobq_latest_counts;
 
 /* heartbeat.c: until when running jobs are alive */
 typedef enum JobqHeartbeat
@@ -139,21 +151,7 @@ typedef struct JobqHeartbeatRef
 extern int	jobq_heartbeat_stale(int partition, TimestampTz before, JobqHeartbeatRef *refs, int max);
 
 /* counts.c: numbers of each queue */
-#define JOBQ_GAUGES		4		/* the first are how many rows there are now */
-#define JOBQ_COUNTS		51
-
-typedef struct JobqCounts
-{
-	int64		queue_id;
-	int64		values[JOBQ_COUNTS];
-} JobqCounts;
-
-extern void jobq_counts_note(int64 queue_id, int which, int64 n, bool nested);
-extern int	jobq_counts_steps(void);
-extern void jobq_counts_undo(int from);
-extern void jobq_counts_settle(void);
-extern void jobq_counts_forget(void);
-extern void jobq_counts_commit(void);
+extern void jobq_counts_commit(JobqCounts *counts, int n);
 extern bool jobq_counts_read(const JobqFileNumber *files, JobqCounts **out, int *n, bool *room);
 extern Snapshot jobq_base_begin(const JobqFileNumber *files, uint32 *generation);
 extern void jobq_base_end(uint32 generation, const JobqCounts *counts, int n);
@@ -278,6 +276,14 @@ extern void jobq_launcher_detach(void);
 extern void jobq_launcher_wake(void);
 extern void jobq_launcher_ask(uint32 flag);
 extern uint32 jobq_launcher_take_asked(void);
+
+/* The numbers that this transaction adds to those of a queue, until something else is announced. */
+static inline JobqCounts *
+jobq_counts(int64 queue_id)
+{
+	return jobq_latest_counts != NULL && jobq_latest_counts->queue_id == queue_id ?
+		jobq_latest_counts : jobq_announce_counts(queue_id);
+}
 
 static inline TimestampTz
 jobq_read_time(pg_atomic_uint64 *p)
