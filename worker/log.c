@@ -10,6 +10,10 @@
  * So a report waits for them, but not for ever: where the server refuses a
  * statement, its lines are dropped, and where it refuses the token, all are.
  * One whose answer was lost is repeated, so its lines may be there twice.
+ *
+ * Claims and reports of other jobs do not wait for them: only one statement with
+ * lines is under way at a time, it is short, and the loop gives everything else
+ * a turn before the next.  When a log is full, nothing more of its attempt is kept.
  */
 #include "worker.h"
 
@@ -19,7 +23,18 @@
 #define LOG_KEEP (1024 * 1024)
 #define LOG_INTERVAL (200 * USEC_PER_MSEC)
 #define LOG_BATCH (256 * 1024)	/* bytes in one statement */
+#define LOG_LINES 1000			/* lines in one statement */
 #define LOG_LINE (16 * 1024)	/* a longer line is cut in pieces */
+
+static bool sending = false;	/* a statement is under way */
+
+/* Nothing more of what a command writes is sent. */
+static void
+log_end(Child *child)
+{
+	child->log_off = true;
+	buf_free(&child->log);
+}
 
 /* Keep what a command wrote to standard error. */
 void
@@ -92,7 +107,7 @@ log_reply(Conn *conn, PGresult *res, void *arg)
 	Child	   *child = &job->child;
 
 	(void) conn;
-	job->log_busy = false;
+	job->log_busy = sending = false;
 	if (res == NULL)
 	{
 		job->log_retry_at = now_usec() + RETRY_LOG;
@@ -107,10 +122,14 @@ log_reply(Conn *conn, PGresult *res, void *arg)
 		free(msg);
 		if (state_is_refusal(result_state(res)))
 		{
-			child->log_off = true;
-			buf_free(&child->log);
+			log_end(child);
 			return;
 		}
+	}
+	else if ((child->log_lines += atoi(PQgetvalue(res, 0, 0))) > atoi(PQgetvalue(res, 0, 1)))
+	{
+		log_end(child);			/* the last line says that it is full */
+		return;
 	}
 	if (job->log_sending == 0)
 		child->log_dropped = false;
@@ -150,11 +169,12 @@ log_send(Conn *conn, Usec now)
 	Buf			lines = {0};
 	size_t		at = 0;
 	size_t		end;
+	int			n = 0;
 	const char *values[3];
 
-	if (job == NULL)
+	if (job == NULL || sending)
 		return false;
-	while (at < LOG_BATCH && job->child.log.len > 0 &&
+	while (at < LOG_BATCH && n++ < LOG_LINES && job->child.log.len > 0 &&
 		   (end = line_end(&job->child.log, at, job->phase != JOB_RUNNING)) != 0)
 	{
 		Buf			line = {0};
@@ -171,12 +191,13 @@ log_send(Conn *conn, Usec now)
 		buf_element(&lines, "jobq-worker: lines were dropped, for there were more than it could keep");
 	buf_puts(&lines, "}");
 	job->log_sending = at;
-	job->log_busy = true;
+	job->log_busy = sending = true;
 	values[0] = job->id;
 	values[1] = job->token;
 	values[2] = lines.data;
 	conn_call(conn, log_reply, job, 3, values,
-			  "SELECT @.job_log($1, $2, m) FROM unnest($3::pg_catalog.text[]) AS l (m)");
+			  "SELECT count(@.job_log($1, $2, m)), pg_catalog.current_setting('jobq.max_log_lines') "
+			  "FROM unnest($3::pg_catalog.text[]) AS l (m)");
 	buf_free(&lines);
 	return true;
 }
@@ -187,7 +208,7 @@ log_timer(Usec now)
 {
 	Usec		due;
 
-	if (!opt.log)
+	if (!opt.log || sending)
 		return USEC_NEVER;
 	(void) most_overdue(now, &due);
 	return due > now ? due : USEC_NEVER;

@@ -307,16 +307,22 @@ static bool
 send_work(Conn *conn, Usec now)
 {
 	static bool locked_before = false;
+	static bool log_before = false;
 	bool		reports_first = !reports_in_flight();
 
 	if (!locked_before && report_send_locked(conn, now))
 		return locked_before = true;
 	locked_before = false;
-	if (listen_send_proof(conn) || log_send(conn, now))
+	if (listen_send_proof(conn))
 		return true;
+	if (!log_before && log_send(conn, now))
+		return log_before = true;
+	log_before = false;
 	if ((reports_first && report_send(conn, now)) || claim_send(conn, now) ||
 		(!reports_first && report_send(conn, now)))
 		return true;
+	if (log_send(conn, now))
+		return log_before = true;
 	return locked_before = report_send_locked(conn, now);
 }
 

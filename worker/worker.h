@@ -266,6 +266,7 @@ typedef struct Child
 	uint64_t	err_len;		/* bytes ever written to it */
 	Buf			log;			/* these four are log.c's */
 	Usec		log_from;		/* since when something is there */
+	int			log_lines;		/* that the server has */
 	bool		log_dropped;
 	bool		log_off;		/* the server takes no more */
 	char	   *inputs_path;
