@@ -1734,7 +1734,7 @@ BEGIN
         invariant := 'S8'; job_id := p.first; problem := format('%s jobs are ready at one position', p.n); repaired := true;
         FOR x IN SELECT r.job_id FROM @extschema@.job_ready r WHERE r.lane = p.lane AND r.position = p.position AND r.job_id <> p.first ORDER BY 1 LOOP
             PERFORM FROM @extschema@.job_ready r WHERE r.job_id = x FOR UPDATE;
-            PERFORM FROM @extschema@.job j WHERE j.id = x FOR UPDATE;
+            PERFORM FROM @extschema@.job j WHERE j.id = x FOR NO KEY UPDATE;
             PERFORM @extschema@.job_repair_job(x, 'S8');
         END LOOP;
         RETURN NEXT;
@@ -1766,7 +1766,7 @@ BEGIN
         PERFORM FROM @extschema@.job_waiting t WHERE t.job_id = x FOR UPDATE;
         PERFORM FROM @extschema@.job_scheduled t WHERE t.job_id = x FOR UPDATE;
         PERFORM FROM @extschema@.job_ready t WHERE t.job_id = x FOR UPDATE;
-        PERFORM FROM @extschema@.job j WHERE j.id = x FOR UPDATE;
+        PERFORM FROM @extschema@.job j WHERE j.id = x FOR NO KEY UPDATE;
         -- a repair can show what was hidden by what it repairs, such as the counters of a job that was in no state
         seen := '{}';
         FOR i IN 1 .. 4 LOOP
