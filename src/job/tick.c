@@ -141,9 +141,12 @@ is_passing(const ErrorData *error)
 		category == ERRCODE_SYSTEM_ERROR;
 }
 
-/* Note in the row how something went that comes of the schedule; NULL: well. */
+/*
+ * Note in the row, and log, how something went that comes of the schedule; NULL:
+ * well.  If again, it was tried before: what the row says already is not logged.
+ */
 static void
-note_problem(Run *run, ErrorData *error)
+note_problem(Run *run, ErrorData *error, bool again)
 {
 	char	   *problem;
 
@@ -156,6 +159,9 @@ note_problem(Run *run, ErrorData *error)
 		ReThrowError(error);
 	problem = error->detail == NULL ? error->message :
 		psprintf("%s: %s", error->message, error->detail);
+	if (again && run->row.given[SCHEDULE_LAST_PROBLEM - 1] &&
+		strcmp(text_of(run, SCHEDULE_LAST_PROBLEM), problem) == 0)
+		return;
 	jobq_set_text(&run->row, SCHEDULE_LAST_PROBLEM, problem);
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
@@ -171,7 +177,7 @@ run_tick(Run *run)
 {
 	ErrorData  *error = jobq_try(submit_tick, run);
 
-	note_problem(run, error);
+	note_problem(run, error, false);
 	if (error != NULL || run->job == 0)
 		return;
 	jobq_set(&run->row, SCHEDULE_LAST_AT, TimestampTzGetDatum(run->tick));
@@ -231,7 +237,7 @@ jobq_run_schedule(JobqCall *call, int64 schedule_id, TimestampTz deadline, Times
 		run_ticks(call, &run);
 	else
 	{
-		note_problem(&run, error);
+		note_problem(&run, error, true);
 		*retry_at = jobq_steady() + BROKEN_AGAIN;
 	}
 	(void) jobq_update(call, JOBQ_SCHEDULE, row, &run.row, LockWaitBlock);

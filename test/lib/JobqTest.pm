@@ -17,7 +17,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(jobq_node poll_until within stretched start_clients finish_clients run_clients
   invariants_hold tables_are_sound backend_pids outcome_by_rule @RULES table_digest
-  @TABLES start_again process_lives asleep clock_passes);
+  @TABLES start_again process_lives asleep clock_passes set_clock $CLOCK_OFFSET);
 
 our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_success one_done
   none_failed none_skipped none_failed_min_one_success always quorum);
@@ -248,6 +248,20 @@ sub asleep
 	return;
 }
 
+# How far jobq takes the time of day to be from the machine's, in SQL; a setting below zero is shown without its unit.
+our $CLOCK_OFFSET = "(SELECT CASE WHEN s ~ '^-' THEN s || 'ms' ELSE s END::interval FROM current_setting('jobq.clock_offset') s)";
+
+# Set it, in milliseconds.
+sub set_clock
+{
+	my ($c, $to) = @_;
+	$c->rows("ALTER SYSTEM SET jobq.clock_offset = $to");
+	$c->rows('SELECT pg_reload_conf()');
+	poll_until(sub { $c->value("SELECT $CLOCK_OFFSET = $to * interval '1 ms'") eq 't' })
+	  or die 'no reload';
+	return;
+}
+
 # Keep the clock of the worker beyond the times that matter: it deals with jobs
 # that fall due meanwhile, one of them after the deadline in question.
 sub clock_passes
@@ -422,7 +436,7 @@ SELECT d.upstream, d.downstream FROM job_dependency d LEFT JOIN job c ON c.id = 
 WHERE d.upstream >= d.downstream OR c.id IS NULL OR p.id IS NULL
 UNION ALL
 SELECT j.id, j.dependencies FROM job j
-WHERE j.dependencies <> (SELECT count(*) FROM job_dependency d WHERE d.downstream = j.id)
+WHERE j.dependencies <> (SELECT count(*) FROM job_dependency d WHERE d.downstream = j.id AND d.require <> 63)
 EOQ
 	'edges carry the masks of their rule' => <<'EOQ',
 SELECT d.*, j.rule FROM job_dependency d JOIN job j ON j.id = d.downstream JOIN rules r ON r.rule = j.rule

@@ -29,6 +29,7 @@ my $worker = start_worker(
 	'--kind', 'silent=echo 1',
 	'--kind', q{long=head -c 40000 /dev/zero | tr '\\0' x >&2; echo END >&2},
 	'--kind', 'many=seq 1 7000 >&2',
+	'--kind', "flood=until test -e $dir/stop; do seq 1 1000 >&2; done",
 	'--kind', "live=echo begun >&2; until test -e $dir/go; do sleep 0.05; done; echo ended >&2");
 
 my $job = submit($node, q{'two'});
@@ -72,6 +73,19 @@ ok(poll_until(sub { lines($job) eq 'info:begun' }), 'another one runs');
 $node->safe_psql('postgres', "SELECT job_take_back($job)");
 append_to_file("$dir/go", '');
 state_is($node, $job, 'failed', 'a job that was taken back');
+
+# commands that write without end, and one that does not
+submit($node, q{'flood', max_attempts => 1}) for 1 .. 3;
+ok(poll_until(sub { $node->safe_psql('postgres', q{SELECT count(*) FROM job_logs WHERE message LIKE 'further lines%'}) >= 4 }),
+	'logs that are full');
+state_is($node, submit($node, q{'silent'}), 'succeeded', 'a job beside them');
+ok(poll_until(sub { $node->safe_psql('postgres', q{SELECT count(*) FROM job_status WHERE kind = 'flood' AND state = 'running'}) == 3 }),
+	'... is done while they go on');
+append_to_file("$dir/stop", '');
+ok(poll_until(sub { $node->safe_psql('postgres', q{SELECT count(*) FROM job_status WHERE kind = 'flood' AND state = 'succeeded'}) == 3 }),
+	'... until they end');
+is($node->safe_psql('postgres', q{SELECT max(n) FROM (SELECT count(*) AS n FROM job_logs GROUP BY job_id, attempt) l}), '5001',
+	'no log has more lines than it may have');
 $worker->signal('TERM');
 is($worker->finish, 0, 'the worker leaves');
 is(lines($job), 'info:begun', 'its worker can log no more');

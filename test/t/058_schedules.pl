@@ -12,20 +12,7 @@ use Test::More;
 my $node = jobq_node('schedules', conf => "jobq.sweep_interval = 200ms\nrestart_after_crash = on");
 my $c = JobqClient->new($node);
 
-# a setting below zero is shown without its unit
-my $offset = "(SELECT CASE WHEN s ~ '^-' THEN s || 'ms' ELSE s END::interval FROM current_setting('jobq.clock_offset') s)";
-my $now = "(clock_timestamp() + $offset)";
-
-# Set the clock so far from the machine's, in milliseconds.
-sub set_clock
-{
-	my ($to) = @_;
-	$c->rows("ALTER SYSTEM SET jobq.clock_offset = $to");
-	$c->rows('SELECT pg_reload_conf()');
-	poll_until(sub { $c->value("SELECT $offset = $to * interval '1 ms'") eq 't' })
-	  or die 'no reload';
-	return;
-}
+my $now = "(clock_timestamp() + $CLOCK_OFFSET)";
 
 # Make a schedule whose jobs have its name for their kind.
 sub schedule
@@ -74,10 +61,10 @@ EOQ
 # at half past some hour
 my $past = $c->value("SELECT (1800 - extract(epoch FROM clock_timestamp() - date_trunc('hour', clock_timestamp())))::int");
 $past += 3600 if $past < 0;
-set_clock($past * 1000);
+set_clock($c, $past * 1000);
 schedule("catch $_", '0 * * * *', "catch_up => '$_', overlap => 'allow'") foreach qw(none last all);
 schedule('catch paused', '0 * * * *', "catch_up => 'all', paused => true");
-set_clock(($past + 25 * 3600) * 1000);
+set_clock($c, ($past + 25 * 3600) * 1000);
 ok(poll_until(sub { $c->value("SELECT bool_and(next_at > $now) FROM job_schedule WHERE NOT paused") eq 't' }), 'a day later all schedules go on');
 is(states('catch none'), '', 'catch_up none: what was missed has no job');
 is(states('catch last'), 'ready', '... last: one');
@@ -90,7 +77,7 @@ is($c->value("SELECT last_at = date_trunc('hour', $now) AND last_job = (SELECT m
 schedule('none', 'every 1 second', "catch_up => 'none', overlap => 'allow'");
 ok(poll_until(sub { $c->value("SELECT count(*) >= 2 FROM job WHERE kind = 'none'") eq 't' }), 'what is not missed has a job with none, too');
 $c->rows("SELECT job_unschedule('none')");
-set_clock(0);
+set_clock($c, 0);
 ok(force('catch last'), 'the clock goes back');
 is(states('catch last'), 'ready ready', 'what is due has a job, whatever was before');
 
@@ -169,9 +156,23 @@ force($_) foreach qw(theirs ours);
 is($c->value("SELECT last_problem FROM job_schedules WHERE name = 'theirs'"), 'the owner of the schedule does not exist any more', '... which last_problem says');
 is(states('ours'), 'ready ready ready', '... the others go on');
 
-# A time zone that is gone, and a parent
+# A time zone that is gone: what is due stays due, and is tried again, each minute
 $c->rows("UPDATE job_schedule SET timezone = 'Mars/Olympus', next_at = now() - interval '1 s' WHERE name = 'ours'");
-ok(poll_until(sub { ($c->value("SELECT last_problem FROM job_schedules WHERE name = 'ours'") // '') eq 'time zone "Mars/Olympus" not recognized' }), 'a time zone that is gone');
+my $mars = 'time zone "Mars/Olympus" not recognized';
+ok(poll_until(sub { ($c->value("SELECT last_problem FROM job_schedules WHERE name = 'ours'") // '') eq $mars }), 'a time zone that is gone');
+my $written = $c->value("SELECT xmin::text FROM job_schedule WHERE name = 'ours'");
+# another worker does not wait for that minute
+my $another = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'jobq worker' AND datname = current_database()";
+$c->rows($another);
+ok(poll_until(sub { $c->value("SELECT xmin::text FROM job_schedule WHERE name = 'ours'") ne $written }), '... is tried again');
+is(scalar(() = slurp_file($node->logfile) =~ /WARNING: .*schedule "ours" for .*: $mars/g), 1, '... and logged once');
+is($c->value("SELECT next_at < now() AND last_problem = '$mars' FROM job_schedules WHERE name = 'ours'"), 't', '... and still due');
+ok(force('theirs'), '... the others go on');
+schedule('ours', 'every 1 day', "overlap => 'allow'", ', "queue": "theirs"');
+$c->rows($another);
+ok(poll_until(sub { states('ours') eq 'ready ready ready ready' }), '... with a time zone it has its job');
+is($c->value("SELECT last_problem FROM job_schedules WHERE name = 'ours'"), undef, '... and no problem');
+# a parent that is gone
 my $parent = $c->value("SELECT job_submit('parent')");
 schedule('child', 'every 1 day', '', qq{, "depends_on": [$parent]});
 $c->rows("DELETE FROM $_ WHERE job_id = $parent") foreach qw(job_ready);

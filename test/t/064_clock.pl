@@ -13,20 +13,6 @@ use Time::HiRes qw(time usleep);
 my $limit = $PostgreSQL::Test::Utils::timeout_default;
 my ($node, $c);
 
-# a setting below zero is shown without its unit
-my $offset = "(SELECT CASE WHEN s ~ '^-' THEN s || 'ms' ELSE s END::interval FROM current_setting('jobq.clock_offset') s)";
-
-# Set the clock so far from the machine's, in milliseconds.
-sub set_clock
-{
-	my ($to) = @_;
-	$c->rows("ALTER SYSTEM SET jobq.clock_offset = $to");
-	$c->rows('SELECT pg_reload_conf()');
-	poll_until(sub { $c->value("SELECT $offset = $to * interval '1 ms'") eq 't' })
-	  or die 'no reload';
-	return;
-}
-
 # Send heartbeats for all jobs of a worker, for some seconds.
 sub beat
 {
@@ -50,7 +36,7 @@ foreach my $leases (20, 900)
 	};
 
 	is(scalar($claim->('alive', "lease => '5 s', timeout => '1 min'")), $leases, "$leases leases");
-	set_clock(120_000);
+	set_clock($c, 120_000);
 	beat('alive', 6);
 	is($c->value("SELECT count(*) FROM job_status WHERE queue = 'alive' AND state = 'running' AND attempt = 1"),
 		$leases, 'two minutes forward: whoever is alive keeps its job');
@@ -65,7 +51,7 @@ foreach my $leases (20, 900)
 	$claim->('dead', "lease => '2 s'");
 	$claim->('timed', "lease => '10 min', timeout => '3 s'");
 	my $begin = time;
-	set_clock(120_000 - 3_600_000);
+	set_clock($c, 120_000 - 3_600_000);
 	ok(poll_until(sub { $c->value("SELECT count(*) FROM job_attempts WHERE outcome = 'lost'") == $leases }),
 		'an hour back: the leases of the dead run out');
 	ok(poll_until(sub { $c->value("SELECT count(*) FROM job_attempts WHERE outcome = 'timed_out'") == $leases }),
@@ -77,7 +63,7 @@ foreach my $leases (20, 900)
 # What is neither a lease nor a timeout, after a step back by an hour.
 $node = jobq_node('clock', conf => "jobq.sweep_interval = 500ms\njobq.clock_offset = 3600000\nrestart_after_crash = on");
 $c = JobqClient->new($node);
-my $now = "(clock_timestamp() + $offset)";
+my $now = "(clock_timestamp() + $CLOCK_OFFSET)";
 my $listener = JobqClient->new($node);
 $listener->rows('LISTEN "job_queue_told"');
 
@@ -94,7 +80,7 @@ $waiter->send("CALL job_claim_wait('never', 'w', '4 s')");
 asleep($c, $waiter);
 my $moved = $c->value("SELECT job_submit('k', queue => 'moved', run_at => $now + interval '1 day')");
 my $begin = time;
-set_clock(0);
+set_clock($c, 0);
 
 ok(told(), 'an hour back: notifications go on');
 $c->rows("UPDATE job_scheduled SET run_at = $now WHERE job_id = $moved");
@@ -107,14 +93,14 @@ cmp_ok(time - $begin, '<', $limit, 'and not an hour later');
 # Forward by a day: what is a time of day has come.
 my $later = $c->value("SELECT job_submit('k', queue => 'moved', run_at => $now + interval '20 h')");
 my $expires = $c->value("SELECT job_submit('k', queue => 'moved', run_at => $now + interval '3 days', expires_at => $now + interval '20 h')");
-set_clock(86_400_000);
+set_clock($c, 86_400_000);
 ok(poll_until(sub { $c->value("SELECT state FROM job_status WHERE id = $later") eq 'ready' }), 'a day forward: a scheduled job is ready');
 ok(poll_until(sub { $c->value("SELECT state FROM job_status WHERE id = $expires") eq 'cancelled' }), 'and one that had to begin before is cancelled');
 
 # A crash does not forget how far the clock is from where it was.
 $c->value("SELECT job_submit('k', queue => 'crash', lease => '3 s', max_lost => 1)");
 $c->rows("SELECT job_id FROM job_claim('crash')");
-set_clock(86_400_000 - 3_600_000);
+set_clock($c, 86_400_000 - 3_600_000);
 $c->rows('CHECKPOINT');
 my $victim = JobqClient->new($node);
 kill('KILL', $victim->pid);
