@@ -239,6 +239,34 @@ set_paused(JobqCall *call, TupleTableSlot *slot, JobqRow *new, bool paused, cons
 	jobq_set(new, QUEUE_PAUSED_AT, TimestampTzGetDatum(call->now));
 }
 
+/* Lock the row of a queue, and what it is to be begins with what it is; NULL: none. */
+static TupleTableSlot *
+lock_queue(JobqCall *call, int64 queue_id, JobqRow *new)
+{
+	Datum		key = Int64GetDatum(queue_id);
+
+	for (;;)
+	{
+		TupleTableSlot *slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
+
+		if (slot == NULL)
+			return NULL;
+		jobq_values(slot, new);
+		if (jobq_lock(call, JOBQ_QUEUE, slot, LockTupleNoKeyExclusive, LockWaitBlock))
+			return slot;
+		jobq_slot_free(slot);
+	}
+}
+
+/* Write the row of a queue that is locked. */
+static void
+write_queue(JobqCall *call, TupleTableSlot *slot, JobqRow *new)
+{
+	(void) jobq_update(call, JOBQ_QUEUE, slot, new, LockWaitBlock);
+	jobq_slot_free(slot);
+	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_QUEUE));
+}
+
 /*
  * For the background worker: pause a queue, so many of whose attempts ended badly
  * within its pause_window.
@@ -250,22 +278,13 @@ jobq_queue_pause(JobqCall *call, const JobqQueue *queue, int64 failures)
 	char	   *because = psprintf("attempts that failed, timed out or were lost within %s: %lld",
 								   DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&window))),
 								   (long long) failures);
-	Datum		key = Int64GetDatum(queue->queue_id);
-	bool		done = false;
+	JobqRow		new;
+	TupleTableSlot *slot = lock_queue(call, queue->queue_id, &new);
 
-	while (!done)
-	{
-		TupleTableSlot *slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
-		JobqRow		new;
-
-		if (slot == NULL)
-			return;
-		jobq_values(slot, &new);
-		set_paused(call, slot, &new, true, because);
-		done = jobq_update(call, JOBQ_QUEUE, slot, &new, LockWaitBlock);
-		jobq_slot_free(slot);
-	}
-	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_QUEUE));
+	if (slot == NULL)
+		return;
+	set_paused(call, slot, &new, true, because);
+	write_queue(call, slot, &new);
 	ereport(LOG, (errmsg("jobq paused queue \"%s\": %s", queue->name, because)));
 }
 
@@ -300,6 +319,8 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	int32		pause_after = jobq_check_count(fcinfo, 11, "pause_after");
 	int64		pause_window = jobq_check_interval(fcinfo, 12, "pause_window", false);
 	int			notify = -1;
+	JobqRow		new;
+	TupleTableSlot *slot;
 
 	if (!PG_ARGISNULL(8))
 	{
@@ -322,36 +343,23 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	jobq_require_privilege(&call, queue_id, PRIV_OPERATE, name);
 	make_queue(&call, name, queue_id, true);
 
-	for (;;)
-	{
-		Datum		key = Int64GetDatum(queue_id);
-		JobqRow		new;
-		TupleTableSlot *slot;
-		bool		done;
-
-		slot = jobq_find(&call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
-		if (slot == NULL)
-			elog(ERROR, "queue \"%s\" is gone", name);
-		jobq_values(slot, &new);
-		if (!PG_ARGISNULL(1))
-			set_paused(&call, slot, &new, PG_GETARG_BOOL(1), "by job_queue_set");
-		change(&new, QUEUE_MAX_ATTEMPTS, max_attempts > 0, Int32GetDatum(max_attempts));
-		change(&new, QUEUE_MAX_LOST, max_lost > 0, Int32GetDatum(max_lost));
-		change(&new, QUEUE_BACKOFF, backoff > 0, Int64GetDatum(backoff));
-		change(&new, QUEUE_BACKOFF_CAP, backoff_cap > 0, Int64GetDatum(backoff_cap));
-		change(&new, QUEUE_TIMEOUT, timeout > 0, Int64GetDatum(timeout));
-		change(&new, QUEUE_LEASE, lease > 0, Int64GetDatum(lease));
-		change(&new, QUEUE_NOTIFY, notify >= 0, Int16GetDatum(notify));
-		change(&new, QUEUE_RETENTION, retention >= 0, Int64GetDatum(retention));
-		change(&new, QUEUE_RETENTION_FAILED, retention_failed >= 0, Int64GetDatum(retention_failed));
-		change(&new, QUEUE_PAUSE_AFTER, pause_after > 0, Int32GetDatum(pause_after));
-		change(&new, QUEUE_PAUSE_WINDOW, pause_window > 0, Int64GetDatum(pause_window));
-		done = jobq_update(&call, JOBQ_QUEUE, slot, &new, LockWaitBlock);
-		jobq_slot_free(slot);
-		if (done)
-			break;
-	}
-	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_QUEUE));
+	slot = lock_queue(&call, queue_id, &new);
+	if (slot == NULL)
+		elog(ERROR, "queue \"%s\" is gone", name);
+	if (!PG_ARGISNULL(1))
+		set_paused(&call, slot, &new, PG_GETARG_BOOL(1), "by job_queue_set");
+	change(&new, QUEUE_MAX_ATTEMPTS, max_attempts > 0, Int32GetDatum(max_attempts));
+	change(&new, QUEUE_MAX_LOST, max_lost > 0, Int32GetDatum(max_lost));
+	change(&new, QUEUE_BACKOFF, backoff > 0, Int64GetDatum(backoff));
+	change(&new, QUEUE_BACKOFF_CAP, backoff_cap > 0, Int64GetDatum(backoff_cap));
+	change(&new, QUEUE_TIMEOUT, timeout > 0, Int64GetDatum(timeout));
+	change(&new, QUEUE_LEASE, lease > 0, Int64GetDatum(lease));
+	change(&new, QUEUE_NOTIFY, notify >= 0, Int16GetDatum(notify));
+	change(&new, QUEUE_RETENTION, retention >= 0, Int64GetDatum(retention));
+	change(&new, QUEUE_RETENTION_FAILED, retention_failed >= 0, Int64GetDatum(retention_failed));
+	change(&new, QUEUE_PAUSE_AFTER, pause_after > 0, Int32GetDatum(pause_after));
+	change(&new, QUEUE_PAUSE_WINDOW, pause_window > 0, Int64GetDatum(pause_window));
+	write_queue(&call, slot, &new);
 	if (retention >= 0 || retention_failed >= 0)
 		jobq_announce_retention();
 	/* a queue that goes on has work for those who wait */
@@ -411,19 +419,14 @@ jobq_job_queue_reset(PG_FUNCTION_ARGS)
 	char	   *name = jobq_check_queue(fcinfo, 0);
 	int64		queue_id = jobq_queue_id(name);
 	int			setting = read_setting(fcinfo, 1);
-	Datum		key = Int64GetDatum(queue_id);
-	bool		done = false;
+	JobqRow		new;
+	TupleTableSlot *slot;
 
 	jobq_enter(&call, "job_queue_reset()", true);
 	jobq_require_privilege(&call, queue_id, PRIV_OPERATE, name);
-	while (!done)
+	slot = lock_queue(&call, queue_id, &new);
+	if (slot != NULL)
 	{
-		TupleTableSlot *slot = jobq_find(&call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
-		JobqRow		new;
-
-		if (slot == NULL)
-			break;
-		jobq_values(slot, &new);
 		for (int i = 0; i < lengthof(settings); i++)
 		{
 			if (setting >= 0 && setting != i)
@@ -435,10 +438,8 @@ jobq_job_queue_reset(PG_FUNCTION_ARGS)
 			else
 				new.given[settings[i].column - 1] = false;
 		}
-		done = jobq_update(&call, JOBQ_QUEUE, slot, &new, LockWaitBlock);
-		jobq_slot_free(slot);
+		write_queue(&call, slot, &new);
 	}
-	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_QUEUE));
 	jobq_announce_retention();
 	/* paused is among what was reset */
 	if (setting < 0 || settings[setting].column == QUEUE_PAUSED)
