@@ -365,7 +365,8 @@ resolve_upstream(JobqCall *call, Element *elements, int n, HTAB *parents, Where 
 
 /*
  * Put the ids of the elements that one depends on to those of jobs outside.  Two of
- * them can be one job, where another has their keys.
+ * them can be one job, where another has their keys; a quorum must still be one of
+ * those that are left.
  */
 static void
 add_named(const Element *elements, Element *e)
@@ -384,6 +385,12 @@ add_named(const Element *elements, Element *e)
 			s->upstream[kept++] = s->upstream[k];
 	}
 	s->nupstream = kept;
+	if (DatumGetInt16(s->row.values[JOB_RULE - 1]) == RULE_QUORUM &&
+		DatumGetInt32(s->row.values[JOB_QUORUM - 1]) > kept)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"quorum\" is greater than the number of jobs in \"depends_on\", which is %d", kept),
+				 errdetail("Some of them are one job, which has the unique keys of the elements that stand there.")));
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_submit_many);
