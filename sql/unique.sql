@@ -96,6 +96,14 @@ SELECT job_cancel(:between), job_retry(:fails), job_retry(:fails);
 SELECT * FROM pg_temp.keys('uq_end');
 SELECT job_submit('after the retry', queue => 'uq_end', unique_key => 'fails') = :fails AS kept;
 
+-- that another has ended is no end of its key
+SELECT job_cancel(:fails), job_submit('for long', queue => 'uq_end', unique_key => 'fails', unique_for => '1 hour') AS long \gset
+SELECT pg_temp.problem(format('SELECT job_retry(%s)', :fails)) ~ 'Cancel that job first' AS undecided;
+SELECT job_cancel(:long);
+SELECT pg_temp.problem(format('SELECT job_retry(%s)', :fails));
+DELETE FROM job_unique WHERE job_id = :long;
+SELECT job_retry(:fails);
+
 -- one that is opened again by the retry of another takes its key if it is free, else goes on without
 SELECT job_retry(:p);
 SELECT * FROM pg_temp.keys('uq_end');
@@ -114,6 +122,13 @@ SELECT job_complete(job_id, token) FROM job_claim('uq_for');
 SELECT * FROM pg_temp.keys('uq_for');
 SELECT job_submit('t2', queue => 'uq_for', unique_key => 'k') = :t1 AS kept;
 SELECT job_submit('t2', queue => 'uq_for', unique_key => 'k', on_conflict => 'skip') AS skipped;
+-- also when the job is gone: the id is of no use then
+BEGIN;
+SELECT job_delete(:t1);
+SELECT job_submit('t2', queue => 'uq_for', unique_key => 'k') = :t1 AS kept;
+SELECT pg_temp.problem($$SELECT job_submit_many('[{"kind": "t2", "name": "t2", "queue": "uq_for", "unique_key": "k"}, {"kind": "t3", "depends_on": ["t2"]}]')$$);
+SELECT job_submit('t2', queue => 'uq_for', unique_key => 'k', on_conflict => 'replace') <> :t1 AS submitted;
+ROLLBACK;
 -- its time has come: whoever comes first has it, the next job or the background worker
 UPDATE job_unique SET until = now() - interval '1 s' WHERE job_id = :t1;
 SELECT job_submit('t2', queue => 'uq_for', unique_key => 'k', unique_for => '1 hour', on_conflict => 'skip') <> :t1 AS submitted;
@@ -208,6 +223,33 @@ SELECT * FROM pg_temp.show('uq_both');
 SELECT pg_temp.problem(format($$SELECT job_submit('s6', queue => 'uq_both', unique_key => 'k', on_conflict => 'cancel', depends_on => ARRAY[%s])$$, :s5));
 SELECT * FROM pg_temp.keys('uq_both');
 
+-- a job that is another's is not replaced but superseded, unless the caller could change it
+CREATE ROLE uq_ada;
+CREATE ROLE uq_bob;
+CREATE ROLE uq_team;
+GRANT uq_team TO uq_bob;
+SELECT job_grant(r::regrole, 'uq_whose', 'submit') FROM unnest('{uq_ada,uq_bob,uq_team}'::text[]) r \g /dev/null
+SET ROLE uq_ada;
+SELECT job_submit('w', '{"of": "ada"}', queue => 'uq_whose', unique_key => 'k') AS ada \gset
+SELECT job_submit('w', '{"of": "ada", "n": 2}', queue => 'uq_whose', unique_key => 'k', on_conflict => 'replace') = :ada AS replaced;
+SET ROLE uq_bob;
+SELECT job_submit('w', '{"of": "bob"}', queue => 'uq_whose', unique_key => 'k', on_conflict => 'replace') AS bob \gset
+SELECT id = :bob AS own, args FROM job_status;
+SET ROLE uq_team;
+SELECT job_submit('w', '{"of": "team"}', queue => 'uq_whose', unique_key => 'k', on_conflict => 'replace') AS team \gset
+-- by a member of the role, and by who may operate
+SET ROLE uq_bob;
+SELECT job_submit('w', '{"of": "team", "by": "bob"}', queue => 'uq_whose', unique_key => 'k', on_conflict => 'replace') = :team AS replaced;
+RESET ROLE;
+SELECT job_grant('uq_ada', 'uq_whose', 'operate');
+SET ROLE uq_ada;
+SELECT job_submit('w', '{"of": "team", "by": "ada"}', queue => 'uq_whose', unique_key => 'k', on_conflict => 'replace') = :team AS replaced;
+RESET ROLE;
+SELECT submitted_by, state, args, error FROM job_status WHERE queue = 'uq_whose' ORDER BY id;
+SELECT job_revoke(r::regrole, 'uq_whose', p) FROM unnest('{uq_ada,uq_bob,uq_team}'::text[]) r, unnest('{submit,operate}'::text[]) p \g /dev/null
+UPDATE job SET submitted_by = current_user::regrole WHERE queue = 'uq_whose';
+DROP ROLE uq_ada, uq_bob, uq_team;
+
 -- many: in one order, ids in input order
 SELECT job_submit('m', queue => 'uq_many', unique_key => 'b') AS b \gset
 SELECT n, id IS NULL AS skipped, id = :b AS kept FROM job_submit_many('[
@@ -281,6 +323,10 @@ SELECT count(*) FROM job_submit_many('[
     {"kind": "b", "queue": "uq_many4", "unique_key": "k2", "name": "b", "on_conflict": "skip"},
     {"kind": "c", "queue": "uq_many4", "name": "c"}]');
 SELECT kind, state, depends_on[1] = :stands AS one, depends_on[2] = :stands2 AS two, cardinality(depends_on) FROM job_status WHERE queue = 'uq_many4' ORDER BY id;
+-- which can be one that it depends on anyway: a quorum counts it once
+SELECT pg_temp.problem(format($$SELECT job_submit_many('[{"kind": "a", "queue": "uq_many4", "unique_key": "k", "name": "a"}, {"kind": "two", "queue": "uq_many4", "depends_on": [%s, "a"], "trigger_rule": "quorum", "quorum": 2}]')$$, :stands));
+SELECT count(*) FROM job_submit_many(format('[{"kind": "a", "queue": "uq_many4", "unique_key": "k", "name": "a"}, {"kind": "one", "queue": "uq_many4", "depends_on": [%s, "a"], "trigger_rule": "quorum", "quorum": 1}]', :stands)::jsonb);
+SELECT kind, depends_on = ARRAY[:stands]::bigint[] AS once FROM job_status WHERE queue = 'uq_many4' AND kind IN ('one', 'two');
 
 -- submitting privilege is enough; who may not see the job that has the key learns its id
 CREATE ROLE jobq_uq_one;

@@ -140,10 +140,15 @@ open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **proble
 			return false;
 		if (jobq_take_key_again(call, job, true, &holder) == KEY_HELD)
 		{
+			TupleTableSlot *other = jobq_find_id(call, JOBQ_JOB, holder);
+			bool		undecided = other != NULL && jobq_attr_int16(other, JOB_OUTCOME) == 0;
+
+			jobq_slot_free(other);
 			jobq_refuse(problem, ERRCODE_JOBQ_WRONG_STATE,
 						psprintf("cannot retry job %lld, since job %lld has its unique key",
 								 (long long) id, (long long) holder),
-						"Cancel that job first, or wait for its end.");
+						undecided ? "Cancel that job first, or wait for its end." :
+						"That job has ended, but its \"unique_for\" has not; wait for that.");
 			return false;
 		}
 	}

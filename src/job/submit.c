@@ -121,27 +121,46 @@ jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
 	jobq_announce_deadline(DEADLINE_EXPIRY, expires_at);
 }
 
+/* Have a job start after another has ended. */
+void
+jobq_start_after(JobqSubmission *s, int64 id)
+{
+	for (int i = 0; i < s->nafter; i++)
+	{
+		if (s->after[i] == id)
+			return;
+	}
+	Assert(s->nafter < lengthof(s->after));
+	s->after[s->nafter++] = id;
+}
+
 /*
- * Has the job ended that this one is to start after?  If not, an edge will say so,
- * beside those of the rule.
+ * Which of the jobs that this one is to start after have not ended?  Edges will
+ * name these, beside those of the rule.
  */
 static void
 resolve_after(JobqCall *call, JobqSubmission *s, JobqCounters *counters, bool *unsure)
 {
-	for (int i = 0; i < s->nupstream; i++)
+	int			n = 0;
+
+	for (int i = 0; i < s->nafter; i++)
 	{
-		if (s->upstream[i] == s->after)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("job %lld in \"depends_on\" has the unique key \"%s\" and would be cancelled",
-							(long long) s->after, s->unique_key)));
+		int64		id = s->after[i];
+
+		for (int k = 0; k < s->nupstream; k++)
+		{
+			if (s->upstream[k] == id)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("job %lld in \"depends_on\" has the unique key \"%s\" and would be cancelled",
+								(long long) id, s->unique_key)));
+		}
+		if (jobq_upstream_outcome(call, id, OUTCOME_ANY, true, unsure) != 0)
+			continue;
+		s->after[n++] = id;
+		jobq_count_undecided(counters, REQUIRE_END_ONLY);
 	}
-	if (jobq_upstream_outcome(call, s->after, OUTCOME_ANY, true, unsure) != 0)
-	{
-		s->after = 0;
-		return;
-	}
-	jobq_count_undecided(counters, REQUIRE_END_ONLY);
+	s->nafter = n;
 }
 
 /*
@@ -164,8 +183,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	bool		hold = s->row.given[SUBMISSION_HOLD - 1] &&
 	DatumGetBool(s->row.values[SUBMISSION_HOLD - 1]);
 
-	if (s->after != 0)
-		resolve_after(call, s, &counters, &unsure);
+	resolve_after(call, s, &counters, &unsure);
 	/* without parents there is nothing to wait for, whatever the rule */
 	if (s->nupstream == 0)
 	{
@@ -198,8 +216,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	insert_job(call, s, outcome);
 	jobq_counts(s->queue_id)->values[COUNT_SUBMITTED]++;
 	jobq_insert_edges(call, s->id, s->nupstream, s->upstream, info);
-	if (s->after != 0)
-		jobq_insert_edges(call, s->id, 1, &s->after, &end_only);
+	jobq_insert_edges(call, s->id, s->nafter, s->after, &end_only);
 
 	prefix.job_id = s->id;
 	prefix.queue_id = s->queue_id;

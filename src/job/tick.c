@@ -65,30 +65,43 @@ last_goes_on(JobqCall *call, int64 last_job)
 	return undecided;
 }
 
-/* What the job of the last tick means for this one; false: it has none. */
+/* Does a job wait for another's end by what it depends on? */
 static bool
-resolve_overlap(JobqCall *call, Run *run, JobqSubmission *s)
+depends_on(const JobqSubmission *s, int64 id)
+{
+	for (int i = 0; i < s->nupstream; i++)
+	{
+		if (s->upstream[i] == id)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Submit the job of a tick, and do what overlap says with the one before it, if that
+ * goes on: not if there is none, since another job has its key.
+ */
+static void
+submit_after_last(JobqCall *call, Run *run, JobqSubmission *s)
 {
 	JobqOverlap overlap = DatumGetInt16(run->row.values[SCHEDULE_OVERLAP - 1]);
 	int64		last_job = DatumGetInt64(run->row.values[SCHEDULE_LAST_JOB - 1]);
+	bool		overlaps = overlap != OVERLAP_ALLOW && last_job != 0 && last_goes_on(call, last_job);
 	const char *problem = NULL;
 
-	if (last_job == 0 || overlap == OVERLAP_ALLOW)
-		return true;
-	if (overlap == OVERLAP_CANCEL)
+	if (overlaps && overlap == OVERLAP_SKIP)
+		return;
+	if (overlaps && !depends_on(s, last_job))
+		jobq_start_after(s, last_job);
+	jobq_submit_alone(call, s);
+	if (s->dropped)
+		return;
+	run->job = s->id;
+	if (overlaps && overlap == OVERLAP_CANCEL)
 	{
-		jobq_cancel(call, last_job, "superseded by the next job of its schedule", true, &problem);
 		jobq_advance();
+		jobq_cancel(call, last_job, "superseded by the next job of its schedule", true, &problem);
 	}
-	if (!last_goes_on(call, last_job))
-		return true;
-	for (int i = 0; i < s->nupstream; i++)
-	{
-		if (s->upstream[i] == last_job)
-			return overlap != OVERLAP_SKIP;
-	}
-	s->after = last_job;
-	return overlap != OVERLAP_SKIP;
 }
 
 /* Submit the job of a tick, as the owner of the schedule. */
@@ -118,11 +131,7 @@ submit_tick(void *arg)
 	jobq_require_privilege(&call, s.queue_id, PRIV_OPERATE, s.queue);
 	jobq_require_privilege(&call, s.queue_id, PRIV_SUBMIT, s.queue);
 	run->job = 0;
-	if (resolve_overlap(&call, run, &s))
-	{
-		jobq_submit_alone(&call, &s);
-		run->job = s.id;
-	}
+	submit_after_last(&call, run, &s);
 	jobq_close_call(&call);
 	SetUserIdAndSecContext(user, context);
 }

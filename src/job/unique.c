@@ -44,7 +44,9 @@ JOB_MAX_ATTEMPTS, JOB_MAX_LOST, JOB_BACKOFF, JOB_TIMEOUT, JOB_LEASE};
 typedef enum Replacement
 {
 	REPLACED,
-	BEGUN,						/* or decided: its arguments were read */
+	BEGUN,						/* or decided, or it is still to be cancelled:
+								 * its arguments would not be read */
+	ANOTHERS,					/* the caller may not change it */
 	CHANGED						/* look again */
 } Replacement;
 
@@ -175,8 +177,10 @@ replace_state(JobqCall *call, JobqTable table, TupleTableSlot *row, const JobqRo
 }
 
 /*
- * Replace the job that has a submission's key, if it has not begun.  Its state row
- * is locked first, which waits for a claim of it, and keeps others away.
+ * Replace the job that has a submission's key, if it has not begun, and the caller
+ * could change it as well: a job that is another's is not to run with arguments
+ * that are not.  Its state row is locked first, which waits for a claim of it, and
+ * keeps others away.
  */
 static Replacement
 replace(JobqCall *call, JobqSubmission *s, int64 holder)
@@ -186,14 +190,20 @@ replace(JobqCall *call, JobqSubmission *s, int64 holder)
 	TupleTableSlot *key = NULL;
 	JobqTable	table = jobq_find_state(call, holder, &job, &row);
 	Replacement result = CHANGED;
+	const char *problem = NULL;
+	char	   *reason;
 	JobqRow		new;
 
 	if (row == NULL || table == JOBQ_LEASE || jobq_attr_int32(row, STATE_ATTEMPT) > 0)
 		result = BEGUN;
+	else if (!jobq_may_operate(call, job, true, &problem))
+		result = ANOTHERS;
 	else if (jobq_lock(call, table, row, LockTupleExclusive, LockWaitBlock))
 	{
 		key = find_key(call, s->queue_id, s->row.values[JOB_UNIQUE_KEY - 1]);
-		if (key != NULL && jobq_attr_int64(key, UNIQUE_JOB_ID) == holder)
+		if (jobq_cancel_requested(call, holder, jobq_attr_int32(job, JOB_GENERATION), &reason))
+			result = BEGUN;
+		else if (key != NULL && jobq_attr_int64(key, UNIQUE_JOB_ID) == holder)
 		{
 			jobq_values(job, &new);
 			jobq_replace_values(&new, &s->row);
@@ -211,15 +221,16 @@ replace(JobqCall *call, JobqSubmission *s, int64 holder)
 	return result;
 }
 
-/* Cancel a job whose key was taken over; somebody may have removed it. */
+/* Cancel a job whose key was taken over, and start after it; somebody may have removed it. */
 static void
-supersede(JobqCall *call, int64 holder)
+supersede(JobqCall *call, JobqSubmission *s, int64 holder)
 {
 	const char *problem = NULL;
 
 	jobq_advance();				/* it has no key any more */
 	jobq_cancel(call, holder, "superseded by another job with its unique key", true, &problem);
 	jobq_advance();
+	jobq_start_after(s, holder);
 }
 
 /* Another job has the key of a submission. */
@@ -247,35 +258,27 @@ jobq_resolve_key(JobqCall *call, JobqSubmission *s)
 		s->id = jobq_nextval();
 	while (!done && take(call, s->queue_id, key, s->id, true, &holder) == KEY_HELD)
 	{
-		Replacement result = BEGUN;
+		Replacement result = CHANGED;
 
-		switch (conflict)
+		if (conflict == CONFLICT_ERROR)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNIQUE_VIOLATION),
+					 errmsg("unique key \"%s\" of queue \"%s\" is taken", s->unique_key, s->queue),
+					 errdetail("Job %lld has it.", (long long) holder)));
+		else if (conflict == CONFLICT_REPLACE)
+			result = replace(call, s, holder);
+		else if (conflict == CONFLICT_CANCEL)
+			result = ANOTHERS;
+		if (result == REPLACED || conflict == CONFLICT_KEEP || conflict == CONFLICT_SKIP)
 		{
-			case CONFLICT_KEEP:
-			case CONFLICT_SKIP:
-				drop(s, holder);
-				done = true;
-				break;
-			case CONFLICT_ERROR:
-				ereport(ERROR,
-						(errcode(ERRCODE_UNIQUE_VIOLATION),
-						 errmsg("unique key \"%s\" of queue \"%s\" is taken", s->unique_key, s->queue),
-						 errdetail("Job %lld has it.", (long long) holder)));
-				break;
-			case CONFLICT_REPLACE:
-				result = replace(call, s, holder);
-				if (result == REPLACED)
-					drop(s, holder);
-				done = result == REPLACED || (result == BEGUN && take_over(call, s, holder));
-				break;
-			case CONFLICT_CANCEL:
-				done = take_over(call, s, holder);
-				if (done)
-				{
-					supersede(call, holder);
-					s->after = holder;
-				}
-				break;
+			drop(s, holder);
+			done = true;
+		}
+		else if (result != CHANGED && take_over(call, s, holder))
+		{
+			done = true;
+			if (result == ANOTHERS)
+				supersede(call, s, holder);
 		}
 	}
 }
@@ -287,9 +290,11 @@ jobq_resolve_key(JobqCall *call, JobqSubmission *s)
 void
 jobq_settle_id(JobqCall *call, JobqSubmission *s)
 {
-	int64		highest = Max(s->after, s->nupstream > 0 ? s->upstream[s->nupstream - 1] : 0);
+	int64		highest = s->nupstream > 0 ? s->upstream[s->nupstream - 1] : 0;
 	int64		id = s->id;
 
+	for (int i = 0; i < s->nafter; i++)
+		highest = Max(highest, s->after[i]);
 	if (id == 0 || highest < id)
 		return;
 	s->id = jobq_nextval();

@@ -123,6 +123,29 @@ is(states('cancel'), 'cancelled cancelled ready', '... and the new one starts wh
 $c->rows("DELETE FROM job WHERE id = (SELECT last_job FROM job_schedule WHERE name = 'allow')");
 $c->rows("SELECT job_unschedule(s) FROM unnest('{allow,skip,queue,cancel}'::text[]) s");
 
+# ... and a unique key: what on_conflict says comes first
+my $keyed = ', "queue": "keyed", "unique_key": "k"';
+my $others = $c->value("SELECT job_submit('others', queue => 'keyed', unique_key => 'k')");
+schedule('keyed', 'every 1 day', "overlap => 'cancel'", $keyed);
+force('keyed') for 1 .. 2;
+is(states('keyed'), '', "keep: no job where another has the key");
+is($c->value("SELECT last_at IS NULL AND last_job IS NULL AND last_problem IS NULL FROM job_schedules WHERE name = 'keyed'"), 't', '... and that one is not the last of the schedule');
+is(states('others'), 'ready', '... which overlap would cancel');
+$c->rows("SELECT job_cancel($others)");
+force('keyed') for 1 .. 2;
+is(states('keyed'), 'ready', 'keep: the last job stays where it has the key, and would be cancelled');
+$c->rows("SELECT job_id, token FROM job_claim('keyed')");
+schedule('keyed', 'every 1 day', "overlap => 'queue'", "$keyed, \"on_conflict\": \"cancel\"");
+$others = $c->value("SELECT job_submit('others', queue => 'keyed', unique_key => 'k', on_conflict => 'replace')");
+my ($others_token) = map { $_->[0] } $c->rows("SELECT token FROM job_claim('keyed')");
+force('keyed');
+is(states('keyed'), 'running waiting', 'cancel: the new job waits');
+$c->rows("SELECT job_complete($others, $others_token)");
+is(states('keyed'), 'running waiting', '... for who had the key, and for the last job');
+$c->rows("SELECT job_complete(job_id, token) FROM job_lease WHERE job_id = (SELECT min(id) FROM job WHERE kind = 'keyed')");
+is(states('keyed'), 'succeeded ready', '... and is ready when both have ended');
+$c->rows("SELECT job_unschedule('keyed')");
+
 #
 # Who may not any more
 #
