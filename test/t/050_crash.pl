@@ -95,6 +95,9 @@ foreach my $name (qw(completed beating abandoned timed))
 	$job{$name} = $claim;
 }
 my $until = max(map { $_->[2] } values %job);
+my $fail = "SELECT job_fail(job_id, token, retry => false) FROM job_claim('breaks')";
+$control->rows("SELECT job_queue_set('breaks', pause_after => 2), job_submit('breaks', queue => 'breaks') FROM generate_series(1, 3)");
+$control->rows($fail);
 # what is durable makes the claims before it so
 $control->value("SELECT job_submit('last')");
 $node->kill9;
@@ -127,6 +130,12 @@ is($again->[0], 2, 'for the second attempt');
 is($control->value("SELECT string_agg(outcome, ' ' ORDER BY attempt) FROM job_attempts WHERE job_id = $job{abandoned}[0]"),
 	'lost succeeded', 'the loss is on record');
 ok(wait_state($job{timed}[0], 'failed'), 'a timeout is not prolonged');
+$control->rows($fail);
+clock_passes($control);
+my $paused = "SELECT paused FROM job_queue_status WHERE queue = 'breaks'";
+is($control->value($paused), 'f', 'what failed before it does not count for a breaker');
+$control->rows($fail);
+ok(poll_until(sub { $control->value($paused) eq 't' }), '... what fails after it does');
 invariants_hold($node, 'after leases over a crash');
 
 #
