@@ -84,6 +84,24 @@ BEGIN;
 CREATE INDEX ON job_ready (job_id) WHERE position = job_id;
 SELECT job_submit('x', queue => 'robust');
 ROLLBACK;
+-- indexes that would keep rows out
+BEGIN;
+CREATE UNIQUE INDEX ON job_unique (job_id);
+SELECT job_submit('x', queue => 'robust', unique_key => 'k');
+ROLLBACK;
+BEGIN;
+CREATE UNIQUE INDEX ON job_queue (paused, name);
+SELECT job_submit('x', queue => 'robust-new');
+ROLLBACK;
+BEGIN;
+ALTER TABLE job_scheduled ADD EXCLUDE (run_at WITH =);
+SELECT job_submit('x', queue => 'robust', run_at => '2999-01-01');
+ROLLBACK;
+-- but the columns of one of ours can have another
+BEGIN;
+CREATE UNIQUE INDEX ON job_unique (queue_id, unique_key) INCLUDE (until);
+SELECT job_submit('x', queue => 'robust-unique', unique_key => 'k') = job_submit('x', queue => 'robust-unique', unique_key => 'k') AS kept;
+ROLLBACK;
 -- a lot of indexes
 SELECT job_submit('x', queue => 'robust-rows') AS id \gset
 BEGIN;

@@ -205,6 +205,20 @@ jobq_in_our_partial(JobqTable table, TupleTableSlot *slot)
 		!slot_attisnull(slot, UNIQUE_UNTIL);
 }
 
+/*
+ * Does an index keep rows out that ours let in?  Who inserts unless there is a row
+ * with the key (rows.c) would wait for another that is not there, and others fail.
+ */
+static bool
+is_other_unique(JobqTable table, Form_pg_index form)
+{
+	const IndexColumns *key = &jobq_index_columns[table][table == JOBQ_QUEUE && form->indkey.values[0] == QUEUE_ID];
+
+	return (form->indisunique || form->indisexclusion) &&
+		(form->indnkeyatts != key->ncolumns ||
+		 memcmp(form->indkey.values, key->columns, key->ncolumns * sizeof(AttrNumber)) != 0);
+}
+
 /* Note an index of a table that was opened, if it can be written. */
 static void
 add_index(JobqRel *r, Relation index)
@@ -212,10 +226,11 @@ add_index(JobqRel *r, Relation index)
 	bool		partial = !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 
 	if (!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
+		is_other_unique(r->table, index->rd_index) ||
 		(partial && !is_our_partial(r->table, index)))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("index \"%s\" on a table of extension jobq is partial or on an expression",
+				 errmsg("index \"%s\" on a table of extension jobq is unique, partial or on an expression",
 						RelationGetRelationName(index)),
 				 errhint("Drop the index; only plain indexes on columns can be added.")));
 	r->indexes[r->nindexes].rel = index;
