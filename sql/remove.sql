@@ -147,13 +147,202 @@ SELECT kind FROM job WHERE queue IN ('mine', 'theirs');
 SELECT job_revoke('regress_jobq_operates', 'mine', 'operate'), job_revoke('regress_jobq_submits', '*', 'submit');
 DROP ROLE regress_jobq_operates, regress_jobq_submits;
 
--- the triggers of a table that a foreign key changes would run as the extension's owner
-CREATE TABLE audited (job_id bigint REFERENCES job ON DELETE CASCADE);
-CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-CREATE TRIGGER audit AFTER DELETE ON audited FOR EACH ROW EXECUTE FUNCTION audit();
-SELECT pg_temp.done('audited', 'audited') > 0 AS done;
-SELECT job_purge('audited', '0');
-ALTER TABLE audited DISABLE TRIGGER audit;
-SELECT job_purge('audited', '0');
-DROP TABLE audited;
-DROP FUNCTION audit();
+-- What a referencing table makes run has its owner's rights, whoever removes the job.  They are all called as_owner.
+CREATE ROLE regress_jobq_fk1;
+CREATE ROLE regress_jobq_fk2;
+CREATE SCHEMA fk;
+GRANT ALL ON SCHEMA fk TO regress_jobq_fk1, regress_jobq_fk2;
+GRANT REFERENCES ON job TO regress_jobq_fk1, regress_jobq_fk2;
+SELECT job_grant('regress_jobq_fk1', 'trusts', 'submit');
+CREATE FUNCTION fk.as_owner(what text DEFAULT '', n bigint DEFAULT 0) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_user <> 'regress_jobq_fk1' THEN
+        RAISE '% runs as %', what, current_user;
+    END IF;
+    RETURN coalesce(n, -1);
+END $$;
+SET ROLE regress_jobq_fk1;
+CREATE TABLE fk.ran (what text, who text);
+-- the triggers of tables that are named for them
+CREATE FUNCTION fk.note() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO fk.ran VALUES (concat_ws(' ', lower(TG_WHEN), lower(TG_OP), lower(TG_LEVEL), 'on', TG_TABLE_NAME), current_user);
+    RETURN coalesce(NEW, OLD);
+END $$;
+CREATE TABLE fk.cascades (job_id bigint REFERENCES job ON DELETE CASCADE, id int UNIQUE);
+CREATE TABLE fk.chained (id int REFERENCES fk.cascades (id) ON DELETE SET NULL);
+CREATE TABLE fk.by_rule (id int);
+CREATE RULE by_rule AS ON DELETE TO fk.cascades DO ALSO INSERT INTO fk.by_rule VALUES (fk.as_owner('a rule'));
+CREATE TRIGGER note BEFORE DELETE ON fk.cascades FOR EACH ROW EXECUTE FUNCTION fk.note();
+CREATE TRIGGER notes BEFORE DELETE ON fk.cascades EXECUTE FUNCTION fk.note();
+CREATE TRIGGER noted AFTER DELETE ON fk.cascades FOR EACH ROW WHEN (fk.as_owner('a condition') = 0) EXECUTE FUNCTION fk.note();
+CREATE TRIGGER notess AFTER DELETE ON fk.cascades REFERENCING OLD TABLE AS old EXECUTE FUNCTION fk.note();
+CREATE TRIGGER note AFTER UPDATE ON fk.chained FOR EACH ROW EXECUTE FUNCTION fk.note();
+CREATE TRIGGER note AFTER INSERT ON fk.by_rule FOR EACH ROW EXECUTE FUNCTION fk.note();
+CREATE DOMAIN fk.checked AS bigint CHECK (fk.as_owner('a domain', VALUE) <> 0);
+CREATE TABLE fk.nulls (
+    job_id fk.checked REFERENCES job ON DELETE SET NULL CHECK (fk.as_owner('a check', job_id) <> 0),
+    generated bigint GENERATED ALWAYS AS (fk.as_owner('a generated column', job_id)) STORED,
+    EXCLUDE USING btree ((fk.as_owner('an exclusion', job_id)) WITH =) DEFERRABLE
+);
+CREATE INDEX ON fk.nulls (fk.as_owner('an index', job_id)) WHERE fk.as_owner('a predicate', job_id) <> 0;
+ALTER TABLE fk.nulls ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY policy ON fk.nulls USING (fk.as_owner('a policy') = 0);
+CREATE TABLE fk.defaults (job_id bigint DEFAULT fk.as_owner('a default', NULL) + NULL REFERENCES job ON DELETE SET DEFAULT);
+CREATE TABLE fk.parts (job_id bigint REFERENCES job ON DELETE CASCADE) PARTITION BY HASH (job_id);
+CREATE TABLE fk.part PARTITION OF fk.parts FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+CREATE TRIGGER note AFTER DELETE ON fk.part FOR EACH ROW EXECUTE FUNCTION fk.note();
+RESET ROLE;
+CREATE FUNCTION pg_temp.reference(id bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    SET LOCAL ROLE regress_jobq_fk1;
+    TRUNCATE fk.ran;
+    INSERT INTO fk.cascades VALUES (id, 1);
+    INSERT INTO fk.chained VALUES (1);
+    INSERT INTO fk.nulls VALUES (id);
+    INSERT INTO fk.defaults VALUES (id);
+    INSERT INTO fk.parts VALUES (id);
+    RESET ROLE;
+END $$;
+SELECT pg_temp.done('a', 'trusts') AS a, pg_temp.done('b', 'trusts') AS b, pg_temp.done('c', 'trusts') AS c \gset
+SELECT pg_temp.reference(:a);
+SELECT job_delete(:a);
+SELECT what, who, count(*) FROM fk.ran GROUP BY what, who ORDER BY what COLLATE "C";
+SELECT (SELECT count(*) FROM fk.cascades), (SELECT count(id) FROM fk.chained), (SELECT count(job_id) FROM fk.nulls), (SELECT count(job_id) FROM fk.defaults), (SELECT count(*) FROM fk.parts);
+-- also that of a transaction whose snapshot is older than what it runs
+TRUNCATE fk.chained, fk.nulls, fk.defaults;
+SELECT pg_temp.reference(:b);
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT job_purge('trusts', '0', 1);
+SELECT DISTINCT who FROM fk.ran;
+ROLLBACK;
+-- an exclusion constraint that is broken keeps the job, and its expression runs again when that is looked at
+SET ROLE regress_jobq_fk1;
+INSERT INTO fk.nulls VALUES (NULL);
+RESET ROLE;
+SELECT changed, problem FROM job_delete_many(ARRAY[:b]);
+DROP TABLE fk.nulls, fk.defaults, fk.parts, fk.chained;
+
+-- it cannot leave that role, nor leave something in the session, nor put something off; what it defines then is no other
+SET ROLE regress_jobq_fk1;
+DROP RULE by_rule ON fk.cascades;
+CREATE TABLE fk.later (job_id bigint REFERENCES job ON DELETE CASCADE);
+CREATE FUNCTION fk.break_out() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    command text;
+BEGIN
+    FOREACH command IN ARRAY ARRAY['RESET ROLE', 'SET ROLE NONE', 'RESET SESSION AUTHORIZATION', 'ALTER ROLE regress_jobq_fk1 SUPERUSER',
+        'CREATE TEMP TABLE t ()', 'LISTEN fk', 'DELETE FROM fk.deferred', 'SET search_path = fk', 'SET CONSTRAINTS ALL DEFERRED',
+        'CREATE TRIGGER note AFTER DELETE ON fk.later FOR EACH ROW EXECUTE FUNCTION fk.note()']
+    LOOP
+        BEGIN
+            EXECUTE command;
+            INSERT INTO fk.ran VALUES (command, current_user);
+        EXCEPTION WHEN OTHERS THEN
+            INSERT INTO fk.ran VALUES (command, SQLSTATE);
+        END;
+    END LOOP;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER break_out AFTER DELETE ON fk.cascades FOR EACH ROW EXECUTE FUNCTION fk.break_out();
+CREATE TABLE fk.deferred (id int);
+CREATE CONSTRAINT TRIGGER note AFTER DELETE ON fk.deferred DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fk.note();
+INSERT INTO fk.deferred VALUES (1);
+TRUNCATE fk.cascades, fk.ran;
+INSERT INTO fk.cascades VALUES (:b);
+INSERT INTO fk.later VALUES (:b);
+RESET ROLE;
+SELECT job_delete(:b);
+SELECT * FROM fk.ran WHERE what !~ 'cascades';
+SELECT current_user = session_user AS same, current_setting('search_path') ~ 'fk' AS left_over;
+DROP TABLE fk.later;
+
+-- its errors keep the job; it can use jobq as its owner may
+SET ROLE regress_jobq_fk1;
+CREATE OR REPLACE FUNCTION fk.break_out() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM public.job_submit('from a trigger', queue => 'trusts', depends_on => ARRAY[OLD.job_id]);
+    RETURN NULL;
+END $$;
+INSERT INTO fk.cascades VALUES (:c);
+RESET ROLE;
+SELECT changed, problem = format('job %s in "depends_on" does not exist', :c) AS said FROM job_delete_many(ARRAY[:c]);
+CREATE OR REPLACE FUNCTION fk.break_out() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM public.job_submit('from a trigger', queue => 'trusts', run_at => '2999-01-01');
+    RETURN NULL;
+END $$;
+SELECT job_purge('trusts', '0');
+SELECT kind, submitted_by, state FROM job_status WHERE queue = 'trusts';
+CREATE OR REPLACE FUNCTION fk.break_out() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM public.job_submit('from a trigger', queue => 'del');
+    RETURN NULL;
+END $$;
+SELECT pg_temp.done('d', 'trusts') AS d \gset
+INSERT INTO fk.cascades VALUES (:d);
+SELECT changed, problem FROM job_delete_many(ARRAY[:d]);
+DROP TABLE fk.cascades;
+
+-- what foreign keys change in turn must have that owner, too, and so must partitions; to look there is no change
+SET ROLE regress_jobq_fk1;
+CREATE TABLE fk.cascades (job_id bigint REFERENCES job ON DELETE CASCADE, id int PRIMARY KEY);
+GRANT REFERENCES ON fk.cascades TO regress_jobq_fk2;
+SET ROLE regress_jobq_fk2;
+CREATE TABLE fk.chained (id int PRIMARY KEY REFERENCES fk.cascades);
+RESET ROLE;
+INSERT INTO fk.cascades VALUES (:d, 1);
+INSERT INTO fk.chained VALUES (1);
+SELECT job_purge('trusts', '0');
+DELETE FROM fk.chained;
+SELECT job_purge('trusts', '0');
+ALTER TABLE fk.chained DROP CONSTRAINT chained_id_fkey, ADD FOREIGN KEY (id) REFERENCES fk.cascades ON DELETE CASCADE;
+SELECT pg_temp.done('e', 'trusts') AS e \gset
+SELECT job_delete(:e);
+SELECT job_purge('trusts', '0');
+ALTER TABLE fk.chained OWNER TO regress_jobq_fk1;
+SELECT job_delete(:e);
+DROP TABLE fk.chained, fk.cascades;
+CREATE TABLE fk.parts (job_id bigint REFERENCES job ON DELETE CASCADE) PARTITION BY HASH (job_id);
+CREATE TABLE fk.part PARTITION OF fk.parts FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+ALTER TABLE fk.part OWNER TO regress_jobq_fk2;
+SELECT pg_temp.done('f', 'trusts') AS f \gset
+SELECT job_delete(:f);
+ALTER TABLE fk.parts OWNER TO regress_jobq_fk2;
+SELECT job_delete(:f);
+DROP TABLE fk.parts;
+
+-- a deferred foreign key acts at once, too; what is deferred on a table that it changes cannot be, there
+CREATE TABLE fk.deferred_key (job_id bigint REFERENCES job INITIALLY DEFERRED);
+SELECT pg_temp.done('g', 'trusts') AS g, pg_temp.done('h', 'trusts') AS h, pg_temp.done('i', 'trusts') AS i, pg_temp.done('j', 'trusts') AS j \gset
+INSERT INTO fk.deferred_key VALUES (:g);
+\set VERBOSITY sqlstate
+SELECT job_delete(:g);
+\set VERBOSITY terse
+SELECT job_delete(:h);
+SELECT job_purge('trusts', '0');
+SELECT kind FROM job WHERE queue = 'trusts' AND outcome <> 0;
+DROP TABLE fk.deferred_key;
+CREATE TABLE fk.deferring (job_id bigint REFERENCES job ON DELETE CASCADE);
+CREATE CONSTRAINT TRIGGER note AFTER DELETE ON fk.deferring INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fk.note();
+INSERT INTO fk.deferring VALUES (:g);
+SELECT job_delete(:g);
+BEGIN;
+SET CONSTRAINTS ALL IMMEDIATE;
+SELECT job_delete(:g);
+COMMIT;
+
+-- triggers that are disabled, as by a role for replication
+INSERT INTO fk.deferring SELECT pg_temp.done('k', 'trusts') RETURNING job_id AS k \gset
+SET session_replication_role = replica;
+SELECT job_delete(:k);
+RESET session_replication_role;
+SELECT count(*) FROM fk.deferring;
+SELECT job_revoke('regress_jobq_fk1', 'trusts', 'submit');
+SELECT count(job_cancel(id)) FROM job_status WHERE queue = 'trusts' AND finished_at IS NULL;
+\set VERBOSITY sqlstate
+SET client_min_messages = warning;
+DROP SCHEMA fk CASCADE;
+RESET client_min_messages;
+DROP OWNED BY regress_jobq_fk1, regress_jobq_fk2;
+DROP ROLE regress_jobq_fk1, regress_jobq_fk2;

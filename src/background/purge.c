@@ -162,7 +162,7 @@ step_work(JobqCall *call, void *arg)
 	ConstraintsSetStmt *constraints = makeNode(ConstraintsSetStmt);
 	int			range;
 
-	/* a foreign key must not make the commit fail */
+	/* foreign keys may change tables with deferred constraints, see foreign.c */
 	AfterTriggerSetState(constraints);
 	if (unknown || grow_at <= call->now || low <= call->now)
 		set_ranges(call);

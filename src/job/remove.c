@@ -3,16 +3,15 @@
  *	  Removing decided jobs.
  *
  * A job goes with its edges in both directions and all that belongs to it, deleted
- * as all our rows are.  Only where foreign keys reference table job its row there
- * is deleted by an ordinary DELETE: RESTRICT makes that fail and keeps the job,
- * CASCADE and SET NULL act.
+ * as all our rows are.  Foreign keys that reference table job act then: RESTRICT
+ * makes the removal fail, which keeps the job.
  *
  * 1. Only a decided job is removed, and only while no undecided job depends on it.
- *	  Its row is deleted, or locked FOR UPDATE, first, then its edges are looked at;
- *	  if one says no, all is rolled back.  A submission locks the rows of its
- *	  upstream jobs before it inserts edges, those of succeeded ones too (FOR KEY
- *	  SHARE), and waits for whoever is just removing one: so either its edge is seen
- *	  here, or the job does not exist for it.
+ *	  Its row is deleted first, then its edges are looked at; if one says no, all is
+ *	  rolled back.  A submission locks the rows of its upstream jobs before it
+ *	  inserts edges, those of succeeded ones too (FOR KEY SHARE), and waits for
+ *	  whoever is just removing one: so either its edge is seen here, or the job does
+ *	  not exist for it.
  * 2. A job that is opened again while some that it depends on are removed counts
  *	  those as succeeded (edges.c).
  * 3. An edge that another transaction is just deleting, with the job at its other
@@ -21,16 +20,6 @@
  * A crash leaves a job with all that belongs to it, or nothing.
  */
 #include "postgres.h"
-
-#include "catalog/pg_type.h"
-#include "commands/trigger.h"
-#include "executor/spi.h"
-#include "miscadmin.h"
-#include "utils/array.h"
-#include "utils/guc.h"
-#include "utils/lsyscache.h"
-#include "utils/plancache.h"
-#include "utils/snapmgr.h"
 
 #include "job/job.h"
 
@@ -125,94 +114,6 @@ delete_row(Batch *batch, const Belonging *of, TupleTableSlot *row, JobqRemovable
 	return jobq_delete(batch->call, of->table, row, batch->policy);
 }
 
-/*
- * The actions of foreign keys run as the owner of the table that has them, but its
- * triggers would run as the extension's owner, often a superuser: refuse that.
- */
-static void
-refuse_triggers(void)
-{
-	static const char *const sql =
-	"WITH RECURSIVE r (t) AS (SELECT conrelid FROM pg_catalog.pg_constraint"
-	" WHERE contype = 'f' AND confrelid = $1 AND confdeltype IN ('c', 'n', 'd')"
-	" UNION SELECT c.conrelid FROM r, pg_catalog.pg_constraint c WHERE c.contype = 'f' AND c.confrelid = r.t)"
-	" SELECT g.tgname::text, r.t::pg_catalog.regclass::text FROM r, pg_catalog.pg_trigger g"
-	" WHERE g.tgrelid = r.t AND NOT g.tgisinternal AND g.tgenabled <> 'D' ORDER BY 1, 2 LIMIT 1";
-	Oid			type = OIDOID;
-	Datum		value = ObjectIdGetDatum(jobq_table_oid(JOBQ_JOB));
-
-	if (SPI_execute_with_args(sql, 1, &type, &value, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not look for triggers");
-	if (SPI_processed > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("trigger \"%s\" of table \"%s\" would run as the owner of extension jobq",
-						SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1),
-						SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2)),
-				 errdetail("A foreign key that references jobs changes this table when jobs are removed."),
-				 errhint("Drop or disable the trigger, or let the foreign key be ON DELETE RESTRICT.")));
-}
-
-/*
- * DELETE FROM job, as the extension's owner, of what is there now at every isolation
- * level: foreign keys act.
- */
-static void
-delete_referenced(Batch *batch)
-{
-	Datum	   *ids = palloc(batch->n * sizeof(Datum));
-	int			n = 0;
-	char	   *sql = psprintf("DELETE FROM ONLY %s.job WHERE id OPERATOR(pg_catalog.=) ANY ($1)",
-							   quote_identifier(get_namespace_name(jobq_schema())));
-	Oid			type = INT8ARRAYOID;
-	Datum		value;
-	SPIPlanPtr	plan;
-	Snapshot	snapshot;
-	int			outer;
-	int			level;
-	Oid			user;
-	int			context;
-
-	for (int i = 0; i < batch->n; i++)
-	{
-		if (batch->jobs[i].became == REMOVAL_DONE)
-			ids[n++] = Int64GetDatum(batch->jobs[i].id);
-	}
-	if (n == 0)
-		return;
-	value = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE));
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	outer = NewGUCNestLevel();
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(jobq_owner(), context | SECURITY_RESTRICTED_OPERATION);
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	SPI_connect();
-	refuse_triggers();
-	plan = SPI_prepare_cursor(sql, 1, &type, CURSOR_OPT_GENERIC_PLAN);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare \"%s\"", sql);
-
-	/*
-	 * A table without statistics may be thought to be small.  The plan is
-	 * made here, so that those of foreign keys are made with the usual
-	 * settings.
-	 */
-	level = NewGUCNestLevel();
-	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	ReleaseCachedPlan(SPI_plan_get_cached_plan(plan), NULL);
-	AtEOXact_GUC(false, level);
-
-	if (SPI_execute_snapshot(plan, &value, NULL, snapshot, InvalidSnapshot, false, true, 0) != SPI_OK_DELETE)
-		elog(ERROR, "could not execute \"%s\"", sql);
-	if (SPI_processed != n)
-		elog(ERROR, "%llu rows of jobs were deleted instead of %d", (unsigned long long) SPI_processed, n);
-	SPI_finish();
-	AtEOXact_GUC(false, outer);
-	SetUserIdAndSecContext(user, context);
-	UnregisterSnapshot(snapshot);
-}
-
 /* Delete what belongs to the jobs of a batch in one table. */
 static void
 delete_belongings(Batch *batch, const Belonging *of)
@@ -242,17 +143,20 @@ static void
 remove_batch(Batch *batch)
 {
 	JobqCall   *call = batch->call;
-	bool		referenced = jobq_is_referenced(call, JOBQ_JOB);
+	ItemPointerData *deleted = palloc(batch->n * sizeof(ItemPointerData));
+	int			n = 0;
 	JobqRemovable *needed;
 
-	/* lock the rows; what is deleted is locked */
+	/* which locks them, too */
 	for (int i = 0; i < batch->n; i++)
 	{
 		JobqRemovable *job = &batch->jobs[i];
 
-		if (job->became == REMOVAL_DONE &&
-			!(referenced ? jobq_lock_at(call, JOBQ_JOB, &job->place, LockTupleExclusive, batch->policy) :
-			  jobq_delete_at(call, JOBQ_JOB, &job->place, batch->policy)))
+		if (job->became != REMOVAL_DONE)
+			continue;
+		if (jobq_delete_at(call, JOBQ_JOB, &job->place, batch->policy))
+			deleted[n++] = job->place;
+		else
 			job->became = REMOVAL_BUSY;
 	}
 	/* no edge downstream can be inserted from here on */
@@ -262,8 +166,8 @@ remove_batch(Batch *batch)
 				(errcode(ERRCODE_JOBQ_WRONG_STATE),
 				 errmsg("cannot delete job %lld, which an undecided job needs", (long long) needed->id),
 				 errhint("Wait until what depends on it is decided, or cancel that.")));
-	if (referenced)
-		delete_referenced(batch);
+	jobq_foreign_keys_act(call, JOBQ_JOB, n, deleted);
+	pfree(deleted);
 	for (int b = 0; b < lengthof(belongings); b++)
 		delete_belongings(batch, &belongings[b]);
 }

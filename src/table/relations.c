@@ -137,21 +137,6 @@ check_triggers(Relation rel, JobqTable table)
 				 errhint("Drop it.  What can be done instead is in docs/operations.md.")));
 }
 
-/* Do foreign keys of others reference a table, so that they act when its rows are deleted? */
-bool
-jobq_is_referenced(JobqCall *call, JobqTable table)
-{
-	TriggerDesc *desc = jobq_rel(call, table)->rel->trigdesc;
-
-	for (int i = 0; desc != NULL && i < desc->numtriggers; i++)
-	{
-		/* jobq_open_rel() allows no others */
-		if (desc->triggers[i].tgenabled != TRIGGER_DISABLED)
-			return true;
-	}
-	return false;
-}
-
 /* Does an index predicate say "position <> job_id"? */
 static bool
 is_not_by_id(Node *predicate)

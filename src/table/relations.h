@@ -57,6 +57,8 @@ extern void jobq_open_indexes(JobqRel *r);
 extern Relation jobq_choose_index(JobqRel *r, JobqIndex which);
 extern bool jobq_in_our_partial(JobqTable table, TupleTableSlot *slot);
 
+extern TupleTableSlot *jobq_fetch_deleted(JobqCall *call, JobqTable table, const ItemPointerData *place);
+
 /*
  * A table, open for the rest of the call.  Whatever is done to a row comes here
  * first, so a call can be cancelled however many it goes over.

@@ -845,6 +845,19 @@ jobq_delete_at(JobqCall *call, JobqTable table, ItemPointer place, LockWaitPolic
 	return written(r, result, policy);
 }
 
+/* A row as it was when this transaction deleted it. */
+TupleTableSlot *
+jobq_fetch_deleted(JobqCall *call, JobqTable table, const ItemPointerData *place)
+{
+	JobqRel    *r = jobq_rel(call, table);
+	TupleTableSlot *slot = empty_slot(r);
+	ItemPointerData tid = *place;
+
+	if (!table_tuple_fetch_row_version(r->rel, &tid, SnapshotAny, slot))
+		elog(ERROR, "a deleted row of table \"%s\" is missing", RelationGetRelationName(r->rel));
+	return slot;
+}
+
 /* Copy a row's values, to change some and write it back. */
 void
 jobq_values(TupleTableSlot *slot, JobqRow *new)

@@ -351,7 +351,6 @@ typedef bool (*JobqRowCallback) (TupleTableSlot *row, void *arg);	/* false: enou
 extern BlockNumber jobq_blocks(JobqCall *call, JobqTable table, JobqFileNumber *file);
 extern void jobq_read_places(JobqCall *call, JobqTable table, ItemPointer from, ItemPointer upto,
 							 JobqRowCallback callback, void *arg);
-extern bool jobq_is_referenced(JobqCall *call, JobqTable table);
 
 /* Lock a row that was read, as jobq_lock_at() does. */
 static inline bool
@@ -434,6 +433,9 @@ jobq_is_expired(JobqCall *call, TimestampTz expires_at, int32 attempt)
 {
 	return expires_at != 0 && expires_at <= call->now && attempt == 0;
 }
+
+/* foreign.c */
+extern void jobq_foreign_keys_act(JobqCall *call, JobqTable table, int n, const ItemPointerData *places);
 
 /* try.c */
 extern ErrorData *jobq_try(void (*work) (void *arg), void *arg);

@@ -62,6 +62,14 @@ $c->rows("SELECT job_submit('failed', queue => 'failed') FROM generate_series(1,
 $c->rows("SELECT count(job_fail(job_id, token, 'no', retry => false)) FROM job_claim('failed', max_jobs => 50)");
 $c->rows('CREATE TABLE restricts (job bigint REFERENCES job DEFERRABLE INITIALLY DEFERRED)');
 $c->rows('CREATE TABLE cascades (job bigint REFERENCES job ON DELETE CASCADE)');
+$c->rows(<<'EOQ');
+CREATE ROLE keeper;
+CREATE TABLE gone (job bigint, who name);
+CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.gone VALUES (OLD.job, current_user); RETURN NULL; END';
+CREATE CONSTRAINT TRIGGER keep AFTER DELETE ON cascades DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION keep();
+ALTER TABLE gone OWNER TO keeper;
+ALTER TABLE cascades OWNER TO keeper;
+EOQ
 $c->rows("INSERT INTO restricts SELECT id FROM job WHERE queue = 'old' AND id % 100 = 0 LIMIT 20");
 $c->rows("INSERT INTO cascades SELECT id FROM job WHERE queue = 'old'");
 my ($needed) = map { $_->[0] } $c->rows("SELECT max(id) FROM job WHERE queue = 'old' AND id NOT IN (SELECT job FROM restricts)");
@@ -82,6 +90,8 @@ is(kept('old'), 'succeeded 3000', 'nothing goes before its time');
 days(8);
 comes_to_keep('old', 'succeeded ' . ($restricted + 1), 'what succeeded goes after a week, but for what is referenced or needed');
 is($c->value('SELECT count(*) FROM cascades'), $restricted + 1, 'ON DELETE CASCADE has acted');
+is_deeply([ $c->rows('SELECT who, count(DISTINCT job) FROM gone GROUP BY who') ], [ [ 'keeper', 2999 - $restricted ] ],
+	'... and a deferred trigger of the table, with the rights of its owner');
 is(kept('failed'), 'failed 50', 'what failed stays');
 is(kept('forever'), 'succeeded 1', 'a queue keeps what it is told to');
 is($c->value("SELECT depends_on = ARRAY[$needed\::bigint] FROM job_status WHERE id = $child"), 't', 'what an undecided job needs is there');
