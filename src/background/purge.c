@@ -13,15 +13,18 @@
  *	  time announced; then all ranges announced so far are read.
  * 2. At the start, and when a retention was changed or the table has another file,
  *	  every range is unknown, and read.
- * 3. A step takes a few milliseconds, and the pause after it fifteen times as long,
- *	  so that neither the other duties nor the load beside it notice much of it.
- *	  It is committed asynchronously: what a crash loses is done again.
+ * 3. A step takes a few milliseconds at most, and the pause after it is so long that
+ *	  all of them take a small share of the time, and write a small share of the WAL,
+ *	  for that is what a load that waits for the disk notices first.  A step is
+ *	  committed asynchronously: what a crash loses is done again.
  *
  * A crash leaves jobs that are due; the next worker begins with all unknown.
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "commands/trigger.h"
+#include "executor/instrument.h"
 #include "nodes/makefuncs.h"
 #include "pgstat.h"
 #include "utils/backend_status.h"
@@ -30,12 +33,14 @@
 #include "background/background.h"
 
 #define SHARE			16		/* a step may take 1/16 of the time */
+#define WAL_SHARE		8		/* and write 1/8 of what others write */
+#define WAL_RATE		1.0		/* or so many bytes per microsecond, if that
+								 * is more */
 #define STEP_USECS		5000	/* after which a step reads no further range */
 #define STEP_LONG		10000	/* after which the next takes fewer jobs */
 #define REST			(50 * INT64CONST(1000)) /* between steps, without a
 												 * backlog */
-#define BATCH_FIRST		100		/* jobs of a step */
-#define BATCH_MAX		500
+#define BATCH_MAX		200		/* jobs of a step */
 
 static TimestampTz *looks;		/* of each range; by the wall clock, as all
 								 * here */
@@ -49,7 +54,9 @@ static TimestampTz low = DT_NOEND;	/* the lowest time that was announced */
 static TimestampTz next_at = DT_NOBEGIN;	/* nothing is due before */
 static TimestampTz grow_at = DT_NOBEGIN;	/* look for new ranges */
 static TimestampTz rest_until = 0;	/* by the steady clock */
-static int	batch = BATCH_FIRST;
+static TimestampTz ended_at = 0;	/* the same, when the last step ended */
+static XLogRecPtr wal_then;		/* all that was written then */
+static int	batch = BATCH_MAX;
 static JobqPurge purge = {.older_than = -1};
 static int	settings[2] = {-2, -2}; /* the defaults as they were */
 static JobqFailures failures;
@@ -186,11 +193,28 @@ step_work(JobqCall *call, void *arg)
 	}
 }
 
+/*
+ * How long to pause after a step that wrote so much WAL, by what others have written
+ * since the end of the one before.
+ */
+static int64
+wal_pause(TimestampTz now, uint64 wrote)
+{
+	XLogRecPtr	wal_now = GetXLogInsertRecPtr();
+	double		rate = (double) (int64) (wal_now - wal_then - wrote) / Max(now - ended_at, 1);
+
+	ended_at = now;
+	wal_then = wal_now;
+	return wrote / Max(rate / WAL_SHARE, WAL_RATE);
+}
+
 /* Do a step, if something is due. */
 void
 jobq_purge_round(JobqDatabase *database)
 {
 	TimestampTz begin = jobq_steady();
+	uint64		wrote = pgWalUsage.wal_bytes;
+	TimestampTz end;
 	int64		took;
 	ErrorData  *error;
 
@@ -199,8 +223,11 @@ jobq_purge_round(JobqDatabase *database)
 	purge.removed = 0;
 	pgstat_report_activity(STATE_RUNNING, "remove old jobs");
 	error = jobq_worker_run(step_work, database, true);
-	took = jobq_steady() - begin;
-	rest_until = begin + Max(took * SHARE, next_at == DT_NOBEGIN ? 0 : REST);
+	end = jobq_steady();
+	took = end - begin;
+	rest_until = Max(begin + took * SHARE, end + wal_pause(end, pgWalUsage.wal_bytes - wrote));
+	if (next_at != DT_NOBEGIN)
+		rest_until = Max(rest_until, begin + REST);
 	if (took > STEP_LONG)
 		batch = Max(batch / 2, 1);
 	else if (took < STEP_LONG / 2)
