@@ -7,9 +7,10 @@
  * there are of the attempt.
  *
  * A line is fenced by the token, under the latest snapshot: who ended the attempt
- * and committed has closed its log.  Nothing is locked.  A line that is written
- * while somebody ends the attempt belongs to that attempt, whichever commits
- * first.
+ * and committed has closed its log.  The lease is not locked.  A line that is
+ * written while somebody ends the attempt belongs to that attempt, whichever
+ * commits first.  The job's row is locked FOR KEY SHARE, which only a removal
+ * minds: so no line is committed of a job that is gone.
  */
 #include "postgres.h"
 
@@ -35,6 +36,17 @@ find_level(const char *name)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized level: \"%s\"", name),
 			 errhint("Valid levels are \"debug\", \"info\", \"warning\" and \"error\".")));
+}
+
+/* Have the job stay until the end of this transaction; false: its row changed, look again. */
+static bool
+keep_job(JobqCall *call, int64 id)
+{
+	TupleTableSlot *job = jobq_need_job(call, id);
+	bool		locked = jobq_lock(call, JOBQ_JOB, job, LockTupleKeyShare, LockWaitBlock);
+
+	jobq_slot_free(job);
+	return locked;
 }
 
 /* The lease of the attempt with this token, or JQ001, or JQ002 for those who may not know. */
@@ -84,7 +96,8 @@ jobq_job_log(PG_FUNCTION_ARGS)
 		jobq_check_json(PG_GETARG_JSONB_P(4), NULL, "\"data\"", "jobq.max_result_size", jobq_max_result_size);
 
 	jobq_enter(&call, "job_log()", true);
-	lease = need_lease(&call, id, token);
+	while (lease = need_lease(&call, id, token), !keep_job(&call, id))
+		jobq_slot_free(lease);
 	attempt = jobq_attr_int32(lease, STATE_ATTEMPT);
 	last = jobq_find_last(&call, JOBQ_LOG, INDEX_KEY, 1, &key);
 	if (last != NULL)
