@@ -106,6 +106,7 @@ comes_to_keep('old', '', 'they go when nothing needs them any more');
 $c->rows("SELECT job_queue_set('failed', retention_failed => '15 days')");
 comes_to_keep('failed', '', 'what failed goes after its own time');
 $holder->rows('COMMIT');
+$c->rows('DROP TABLE restricts, cascades');
 
 # At once.
 $c->rows("SELECT job_queue_set('at_once', retention => '0', retention_failed => '0')");
@@ -115,6 +116,27 @@ $c->rows("SELECT count(job_fail(job_id, token, 'no', retry => false)) FROM job_c
 comes_to_keep('at_once', 'undecided 50', q(retention '0' removes jobs when they are decided));
 $c->rows("SELECT count(job_cancel(id)) FROM job WHERE queue = 'at_once'");
 comes_to_keep('at_once', '', 'cancelled ones, too');
+
+# Those whose row moves to other pages when they are decided, too.
+$c->rows("SELECT job_queue_set('moves', retention => '0')");
+my $kilobyte = q(SELECT jsonb_build_object('is', string_agg(md5(random()::text), NULL)) FROM generate_series(1, 30));
+$c->rows("SELECT count(job_submit('moves', ($kilobyte WHERE i > 0), queue => 'moves')) FROM generate_series(1, 2000) i");
+is($c->value("SELECT pg_relation_size('job') / 8192 > 300"), 't', 'they have many pages');
+$c->rows("SELECT count(job_complete(job_id, token, ($kilobyte WHERE job_id > 0))) FROM job_claim('moves', max_jobs => 2000)");
+comes_to_keep('moves', '', 'those that moved, too');
+
+# What makes it fail is logged; it goes on when that is mended.
+$c->rows("SELECT job_queue_set('fails', retention => '0')");
+$c->rows('CREATE TABLE triggers (job bigint REFERENCES job ON DELETE CASCADE)');
+$c->rows('CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$');
+$c->rows('CREATE TRIGGER nothing AFTER DELETE ON triggers FOR EACH ROW EXECUTE FUNCTION nothing()');
+$c->rows("SELECT job_submit('fails', queue => 'fails') FROM generate_series(1, 10)");
+$c->rows("SELECT count(job_complete(job_id, token)) FROM job_claim('fails', max_jobs => 10)");
+ok(within(60, sub { slurp_file($node->logfile) =~ /could not remove old jobs: trigger "nothing" of table "public.triggers" would run/ }), 'an error is logged');
+is(kept('fails'), 'succeeded 10', 'and nothing is removed');
+$c->rows('DROP TRIGGER nothing ON triggers');
+comes_to_keep('fails', '', 'it goes on when that is mended');
+$c->rows('DROP TABLE triggers');
 
 # A retention that is changed applies to what there is, and so does the setting of the server.
 $c->rows("SELECT job_submit('changed', queue => 'changed') FROM generate_series(1, 100)");
@@ -126,8 +148,12 @@ $c->rows("SELECT count(job_complete(job_id, token)) FROM job_claim('global', max
 $c->rows("ALTER SYSTEM SET jobq.retention = '0'");
 $c->rows('SELECT pg_reload_conf()');
 comes_to_keep('global', '', 'jobq.retention that is changed');
-$c->rows("ALTER SYSTEM SET jobq.retention = '-1'");
-$c->rows('SELECT pg_reload_conf()');
+
+# None is ever removed.
+$c->rows("ALTER SYSTEM SET jobq.$_ = '-1'") foreach qw(retention retention_failed);
+$c->disconnect;
+$node->restart;
+$c = JobqClient->new($node);
 
 # A server that is started again begins to read anew.
 $c->rows("SELECT job_submit('crash', queue => 'crash') FROM generate_series(1, 100)");
