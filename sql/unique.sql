@@ -314,6 +314,16 @@ SELECT state FROM job_status WHERE id = :new;
 SELECT job_cancel(:new), job_delete(:old), job_retry(:new);
 SELECT state FROM job_status WHERE id = :new;
 SELECT count(*) FROM job_check() WHERE job_id IN (:old, :new, :up);
+-- superseded twice: the last one waits for the one that runs, too
+SELECT job_submit('v1', queue => 'uq_twice', unique_key => 'k') AS v1 \gset
+SELECT job_id AS held, token AS token FROM job_claim('uq_twice') \gset
+SELECT job_submit('v2', queue => 'uq_twice', unique_key => 'k', on_conflict => 'cancel') AS v2 \gset
+SELECT job_submit('v3', queue => 'uq_twice', unique_key => 'k', on_conflict => 'cancel') AS v3 \gset
+SELECT job_submit('v4', queue => 'uq_twice', unique_key => 'k', on_conflict => 'cancel', depends_on => ARRAY[:v1]) AS v4 \gset
+SELECT kind, state FROM pg_temp.show('uq_twice');
+SELECT count(*) FROM job_claim('uq_twice');
+SELECT job_complete(:held, :token);
+SELECT kind, state FROM pg_temp.show('uq_twice');
 -- an element that another job stands for is what others depend on
 SELECT job_submit('stands', queue => 'uq_many4', unique_key => 'k') AS stands \gset
 SELECT job_submit('stands too', queue => 'uq_many4', unique_key => 'k2') AS stands2 \gset

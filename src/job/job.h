@@ -215,8 +215,9 @@ typedef enum JobqConflict
 typedef struct JobqSubmission
 {
 	int64		id;				/* once submitted, or taken a key for; 0: none */
-	int			nafter;			/* jobs that must have ended first: */
-	int64		after[2];		/* of its schedule, and with its key */
+	int			nafter;
+	int64	   *after;			/* jobs that must have ended first */
+	int64		superseded;		/* that whose key it has taken over; 0: none */
 	char	   *unique_key;		/* NULL: none */
 	bool		dropped;		/* another job has its key, and is id */
 	int64		queue_id;
@@ -244,7 +245,7 @@ extern void jobq_admit(JobqCall *call, const JobqSubmission *s);
 extern HTAB *jobq_upstream_create(void);
 extern void jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id);
 extern void jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at);
-extern void jobq_start_after(JobqSubmission *s, int64 id);
+extern void jobq_start_after(JobqCall *call, JobqSubmission *s, int64 id);
 extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
 extern void jobq_submit_alone(JobqCall *call, JobqSubmission *s);
 

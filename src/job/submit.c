@@ -121,17 +121,77 @@ jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
 	jobq_announce_deadline(DEADLINE_EXPIRY, expires_at);
 }
 
-/* Have a job start after another has ended. */
-void
-jobq_start_after(JobqSubmission *s, int64 id)
+/* Has a job begun an attempt?  row: its state row, or NULL if it is decided. */
+static bool
+has_begun(TupleTableSlot *job, TupleTableSlot *row)
 {
+	return row != NULL ? jobq_attr_int32(row, STATE_ATTEMPT) > 0 : jobq_attr_int32(job, JOB_ATTEMPT_NO) > 0;
+}
+
+/*
+ * Have a job start after another has ended, if that is undecided and, where begun is
+ * set, has begun.  Returns whether it never began, and sets *undecided.
+ */
+static bool
+start_after(JobqCall *call, JobqSubmission *s, int64 id, bool begun, bool *undecided)
+{
+	TupleTableSlot *job;
+	TupleTableSlot *row;
+	bool		fresh;
+
+	(void) jobq_find_state(call, id, &job, &row);
+	*undecided = row != NULL;
+	fresh = job != NULL && !has_begun(job, row);
+	jobq_slot_free(row);
+	jobq_slot_free(job);
 	for (int i = 0; i < s->nafter; i++)
 	{
 		if (s->after[i] == id)
-			return;
+			return fresh;
 	}
-	Assert(s->nafter < lengthof(s->after));
-	s->after[s->nafter++] = id;
+	if (*undecided && !(begun && fresh))
+	{
+		s->after = s->after == NULL ? palloc(sizeof(int64)) :
+			repalloc(s->after, (s->nafter + 1) * sizeof(int64));
+		s->after[s->nafter++] = id;
+	}
+	return fresh;
+}
+
+/*
+ * Have a job start after another has ended.  If that one never began, it can be
+ * cancelled while what it was to start after itself still runs: so also after that.
+ */
+void
+jobq_start_after(JobqCall *call, JobqSubmission *s, int64 id)
+{
+	Datum		key = Int64GetDatum(id);
+	bool		undecided;
+	bool		ignored;
+	JobqScan   *scan;
+	TupleTableSlot *edge;
+
+	if (!start_after(call, s, id, false, &undecided))
+		return;
+	scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
+	while ((edge = jobq_scan_next(scan)) != NULL)
+	{
+		if (jobq_attr_int16(edge, DEP_REQUIRE) == REQUIRE_END_ONLY)
+			(void) start_after(call, s, jobq_attr_int64(edge, DEP_UPSTREAM), undecided, &ignored);
+	}
+	jobq_scan_end(scan);
+}
+
+/* Does a job depend on another? */
+static bool
+depends_on(const JobqSubmission *s, int64 id)
+{
+	for (int i = 0; i < s->nupstream; i++)
+	{
+		if (s->upstream[i] == id)
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -143,21 +203,17 @@ resolve_after(JobqCall *call, JobqSubmission *s, JobqCounters *counters, bool *u
 {
 	int			n = 0;
 
+	if (s->superseded != 0 && depends_on(s, s->superseded))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("job %lld in \"depends_on\" has the unique key \"%s\" and would be cancelled",
+						(long long) s->superseded, s->unique_key)));
 	for (int i = 0; i < s->nafter; i++)
 	{
-		int64		id = s->after[i];
-
-		for (int k = 0; k < s->nupstream; k++)
-		{
-			if (s->upstream[k] == id)
-				ereport(ERROR,
-						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						 errmsg("job %lld in \"depends_on\" has the unique key \"%s\" and would be cancelled",
-								(long long) id, s->unique_key)));
-		}
-		if (jobq_upstream_outcome(call, id, OUTCOME_ANY, true, unsure) != 0)
+		if (depends_on(s, s->after[i]) ||
+			jobq_upstream_outcome(call, s->after[i], OUTCOME_ANY, true, unsure) != 0)
 			continue;
-		s->after[n++] = id;
+		s->after[n++] = s->after[i];
 		jobq_count_undecided(counters, REQUIRE_END_ONLY);
 	}
 	s->nafter = n;

@@ -65,18 +65,6 @@ last_goes_on(JobqCall *call, int64 last_job)
 	return undecided;
 }
 
-/* Does a job wait for another's end by what it depends on? */
-static bool
-depends_on(const JobqSubmission *s, int64 id)
-{
-	for (int i = 0; i < s->nupstream; i++)
-	{
-		if (s->upstream[i] == id)
-			return true;
-	}
-	return false;
-}
-
 /*
  * Submit the job of a tick, and do what overlap says with the one before it, if that
  * goes on: not if there is none, since another job has its key.
@@ -91,8 +79,8 @@ submit_after_last(JobqCall *call, Run *run, JobqSubmission *s)
 
 	if (overlaps && overlap == OVERLAP_SKIP)
 		return;
-	if (overlaps && !depends_on(s, last_job))
-		jobq_start_after(s, last_job);
+	if (overlaps)
+		jobq_start_after(call, s, last_job);
 	jobq_submit_alone(call, s);
 	if (s->dropped)
 		return;

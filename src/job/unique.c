@@ -230,7 +230,8 @@ supersede(JobqCall *call, JobqSubmission *s, int64 holder)
 	jobq_advance();				/* it has no key any more */
 	jobq_cancel(call, holder, "superseded by another job with its unique key", true, &problem);
 	jobq_advance();
-	jobq_start_after(s, holder);
+	s->superseded = holder;
+	jobq_start_after(call, s, holder);
 }
 
 /* Another job has the key of a submission. */

@@ -695,11 +695,20 @@ jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot)
 bool
 jobq_being_deleted(JobqCall *call, JobqTable table, TupleTableSlot *slot)
 {
+	JobqRel    *r = jobq_rel(call, table);
+	TupleTableSlot *other;
 	SnapshotData dirty;
+	bool		deleted;
 
 	InitDirtySnapshot(dirty);
-	return !table_tuple_satisfies_snapshot(jobq_rel(call, table)->rel, slot, &dirty) ||
+	if (BufferIsValid(((BufferHeapTupleTableSlot *) slot)->buffer))
+		return !table_tuple_satisfies_snapshot(r->rel, slot, &dirty) || TransactionIdIsValid(dirty.xmax);
+	/* a copy of the row, without a pin: look at its place */
+	other = empty_slot(r);
+	deleted = !table_tuple_fetch_row_version(r->rel, &slot->tts_tid, &dirty, other) ||
 		TransactionIdIsValid(dirty.xmax);
+	ExecClearTuple(other);
+	return deleted;
 }
 
 /* How many blocks a table has, and in which file. */

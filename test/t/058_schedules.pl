@@ -118,8 +118,10 @@ my ($job, $token) = @{ ($c->rows("SELECT job_id, token FROM job_claim('cancel')"
 force('cancel');
 is(states('cancel'), 'cancelled running waiting', 'cancel: one that runs is asked to stop');
 is($c->value("SELECT job_heartbeat($job, $token)"), 'f', '... by its heartbeat');
+force('cancel');
+is(states('cancel'), 'cancelled running cancelled waiting', '... and the next but one waits for it, too');
 $c->rows("SELECT job_fail($job, $token)");
-is(states('cancel'), 'cancelled cancelled ready', '... and the new one starts when it has');
+is(states('cancel'), 'cancelled cancelled cancelled ready', '... and the new one starts when it has');
 $c->rows("DELETE FROM job WHERE id = (SELECT last_job FROM job_schedule WHERE name = 'allow')");
 $c->rows("SELECT job_unschedule(s) FROM unnest('{allow,skip,queue,cancel}'::text[]) s");
 

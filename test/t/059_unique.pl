@@ -141,6 +141,23 @@ cmp_ok($n{done}, '>', $clients * $calls / 3, 'most calls did something');
 append_to_file($stop, '');
 cmp_ok($_, '>', 0, 'a worker worked') foreach finish_clients(120, @workers);
 
+# One key, replaced again and again beside those who claim its job.
+my @replacing = run_clients(120, 4, sub {
+	my ($i) = @_;
+	my $client = JobqClient->new($node) or die 'no connection';
+	my $sql = $i % 2 ? "SELECT job_submit('r', queue => 'replaced', unique_key => 'k', on_conflict => 'replace')"
+	  : "SELECT job_complete(job_id, token) FROM job_claim('replaced')";
+	my %states;
+	foreach (1 .. 3000)
+	{
+		my $r = $client->query($sql);
+		$states{ $r->{sqlstate} // 'done' }++;
+	}
+	return join(' ', sort keys %states);
+});
+is(join(',', @replacing), 'done,done,done,done', 'replacing beside claims: no error');
+$control->rows("SELECT job_complete(job_id, token) FROM job_claim('replaced')");
+
 # All that is left ends, and no key stays behind.
 ok(poll_until(sub {
 	$control->rows("SELECT job_complete(job_id, token) FROM job_claim('mixed', max_jobs => 100)");
