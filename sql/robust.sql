@@ -94,7 +94,7 @@ CREATE UNIQUE INDEX ON job_queue (paused, name);
 SELECT job_submit('x', queue => 'robust-new');
 ROLLBACK;
 BEGIN;
-ALTER TABLE job_scheduled ADD EXCLUDE (run_at WITH =);
+ALTER TABLE job_scheduled ADD EXCLUDE (run_at WITH =, job_id WITH =);
 SELECT job_submit('x', queue => 'robust', run_at => '2999-01-01');
 ROLLBACK;
 -- but the columns of one of ours can have another
