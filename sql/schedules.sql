@@ -18,6 +18,21 @@ SELECT job_schedule('Ünïcode name', '0 0 1 1 *', '{"kind": "sched_other"}') = 
 SELECT schedule, timezone, job, catch_up, overlap, paused FROM job_schedules WHERE name <> 'nightly';
 SELECT count(*) FROM job_schedules;
 
+-- times and intervals are stored as they were read, whatever the settings are at a tick
+SET datestyle = 'ISO, DMY';
+SET timezone = 'Europe/Berlin';
+SELECT job_schedule('settled', '@yearly', '{"kind": "k", "args": {"expires_at": "01/02/2027"}, "tags": {"timeout": "1 min"}, "expires_at": "01/02/2027", "timeout": "-1 day 26:00", "backoff": "1.5 s",
+    "unique_key": "1 min", "unique_for": "1 mon 1 day", "depends_on": [], "lease": null, "run_in": "0"}') > now();
+SELECT job FROM job_schedules WHERE name = 'settled';
+SET datestyle = 'ISO, MDY';
+SET timezone = 'UTC';
+SET intervalstyle = 'sql_standard';
+SELECT job_schedule('settled', '@yearly', job) > now() FROM job_schedules WHERE name = 'settled';
+SELECT job FROM job_schedules WHERE name = 'settled';
+SELECT job_schedule('settled', '@yearly', '{"kind": "k", "timeout": "-1 day 26:00"}');
+RESET intervalstyle;
+SELECT job_unschedule('settled');
+
 -- what cannot be read is refused, and nothing changes
 \set VERBOSITY default
 \set SHOW_CONTEXT never

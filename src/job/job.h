@@ -235,6 +235,7 @@ extern void jobq_read_arguments(FunctionCallInfo fcinfo, JobqSubmission *s);
 extern void jobq_read_key(JobqSubmission *s, const char *key, JsonbValue *v);
 extern void jobq_check_payload(const JobqRow *job);
 extern void jobq_read_object(JobqSubmission *s, JsonbValue *v);
+extern Jsonb *jobq_settle_object(const JobqSubmission *s, Jsonb *element);
 extern void jobq_check_submission(JobqSubmission *s);
 extern void jobq_read_changes(FunctionCallInfo fcinfo, JobqSubmission *s);
 extern bool jobq_apply_changes(const JobqSubmission *s, TupleTableSlot *job, JobqRow *new);

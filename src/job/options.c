@@ -15,7 +15,10 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/datetime.h"
 #include "utils/datum.h"
+#include "utils/json.h"
 
 #include "job/job.h"
 
@@ -73,6 +76,18 @@ static const Option options[] = {
 	{"name", OPTION_NAME, JOB_NAME},
 	{"run_in", OPTION_DELAY, SUBMISSION_RUN_IN},
 };
+
+/* An option by name, or NULL. */
+static const Option *
+find_option(const char *name)
+{
+	for (int i = 0; i < lengthof(options); i++)
+	{
+		if (strcmp(options[i].name, name) == 0)
+			return &options[i];
+	}
+	return NULL;
+}
 
 /* The defaults of job_submit's arguments. */
 void
@@ -287,22 +302,19 @@ json_argument(const Option *option, JsonbValue *v)
 void
 jobq_read_key(JobqSubmission *s, const char *key, JsonbValue *v)
 {
-	for (int i = 0; i < lengthof(options); i++)
-	{
-		if (strcmp(options[i].name, key) != 0)
-			continue;
-		if (v->type == jbvNull)
-			return;
-		if (options[i].type == OPTION_JOBS)
-			read_ids_and_names(s, key, v);
-		else
-			set_option(s, &options[i], json_argument(&options[i], v));
+	const Option *option = find_option(key);
+
+	if (option == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unrecognized key: \"%s\"", key),
+				 errhint("Keys are the arguments of job_submit.")));
+	if (v->type == jbvNull)
 		return;
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("unrecognized key: \"%s\"", key),
-			 errhint("Keys are the arguments of job_submit.")));
+	if (option->type == OPTION_JOBS)
+		read_ids_and_names(s, key, v);
+	else
+		set_option(s, option, json_argument(option, v));
 }
 
 /* The arguments and tags of a job. */
@@ -387,13 +399,8 @@ jobq_read_changes(FunctionCallInfo fcinfo, JobqSubmission *s)
 	memset(s, 0, sizeof(JobqSubmission));
 	for (int i = 0; i < lengthof(changeable); i++)
 	{
-		const Option *option = options;
-
-		if (PG_ARGISNULL(i + 1))
-			continue;
-		while (strcmp(option->name, changeable[i]) != 0)
-			option++;
-		set_option(s, option, PG_GETARG_DATUM(i + 1));
+		if (!PG_ARGISNULL(i + 1))
+			set_option(s, find_option(changeable[i]), PG_GETARG_DATUM(i + 1));
 	}
 	if (s->queue != NULL)
 		s->queue_id = jobq_queue_id(s->queue);
@@ -452,4 +459,56 @@ jobq_read_object(JobqSubmission *s, JsonbValue *v)
 		jobq_set(&s->row, JOB_ARGS,
 				 DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
 	jobq_check_submission(s);
+}
+
+/* A time or interval that was read, in ISO 8601; NULL: the option is neither. */
+static char *
+iso_value(const JobqSubmission *s, const Option *option)
+{
+	const Datum *value = &s->row.values[option->column - 1];
+	char	   *text = palloc(MAXDATELEN + 1);
+	Interval	interval = {0};
+	struct pg_itm itm;
+
+	switch (option->type)
+	{
+		case OPTION_TIME:
+			return JsonEncodeDateTime(text, *value, TIMESTAMPTZOID, NULL);
+		case OPTION_PERIOD:
+		case OPTION_DELAY:
+			interval.time = DatumGetInt64(*value);
+			interval2itm(interval, &itm);
+			EncodeInterval(&itm, INTSTYLE_ISO_8601, text);
+			return text;
+
+		default:
+			return NULL;
+	}
+}
+
+/* An element, given with what was read of it, as it is read under all settings. */
+Jsonb *
+jobq_settle_object(const JobqSubmission *s, Jsonb *element)
+{
+	JsonbIterator *it = JsonbIteratorInit(&element->root);
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	JsonbParseState *state = NULL;
+	JsonbValue *settled = NULL;
+	const Option *option = NULL;
+	char	   *text;
+
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			option = find_option(pnstrdup(v.val.string.val, v.val.string.len));
+		else if (token == WJB_VALUE && v.type == jbvString && (text = iso_value(s, option)) !=NULL)
+		{
+			v.val.string.val = text;
+
+			v.val.string.len = strlen(text);
+		}
+		settled = pushJsonbValue(&state, token, token == WJB_KEY || token == WJB_VALUE ? &v : NULL);
+	}
+	return JsonbValueToJsonb(settled);
 }

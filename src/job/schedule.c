@@ -3,8 +3,9 @@
  *	  Making and removing schedules: rows of job_schedule.
  *
  * All is checked when a schedule is made, the job too, as job_submit_many would
- * check it.  What can change later, as privileges do, is checked again by each
- * tick (tick.c).
+ * check it.  Its times and intervals are stored as they were read, since a tick
+ * has other settings (DateStyle, TimeZone).  What can change later, as privileges do,
+ * is checked again by each tick (tick.c).
  *
  * Who replaces a schedule owns it from then on, so nobody can have jobs submitted
  * in another's name.  A tick that is due when a schedule is replaced stays due.
@@ -196,7 +197,7 @@ jobq_job_schedule(PG_FUNCTION_ARGS)
 	jobq_set(&new, SCHEDULE_NAME, PG_GETARG_DATUM(0));
 	jobq_set(&new, SCHEDULE_SCHEDULE, PG_GETARG_DATUM(1));
 	jobq_set(&new, SCHEDULE_TIMEZONE, PG_GETARG_DATUM(3));
-	jobq_set(&new, SCHEDULE_JOB, PG_GETARG_DATUM(2));
+	jobq_set(&new, SCHEDULE_JOB, JsonbPGetDatum(jobq_settle_object(&s, PG_GETARG_JSONB_P(2))));
 
 	jobq_enter(&call, "job_schedule()", true);
 	jobq_require_privilege(&call, s.queue_id, PRIV_OPERATE, s.queue);

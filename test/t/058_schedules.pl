@@ -94,6 +94,11 @@ schedule('late', '0 * * * *', '', ', "run_in": "2 h"');
 force('late');
 is($c->value("SELECT j.run_at = s.last_at + interval '2 h' FROM job j, job_schedules s WHERE j.kind = 'late' AND s.name = 'late'"), 't', 'run_in counts from the time of the schedule');
 is(states('late'), 'scheduled', '... and puts the job off');
+$c->rows("SET DateStyle = 'ISO, DMY'");
+schedule('settled', '0 * * * *', '', ', "expires_at": "01/02/2999 00:00+00"');
+$c->rows('RESET DateStyle');
+force('settled');
+is($c->value("SELECT expires_at = '2999-02-01 00:00+00' FROM job WHERE kind = 'settled'"), 't', 'a time is what it was when the schedule was made');
 
 #
 # What overlaps
