@@ -128,7 +128,7 @@ $holder->rows(<<EOQ);
 BEGIN;
 SELECT FROM job_waiting JOIN job ON id = job_id WHERE kind = 'join' FOR UPDATE;
 SELECT FROM job_ready WHERE job_id = $doomed FOR UPDATE;
-SELECT FROM job WHERE id = $parent FOR UPDATE;
+SELECT FROM job WHERE id = $parent FOR NO KEY UPDATE;
 EOQ
 $source->rows("SELECT job_complete(job_id, token) FROM job_claim('w', max_jobs => 5)");
 $source->rows("SELECT job_cancel($doomed), job_submit('last child', queue => 'b', depends_on => ARRAY[$parent])");
