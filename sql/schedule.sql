@@ -147,6 +147,14 @@ SELECT job_schedule_times('@daily', 'Europe/Nowhere');
 SELECT job_schedule_times('@daily', '');
 SELECT job_schedule_times('@daily', 'CEST');
 SELECT job_schedule_times('@daily', repeat('x', 1000));
+-- numbers and intervals are hours east of Greenwich in the setting TimeZone, but west of it in a name
+SELECT job_schedule_times('@daily', '2');
+SELECT job_schedule_times('@daily', '-3.5');
+SELECT job_schedule_times('@daily', '+02:00');
+SELECT job_schedule_times('@daily', '.5');
+SELECT job_schedule_times('@daily', 'interval ''2 hours''');
+SELECT job_schedule_times('@daily', 'interval''2''');
+SELECT zone, job_schedule_times('0 12 * * *', zone, '2026-07-01', 1) FROM unnest('{UTC,Etc/GMT-2,<+02>-2,CET-1CEST,Europe/Berlin}'::text[]) zone;
 SELECT job_schedule_times(repeat('0', 1001));
 -- the number of fields
 SELECT job_schedule_times('');

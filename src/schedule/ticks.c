@@ -233,12 +233,23 @@ jobq_schedule_last(const JobqScheduleSpec *spec, pg_tz *zone, TimestampTz from, 
 	}
 }
 
-/* Find a time zone by its name.  It stays valid as long as the process lives. */
+/*
+ * Find a time zone by its name.  It stays valid as long as the process lives.
+ *
+ * Numbers and intervals, which the setting TimeZone takes for hours east of
+ * Greenwich, pg_tzset() would take for a zone of POSIX, hours west of it.
+ */
 pg_tz *
 jobq_schedule_zone(const char *name)
 {
-	pg_tz	   *zone = pg_tzset(name);
+	pg_tz	   *zone;
 
+	if (strspn(name, "+-.:0123456789") > 0 || strpbrk(name, " '") != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("time zone \"%s\" is not a name", name),
+				 errhint("Use a name such as Europe/Berlin or, for a clock that is two hours ahead of UTC, Etc/GMT-2.")));
+	zone = pg_tzset(name);
 	if (zone == NULL || !pg_tz_acceptable(zone))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
