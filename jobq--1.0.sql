@@ -1030,7 +1030,7 @@ COMMENT ON FUNCTION @extschema@.job_rule_name(smallint) IS 'Internal, for job_ex
 REVOKE ALL ON FUNCTION @extschema@.job_rule_name(smallint) FROM PUBLIC;
 
 -- Of what a job waits for, so many others are named, and so many before it counted.
-CREATE FUNCTION @extschema@.job_reasons(id bigint, active boolean, worker boolean, waits boolean, now timestamptz)
+CREATE FUNCTION @extschema@.job_reasons(id bigint, active boolean, worker boolean, waits boolean, worked_at timestamptz, now timestamptz)
 RETURNS TABLE (reason text, detail text, hint text, other bigint)
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1228,11 +1228,9 @@ BEGIN
             || coalesce((SELECT format(' job_change(%s, priority => %s) puts it first.', j.id, max(o.priority) + 1)
                 FROM @extschema@.job_ready o WHERE o.lane = r.lane HAVING n > 0 AND max(o.priority) < 32767), '');
         RETURN NEXT;
-        IF NOT waits
+        IF NOT waits AND worked_at <= now - interval '1 minute' AND NOT pg_is_in_recovery()
             AND NOT EXISTS (SELECT FROM @extschema@.job_lease o WHERE o.queue_id = r.queue_id
                 AND @extschema@.job_lease_until(o.job_id, o.token, o.lease_until) - o.period * interval '1 microsecond' > now - interval '1 minute')
-            AND NOT EXISTS (SELECT FROM (SELECT o.queue, o.finished_at, o.attempt_outcome FROM @extschema@.job o ORDER BY o.id DESC LIMIT counted) o
-                WHERE o.queue = j.queue AND o.attempt_outcome IS NOT NULL AND o.finished_at > now - interval '1 minute')
         THEN
             reason := 'no worker';
             detail := format('No worker of queue "%s" was seen in the last minute.', j.queue);
@@ -1295,9 +1293,9 @@ BEGIN
         RETURN NEXT;
     END IF;
 END $$;
-COMMENT ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz) IS
-    'Internal, for job_explain, which knows whether the background worker may act here and runs, and whether a session waits for a job of the queue';
-REVOKE ALL ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz, timestamptz) IS
+    'Internal, for job_explain, which knows whether the background worker may act here and runs, whether a session waits for a job of the queue, and when a worker last claimed or ended one';
+REVOKE ALL ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz, timestamptz) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_explain(job_id bigint) RETURNS TABLE (reason text, detail text, hint text, other bigint)
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -1528,15 +1526,16 @@ BEGIN ATOMIC
     SELECT 'D4', w.job_id, 'it waits by another trigger rule than its own'
     FROM @extschema@.job_waiting w JOIN jobs j ON j.id = w.job_id WHERE w.open AND (w.rule, w.quorum) <> (j.rule, j.quorum)
     UNION ALL
-    SELECT 'D5', d.downstream, 'what is still to be counted was never begun, or is of a job that does not exist'
-    FROM @extschema@.job_delta d LEFT JOIN @extschema@.job j ON j.id = d.downstream LEFT JOIN @extschema@.job_waiting w ON w.job_id = d.downstream
-    WHERE (of_job IS NULL OR d.downstream = of_job) AND (j.id IS NULL OR d.epoch > w.epoch OR d.undecided >= 0)
+    -- what is to be done about a job that was removed is dropped when it is due
+    SELECT 'D5', d.downstream, 'what is still to be counted was never begun, or is of a job that never was'
+    FROM @extschema@.job_delta d LEFT JOIN @extschema@.job_waiting w ON w.job_id = d.downstream, @extschema@.job_id_seq q
+    WHERE (of_job IS NULL OR d.downstream = of_job) AND (d.downstream > q.last_value OR d.epoch > w.epoch OR d.undecided >= 0)
     UNION ALL
-    SELECT 'D5', r.job_id, 'what is to be counted anew does not exist'
-    FROM @extschema@.job_recount r WHERE (of_job IS NULL OR r.job_id = of_job) AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = r.job_id)
+    SELECT 'D5', r.job_id, 'what is to be counted anew never was'
+    FROM @extschema@.job_recount r, @extschema@.job_id_seq q WHERE (of_job IS NULL OR r.job_id = of_job) AND r.job_id > q.last_value
     UNION ALL
-    SELECT 'D5', c.job_id, 'what is to be cancelled does not exist'
-    FROM @extschema@.job_cancel_request c WHERE (of_job IS NULL OR c.job_id = of_job) AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = c.job_id)
+    SELECT 'D5', c.job_id, 'what is to be cancelled never was'
+    FROM @extschema@.job_cancel_request c, @extschema@.job_id_seq q WHERE (of_job IS NULL OR c.job_id = of_job) AND c.job_id > q.last_value
     UNION ALL
     SELECT DISTINCT 'L1', g.job_id, 'there is no such job, but lines of its log'
     FROM @extschema@.job_log g WHERE (of_job IS NULL OR g.job_id = of_job) AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = g.job_id)
@@ -1552,11 +1551,11 @@ END;
 COMMENT ON FUNCTION @extschema@.job_problems(bigint) IS 'Internal, for job_check: what breaks an invariant, of all jobs or one';
 REVOKE ALL ON FUNCTION @extschema@.job_problems(bigint) FROM PUBLIC;
 
-CREATE FUNCTION @extschema@.job_enter_again(job_id bigint, attempt int, failed int, lost int) RETURNS void
+CREATE FUNCTION @extschema@.job_enter_again(job_id bigint, attempt int, failed int, lost int, hold boolean) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_enter_again';
-COMMENT ON FUNCTION @extschema@.job_enter_again(bigint, int, int, int) IS 'Internal, for job_check: puts an undecided job that is in no state into the one that it belongs in';
-REVOKE ALL ON FUNCTION @extschema@.job_enter_again(bigint, int, int, int) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.job_enter_again(bigint, int, int, int, boolean) IS 'Internal, for job_check: puts an undecided job that is in no state into the one that it belongs in, held or not';
+REVOKE ALL ON FUNCTION @extschema@.job_enter_again(bigint, int, int, int, boolean) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_count_again(job_id bigint) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -1604,7 +1603,8 @@ BEGIN
             DELETE FROM @extschema@.job_ready r WHERE r.job_id = job_repair_job.id;
         END IF;
         IF j.id IS NOT NULL AND j.outcome IS NULL AND NOT (runs OR waits OR scheduled OR EXISTS (SELECT FROM @extschema@.job_ready r WHERE r.job_id = id)) THEN
-            PERFORM @extschema@.job_enter_again(id, latest, n_failed, n_lost);
+            -- nobody knows whether it was held; a manual one runs in no case
+            PERFORM @extschema@.job_enter_again(id, latest, n_failed, n_lost, NOT j.manual);
         END IF;
     WHEN 'S2' THEN
         DELETE FROM @extschema@.job_dependency d
@@ -1680,12 +1680,13 @@ BEGIN
         -- to its place among the ready ones, of which claims are told
         DELETE FROM @extschema@.job_ready t WHERE t.job_id = job_repair_job.id RETURNING * INTO state;
         IF state.job_id IS NOT NULL THEN
-            PERFORM @extschema@.job_enter_again(id, state.attempt, state.failed, state.lost);
+            PERFORM @extschema@.job_enter_again(id, state.attempt, state.failed, state.lost, false);
         END IF;
     WHEN 'D1' THEN
         PERFORM @extschema@.job_count_again(id);
     WHEN 'D4' THEN
-        UPDATE @extschema@.job_waiting w SET rule = j.rule, quorum = j.quorum, open = w.open OR NOT w.held WHERE w.job_id = job_repair_job.id;
+        -- one that is not open was held, or is manual
+        UPDATE @extschema@.job_waiting w SET rule = j.rule, quorum = j.quorum, held = w.held OR NOT (w.open OR j.manual) WHERE w.job_id = job_repair_job.id;
         PERFORM @extschema@.job_count_again(id);
     WHEN 'D5' THEN
         DELETE FROM @extschema@.job_delta d
@@ -1704,6 +1705,10 @@ BEGIN
             OR (j.outcome IS NOT NULL AND j.unique_for IS NULL));
         UPDATE @extschema@.job_unique u SET until = CASE WHEN j.outcome IS NOT NULL THEN j.submitted_at + j.unique_for * interval '1 microsecond' END
         WHERE u.job_id = job_repair_job.id;
+        -- its own key, if nobody has it
+        INSERT INTO @extschema@.job_unique (queue_id, unique_key, job_id)
+        SELECT @extschema@.job_queue_id(j.queue), j.unique_key, j.id WHERE j.outcome IS NULL AND j.unique_key IS NOT NULL
+        ON CONFLICT DO NOTHING;
     ELSE
         NULL;
     END CASE;

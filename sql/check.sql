@@ -49,7 +49,11 @@ SELECT * FROM pg_temp.checked(false);
 DELETE FROM job_ready WHERE job_id = pg_temp.id('a');
 DELETE FROM job_waiting WHERE job_id = pg_temp.id('c');
 SELECT * FROM pg_temp.both();
-SELECT m.name, s.state FROM mine m JOIN job_status s USING (id) ORDER BY m.name;
+-- whether they were held is not known, so now they are
+CALL pg_temp.recounted();
+SELECT m.name, s.state, s.held FROM mine m JOIN job_status s USING (id) ORDER BY m.name;
+SELECT job_unhold(pg_temp.id('a')), job_unhold(pg_temp.id('c'));
+SELECT m.name, s.state, s.held FROM mine m JOIN job_status s USING (id) ORDER BY m.name;
 INSERT INTO job_ready SELECT job_id, queue_id, lane, run_at, expires_at, attempt, failed, lost, priority, nextval('job_id_seq'), now() FROM job_waiting WHERE job_id = pg_temp.id('d');
 INSERT INTO job_scheduled SELECT job_id, queue_id, lane, '2999-01-01', expires_at, attempt, failed, lost, priority FROM job_ready WHERE job_id = pg_temp.id('b');
 INSERT INTO job_scheduled SELECT 1000 + nextval('job_id_seq'), queue_id, lane, '2999-01-01', expires_at, attempt, failed, lost, priority FROM job_ready WHERE job_id = pg_temp.id('b');
@@ -97,6 +101,13 @@ SELECT invariant, name, problem, repaired FROM pg_temp.both();
 SELECT m.name, a.attempt, a.outcome, a.error, a.ended_at >= a.started_at AS fits FROM job_attempts a JOIN mine m ON m.id = a.job_id ORDER BY 1, 2;
 UPDATE job_ready SET failed = 5 WHERE job_id IN (SELECT id FROM mine);
 SELECT invariant, name, problem, repaired FROM pg_temp.both();
+-- one that was tried is held, too, if nobody knows better
+SELECT id AS tried FROM job_status WHERE attempt > 0 AND state = 'ready' AND id IN (SELECT id FROM mine) \gset
+DELETE FROM job_ready WHERE job_id = :tried;
+SELECT invariant, name, problem, repaired FROM pg_temp.both();
+SELECT state, held, attempt FROM job_status WHERE id = :tried;
+SELECT job_unhold(:tried);
+SELECT state, held, attempt FROM job_status WHERE id = :tried;
 
 -- S5: what a job says of its end
 UPDATE job SET started_at = now(), worker = 'w' WHERE id = pg_temp.id('d');
@@ -140,6 +151,8 @@ SELECT job_hold(pg_temp.id('g'));
 UPDATE job_waiting SET held = false WHERE job_id = pg_temp.id('g');
 SELECT * FROM pg_temp.both();
 CALL pg_temp.recounted();
+SELECT state, held FROM job_status WHERE id = pg_temp.id('g');
+SELECT job_unhold(pg_temp.id('g'));
 SELECT m.name, s.state FROM mine m JOIN job_status s USING (id) ORDER BY m.name;
 
 -- D1: an outcome without running that its dependencies do not give
@@ -157,6 +170,16 @@ INSERT INTO job_recount VALUES (nextval('job_id_seq'), 9e15);
 INSERT INTO job_cancel_request VALUES (nextval('job_id_seq'), 9e15, 0);
 SELECT * FROM pg_temp.both();
 ROLLBACK;
+-- of a job that was removed it is dropped when it is due, and right until then
+BEGIN;
+SELECT job_submit('r', queue => 'check') AS r \gset
+SELECT job_cancel(:r);
+INSERT INTO job_delta VALUES (nextval('job_id_seq'), :r, :r, -1, -1, 0, 0, 0);
+INSERT INTO job_recount VALUES (nextval('job_id_seq'), :r);
+INSERT INTO job_cancel_request VALUES (nextval('job_id_seq'), :r, 0);
+SELECT job_delete(:r);
+SELECT * FROM pg_temp.checked(false);
+ROLLBACK;
 
 -- U2: whose a unique key is, and how long
 SELECT job_submit('u', queue => 'check_unique', unique_key => 'k') AS u \gset
@@ -167,6 +190,14 @@ INSERT INTO job_unique SELECT queue_id, job_id, NULL, 'other' FROM job_unique WH
 INSERT INTO job_unique SELECT queue_id, 9e15, NULL, 'none' FROM job_unique WHERE job_id = :u AND unique_key = 'k';
 SELECT * FROM pg_temp.both();
 SELECT unique_key, until FROM job_unique WHERE job_id = :u;
+-- it gets its own again, unless another has it
+UPDATE job_unique SET unique_key = 'zz' WHERE job_id = :u;
+SELECT * FROM pg_temp.both();
+SELECT unique_key, until FROM job_unique WHERE job_id = :u;
+UPDATE job_unique SET unique_key = 'zz' WHERE job_id = :u;
+INSERT INTO mine SELECT 'v', job_submit('v', queue => 'check_unique', unique_key => 'k');
+SELECT * FROM pg_temp.both();
+SELECT m.name, u.unique_key FROM job_unique u JOIN mine m ON m.id = u.job_id ORDER BY 1;
 
 -- T1 and T2: when a schedule is due, and what its last job is
 SELECT job_schedule('check ' || x, '30 2 1 5 *', '{"kind": "tick"}', 'Europe/Berlin') IS NOT NULL AS made

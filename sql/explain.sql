@@ -20,7 +20,7 @@ CREATE FUNCTION pg_temp.why(id bigint) RETURNS TABLE (reason text, detail text, 
 $$;
 -- what it would say at another time, or of another background worker
 CREATE FUNCTION pg_temp.what_if(id bigint, active boolean, worker boolean, waits boolean, later interval DEFAULT '0') RETURNS TABLE (reason text, detail text, hint text) LANGUAGE sql AS $$
-    SELECT reason, pg_temp.mask(detail), pg_temp.mask(hint) FROM job_reasons(id, active, worker, waits, clock_timestamp() + later)
+    SELECT reason, pg_temp.mask(detail), pg_temp.mask(hint) FROM job_reasons(id, active, worker, waits, '2000-01-01', clock_timestamp() + later)
 $$;
 
 -- ready, alone and behind others
@@ -36,7 +36,29 @@ SELECT job_id, token FROM job_claim('explain', 'worker 1') \gset
 SELECT reason FROM pg_temp.why(:second);
 SELECT job_complete(:job_id, :token);
 SELECT reason FROM pg_temp.why(:second);
-SELECT reason FROM pg_temp.what_if(:second, true, true, false, '2 min');
+SELECT reason FROM job_reasons(:second, true, true, false, now() - interval '59 s', now());
+SELECT reason FROM job_reasons(:second, true, true, false, now() - interval '61 s', now());
+
+-- there are workers also if all that they do fails, is given back, or is lost, but a claim that was undone says nothing
+SELECT count(job_submit('many', queue => 'explain_outage' || n)) FROM generate_series(0, 3) n, generate_series(1, 2);
+CREATE FUNCTION pg_temp.outage() RETURNS TABLE (queue text, reasons text) LANGUAGE sql AS $$
+    SELECT j.queue, string_agg(reason, ', ' ORDER BY reason DESC) FROM (SELECT queue, max(id) AS id FROM job WHERE queue LIKE 'explain_outage%' GROUP BY 1) j, job_explain(j.id)
+    GROUP BY 1 ORDER BY 1
+$$;
+SELECT * FROM pg_temp.outage();
+SELECT job_fail(job_id, token, 'no route', retry_in => '1 h') FROM job_claim('explain_outage0');
+SELECT job_release(job_id, token) FROM job_claim('explain_outage1');
+SELECT job_id FROM job_claim('explain_outage2') \gset
+SELECT job_take_back(:job_id);
+BEGIN;
+SELECT count(*) FROM job_claim('explain_outage3');
+ROLLBACK;
+BEGIN;
+SAVEPOINT a;
+SELECT count(*) FROM job_claim('explain_outage3');
+ROLLBACK TO a;
+COMMIT;
+SELECT * FROM pg_temp.outage();
 
 -- none can be put before the highest priority
 SELECT job_submit('highest', queue => 'explain_high', priority => 32766) AS highest \gset
@@ -77,7 +99,7 @@ RESET ROLE;
 UPDATE job SET submitted_by = 'explain_submitter' WHERE id IN (:child, :second);
 SET ROLE explain_submitter;
 SELECT reason, detail ~ '2 of its 3' AS counted, other = :second AS own FROM job_explain(:child);
-SELECT job_reasons(:child, true, true, true, now());
+SELECT job_reasons(:child, true, true, true, now(), now());
 RESET ROLE;
 SELECT job_revoke('explain_submitter', 'explain', 'submit');
 SELECT job_revoke('explain_submitter', 'explain_many', 'read');

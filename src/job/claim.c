@@ -177,6 +177,7 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 	prefix->attempt = a->attempt;
 	jobq_state_enter(call, JOBQ_LEASE, prefix, &new);
 	jobq_count_time(prefix->queue_id, COUNT_WAIT, started_at - since);
+	jobq_counts(prefix->queue_id)->worked_at = started_at;
 }
 
 /* Turn a row of job_ready that was deleted into a lease; false: there is no job to run. */

@@ -81,11 +81,15 @@ jobq_notify_decided(int64 id, int64 queue_id, bool notify, int outcome)
 		Async_Notify(psprintf("job_%lld", (long long) id), jobq_outcome_name(outcome));
 }
 
-/* Count an attempt that ended. */
+/* Count an attempt that ended.  Of one that was lost no worker was heard. */
 static void
-count_attempt(int64 queue_id, JobqAttemptOutcome outcome, int64 took)
+count_attempt(JobqCall *call, int64 queue_id, JobqAttemptOutcome outcome, int64 took)
 {
-	jobq_counts(queue_id)->values[COUNT_ATTEMPTS + outcome]++;
+	JobqCounts *counts = jobq_counts(queue_id);
+
+	counts->values[COUNT_ATTEMPTS + outcome]++;
+	if (outcome != ATTEMPT_LOST)
+		counts->worked_at = call->now;
 	jobq_count_time(queue_id, COUNT_RUN, took);
 }
 
@@ -139,7 +143,7 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 		walk = false;
 	}
 	if (d->attempt_outcome >= 0)
-		count_attempt(prefix->queue_id, d->attempt_outcome, call->now - d->started_at);
+		count_attempt(call, prefix->queue_id, d->attempt_outcome, call->now - d->started_at);
 	jobq_notify_decided(prefix->job_id, prefix->queue_id, notify, d->outcome);
 	jobq_cascade_add_downstream(cascade, prefix->job_id, d->outcome, 1);
 }
@@ -160,7 +164,7 @@ record_attempt(JobqCall *call, TupleTableSlot *lease, JobqAttemptOutcome attempt
 	jobq_set_text(&new, ATTEMPT_WORKER, jobq_attr_cstring(lease, LEASE_WORKER));
 	jobq_set_text(&new, ATTEMPT_ERROR, error);
 	jobq_insert(call, JOBQ_ATTEMPT, &new);
-	count_attempt(jobq_attr_int64(lease, STATE_QUEUE_ID), attempt_outcome,
+	count_attempt(call, jobq_attr_int64(lease, STATE_QUEUE_ID), attempt_outcome,
 				  call->now - jobq_attr_int64(lease, LEASE_STARTED_AT));
 }
 

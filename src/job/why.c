@@ -73,13 +73,6 @@ names_no_secret(JobqCall *call, HeapTuple row)
 	return isnull || jobq_may_see(call, DatumGetInt64(other), false);
 }
 
-/* Does a session sleep until a job of this queue is ready? */
-static bool
-somebody_waits(int64 queue_id)
-{
-	return jobq_waiter_exists(jobq_lane(queue_id));
-}
-
 PG_FUNCTION_INFO_V1(jobq_job_explain);
 
 /* job_explain(job_id) */
@@ -90,7 +83,8 @@ jobq_job_explain(PG_FUNCTION_ARGS)
 	int64		id = jobq_check_id(fcinfo, 0, "job_id");
 	JobqDatabase *db;
 	TupleTableSlot *job;
-	Oid			types[] = {INT8OID, BOOLOID, BOOLOID, BOOLOID, TIMESTAMPTZOID};
+	int64		queue_id;
+	Oid			types[] = {INT8OID, BOOLOID, BOOLOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
 	Datum		values[lengthof(types)];
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -101,10 +95,12 @@ jobq_job_explain(PG_FUNCTION_ARGS)
 	values[0] = Int64GetDatum(id);
 	values[1] = BoolGetDatum(jobq_is_active(&call));
 	values[2] = BoolGetDatum(db != NULL && db->worker_pid != 0);
-	values[3] = BoolGetDatum(somebody_waits(jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE))));
-	values[4] = TimestampTzGetDatum(call.now);
+	queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
+	values[3] = BoolGetDatum(jobq_waiter_exists(jobq_lane(queue_id)));
+	values[4] = TimestampTzGetDatum(jobq_counts_worked_at(queue_id));
+	values[5] = TimestampTzGetDatum(call.now);
 	jobq_slot_free(job);
-	return_as_owner(fcinfo, &call, "SELECT * FROM %s.job_reasons($1, $2, $3, $4, $5)",
+	return_as_owner(fcinfo, &call, "SELECT * FROM %s.job_reasons($1, $2, $3, $4, $5, $6)",
 					lengthof(types), types, values, true, names_no_secret);
 	jobq_close_call(&call);
 	return (Datum) 0;
@@ -144,8 +140,8 @@ jobq_job_check(PG_FUNCTION_ARGS)
 PG_FUNCTION_INFO_V1(jobq_job_enter_again);
 
 /*
- * job_enter_again(job_id, attempt, failed, lost): for a job that was never run,
- * how far its dependencies are is left to the background worker.
+ * job_enter_again(job_id, attempt, failed, lost, hold): for a job that was never
+ * run, how far its dependencies are is left to the background worker.
  */
 Datum
 jobq_job_enter_again(PG_FUNCTION_ARGS)
@@ -154,6 +150,7 @@ jobq_job_enter_again(PG_FUNCTION_ARGS)
 	JobqCall	call;
 	int64		id = jobq_check_id(fcinfo, 0, "job_id");
 	TupleTableSlot *job;
+	bool		hold = PG_GETARG_BOOL(4);
 	JobqPrefix	prefix = {.job_id = id,.attempt = PG_GETARG_INT32(1),.failed = PG_GETARG_INT32(2),
 	.lost = PG_GETARG_INT32(3)};
 
@@ -168,9 +165,11 @@ jobq_job_enter_again(PG_FUNCTION_ARGS)
 	if (prefix.attempt == 0)
 	{
 		jobq_enter_waiting(&call, &prefix, &unknown, jobq_attr_int16(job, JOB_RULE),
-						   jobq_attr_int32(job, JOB_QUORUM), jobq_nextval(), false);
+						   jobq_attr_int32(job, JOB_QUORUM), jobq_nextval(), hold);
 		jobq_ask_recount(&call, id);
 	}
+	else if (hold)
+		jobq_enter_waiting(&call, &prefix, NULL, RULE_ALL_SUCCESS, 0, 0, true);
 	else
 		(void) jobq_enter_next(&call, &prefix, 0);
 	jobq_slot_free(job);

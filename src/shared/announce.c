@@ -363,6 +363,7 @@ merge_counts(int from, int upto)
 			all[n++] = all[i];
 		else
 		{
+			all[k].worked_at = Max(all[k].worked_at, all[i].worked_at);
 			for (int v = 0; v < JOBQ_COUNTS; v++)
 				all[k].values[v] += all[i].values[v];
 		}

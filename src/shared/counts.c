@@ -45,6 +45,8 @@ typedef struct Entry
 	dlist_node	node;			/* in a bucket or the free list */
 	Oid			database;		/* InvalidOid: the entry is free */
 	int64		queue_id;
+	pg_atomic_uint64 worked_at; /* when a worker last claimed or ended
+								 * something; 0: never */
 	pg_atomic_uint64 values[JOBQ_COUNTS];
 } Entry;
 
@@ -122,6 +124,7 @@ counts_init(LWLockPadded *locks)
 	{
 		Entry	   *e = &shared->entries[i];
 
+		pg_atomic_init_u64(&e->worked_at, 0);
 		for (int k = 0; k < JOBQ_COUNTS; k++)
 			pg_atomic_init_u64(&e->values[k], 0);
 		dlist_push_tail(&shared->free, &e->node);
@@ -187,6 +190,7 @@ make_entry(int64 queue_id)
 	dlist_push_head(bucket_of(queue_id), &e->node);
 	e->database = MyDatabaseId;
 	e->queue_id = queue_id;
+	pg_atomic_write_u64(&e->worked_at, 0);
 	for (int k = 0; k < JOBQ_COUNTS; k++)
 		pg_atomic_write_u64(&e->values[k], 0);
 	return e;
@@ -282,6 +286,8 @@ jobq_counts_commit(JobqCounts *counts, int n)
 	{
 		Entry	   *e = counts[i].place;
 
+		if (counts[i].worked_at != 0 && e != NULL)
+			pg_atomic_write_u64(&e->worked_at, counts[i].worked_at);
 		for (int k = first; k < JOBQ_COUNTS && e != NULL; k++)
 		{
 			if (counts[i].values[k] != 0)
@@ -292,6 +298,26 @@ jobq_counts_commit(JobqCounts *counts, int n)
 }
 
 /* Reading */
+
+/*
+ * When a worker last claimed a job of a queue or ended an attempt; 0: not since the
+ * server was started.  Of a queue that there is no room for: now, as nobody knows.
+ */
+TimestampTz
+jobq_counts_worked_at(int64 queue_id)
+{
+	Entry	   *e;
+	TimestampTz at = 0;
+
+	LWLockAcquire(counts_lock, LW_SHARED);
+	e = find_entry(queue_id);
+	if (e != NULL)
+		at = (TimestampTz) pg_atomic_read_u64(&e->worked_at);
+	else if (dlist_is_empty(&shared->free))
+		at = jobq_wall();
+	LWLockRelease(counts_lock);
+	return at;
+}
 
 /*
  * The numbers of the queues of this database, how many they are, and whether there is

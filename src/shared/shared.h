@@ -90,6 +90,8 @@ typedef struct JobqCounts
 {
 	int64		queue_id;
 	void	   *place;			/* in shared memory, at the commit */
+	TimestampTz worked_at;		/* when a worker claimed or ended something,
+								 * or 0 */
 	int64		values[JOBQ_COUNTS];
 } JobqCounts;
 
@@ -152,6 +154,7 @@ extern int	jobq_heartbeat_stale(int partition, TimestampTz before, JobqHeartbeat
 
 /* counts.c: numbers of each queue */
 extern void jobq_counts_commit(JobqCounts *counts, int n);
+extern TimestampTz jobq_counts_worked_at(int64 queue_id);
 extern bool jobq_counts_read(const JobqFileNumber *files, JobqCounts **out, int *n, bool *room);
 extern Snapshot jobq_base_begin(const JobqFileNumber *files, uint32 *generation);
 extern void jobq_base_end(uint32 generation, const JobqCounts *counts, int n);
