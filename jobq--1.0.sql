@@ -56,6 +56,7 @@ CREATE TABLE @extschema@.job (
     result        jsonb,
     PRIMARY KEY (id)
 ) WITH (fillfactor = 45);
+CREATE INDEX job_tags ON @extschema@.job USING gin (tags jsonb_path_ops) WITH (gin_pending_list_limit = 256) WHERE tags IS NOT NULL;
 COMMENT ON TABLE @extschema@.job IS
     'What was asked and, once decided, what came of it; written when a job is submitted and when it ends. Intervals are in microseconds; NULL means the setting of the queue';
 REVOKE ALL ON @extschema@.job FROM PUBLIC;
@@ -806,7 +807,7 @@ COMMENT ON COLUMN @extschema@.job_status.lost IS 'Attempts, since the last job_r
 COMMENT ON COLUMN @extschema@.job_status.args IS 'As submitted';
 COMMENT ON COLUMN @extschema@.job_status.result IS 'What job_complete was given';
 COMMENT ON COLUMN @extschema@.job_status.error IS 'Why it failed or was cancelled: the error of the deciding attempt, or the reason of job_cancel or job_decide';
-COMMENT ON COLUMN @extschema@.job_status.tags IS 'As submitted';
+COMMENT ON COLUMN @extschema@.job_status.tags IS 'As submitted or changed; an index finds jobs by tags @> value';
 COMMENT ON COLUMN @extschema@.job_status.parent IS 'The job on whose behalf it was submitted';
 COMMENT ON COLUMN @extschema@.job_status.worker IS 'Who runs it, or ran the deciding attempt';
 COMMENT ON COLUMN @extschema@.job_status.progress IS 'The latest that its worker reported, while it runs';

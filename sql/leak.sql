@@ -100,6 +100,20 @@ WHERE pg_temp.sorted(s.seen) IS DISTINCT FROM pg_temp.sorted(a.seen);
 SELECT a.role, a.relname, a.expression, s.seen
 FROM allowed a, LATERAL pg_temp.seen(a.role, format('SELECT * FROM %I v WHERE pg_temp.leak_more(%s)', a.relname, a.expression)) s (seen)
 WHERE s.seen LIKE '%other%' OR length(pg_temp.sorted(s.seen)::text) > length(pg_temp.sorted(a.seen)::text);
+-- a condition on tags, which is run first, takes no other with it
+CREATE FUNCTION pg_temp.leak_tags(seen text) RETURNS jsonb LANGUAGE plpgsql STABLE COST 0.0001 AS $$
+BEGIN
+    PERFORM pg_temp.leak(seen);
+    RETURN '{}';
+END $$;
+SELECT a.role, a.expression, c.condition, s.seen
+FROM allowed a, unnest(ARRAY['v.tags @> ''"leak_other"'' AND pg_temp.leak(%s)', 'v.tags @> ''"leak_other"'' AND v.tags @> pg_temp.leak_tags(%s)', 'v.tags @> pg_temp.leak_tags(%s)',
+        '(v.tags @> ''"leak_other"'' OR pg_temp.leak(%s)) AND v.tags @> ''"leak_other"'' ']) c (condition),
+    LATERAL pg_temp.seen(a.role, format('SELECT * FROM job_status v WHERE ' || c.condition, a.expression)) s (seen)
+WHERE a.relname = 'job_status' AND s.seen LIKE '%other%';
+SELECT a.role, a.expression, s.seen
+FROM allowed a, LATERAL pg_temp.seen(a.role, format('SELECT * FROM job_status v WHERE v.tags @> ''"leak_mine"'' AND pg_temp.leak(%s)', a.expression)) s (seen)
+WHERE a.relname = 'job_status' AND (s.seen LIKE '%other%' OR length(pg_temp.sorted(s.seen)::text) > length(pg_temp.sorted(a.seen)::text));
 -- the same by way of a join, and with a key
 SELECT a.role, a.relname, a.expression, s.seen
 FROM allowed a, LATERAL pg_temp.seen(a.role, format('SELECT * FROM (VALUES (1)) x LEFT JOIN %I v ON pg_temp.leak(%s)', a.relname, a.expression)) s (seen)

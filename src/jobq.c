@@ -143,6 +143,7 @@ _PG_init(void)
 	jobq_memory_init();
 	jobq_announce_init();
 	jobq_dispatch_init();
+	jobq_search_init();
 	jobq_hooks_init();
 	if (!IsBinaryUpgrade)
 		jobq_launcher_register();

@@ -401,6 +401,9 @@ extern int	jobq_look_to_act(JobqCall *call, int64 id, bool or_submitter, TupleTa
 extern const char *jobq_job_state(JobqCall *call, int64 id, bool *decided, Datum *result,
 								  bool *isnull);
 
+/* search.c: conditions on tags of job_status */
+extern void jobq_search_init(void);
+
 /* schedule.c, tick.c: schedules and their jobs */
 typedef enum JobqCatchUp
 {

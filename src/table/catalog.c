@@ -47,6 +47,7 @@ typedef struct Catalog
 	Oid			schema;
 	Oid			owner;
 	Oid			sequence;
+	Oid			status;
 	Oid			tables[JOBQ_NTABLES];
 	bool		checked[JOBQ_NTABLES];	/* columns and triggers are ours */
 } Catalog;
@@ -72,7 +73,7 @@ jobq_on_catalog_reset(JobqResetCallback callback)
 static void
 relcache_callback(Datum arg, Oid relid)
 {
-	bool		ours = !catalog.valid || relid == InvalidOid || relid == catalog.sequence;
+	bool		ours = !catalog.valid || relid == InvalidOid || relid == catalog.sequence || relid == catalog.status;
 
 	for (int i = 0; i < JOBQ_NTABLES && !ours; i++)
 		ours = relid == catalog.tables[i];
@@ -123,7 +124,8 @@ jobq_extension_exists(void)
 		return false;
 
 	new.sequence = get_relname_relid("job_id_seq", new.schema);
-	new.valid = OidIsValid(new.sequence);
+	new.status = get_relname_relid("job_status", new.schema);
+	new.valid = OidIsValid(new.sequence) && OidIsValid(new.status);
 	for (int i = 0; i < JOBQ_NTABLES; i++)
 	{
 		new.tables[i] = get_relname_relid(table_names[i], new.schema);
@@ -191,6 +193,13 @@ void
 jobq_table_set_checked(JobqTable table)
 {
 	catalog.checked[table] = catalog.valid;
+}
+
+/* The OID of job_status. */
+Oid
+jobq_status_oid(void)
+{
+	return need_catalog()->status;
 }
 
 /* The next id or position.  Often the first that a call locks. */

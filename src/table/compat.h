@@ -12,13 +12,15 @@
 /* which indexes an update needs entries in: none, all, or summarizing ones only */
 #if PG_VERSION_NUM >= 160000
 typedef TU_UpdateIndexes JobqUpdateIndexes;
+#define JOBQ_NO_INDEX		TU_None
 #define JOBQ_ALL_INDEXES	TU_All
 #define jobq_needs_entry(u, index) \
 	((u) == TU_All || ((u) == TU_Summarizing && (index)->rd_indam->amsummarizing))
 #else
 typedef bool JobqUpdateIndexes;
+#define JOBQ_NO_INDEX		false
 #define JOBQ_ALL_INDEXES	true
-#define jobq_needs_entry(u, index)	(u)
+#define jobq_needs_entry(u, index)	true
 #endif
 
 #if PG_VERSION_NUM >= 170000
@@ -33,6 +35,13 @@ typedef bool JobqUpdateIndexes;
 #else
 #define jobq_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, nkeys, 0)
+#endif
+
+/* which view a subquery with security_barrier was; until 15 only its own entry OLD tells */
+#if PG_VERSION_NUM >= 160000
+#define jobq_view_of(rte)	((rte)->relid)
+#else
+#define jobq_view_of(rte)	(linitial_node(RangeTblEntry, (rte)->subquery->rtable)->relid)
 #endif
 
 /* the file that holds a table */

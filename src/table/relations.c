@@ -137,6 +137,9 @@ check_triggers(Relation rel, JobqTable table)
 				 errhint("Drop it.  What can be done instead is in docs/operations.md.")));
 }
 
+/* The partial index of each table that has one, once it was seen. */
+static Oid	our_partial[JOBQ_NTABLES];
+
 /* Does an index predicate say "position <> job_id"? */
 static bool
 is_not_by_id(Node *predicate)
@@ -149,45 +152,52 @@ is_not_by_id(Node *predicate)
 		lsecond_node(Var, op->args)->varattno == STATE_JOB_ID;
 }
 
-/* Does it say "until IS NOT NULL"? */
+/* Does it say "column IS NOT NULL"? */
 static bool
-is_with_until(Node *predicate)
+is_not_null(Node *predicate, AttrNumber column)
 {
 	NullTest   *test = (NullTest *) predicate;
 
 	return IsA(test, NullTest) && test->nulltesttype == IS_NOT_NULL &&
-		IsA(test->arg, Var) && ((Var *) test->arg)->varattno == UNIQUE_UNTIL;
+		IsA(test->arg, Var) && ((Var *) test->arg)->varattno == column;
 }
 
-/* Is this job_ready_job_id or job_unique_until? */
+/* Is this job_tags, job_ready_job_id or job_unique_until? */
 static bool
 is_our_partial(JobqTable table, Relation index)
 {
-	static Oid	known[2] = {InvalidOid, InvalidOid};
-	bool		ready = table == JOBQ_READY;
 	Form_pg_index form = index->rd_index;
-	List	   *predicate;
+	AttrNumber	key = form->indkey.values[0];
+	List	   *predicate = RelationGetIndexPredicate(index);
 
-	if (RelationGetRelid(index) == known[ready])
-		return true;
-	predicate = RelationGetIndexPredicate(index);
-	if (list_length(predicate) != 1 ||
-		!(ready ? form->indnatts == 1 && form->indkey.values[0] == STATE_JOB_ID &&
-		  is_not_by_id(linitial(predicate)) :
-		  table == JOBQ_UNIQUE && form->indkey.values[0] == UNIQUE_UNTIL &&
-		  is_with_until(linitial(predicate))))
+	if (list_length(predicate) != 1)
 		return false;
-	known[ready] = RelationGetRelid(index);
-	return true;
+	switch (table)
+	{
+		case JOBQ_JOB:
+			return form->indnatts == 1 && key == JOB_TAGS && is_not_null(linitial(predicate), JOB_TAGS);
+		case JOBQ_READY:
+			return form->indnatts == 1 && key == STATE_JOB_ID && is_not_by_id(linitial(predicate));
+		case JOBQ_UNIQUE:
+			return key == UNIQUE_UNTIL && is_not_null(linitial(predicate), UNIQUE_UNTIL);
+		default:
+			return false;
+	}
 }
 
 /* Has a row an entry in its table's partial index? */
-bool
-jobq_in_our_partial(JobqTable table, TupleTableSlot *slot)
+static bool
+in_our_partial(JobqTable table, TupleTableSlot *slot)
 {
-	return table == JOBQ_READY ?
-		jobq_attr_int64(slot, READY_POSITION) != jobq_attr_int64(slot, STATE_JOB_ID) :
-		!slot_attisnull(slot, UNIQUE_UNTIL);
+	switch (table)
+	{
+		case JOBQ_JOB:
+			return !slot_attisnull(slot, JOB_TAGS);
+		case JOBQ_READY:
+			return jobq_attr_int64(slot, READY_POSITION) != jobq_attr_int64(slot, STATE_JOB_ID);
+		default:
+			return !slot_attisnull(slot, UNIQUE_UNTIL);
+	}
 }
 
 /*
@@ -204,24 +214,30 @@ is_other_unique(JobqTable table, Form_pg_index form)
 		 memcmp(form->indkey.values, key->columns, key->ncolumns * sizeof(AttrNumber)) != 0);
 }
 
-/* Note an index of a table that was opened, if it can be written. */
+/* Open an index, if it can be written; an error, if we would not know how. */
 static void
-add_index(JobqRel *r, Relation index)
+open_index(JobqRel *r, RelIndex *index)
 {
-	bool		partial = !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+	Relation	rel = index_open(index->oid, r->lockmode);
 
-	if (!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
-		is_other_unique(r->table, index->rd_index) ||
-		(partial && !is_our_partial(r->table, index)))
+	if (!rel->rd_index->indisready)
+	{
+		index_close(rel, NoLock);
+		return;
+	}
+	index->partial = !heap_attisnull(rel->rd_indextuple, Anum_pg_index_indpred, NULL);
+	if (!heap_attisnull(rel->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
+		is_other_unique(r->table, rel->rd_index) ||
+		(index->partial && index->oid != our_partial[r->table] && !is_our_partial(r->table, rel)))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("index \"%s\" on a table of extension jobq is unique, partial or on an expression",
-						RelationGetRelationName(index)),
+						RelationGetRelationName(rel)),
 				 errhint("Drop the index; only plain indexes on columns can be added.")));
-	r->indexes[r->nindexes].rel = index;
-	r->indexes[r->nindexes].info = index->rd_rel->relam == BTREE_AM_OID ? NULL : BuildIndexInfo(index);
-	r->indexes[r->nindexes].partial = partial;
-	r->nindexes++;
+	if (index->partial)
+		our_partial[r->table] = index->oid;
+	index->rel = rel;
+	index->info = rel->rd_rel->relam == BTREE_AM_OID ? NULL : BuildIndexInfo(rel);
 }
 
 /* Open a table for the rest of the call; it is not open yet. */
@@ -258,7 +274,10 @@ jobq_open_rel(JobqCall *call, JobqTable table)
 	return r;
 }
 
-/* Open the indexes of a table for the rest of the call, when the first is needed. */
+/*
+ * Open the indexes of a table for the rest of the call, when the first is needed;
+ * but the partial one, once it is known, when a row has an entry there.
+ */
 void
 jobq_open_indexes(JobqRel *r)
 {
@@ -270,20 +289,45 @@ jobq_open_indexes(JobqRel *r)
 		return;
 	old = MemoryContextSwitchTo(r->mcxt);
 	oids = RelationGetIndexList(r->rel);
-	r->indexes = palloc(Max(list_length(oids), 1) * sizeof(RelIndex));
+	r->indexes = palloc0(Max(list_length(oids), 1) * sizeof(RelIndex));
 	foreach(lc, oids)
 	{
-		Relation	index = index_open(lfirst_oid(lc), r->lockmode);
+		RelIndex   *index = &r->indexes[r->nindexes];
 
-		if (!index->rd_index->indisready)
-		{
-			index_close(index, NoLock);
-			continue;
-		}
-		add_index(r, index);
+		index->oid = lfirst_oid(lc);
+		index->partial = index->oid == our_partial[r->table];
+		if (!index->partial)
+			open_index(r, index);
+		if (index->partial || index->rel != NULL)
+			r->nindexes++;
 	}
 	list_free(oids);
 	MemoryContextSwitchTo(old);
+}
+
+/* An index of those of a table, open; or NULL. */
+static Relation
+opened(JobqRel *r, RelIndex *index)
+{
+	if (index->rel == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(r->mcxt);
+
+		open_index(r, index);
+		MemoryContextSwitchTo(old);
+	}
+	return index->rel;
+}
+
+/* One of the indexes of a table, if a row has an entry there, or NULL. */
+Relation
+jobq_index_of_row(JobqRel *r, int i, TupleTableSlot *slot)
+{
+	RelIndex   *index = &r->indexes[i];
+
+	if (index->partial && !in_our_partial(r->table, slot))
+		return NULL;
+	return opened(r, index);
 }
 
 /* Wait for a table's locks now, if at all in this call. */
@@ -312,10 +356,19 @@ jobq_choose_index(JobqRel *r, JobqIndex which)
 	jobq_open_indexes(r);
 	for (int i = 0; i < r->nindexes; i++)
 	{
-		Relation	index = r->indexes[i].rel;
-		Form_pg_index form = index->rd_index;
-		bool		match = form->indisvalid && form->indnkeyatts >= want->ncolumns &&
-		index->rd_rel->relam == BTREE_AM_OID;
+		Relation	index;
+		Form_pg_index form;
+		bool		match;
+
+		/* no key is in a partial one */
+		if (r->indexes[i].partial && which == INDEX_KEY)
+			continue;
+		index = opened(r, &r->indexes[i]);
+		if (index == NULL)
+			continue;
+		form = index->rd_index;
+		match = form->indisvalid && form->indnkeyatts >= want->ncolumns &&
+			index->rd_rel->relam == BTREE_AM_OID;
 
 		for (int c = 0; match && c < want->ncolumns; c++)
 		{
@@ -343,7 +396,10 @@ jobq_close_rel(JobqRel *r)
 	if (r->formed != NULL)
 		ExecDropSingleTupleTableSlot(r->formed);
 	for (int i = 0; i < r->nindexes; i++)
-		index_close(r->indexes[i].rel, NoLock);
+	{
+		if (r->indexes[i].rel != NULL)
+			index_close(r->indexes[i].rel, NoLock);
+	}
 	table_close(r->rel, NoLock);
 	if (r->indexes != NULL)
 		pfree(r->indexes);

@@ -16,7 +16,8 @@
 
 typedef struct RelIndex
 {
-	Relation	rel;
+	Oid			oid;
+	Relation	rel;			/* NULL: not opened, as no row had an entry */
 	IndexInfo  *info;			/* NULL for a btree, which needs none */
 	bool		partial;		/* has entries for some rows only */
 } RelIndex;
@@ -55,7 +56,7 @@ extern JobqRel *jobq_open_rel(JobqCall *call, JobqTable table);
 extern void jobq_close_rel(JobqRel *r);
 extern void jobq_open_indexes(JobqRel *r);
 extern Relation jobq_choose_index(JobqRel *r, JobqIndex which);
-extern bool jobq_in_our_partial(JobqTable table, TupleTableSlot *slot);
+extern Relation jobq_index_of_row(JobqRel *r, int i, TupleTableSlot *slot);
 
 extern TupleTableSlot *jobq_fetch_deleted(JobqCall *call, JobqTable table, const ItemPointerData *place);
 

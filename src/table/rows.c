@@ -172,16 +172,16 @@ insert_checked_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which
 {
 	bool		ok = true;
 
+	if (which == JOBQ_NO_INDEX)
+		return true;
 	jobq_open_indexes(r);
 	for (int i = 0; i < r->nindexes; i++)
 	{
-		Relation	index = r->indexes[i].rel;
+		Relation	index = jobq_index_of_row(r, i, slot);
 		Datum		values[INDEX_MAX_KEYS];
 		bool		isnull[INDEX_MAX_KEYS];
 
-		if (!jobq_needs_entry(which, index))
-			continue;
-		if (r->indexes[i].partial && !jobq_in_our_partial(r->table, slot))
+		if (index == NULL || !jobq_needs_entry(which, index))
 			continue;
 		for (int c = 0; c < index->rd_index->indnatts; c++)
 			values[c] = slot_getattr(slot, index->rd_index->indkey.values[c], &isnull[c]);

@@ -452,6 +452,7 @@ extern Oid	jobq_owner(void);
 extern Oid	jobq_table_oid(JobqTable table);
 extern bool jobq_table_checked(JobqTable table);
 extern void jobq_table_set_checked(JobqTable table);
+extern Oid	jobq_status_oid(void);
 extern int64 jobq_nextval(void);
 
 #endif							/* JOBQ_TABLE_H */
