@@ -781,7 +781,7 @@ SELECT j.id, j.queue, j.kind,
     coalesce(w.held, false) AS held,
     coalesce(j.max_attempts, q.max_attempts, (SELECT pg_catalog.current_setting('jobq.max_attempts', true)::int)) AS max_attempts,
     j.expires_at,
-    CASE WHEN j.dependencies > 0 THEN ARRAY(SELECT d.upstream FROM @extschema@.job_dependency d WHERE d.downstream = j.id AND d.require <> 63 ORDER BY d.upstream) END AS depends_on,
+    CASE WHEN j.dependencies > 0 THEN nullif(ARRAY(SELECT d.upstream FROM @extschema@.job_dependency d WHERE d.downstream = j.id AND d.require <> 63 ORDER BY d.upstream), '{}') END AS depends_on,
     CASE WHEN j.attempt_outcome IS NOT NULL THEN j.error
          ELSE (SELECT a.error FROM @extschema@.job_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1) END AS last_error,
     greatest(j.submitted_at, j.started_at, j.finished_at, l.started_at, r.since,
@@ -822,7 +822,7 @@ COMMENT ON COLUMN @extschema@.job_status.name IS 'As submitted';
 COMMENT ON COLUMN @extschema@.job_status.held IS 'It waits for job_unhold';
 COMMENT ON COLUMN @extschema@.job_status.max_attempts IS 'How many failures and timeouts fail it: its own number, else the queue''s, else that of the reader''s session';
 COMMENT ON COLUMN @extschema@.job_status.expires_at IS 'Cancelled if no attempt was begun by then';
-COMMENT ON COLUMN @extschema@.job_status.depends_on IS 'Ids of the jobs that it depends on, in ascending order; NULL: none';
+COMMENT ON COLUMN @extschema@.job_status.depends_on IS 'Ids of the jobs that it depends on and that were not removed, in ascending order; NULL: none';
 COMMENT ON COLUMN @extschema@.job_status.last_error IS 'The error of the latest attempt that ended, whether or not that decided the job';
 COMMENT ON COLUMN @extschema@.job_status.changed_at IS 'When it last changed: was submitted, became ready, was claimed, or ended an attempt';
 COMMENT ON COLUMN @extschema@.job_status.manual IS 'Nobody runs it: job_decide decides it';
@@ -910,8 +910,8 @@ COMMENT ON COLUMN @extschema@.job_queues.backoff_cap IS 'The longest delay';
 COMMENT ON COLUMN @extschema@.job_queues.timeout IS 'Of one attempt; 0: none';
 COMMENT ON COLUMN @extschema@.job_queues.lease IS 'How long a worker may be silent';
 COMMENT ON COLUMN @extschema@.job_queues.notify IS 'coalesced, transactional or off';
-COMMENT ON COLUMN @extschema@.job_queues.retention IS 'How long succeeded and skipped jobs are kept; NULL: for ever';
-COMMENT ON COLUMN @extschema@.job_queues.retention_failed IS 'How long other decided jobs are kept; NULL: for ever';
+COMMENT ON COLUMN @extschema@.job_queues.retention IS 'How long succeeded and skipped jobs are kept; NULL: for ever, by the setting';
+COMMENT ON COLUMN @extschema@.job_queues.retention_failed IS 'How long other decided jobs are kept; NULL: for ever, by the setting';
 COMMENT ON COLUMN @extschema@.job_queues.pause_after IS 'So many attempts that end badly within pause_window pause it; NULL: none do';
 COMMENT ON COLUMN @extschema@.job_queues.pause_window IS 'See pause_after';
 COMMENT ON COLUMN @extschema@.job_queues.own IS 'The settings that are its own; the others are the defaults, those of attempts and leases by the reader''s session';
@@ -1050,6 +1050,7 @@ DECLARE
     budget int;
     n bigint;
     of bigint;
+    ended bigint[];
     until timestamptz;
     heard timestamptz;
     expired boolean;
@@ -1073,6 +1074,12 @@ BEGIN
 
     -- decided: how
     IF j.outcome IS NOT NULL THEN
+        IF j.outcome IN (4, 16) AND j.decided_by IS NULL THEN
+            ended := ARRAY(SELECT p.id FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
+                WHERE d.downstream = j.id AND p.outcome & CASE d.require WHEN 0 THEN d.suffice ELSE d.require END = 0
+                    AND (j.outcome = 4 OR p.outcome IN (2, 8, 16))
+                ORDER BY p.id LIMIT named);
+        END IF;
         reason := @extschema@.job_outcome_name(j.outcome);
         detail := CASE j.outcome WHEN 1 THEN 'It succeeded' WHEN 2 THEN 'It failed' WHEN 8 THEN 'It was cancelled' WHEN 4 THEN 'It was skipped'
             ELSE 'It ended without running' END || format(' at %s', j.finished_at)
@@ -1080,25 +1087,20 @@ BEGIN
                 || CASE WHEN j.attempt_outcome IN (2, 3) THEN format(', which %s', CASE j.attempt_outcome WHEN 2 THEN 'timed out' ELSE 'was lost' END) ELSE '' END
                 ELSE '' END
             || CASE WHEN j.decided_by IS NOT NULL THEN ', by job_decide' ELSE '' END
-            || CASE WHEN j.outcome IN (4, 16) AND j.decided_by IS NULL AND j.decided_by IS NULL
+            || CASE WHEN j.outcome IN (4, 16) AND j.decided_by IS NULL
                 THEN format(': its dependencies can no longer meet trigger rule %s', @extschema@.job_rule_name(j.rule)) ELSE '' END
             || coalesce(': ' || nullif(j.error, 'timed out'), '') || '.';
         hint := CASE WHEN j.outcome IN (2, 8) OR (j.outcome = 4 AND j.decided_by IS NOT NULL) THEN format('job_retry(%s) opens it again.', j.id)
-                     WHEN j.outcome IN (4, 16) AND j.decided_by IS NULL THEN 'A retry of those upstream that ended otherwise opens it again.' END;
+                     WHEN cardinality(ended) > 0 THEN 'A retry of those upstream that ended otherwise opens it again.'
+                     WHEN j.outcome IN (4, 16) THEN 'Those upstream that ended otherwise were removed; submit it again.' END;
         RETURN NEXT;
-        IF j.outcome IN (4, 16) AND j.decided_by IS NULL AND j.decided_by IS NULL THEN
-            FOR x IN SELECT p.id, p.kind, p.outcome FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
-                WHERE d.downstream = j.id AND p.outcome & CASE d.require WHEN 0 THEN d.suffice ELSE d.require END = 0
-                    AND (j.outcome = 4 OR p.outcome IN (2, 8, 16))
-                ORDER BY p.id LIMIT named
-            LOOP
-                reason := 'upstream';
-                detail := format('Job %s (%s) ended as %s.', x.id, x.kind, @extschema@.job_outcome_name(x.outcome));
-                hint := format('job_explain(%s) says why.', x.id);
-                other := x.id;
-                RETURN NEXT;
-            END LOOP;
-        END IF;
+        FOR x IN SELECT p.id, p.kind, p.outcome FROM @extschema@.job p WHERE p.id = ANY (ended) ORDER BY p.id LOOP
+            reason := 'upstream';
+            detail := format('Job %s (%s) ended as %s.', x.id, x.kind, @extschema@.job_outcome_name(x.outcome));
+            hint := format('job_explain(%s) says why.', x.id);
+            other := x.id;
+            RETURN NEXT;
+        END LOOP;
         RETURN;
     END IF;
 
@@ -1205,7 +1207,9 @@ BEGIN
             detail := format('Its worker put it off until %s.', until);
         ELSE
             reason := 'scheduled';
-            detail := format('It is scheduled for %s.', until);
+            detail := format('It is scheduled for %s', until)
+                || CASE WHEN coalesce(s.expires_at, w.expires_at) <= until AND coalesce(s.attempt, w.attempt) = 0
+                    THEN format(', but is cancelled before, when it expires at %s', j.expires_at) ELSE '' END || '.';
         END IF;
         RETURN NEXT;
     END IF;

@@ -111,7 +111,7 @@ SELECT pg_temp.try($$SELECT job_submit('k', priority => -32769)$$);
 SELECT pg_temp.try(format($$SELECT job_submit('k', %s => %s)$$, name, value))
 FROM unnest('{max_attempts,max_lost}'::text[]) name, unnest('{0,-1}'::text[]) value;
 SELECT pg_temp.try(format($$SELECT job_submit('k', %s => %L)$$, name, value))
-FROM unnest('{backoff,timeout,lease,run_in}'::text[]) name, unnest('{0,-1 us,1 day -25 h,1 month -31 days,300 years,-300 years,178000000 years}'::text[]) value
+FROM unnest('{backoff,timeout,lease,run_in}'::text[]) name, unnest('{0,-1 us,1 day -25 h,1 month -31 days,72999 days 24:00:00.000001,300 years,-300 years,178000000 years}'::text[]) value
 WHERE name NOT IN ('timeout', 'run_in') OR value <> '0';
 SELECT pg_temp.try($$SELECT job_submit('k', run_at => '2999-01-01', run_in => '1 s')$$);
 SELECT pg_temp.try(format($$SELECT job_submit('k', %s => %L)$$, name, value))
@@ -131,7 +131,7 @@ SELECT pg_temp.try(format($$SELECT * FROM job_fail_many(ARRAY[%s], ARRAY[%s], re
 SELECT pg_temp.try(format($$SELECT job_queue_set('bad', %s => %s)$$, name, value))
 FROM unnest('{max_attempts,max_lost}'::text[]) name, unnest('{0,-1}'::text[]) value;
 SELECT pg_temp.try(format($$SELECT job_queue_set('bad', %s => %L)$$, name, value))
-FROM unnest('{backoff,backoff_cap,timeout,lease}'::text[]) name, unnest('{0,-1 us}'::text[]) value;
+FROM unnest('{backoff,backoff_cap,timeout,lease}'::text[]) name, unnest('{0,-1 us}'::text[]) value WHERE (name, value) <> ('timeout', '0');
 SELECT pg_temp.try($$SELECT job_queue_set('bad', notify => 'sometimes')$$);
 
 -- arrays

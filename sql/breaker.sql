@@ -75,4 +75,6 @@ SELECT count(*) FILTER (WHERE pg_temp.paused('many_' || i)) FROM generate_series
 
 SELECT job_queue_set('brk', pause_after => 0);
 SELECT job_queue_set('brk', pause_window => '0');
+SELECT job_queue_set('brk', pause_window => '999 ms');
+SELECT job_queue_set('brk', pause_window => '1 s');
 SELECT job_queue_set('brk', pause_window => '-1 s');

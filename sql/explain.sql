@@ -144,6 +144,11 @@ SELECT * FROM pg_temp.why(:child) WHERE reason = 'held';
 SELECT job_submit('later', queue => 'explain', run_at => '2999-01-01') AS later \gset
 SELECT * FROM pg_temp.why(:later);
 SELECT * FROM pg_temp.what_if(:later, true, true, true, '1000 years');
+-- at a time at which it has expired
+SELECT job_submit('too late', queue => 'explain', run_at => '2999-01-01', expires_at => '2998-01-01') AS late \gset
+SELECT * FROM pg_temp.why(:late);
+SELECT job_change(:late, expires_at => '2999-01-02');
+SELECT * FROM pg_temp.why(:late);
 SELECT job_submit('try', queue => 'explain_try', max_attempts => 3) AS try \gset
 SELECT job_fail(job_id, token, 'no route', retry_in => '1 h') FROM job_claim('explain_try');
 SELECT * FROM pg_temp.why(:try);
@@ -204,6 +209,14 @@ UPDATE job SET attempt_outcome = 3 WHERE id = :fails;
 SELECT detail FROM pg_temp.why(:fails);
 SELECT job_cancel(:later, 'no longer wanted');
 SELECT * FROM pg_temp.why(:later);
+-- a retry of what was removed is none
+SELECT job_submit('removed', queue => 'explain_removed', manual => true) AS removed \gset
+SELECT job_submit('left', queue => 'explain_removed', depends_on => ARRAY[:removed]) AS left \gset
+SELECT job_decide(:removed, 'failed');
+SELECT * FROM pg_temp.why(:left);
+SELECT job_delete(:removed);
+SELECT * FROM pg_temp.why(:left);
+SELECT depends_on FROM job_status WHERE id = :left;
 
 -- by a decision
 SELECT job_submit('asked', queue => 'explain', manual => true) AS asked \gset

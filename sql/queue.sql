@@ -95,6 +95,16 @@ SELECT lease_until - started_at = '4000 s' AS lease, timeout_at - started_at = '
 SELECT job_submit('no limit', queue => 'queue_t', timeout => '0') AS n \gset
 SELECT count(*) FROM job_claim('queue_t');
 SELECT timeout_at FROM job_lease WHERE job_id = :n;
+-- nor the setting, where the queue says so
+SELECT job_queue_set('queue_t', timeout => '0');
+SELECT timeout, 'timeout' = ANY (own) AS own FROM job_queues WHERE queue = 'queue_t';
+SELECT job_submit('no limit', queue => 'queue_t') AS n \gset
+SELECT count(*) FROM job_claim('queue_t');
+SELECT timeout_at FROM job_lease WHERE job_id = :n;
+SELECT job_queue_reset('queue_t', 'timeout');
+SELECT job_submit('limit', queue => 'queue_t') AS n \gset
+SELECT count(*) FROM job_claim('queue_t');
+SELECT timeout_at - started_at = '5000 s' AS timeout FROM job_lease WHERE job_id = :n;
 RESET jobq.lease;
 RESET jobq.timeout;
 -- none at all
@@ -106,6 +116,13 @@ SELECT lease_until - started_at AS lease, timeout_at FROM job_lease WHERE job_id
 SELECT job_submit('before', queue => 'queue_w') AS w \gset
 SELECT job_queue_set('queue_w', max_attempts => 1);
 SELECT job_fail(job_id, token, retry_in => '0') FROM job_claim('queue_w');
+
+-- but by the end of an attempt: one that is scheduled has its next attempt, also if it had the last by now
+SELECT job_submit('again', queue => 'queue_again', max_attempts => 3) AS a \gset
+SELECT job_fail(job_id, token, retry_in => '0') FROM job_claim('queue_again');
+SELECT job_change(:a, max_attempts => 1);
+SELECT job_fail(job_id, token, retry_in => '0') FROM job_claim('queue_again');
+SELECT state, attempt FROM job_status WHERE id = :a;
 
 -- a queue that was first used in a transaction that was rolled back is made by the next use
 BEGIN;

@@ -337,6 +337,21 @@ SELECT kind, state, depends_on[1] = :stands AS one, depends_on[2] = :stands2 AS 
 SELECT pg_temp.problem(format($$SELECT job_submit_many('[{"kind": "a", "queue": "uq_many4", "unique_key": "k", "name": "a"}, {"kind": "two", "queue": "uq_many4", "depends_on": [%s, "a"], "trigger_rule": "quorum", "quorum": 2}]')$$, :stands));
 SELECT count(*) FROM job_submit_many(format('[{"kind": "a", "queue": "uq_many4", "unique_key": "k", "name": "a"}, {"kind": "one", "queue": "uq_many4", "depends_on": [%s, "a"], "trigger_rule": "quorum", "quorum": 1}]', :stands)::jsonb);
 SELECT kind, depends_on = ARRAY[:stands]::bigint[] AS once FROM job_status WHERE queue = 'uq_many4' AND kind IN ('one', 'two');
+-- an error about that one is one of who depends on it
+SELECT job_submit('gone', queue => 'uq_gone', unique_key => 'k', unique_for => '1 day') AS gone \gset
+SELECT job_cancel(:gone), job_delete(:gone);
+CREATE FUNCTION pg_temp.element(jobs jsonb) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    context text;
+BEGIN
+    PERFORM job_submit_many(jobs);
+    RETURN 'none';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
+    RETURN regexp_replace(concat_ws(' | ', SQLSTATE, SQLERRM, substring(context FROM '^element[^\n]*')), '(job|Job) \d+', '\1 N', 'g');
+END $$;
+SELECT pg_temp.element('[{"kind": "a", "queue": "uq_gone", "unique_key": "k", "name": "a"}, {"kind": "b", "queue": "uq_gone", "name": "b", "depends_on": ["a"]}]');
+DELETE FROM job_unique WHERE job_id = :gone;
 
 -- submitting privilege is enough; who may not see the job that has the key learns its id
 CREATE ROLE jobq_uq_one;

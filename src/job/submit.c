@@ -48,14 +48,13 @@ jobq_upstream_create(void)
 	return hash_create("jobq parents", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
-/* A job that an argument names must be one that the caller may see. */
+/* A job that an argument names does not exist, or may not be seen. */
 static void
-require_argument(JobqCall *call, int64 id, const char *what)
+error_argument(int64 id, const char *what)
 {
-	if (!jobq_may_see(call, id, false))
-		ereport(ERROR,
-				(errcode(ERRCODE_JOBQ_NO_SUCH_JOB),
-				 errmsg("job %lld in \"%s\" does not exist", (long long) id, what)));
+	ereport(ERROR,
+			(errcode(ERRCODE_JOBQ_NO_SUCH_JOB),
+			 errmsg("job %lld in \"%s\" does not exist", (long long) id, what)));
 }
 
 /*
@@ -71,10 +70,11 @@ jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
 	if (found)
 		return;
 	p->unsure = false;
-	require_argument(call, id, "depends_on");
+	if (!jobq_may_see(call, id, false))
+		error_argument(id, "depends_on");
 	p->outcome = jobq_upstream_outcome(call, id, OUTCOME_SUCCEEDED, true, &p->unsure);
 	if (p->outcome == OUTCOME_REMOVED)
-		jobq_error_no_such_job(id);
+		error_argument(id, "depends_on");
 }
 
 /* Insert the row in job, of which the options are there. */
@@ -321,8 +321,9 @@ jobq_admit(JobqCall *call, const JobqSubmission *s)
 {
 	jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
 	jobq_queue_register(call, s->queue, s->queue_id);
-	if (s->row.given[JOB_PARENT - 1])
-		require_argument(call, DatumGetInt64(s->row.values[JOB_PARENT - 1]), "parent");
+	if (s->row.given[JOB_PARENT - 1] &&
+		!jobq_may_see(call, DatumGetInt64(s->row.values[JOB_PARENT - 1]), false))
+		error_argument(DatumGetInt64(s->row.values[JOB_PARENT - 1]), "parent");
 }
 
 /*

@@ -349,7 +349,7 @@ resolve_upstream(JobqCall *call, Element *elements, int n, HTAB *parents, Where 
 		if (elements[i].s.dropped && elements[i].ndependents > 0)
 		{
 			all[total].id = elements[i].s.id;
-			all[total].element = i;
+			all[total].element = elements[i].dependents[0];
 			total++;
 		}
 	}

@@ -12,6 +12,8 @@
 
 #include "queue/queue.h"
 
+#define MAX_INTERVAL_DAYS	INT64CONST(73000)
+
 /* NULL where a value is needed */
 void
 jobq_error_null(const char *what)
@@ -81,14 +83,20 @@ jobq_interval(Interval *interval, const char *what, bool zero_ok)
 	int64		days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
 	int64		micros;
 
-	/* a month has 30 days, as elsewhere in PostgreSQL; 200 years are enough */
-	if (days < -73000 || days > 73000 ||
-		interval->time > 73000 * USECS_PER_DAY || interval->time < -73000 * USECS_PER_DAY)
+	/*
+	 * a month has 30 days, as elsewhere in PostgreSQL; both parts are
+	 * bounded, so the sum is a number
+	 */
+	if (Abs(days) <= MAX_INTERVAL_DAYS && interval->time <= MAX_INTERVAL_DAYS * USECS_PER_DAY &&
+		interval->time >= -MAX_INTERVAL_DAYS * USECS_PER_DAY)
+		micros = days * USECS_PER_DAY + interval->time;
+	else
+		micros = PG_INT64_MAX;
+	if (micros > MAX_INTERVAL_DAYS * USECS_PER_DAY)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" is out of range", what),
-				 errhint("It can be 200 years at most.")));
-	micros = days * USECS_PER_DAY + interval->time;
+				 errhint("It can be %d days at most; a month counts as 30 days.", (int) MAX_INTERVAL_DAYS)));
 	if (micros < 0 || (micros == 0 && !zero_ok))
 		jobq_error_must(what, zero_ok ? "not be negative" : "be greater than zero");
 	return micros;

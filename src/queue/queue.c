@@ -312,7 +312,7 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	int32		max_lost = jobq_check_count(fcinfo, 3, "max_lost");
 	int64		backoff = jobq_check_interval(fcinfo, 4, "backoff", false);
 	int64		backoff_cap = jobq_check_interval(fcinfo, 5, "backoff_cap", false);
-	int64		timeout = jobq_check_interval(fcinfo, 6, "timeout", false);
+	int64		timeout = jobq_check_interval(fcinfo, 6, "timeout", true);
 	int64		lease = jobq_check_lease(jobq_check_interval(fcinfo, 7, "lease", false), "lease");
 	int64		retention = jobq_check_interval(fcinfo, 9, "retention", true);
 	int64		retention_failed = jobq_check_interval(fcinfo, 10, "retention_failed", true);
@@ -322,6 +322,12 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	JobqRow		new;
 	TupleTableSlot *slot;
 
+	/*
+	 * failures are counted by the moments at which the background worker
+	 * looks
+	 */
+	if (pause_window >= 0 && pause_window < USECS_PER_SEC)
+		jobq_error_must("pause_window", "be at least one second");
 	if (!PG_ARGISNULL(8))
 	{
 		char	   *mode = text_to_cstring(PG_GETARG_TEXT_PP(8));
@@ -352,7 +358,7 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	change(&new, QUEUE_MAX_LOST, max_lost > 0, Int32GetDatum(max_lost));
 	change(&new, QUEUE_BACKOFF, backoff > 0, Int64GetDatum(backoff));
 	change(&new, QUEUE_BACKOFF_CAP, backoff_cap > 0, Int64GetDatum(backoff_cap));
-	change(&new, QUEUE_TIMEOUT, timeout > 0, Int64GetDatum(timeout));
+	change(&new, QUEUE_TIMEOUT, timeout >= 0, Int64GetDatum(timeout));
 	change(&new, QUEUE_LEASE, lease > 0, Int64GetDatum(lease));
 	change(&new, QUEUE_NOTIFY, notify >= 0, Int16GetDatum(notify));
 	change(&new, QUEUE_RETENTION, retention >= 0, Int64GetDatum(retention));
