@@ -26,6 +26,16 @@ claims() {
 	done
 }
 
+# the first look at metrics counts the rows, the others do not
+largest=${sizes[-1]}
+export PGDATABASE=backlog_$largest
+sample "first look of $largest" "$(timed 'SELECT job_metrics_text()')"
+for ((round = 1; round <= rounds; round++)); do
+	sample "metrics of $largest" "$(timed 'SELECT job_metrics_text(); SELECT count(*) FROM job_metrics; SELECT job_metrics_text()')"
+done
+figure "job_metrics_text, first after a start, $largest ready" ms - "first look of $largest"
+figure "job_metrics_text, $largest ready" ms '<=20' "metrics of $largest"
+
 for ((round = 1; round <= rounds; round++)); do
 	claims jobq "${sizes[@]}"
 	claims plain "${plain_sizes[@]}"

@@ -76,7 +76,7 @@ void
 jobq_notify_decided(int64 id, int64 queue_id, bool notify, int outcome)
 {
 	jobq_announce_decided(id);
-	jobq_counts(queue_id)->values[COUNT_DECIDED + pg_rightmost_one_pos32(outcome)]++;
+	jobq_count(queue_id, COUNT_DECIDED + pg_rightmost_one_pos32(outcome), 1);
 	if (notify)
 		Async_Notify(psprintf("job_%lld", (long long) id), jobq_outcome_name(outcome));
 }
@@ -85,11 +85,9 @@ jobq_notify_decided(int64 id, int64 queue_id, bool notify, int outcome)
 static void
 count_attempt(JobqCall *call, int64 queue_id, JobqAttemptOutcome outcome, int64 took)
 {
-	JobqCounts *counts = jobq_counts(queue_id);
-
-	counts->values[COUNT_ATTEMPTS + outcome]++;
+	jobq_count(queue_id, COUNT_ATTEMPTS + outcome, 1);
 	if (outcome != ATTEMPT_LOST)
-		counts->worked_at = call->now;
+		jobq_counts(queue_id)->worked_at = call->now;
 	jobq_count_time(queue_id, COUNT_RUN, took);
 }
 

@@ -3,7 +3,7 @@
  *	  job_metrics and job_metrics_text: numbers of each queue, as Prometheus wants
  *	  them.
  *
- * What is done to a job is counted where it is done (jobq_counts) and kept
+ * What is done to a job is counted where it is done (jobq_count) and kept
  * by shared/counts.c.  How many jobs are in each state is there, too, once
  * somebody has counted the rows: whoever asks first counts them, and leaves what
  * it found as the base.  While there is none, as on a standby, everybody
@@ -134,14 +134,13 @@ typedef struct Sink
 void
 jobq_count_time(int64 queue_id, int first, int64 took)
 {
-	int64	   *values = jobq_counts(queue_id)->values + first;
 	int			i = 0;
 
 	took = Max(took, 0);
 	while (i < TIME_BOUNDS && took > bounds[i].most)
 		i++;
-	values[i]++;
-	values[TIME_BOUNDS + 1] += took;
+	jobq_count(queue_id, first + i, 1);
+	jobq_count(queue_id, first + TIME_BOUNDS + 1, took);
 }
 
 /* How many jobs there are */

@@ -97,7 +97,7 @@ count_state(JobqTable table, int64 queue_id, int n)
 		[JOBQ_READY] = COUNT_READY,[JOBQ_LEASE] = COUNT_RUNNING
 	};
 
-	jobq_counts(queue_id)->values[counts[table]] += n;
+	jobq_count(queue_id, counts[table], n);
 }
 
 /* Put a prefix into a row. */

@@ -270,7 +270,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 				 errmsg("sequence \"job_id_seq\" is behind the ids of existing jobs"),
 				 errhint("Set it, with setval, to the largest number that was drawn from it; docs/troubleshooting.md has the statement.")));
 	insert_job(call, s, outcome);
-	jobq_counts(s->queue_id)->values[COUNT_SUBMITTED]++;
+	jobq_count(s->queue_id, COUNT_SUBMITTED, 1);
 	jobq_insert_edges(call, s->id, s->nupstream, s->upstream, info);
 	jobq_insert_edges(call, s->id, s->nafter, s->after, &end_only);
 

@@ -364,6 +364,7 @@ merge_counts(int from, int upto)
 		else
 		{
 			all[k].worked_at = Max(all[k].worked_at, all[i].worked_at);
+			all[k].touched |= all[i].touched;
 			for (int v = 0; v < JOBQ_COUNTS; v++)
 				all[k].values[v] += all[i].values[v];
 		}

@@ -32,12 +32,15 @@
 #include "access/xact.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "storage/shmem.h"
 #include "utils/snapmgr.h"
 
 #include "shared/shared.h"
 
 int			jobq_max_metrics = JOBQ_DEFAULT_MAX_METRICS;
+
+#define GAUGES_MASK		((UINT64CONST(1) << JOBQ_GAUGES) - 1)
 
 /* The numbers of a queue.  The lock guards all but the values, which commits change with it shared. */
 typedef struct Entry
@@ -256,7 +259,7 @@ jobq_counts_commit(JobqCounts *counts, int n)
 {
 	bool		room = true;
 	Base	   *base;
-	int			first = JOBQ_GAUGES;
+	uint64		wanted = ~GAUGES_MASK;
 
 	/* all entries first, so that all is added without letting go of the lock */
 	LWLockAcquire(counts_lock, LW_SHARED);
@@ -281,17 +284,18 @@ jobq_counts_commit(JobqCounts *counts, int n)
 	if (base != NULL && !room)
 		forget_base(base);
 	if (base != NULL && base->state != BASE_NONE && not_in_base(base))
-		first = 0;
+		wanted |= GAUGES_MASK;
 	for (int i = 0; i < n; i++)
 	{
 		Entry	   *e = counts[i].place;
 
 		if (counts[i].worked_at != 0 && e != NULL)
 			pg_atomic_write_u64(&e->worked_at, counts[i].worked_at);
-		for (int k = first; k < JOBQ_COUNTS && e != NULL; k++)
+		for (uint64 rest = counts[i].touched & wanted; rest != 0 && e != NULL; rest &= rest - 1)
 		{
-			if (counts[i].values[k] != 0)
-				(void) pg_atomic_fetch_add_u64(&e->values[k], counts[i].values[k]);
+			int			k = pg_rightmost_one_pos64(rest);
+
+			(void) pg_atomic_fetch_add_u64(&e->values[k], counts[i].values[k]);
 		}
 	}
 	LWLockRelease(counts_lock);

@@ -92,6 +92,7 @@ typedef struct JobqCounts
 	void	   *place;			/* in shared memory, at the commit */
 	TimestampTz worked_at;		/* when a worker claimed or ended something,
 								 * or 0 */
+	uint64		touched;		/* which values were added to, a bit each */
 	int64		values[JOBQ_COUNTS];
 } JobqCounts;
 
@@ -280,12 +281,22 @@ extern void jobq_launcher_wake(void);
 extern void jobq_launcher_ask(uint32 flag);
 extern uint32 jobq_launcher_take_asked(void);
 
-/* The numbers that this transaction adds to those of a queue, until something else is announced. */
+/* What this transaction adds to the numbers of a queue, until something else is announced. */
 static inline JobqCounts *
 jobq_counts(int64 queue_id)
 {
 	return jobq_latest_counts != NULL && jobq_latest_counts->queue_id == queue_id ?
 		jobq_latest_counts : jobq_announce_counts(queue_id);
+}
+
+/* Add to a number of a queue when this transaction commits. */
+static inline void
+jobq_count(int64 queue_id, int which, int64 n)
+{
+	JobqCounts *c = jobq_counts(queue_id);
+
+	c->values[which] += n;
+	c->touched |= UINT64CONST(1) << which;
 }
 
 static inline TimestampTz
