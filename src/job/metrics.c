@@ -475,6 +475,15 @@ put_queue(Sink *sink, JobqCall *call, const QueueCounts *q)
 	}
 }
 
+/* Does the background worker run, and may it act if there is anything to do? */
+static bool
+worker_runs(JobqCall *call)
+{
+	JobqDatabase *db = jobq_my_database(false);
+
+	return db != NULL && db->worker_pid != 0 && (jobq_is_active(call) || jobq_is_empty(call, JOBQ_JOB));
+}
+
 /* All values of all metrics, those of one together. */
 static void
 put_all(Sink *sink, const char *function)
@@ -493,11 +502,7 @@ put_all(Sink *sink, const char *function)
 		for (int k = 0; k < n; k++)
 			put_queue(sink, &call, queues[k]);
 		if (sink->metric->source == FROM_WORKER && !RecoveryInProgress())
-		{
-			JobqDatabase *db = jobq_my_database(false);
-
-			put(sink, "", NULL, NULL, NULL, db != NULL && db->worker_pid != 0 && jobq_is_active(&call) ? 1 : 0);
-		}
+			put(sink, "", NULL, NULL, NULL, worker_runs(&call) ? 1 : 0);
 		/* as job_memory, which is not only of this database */
 		if (sink->metric->source == FROM_MEMORY &&
 			(jobq_is_owner() || has_privs_of_role(GetUserId(), ROLE_PG_MONITOR)))

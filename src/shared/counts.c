@@ -40,6 +40,8 @@
 
 int			jobq_max_metrics = JOBQ_DEFAULT_MAX_METRICS;
 
+#define READ_TRIES		100		/* a millisecond each, while a gauge is below
+								 * zero */
 #define GAUGES_MASK		((UINT64CONST(1) << JOBQ_GAUGES) - 1)
 
 /* The numbers of a queue.  The lock guards all but the values, which commits change with it shared. */
@@ -324,40 +326,62 @@ jobq_counts_worked_at(int64 queue_id)
 }
 
 /*
+ * Copy the numbers of the queues of this database; false: a gauge is below zero.  The
+ * caller holds the lock.
+ */
+static bool
+copy_counts(JobqCounts *counts, int *n)
+{
+	bool		ok = true;
+
+	*n = 0;
+	for (int i = 0; i < jobq_max_metrics; i++)
+	{
+		Entry	   *e = &shared->entries[i];
+		JobqCounts *c = &counts[*n];
+
+		if (e->database != MyDatabaseId)
+			continue;
+		c->queue_id = e->queue_id;
+		for (int k = 0; k < JOBQ_COUNTS; k++)
+		{
+			c->values[k] = (int64) pg_atomic_read_u64(&e->values[k]);
+			ok &= k >= JOBQ_GAUGES || c->values[k] >= 0;
+		}
+		(*n)++;
+	}
+	return ok;
+}
+
+/*
  * The numbers of the queues of this database, how many they are, and whether there is
  * room for more.  False: the gauges mean nothing, or are of tables in other files than
- * these.
+ * these.  One below zero is of a commit whose rows somebody has already gone on with,
+ * and which is about to add what it did; if it does not for some time, rows were
+ * changed by hand.
  */
 bool
 jobq_counts_read(const JobqFileNumber *files, JobqCounts **out, int *n, bool *room)
 {
 	Base	   *base;
 	bool		there;
+	bool		ok;
 
-	*out = palloc_extended(Max(jobq_max_metrics, 1) * sizeof(JobqCounts), MCXT_ALLOC_HUGE);
-	*n = 0;
-	LWLockAcquire(counts_lock, LW_EXCLUSIVE);
-	*room = !dlist_is_empty(&shared->free);
-	base = find_base(MyDatabaseId);
-	there = base != NULL && base->state == BASE_THERE &&
-		memcmp(base->files, files, sizeof(base->files)) == 0;
-	for (int i = 0; i < jobq_max_metrics; i++)
+	*out = palloc_extended(jobq_max_metrics * sizeof(JobqCounts), MCXT_ALLOC_HUGE);
+	for (int i = 0;; i++)
 	{
-		Entry	   *e = &shared->entries[i];
-		JobqCounts *c;
-
-		if (e->database != MyDatabaseId)
-			continue;
-		c = &(*out)[(*n)++];
-		c->queue_id = e->queue_id;
-		for (int k = 0; k < JOBQ_COUNTS; k++)
-		{
-			c->values[k] = (int64) pg_atomic_read_u64(&e->values[k]);
-			there &= k >= JOBQ_GAUGES || c->values[k] >= 0;
-		}
+		LWLockAcquire(counts_lock, LW_EXCLUSIVE);
+		*room = !dlist_is_empty(&shared->free);
+		base = find_base(MyDatabaseId);
+		there = base != NULL && base->state == BASE_THERE &&
+			memcmp(base->files, files, sizeof(base->files)) == 0;
+		ok = copy_counts(*out, n);
+		LWLockRelease(counts_lock);
+		if (ok || !there || i == READ_TRIES)
+			return there && ok;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000L);
 	}
-	LWLockRelease(counts_lock);
-	return there;
 }
 
 /*

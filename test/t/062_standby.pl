@@ -49,6 +49,10 @@ SELECT string_agg(x, E'\n' ORDER BY x) FROM (
     UNION ALL SELECT (worker, running)::text FROM job_worker_status) v(x)
 EOQ
 is($s->value($views), $p->value($views), 'the views show the same on the standby');
+my $metrics = "SELECT string_agg(labels::text || value, ' ' ORDER BY labels) FROM job_metrics WHERE name = 'jobq_jobs'";
+is($s->value($metrics), $p->value($metrics), 'the numbers of jobs are counted');
+is($s->value("SELECT string_agg(DISTINCT name, ' ' ORDER BY name) FROM job_metrics WHERE labels ? 'queue' OR name LIKE '%worker%'"),
+	'jobq_jobs jobq_oldest_ready_seconds jobq_queue_paused', 'and there are neither counters nor a worker');
 is($s->value("SELECT lease_until > now() - interval '1 h' FROM job_status WHERE id = $held{beating}[0]"), 't', 'lease_until too');
 is($s->value("SELECT job_result($done)"), '{"r": 1}', 'job_result works');
 
