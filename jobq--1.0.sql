@@ -223,7 +223,7 @@ CREATE TABLE @extschema@.job_unique (
     job_id        bigint NOT NULL,
     until         timestamptz,
     unique_key    text COLLATE "C" NOT NULL,
-    PRIMARY KEY (queue_id, unique_key)
+    PRIMARY KEY (unique_key, queue_id)
 ) WITH (fillfactor = 90);
 CREATE INDEX job_unique_until ON @extschema@.job_unique (until, job_id) WHERE until IS NOT NULL;
 COMMENT ON TABLE @extschema@.job_unique IS

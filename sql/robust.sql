@@ -99,7 +99,7 @@ SELECT job_submit('x', queue => 'robust', run_at => '2999-01-01');
 ROLLBACK;
 -- but the columns of one of ours can have another
 BEGIN;
-CREATE UNIQUE INDEX ON job_unique (queue_id, unique_key) INCLUDE (until);
+CREATE UNIQUE INDEX ON job_unique (unique_key, queue_id) INCLUDE (until);
 SELECT job_submit('x', queue => 'robust-unique', unique_key => 'k') = job_submit('x', queue => 'robust-unique', unique_key => 'k') AS kept;
 ROLLBACK;
 -- a lot of indexes

@@ -260,7 +260,7 @@ typedef enum JobqKeyResult
 
 extern JobqConflict jobq_find_conflict(const char *name);
 extern void jobq_replace_values(JobqRow *to, const JobqRow *from);
-extern void jobq_resolve_key(JobqCall *call, JobqSubmission *s);
+extern bool jobq_resolve_key(JobqCall *call, JobqSubmission *s, bool guess);
 extern void jobq_settle_id(JobqCall *call, JobqSubmission *s);
 extern JobqKeyResult jobq_take_key_again(JobqCall *call, TupleTableSlot *job, bool wait, int64 *holder);
 extern bool jobq_lock_key(JobqCall *call, TupleTableSlot *job);

@@ -337,7 +337,7 @@ jobq_submit_alone(JobqCall *call, JobqSubmission *s)
 
 	jobq_admit(call, s);
 	if (s->unique_key != NULL)
-		jobq_resolve_key(call, s);
+		(void) jobq_resolve_key(call, s, false);
 	if (s->dropped)
 		return;
 	if (s->nupstream > 0)

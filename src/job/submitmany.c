@@ -271,14 +271,14 @@ resolve_within(JobqCall *call, Element *elements, Element *e, int owner)
 	else
 	{
 		jobq_advance();
-		jobq_resolve_key(call, s);
+		(void) jobq_resolve_key(call, s, false);
 	}
 }
 
 /*
  * Take the unique keys of all elements, in the order of queues and keys, as every
  * call does.  Ids are drawn before, in topological order, since the rows of keys
- * name them.
+ * name them.  As long as all keys were free, the next is taken for free.
  */
 static void
 resolve_keys(JobqCall *call, Element *elements, const int *order, int n, Where *where)
@@ -286,6 +286,7 @@ resolve_keys(JobqCall *call, Element *elements, const int *order, int n, Where *
 	KeyedElement *keyed = palloc_extended(Max(n, 1) * sizeof(KeyedElement), MCXT_ALLOC_HUGE);
 	int			nkeyed = 0;
 	int			owner = -1;
+	bool		all_free = true;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -310,7 +311,7 @@ resolve_keys(JobqCall *call, Element *elements, const int *order, int n, Where *
 			resolve_within(call, elements, e, owner);
 		else
 		{
-			jobq_resolve_key(call, &e->s);
+			all_free = jobq_resolve_key(call, &e->s, all_free && i > 0) && all_free;
 			if (!e->s.dropped)
 				owner = keyed[i].index;
 		}

@@ -69,7 +69,7 @@ jobq_find_conflict(const char *name)
 static TupleTableSlot *
 find_key(JobqCall *call, int64 queue_id, Datum key)
 {
-	Datum		keys[2] = {Int64GetDatum(queue_id), key};
+	Datum		keys[2] = {key, Int64GetDatum(queue_id)};
 
 	return jobq_find(call, JOBQ_UNIQUE, INDEX_KEY, 2, keys, NULL);
 }
@@ -88,10 +88,11 @@ repoint(JobqCall *call, TupleTableSlot *row, int64 id, LockWaitPolicy policy)
 
 /*
  * Take a key for a job.  KEY_HELD: *holder has it.  KEY_BUSY, only if not wait:
- * somebody is just taking or freeing it.
+ * somebody is just taking or freeing it.  If guess, it is likely to be free, and
+ * looked up only after a row of it could not be inserted.
  */
 static JobqKeyResult
-take(JobqCall *call, int64 queue_id, Datum key, int64 id, bool wait, int64 *holder)
+take(JobqCall *call, int64 queue_id, Datum key, int64 id, bool wait, bool guess, int64 *holder)
 {
 	JobqRow		new = {0};
 
@@ -100,10 +101,11 @@ take(JobqCall *call, int64 queue_id, Datum key, int64 id, bool wait, int64 *hold
 	jobq_set(&new, UNIQUE_KEY, key);
 	for (;;)
 	{
-		TupleTableSlot *row = find_key(call, queue_id, key);
+		TupleTableSlot *row = guess ? NULL : find_key(call, queue_id, key);
 		TimestampTz until;
 		bool		done;
 
+		guess = false;
 		if (row == NULL)
 			done = jobq_insert_unless_there(call, JOBQ_UNIQUE, &new, wait);
 		else
@@ -245,19 +247,20 @@ drop(JobqSubmission *s, int64 holder)
 /*
  * Take the key of a submission, or do what it says on a conflict.  Either it is to
  * be submitted, as s->id and perhaps after another job, or s->dropped is set and
- * s->id the job that has the key.
+ * s->id the job that has the key.  Returns whether no other job had it; guess: that
+ * is likely.
  */
-void
-jobq_resolve_key(JobqCall *call, JobqSubmission *s)
+bool
+jobq_resolve_key(JobqCall *call, JobqSubmission *s, bool guess)
 {
 	JobqConflict conflict = DatumGetInt16(s->row.values[SUBMISSION_ON_CONFLICT - 1]);
 	Datum		key = s->row.values[JOB_UNIQUE_KEY - 1];
-	int64		holder;
+	int64		holder = 0;
 	bool		done = false;
 
 	if (s->id == 0)
 		s->id = jobq_nextval();
-	while (!done && take(call, s->queue_id, key, s->id, true, &holder) == KEY_HELD)
+	while (!done && take(call, s->queue_id, key, s->id, true, guess && holder == 0, &holder) == KEY_HELD)
 	{
 		Replacement result = CHANGED;
 
@@ -282,6 +285,7 @@ jobq_resolve_key(JobqCall *call, JobqSubmission *s)
 				supersede(call, s, holder);
 		}
 	}
+	return holder == 0;
 }
 
 /*
@@ -331,7 +335,7 @@ jobq_take_key_again(JobqCall *call, TupleTableSlot *job, bool wait, int64 *holde
 
 	if (!key_of(job, &queue_id, &key))
 		return KEY_TAKEN;
-	return take(call, queue_id, key, jobq_attr_int64(job, JOB_ID), wait, holder);
+	return take(call, queue_id, key, jobq_attr_int64(job, JOB_ID), wait, false, holder);
 }
 
 /*
@@ -354,7 +358,7 @@ jobq_move_key(JobqCall *call, TupleTableSlot *job, int64 queue_id, int64 *holder
 	jobq_slot_free(row);
 	if (!own)
 		return KEY_TAKEN;
-	if (take(call, queue_id, key, id, true, holder) == KEY_HELD)
+	if (take(call, queue_id, key, id, true, false, holder) == KEY_HELD)
 		return KEY_HELD;
 	jobq_free_key(call, id, old_queue_id, key, 0);
 	return KEY_TAKEN;
