@@ -520,7 +520,8 @@ EOQ
 	my ($rc, $out, $err) = $node->psql($dbname, <<'EOQ');
 SELECT bt_index_parent_check(i.indexrelid, true, true), i.indexrelid::regclass FROM pg_depend d JOIN pg_index i ON i.indrelid = d.objid
 WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
-    AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'jobq') AND i.indisvalid;
+    AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'jobq') AND i.indisvalid
+    AND EXISTS (SELECT FROM pg_class x JOIN pg_am a ON a.oid = x.relam WHERE x.oid = i.indexrelid AND a.amname = 'btree');
 EOQ
 	return ok($found eq '' && $rc == 0 && $err eq '' && split(/\n/, $out) > 10,
 		"amcheck finds nothing: $name") || (diag("$found\n$err") && 0);
