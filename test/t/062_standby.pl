@@ -55,6 +55,8 @@ is($s->value("SELECT string_agg(DISTINCT name, ' ' ORDER BY name) FROM job_metri
 	'jobq_jobs jobq_oldest_ready_seconds jobq_queue_paused', 'and there are neither counters nor a worker');
 is($s->value("SELECT lease_until > now() - interval '1 h' FROM job_status WHERE id = $held{beating}[0]"), 't', 'lease_until too');
 is($s->value("SELECT job_result($done)"), '{"r": 1}', 'job_result works');
+is($s->value("SELECT string_agg(reason, ' ' ORDER BY reason) FROM job_explain($ready)"), 'ready standby',
+	'job_explain does not miss workers, of which it cannot know here');
 
 # Refusing
 my ($id, $token) = @{ $held{beating} };
