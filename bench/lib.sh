@@ -100,6 +100,22 @@ plain_fill() {
 	fill bench_fill_plain '' "$1"
 }
 
+# decided QUEUE JOBS: jobs that were decided two days ago
+decided() {
+	sql <<-END
+		SET synchronous_commit = off;
+		INSERT INTO job (id, submitted_at, finished_at, started_at, submitted_by, quorum, dependencies, generation, attempt, failed, lost,
+				priority, rule, outcome, attempt_outcome, notify, manual, queue, kind, args)
+			SELECT nextval('job_id_seq'), now() - interval '2 days', now() - interval '2 days', now() - interval '2 days', current_user::regrole,
+				0, 0, 0, 1, 0, 0, 0, 0, 1, 0, false, false, '$1', 'noop', '{}' FROM generate_series(1, $2);
+	END
+}
+
+# kept QUEUE: its jobs
+kept() {
+	sql -c "SELECT count(*) FROM job WHERE queue = '$1'"
+}
+
 # settle: so that no round pays for the one before it
 settle() {
 	sql <<-'END'

@@ -1,38 +1,55 @@
 # shellcheck shell=bash disable=SC2154  # sourced by bench/run
-# The background worker removes a million decided jobs: beside a load, against
-# the same load alone, and how long that takes.  QUICK takes 100,000.
+# The background worker removes decided jobs beside a load, against the same load
+# alone, by turns, without and with an old snapshot.  soak-retention removes a
+# million, and keeps ten.
 
-jobs=$((quick ? 100000 : 1000000))
+turns=$((quick ? 2 : 6))
+jobs=$((turns * (quick ? 20000 : 40000)))  # more than go meanwhile
 
-# decided JOBS: jobs that were decided two days ago
-decided() {
-	sql <<-END
-		SET synchronous_commit = off;
-		SELECT count(job_queue_set('old', retention => '10 days'));
-		INSERT INTO job (id, submitted_at, finished_at, started_at, submitted_by, quorum, dependencies, generation, attempt, failed, lost,
-				priority, rule, outcome, attempt_outcome, notify, manual, queue, kind, args)
-			SELECT nextval('job_id_seq'), now() - interval '2 days', now() - interval '2 days', now() - interval '2 days', current_user::regrole,
-				0, 0, 0, 1, 0, 0, 0, 0, 1, 0, false, false, 'old', 'noop', '{}' FROM generate_series(1, $1);
-	END
+# removal on|off: of the jobs of queue old
+removal() {
+	local days=10
+	[ "$1" = off ] || days=1
+	sql -c "SELECT job_queue_set('old', retention => '$days days')" >/dev/null
 }
 
-# left: of the old jobs
-left() {
-	sql -c "SELECT count(*) FROM job WHERE queue = 'old'"
+# turn NAME on|off: a window of the load
+turn() {
+	local before start
+	removal "$2"
+	sleep 0.5  # the worker reads what there is
+	before=$(kept old)
+	start=$EPOCHREALTIME
+	sample "$1: $2" "$(bench 8 jobq_cycle -T "$seconds")"
+	[ "$2" = off ] ||
+		sample "$1: removed" "$(awk "BEGIN { print ($before - $(kept old)) / ($EPOCHREALTIME - $start) }")"
+}
+
+# by_turns NAME: what goes first changes, so that what was there before weighs the same
+by_turns() {
+	local i
+	for ((i = 0; i < turns; i++)); do
+		if ((i % 2)); then
+			turn "$1" on
+			turn "$1" off
+		else
+			turn "$1" off
+			turn "$1" on
+		fi
+	done
+	[ "$(kept old)" -gt 0 ] || die "Nothing was left to be removed."
 }
 
 fresh
-decided "$jobs"
+removal off
+decided old "$jobs"
 settle
-sample 'load alone' "$(bench 8 jobq_cycle -T "$seconds")"
-sql -c "SELECT job_queue_set('old', retention => '1 day')"
-start=$EPOCHREALTIME
-sample 'load beside removal' "$(bench 8 jobq_cycle -T "$seconds")"
-sample 'removed beside the load' "$(((jobs - $(left)) / seconds))"
-while [ "$(left)" -gt 0 ]; do
-	sleep 1
-done
-sample 'all are gone' "$(awk "BEGIN { print $EPOCHREALTIME - $start }")"
-figure 'claim + complete beside removal, / alone' ratio '>=0.9' 'load beside removal' 'load alone'
-figure 'removed beside the load' jobs/s - 'removed beside the load'
-figure "$jobs decided jobs are gone after" s '<=600' 'all are gone'
+by_turns retention
+decided old "$jobs"
+settle
+hold
+by_turns retention-held
+release
+figure 'claim + complete beside removal, / alone' ratio '>=0.9' 'retention: on' 'retention: off'
+figure 'the same, snapshot held' ratio '>=0.9' 'retention-held: on' 'retention-held: off'
+figure 'removed beside the load' jobs/s '>=1667' 'retention: removed'

@@ -40,7 +40,8 @@
 #define STEP_LONG		10000	/* after which the next takes fewer jobs */
 #define REST			(50 * INT64CONST(1000)) /* between steps, without a
 												 * backlog */
-#define BATCH_MAX		200		/* jobs of a step */
+#define BATCH_FIRST		20		/* jobs of a step */
+#define BATCH_MAX		200
 
 static TimestampTz *looks;		/* of each range; by the wall clock, as all
 								 * here */
@@ -56,7 +57,7 @@ static TimestampTz grow_at = DT_NOBEGIN;	/* look for new ranges */
 static TimestampTz rest_until = 0;	/* by the steady clock */
 static TimestampTz ended_at = 0;	/* the same, when the last step ended */
 static XLogRecPtr wal_then;		/* all that was written then */
-static int	batch = BATCH_MAX;
+static int	batch = BATCH_FIRST;
 static JobqPurge purge = {.older_than = -1};
 static int	settings[2] = {-2, -2}; /* the defaults as they were */
 static JobqFailures failures;
