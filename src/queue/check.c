@@ -87,7 +87,8 @@ jobq_interval(Interval *interval, const char *what, bool zero_ok)
 	 * a month has 30 days, as elsewhere in PostgreSQL; both parts are
 	 * bounded, so the sum is a number
 	 */
-	if (Abs(days) <= MAX_INTERVAL_DAYS && interval->time <= MAX_INTERVAL_DAYS * USECS_PER_DAY &&
+	if (days <= MAX_INTERVAL_DAYS && days >= -MAX_INTERVAL_DAYS &&
+		interval->time <= MAX_INTERVAL_DAYS * USECS_PER_DAY &&
 		interval->time >= -MAX_INTERVAL_DAYS * USECS_PER_DAY)
 		micros = days * USECS_PER_DAY + interval->time;
 	else
