@@ -1014,10 +1014,8 @@ REVOKE ALL ON FUNCTION @extschema@.job_metrics_text() FROM PUBLIC;
 --
 
 CREATE FUNCTION @extschema@.job_queue_id(queue text) RETURNS bigint
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-BEGIN ATOMIC
-    SELECT ('x' || encode(substr(sha256(convert_to(queue, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint;
-END;
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'jobq_job_queue_id';
 COMMENT ON FUNCTION @extschema@.job_queue_id(text) IS 'Internal, for job_explain and job_check: the number under which the jobs of a queue are filed';
 REVOKE ALL ON FUNCTION @extschema@.job_queue_id(text) FROM PUBLIC;
 
@@ -1381,74 +1379,156 @@ END;
 COMMENT ON FUNCTION @extschema@.job_schedule_problems(text) IS 'Internal, for job_check: what breaks an invariant, of all schedules or one';
 REVOKE ALL ON FUNCTION @extschema@.job_schedule_problems(text) FROM PUBLIC;
 
+-- Where the row of job_ready of a job is, if it is in the place that its job gives, or has a position of its own.
+CREATE FUNCTION @extschema@.job_ready_row(of_job bigint) RETURNS SETOF tid
+LANGUAGE sql STABLE PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT r.ctid FROM @extschema@.job_ready r WHERE r.job_id = of_job AND r.position <> r.job_id
+    UNION ALL
+    SELECT r.ctid
+    FROM @extschema@.job j JOIN @extschema@.job_ready r
+        ON r.lane = @extschema@.job_queue_id(j.queue) AND r.priority = j.priority AND r.position = j.id AND r.job_id = j.id
+    WHERE j.id = of_job;
+END;
+COMMENT ON FUNCTION @extschema@.job_ready_row(bigint) IS 'Internal, for job_check: where the row of job_ready of a job is';
+REVOKE ALL ON FUNCTION @extschema@.job_ready_row(bigint) FROM PUBLIC;
+
+-- Where the row of job_unique of a job is: of its own key, since those of others cannot be found by job.
+CREATE FUNCTION @extschema@.job_unique_row(of_job bigint) RETURNS SETOF tid
+LANGUAGE sql STABLE PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT u.ctid
+    FROM @extschema@.job j JOIN @extschema@.job_unique u
+        ON u.unique_key = j.unique_key AND u.queue_id = @extschema@.job_queue_id(j.queue) AND u.job_id = j.id
+    WHERE j.id = of_job;
+END;
+COMMENT ON FUNCTION @extschema@.job_unique_row(bigint) IS 'Internal, for job_check: where the row of job_unique of a job is, if the key is its own';
+REVOKE ALL ON FUNCTION @extschema@.job_unique_row(bigint) FROM PUBLIC;
+
 -- All that must be true of the tables in every committed state, by the numbers of docs/DESIGN.md.  One statement, so one snapshot: what others
--- change meanwhile is no problem.  Its body is inlined, so that to look at a single job costs only that.
+-- change meanwhile is no problem.  Its body is inlined, so that to look at a single job costs only that.  Each table is aggregated by job and
+-- joined to job once; nothing is looked up job by job, so that it is linear without nested loops (job_all_problems).  Of a single job, a row of
+-- job_ready or job_unique that is where no index finds it is left out.
 CREATE FUNCTION @extschema@.job_problems(of_job bigint DEFAULT NULL) RETURNS TABLE (invariant text, job_id bigint, problem text)
 LANGUAGE sql STABLE PARALLEL UNSAFE
 BEGIN ATOMIC
     WITH states AS (
-        SELECT s.job_id, 'waiting' AS state, s.queue_id, s.lane, s.priority, s.attempt, s.failed, s.lost, s.expires_at FROM @extschema@.job_waiting s
-            WHERE of_job IS NULL OR s.job_id = of_job
-        UNION ALL SELECT s.job_id, 'scheduled', s.queue_id, s.lane, s.priority, s.attempt, s.failed, s.lost, s.expires_at FROM @extschema@.job_scheduled s
-            WHERE of_job IS NULL OR s.job_id = of_job
-        UNION ALL SELECT s.job_id, 'ready', s.queue_id, s.lane, s.priority, s.attempt, s.failed, s.lost, s.expires_at FROM @extschema@.job_ready s
-            WHERE of_job IS NULL OR s.job_id = of_job
-        UNION ALL SELECT s.job_id, 'running', s.queue_id, s.lane, s.priority, s.attempt, s.failed, s.lost, s.expires_at FROM @extschema@.job_lease s
-            WHERE of_job IS NULL OR s.job_id = of_job),
-    jobs AS (
-        SELECT j.* FROM @extschema@.job j WHERE of_job IS NULL OR j.id = of_job),
-    state_of AS (
-        SELECT s.job_id, array_agg(s.state ORDER BY s.state) AS states, max(s.attempt) AS attempt, max(s.failed) AS failed, max(s.lost) AS lost
-        FROM states s GROUP BY s.job_id),
+        SELECT s.job_id, count(*) AS n, array_agg(s.state) AS states, max(s.queue_id) AS queue_id, max(s.lane) AS lane, max(s.priority) AS priority,
+            max(s.attempt) AS attempt, max(s.failed) AS failed, max(s.lost) AS lost, max(s.expires_at) AS expires_at
+        FROM (SELECT w.job_id, 'waiting' AS state, w.queue_id, w.lane, w.priority, w.attempt, w.failed, w.lost, w.expires_at FROM @extschema@.job_waiting w
+                WHERE of_job IS NULL OR w.job_id = of_job
+            UNION ALL SELECT c.job_id, 'scheduled', c.queue_id, c.lane, c.priority, c.attempt, c.failed, c.lost, c.expires_at FROM @extschema@.job_scheduled c
+                WHERE of_job IS NULL OR c.job_id = of_job
+            UNION ALL SELECT r.job_id, 'ready', r.queue_id, r.lane, r.priority, r.attempt, r.failed, r.lost, r.expires_at FROM @extschema@.job_ready r
+                WHERE of_job IS NULL OR r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(of_job)))
+            UNION ALL SELECT l.job_id, 'running', l.queue_id, l.lane, l.priority, l.attempt, l.failed, l.lost, l.expires_at FROM @extschema@.job_lease l
+                WHERE of_job IS NULL OR l.job_id = of_job) s
+        GROUP BY s.job_id),
+    -- no two have one number
     attempts AS (
-        SELECT a.job_id, array_agg(a.attempt ORDER BY a.attempt) AS numbers, max(a.attempt) AS latest,
+        SELECT a.job_id, count(*) AS n, min(a.attempt) AS first, max(a.attempt) AS latest,
             count(*) FILTER (WHERE a.outcome IN (1, 2)) AS failed, count(*) FILTER (WHERE a.outcome = 3) AS lost,
             bool_or(a.ended_at < a.started_at OR a.outcome NOT BETWEEN 1 AND 6) AS bad
         FROM @extschema@.job_attempt a WHERE of_job IS NULL OR a.job_id = of_job GROUP BY a.job_id),
-    -- what the edges and the outcomes upstream say
+    -- what the edges and the outcomes upstream say; n: those that its dependencies made, there: to jobs that are there
     edges AS (
-        SELECT d.downstream AS id, count(*) FILTER (WHERE d.require <> 63) AS n, count(*) FILTER (WHERE p.outcome IS NULL) AS undecided,
-            count(*) FILTER (WHERE p.outcome IS NULL AND d.require <> 0) AS pending,
+        SELECT d.downstream AS id, count(*) FILTER (WHERE d.require <> 63) AS n, count(*) FILTER (WHERE d.require <> 63 AND p.id IS NOT NULL) AS there,
+            min(d.upstream) FILTER (WHERE d.require <> 63) AS first,
+            min(64 * d.require + d.suffice) FILTER (WHERE d.require <> 63) AS min_masks, max(64 * d.require + d.suffice) FILTER (WHERE d.require <> 63) AS max_masks,
+            count(*) FILTER (WHERE p.id IS NOT NULL AND p.outcome IS NULL) AS undecided,
+            count(*) FILTER (WHERE p.id IS NOT NULL AND p.outcome IS NULL AND d.require <> 0) AS pending,
             count(*) FILTER (WHERE p.outcome & d.suffice <> 0) AS hits,
             count(*) FILTER (WHERE d.require <> 0 AND p.outcome & d.require = 0) AS violated,
             count(*) FILTER (WHERE p.outcome IN (2, 8, 16) AND d.require <> 63) AS hurt
-        FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
+        FROM @extschema@.job_dependency d LEFT JOIN @extschema@.job p ON p.id = d.upstream
         WHERE of_job IS NULL OR d.downstream = of_job GROUP BY d.downstream),
     deltas AS (
         SELECT d.downstream, d.epoch, sum(d.undecided) AS undecided, sum(d.pending) AS pending, sum(d.hits) AS hits, sum(d.violated) AS violated,
             sum(d.hurt) AS hurt
         FROM @extschema@.job_delta d WHERE of_job IS NULL OR d.downstream = of_job GROUP BY d.downstream, d.epoch),
-    counted AS (
-        SELECT j.id, j.outcome, j.dependencies, e.n, w.job_id AS waiting, w.open, w.held,
-            d.downstream IS NOT NULL AS has_deltas, EXISTS (SELECT FROM @extschema@.job_recount r WHERE r.job_id = j.id) AS recount,
+    -- each job with all of that; OFFSET 0 keeps what is wide out of the joins
+    known AS (
+        SELECT j.*, coalesce(s.n, 0) AS n_states, s.states, s.failed AS has_failed, s.lost AS has_lost,
+            coalesce(j.attempt, s.attempt) AS begun, CASE WHEN s.states = '{running}' OR j.attempt_outcome IS NOT NULL THEN 1 ELSE 0 END AS open_attempt,
+            s.n = 1 AND (s.priority <> j.priority OR s.lane <> s.queue_id OR s.queue_id <> @extschema@.job_queue_id(j.queue)) AS misplaced,
+            coalesce(a.n, 0) AS on_record, a.first AS first_attempt, a.latest AS latest_attempt,
+            coalesce(a.failed, 0) AS record_failed, coalesce(a.lost, 0) AS record_lost,
+            coalesce(f.n, 0) AS edges, f.there, f.first AS first_edge, f.min_masks, f.max_masks,
+            w.job_id AS waiting, w.open, w.held, w.manual AS has_manual, (w.rule, w.quorum) <> (j.rule, j.quorum) AS other_rule,
+            d.downstream IS NOT NULL AS has_deltas,
             ROW (w.undecided + coalesce(d.undecided, 0), w.pending + coalesce(d.pending, 0), w.hits + coalesce(d.hits, 0),
-                w.violated + coalesce(d.violated, 0), w.hurt + coalesce(d.hurt, 0))::text AS has,
-            ROW (e.undecided, e.pending, e.hits, e.violated, e.hurt)::text AS should_have,
+                w.violated + coalesce(d.violated, 0), w.hurt + coalesce(d.hurt, 0)) AS has,
+            ROW (e.undecided, e.pending, e.hits, e.violated, e.hurt) AS should_have,
             CASE WHEN e.violated = 0 AND e.hits + e.undecided >= j.quorum
                      THEN CASE WHEN e.pending = 0 AND e.hits >= j.quorum THEN 'ready' ELSE 'wait' END
                  WHEN j.rule NOT IN (0, 5, 6, 8, 9) THEN 'skipped'
                  WHEN e.hurt > 0 THEN 'upstream_failed'
                  WHEN e.undecided > 0 THEN 'wait'
                  ELSE 'skipped' END AS verdict
-        FROM jobs j LEFT JOIN @extschema@.job_waiting w ON w.job_id = j.id LEFT JOIN edges f ON f.id = j.id
+        FROM (SELECT t.id, t.outcome, t.finished_at, t.decided_by, t.attempt_outcome, t.token, t.started_at, t.worker IS NOT NULL AS has_worker,
+                    t.result IS NOT NULL AS has_result, t.attempt, t.failed, t.lost, t.queue, t.priority, t.manual, t.rule, t.quorum, t.dependencies, t.generation
+                FROM @extschema@.job t WHERE of_job IS NULL OR t.id = of_job OFFSET 0) j
+            LEFT JOIN states s ON s.job_id = j.id
+            LEFT JOIN attempts a ON a.job_id = j.id
+            LEFT JOIN edges f ON f.id = j.id
+            LEFT JOIN @extschema@.job_waiting w ON w.job_id = j.id
+            LEFT JOIN deltas d ON d.downstream = j.id AND d.epoch = w.epoch
             -- those to jobs that were removed count as of succeeded ones
-            CROSS JOIN LATERAL (SELECT f.n, coalesce(f.undecided, 0) AS undecided, coalesce(f.pending, 0) AS pending, coalesce(f.hurt, 0) AS hurt,
+            CROSS JOIN LATERAL (SELECT coalesce(f.undecided, 0) AS undecided, coalesce(f.pending, 0) AS pending, coalesce(f.hurt, 0) AS hurt,
                     coalesce(f.hits, 0) + CASE WHEN j.rule IN (5, 8, 9, 10) THEN g.gone ELSE 0 END AS hits,
                     coalesce(f.violated, 0) + CASE WHEN j.rule IN (1, 3) THEN g.gone ELSE 0 END AS violated
-                FROM (SELECT greatest(j.dependencies - coalesce(f.n, 0), 0) AS gone) g) e
-            LEFT JOIN deltas d ON d.downstream = j.id AND d.epoch = w.epoch
-        WHERE w.job_id IS NOT NULL OR j.outcome IN (4, 16))
+                FROM (SELECT greatest(j.dependencies - coalesce(f.there, 0), 0) AS gone) g) e),
+    -- those with a problem, and which it is
+    wrong AS (
+        SELECT * FROM (
+            SELECT k.*,
+                k.n_states <> CASE WHEN k.outcome IS NULL THEN 1 ELSE 0 END AS s1,
+                k.manual AND k.outcome IS NULL AND k.n_states = 1 AND k.states <> '{waiting}' AS s1_manual,
+                -- edges to jobs that were removed may be gone, but only where nobody counts them any more
+                k.dependencies > 0 AND CASE WHEN k.outcome IS NULL AND k.generation = 0 THEN k.edges <> k.dependencies ELSE k.edges > k.dependencies END AS s2,
+                k.dependencies = 0 AND k.edges > 0 AS s2_none,
+                (k.min_masks, k.max_masks) <> (r.masks, r.masks) AS s2_masks,
+                k.begun IS NOT NULL AND k.n_states <= 1 AND (k.on_record <> greatest(k.begun - k.open_attempt, 0)
+                    OR k.first_attempt < 1 OR k.latest_attempt > k.on_record) AS s3,
+                k.n_states = 1 AND CASE WHEN k.generation = 0 THEN (k.has_failed, k.has_lost) <> (k.record_failed, k.record_lost)
+                    ELSE k.has_failed < 0 OR k.has_lost < 0 OR k.has_failed + k.has_lost > k.begun END AS s4,
+                CASE WHEN k.outcome IS NULL
+                    THEN num_nonnulls(k.finished_at, k.decided_by, k.attempt_outcome, k.token, k.started_at, k.attempt, k.failed, k.lost) > 0
+                        OR k.has_worker OR k.has_result
+                    ELSE k.outcome NOT IN (1, 2, 4, 8, 16) OR num_nulls(k.finished_at, k.attempt, k.failed, k.lost) > 0 OR k.finished_at < k.started_at
+                        OR num_nonnulls(k.attempt_outcome, k.token, k.started_at) NOT IN (0, 3) OR (k.has_result AND k.outcome <> 1) END AS s5,
+                k.has_manual <> k.manual AS s8_manual,
+                k.outcome IN (4, 16) AND k.there = k.dependencies AND k.decided_by IS NULL
+                    AND k.verdict <> CASE k.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END AS d1,
+                k.open AND k.has <> k.should_have AS d4,
+                k.waiting IS NOT NULL AND NOT k.has_deltas AND NOT k.manual
+                    AND CASE WHEN k.open THEN k.has = k.should_have AND k.verdict <> 'wait' ELSE NOT k.held END AS d4_nothing
+            FROM known k CROSS JOIN LATERAL (SELECT (ARRAY[64 * 1, 64 * 18, 64 * 31, 64 * 4, 18, 1, 64 * 5, 64 * 19, 64 * 5 + 1, 1, 3, 0])[k.rule + 1] AS masks) r) k
+        WHERE s1 OR s1_manual OR s2 OR s2_none OR s2_masks OR s3 OR s4 OR s5 OR misplaced OR s8_manual OR d1 OR d4 OR d4_nothing OR (open AND other_rule))
 
-    SELECT 'S1', j.id, CASE WHEN j.outcome IS NOT NULL THEN format('it is decided, and %s too', array_to_string(s.states, ' and '))
-        WHEN s.job_id IS NULL THEN 'it is in no state' ELSE format('it is %s', array_to_string(s.states, ' and ')) END
-    FROM jobs j LEFT JOIN state_of s ON s.job_id = j.id
-    WHERE coalesce(cardinality(s.states), 0) <> CASE WHEN j.outcome IS NULL THEN 1 ELSE 0 END
+    SELECT p.invariant, x.id, p.problem
+    FROM (SELECT y.*, (SELECT string_agg(t, ' and ' ORDER BY t) FROM unnest(y.states) t) AS state,
+            EXISTS (SELECT FROM @extschema@.job_recount r WHERE r.job_id = y.id) AS recount FROM wrong y) x,
+        LATERAL (VALUES
+            (x.s1, 'S1', CASE WHEN x.outcome IS NOT NULL THEN format('it is decided, and %s too', x.state)
+                ELSE coalesce('it is ' || x.state, 'it is in no state') END),
+            (x.s1_manual, 'S1', format('it is manual, and %s', x.state)),
+            (x.s2, 'S2', format('it has %s dependencies, and edges for %s', x.dependencies, x.edges)),
+            (x.s2_none, 'S2', format('it has no dependencies, and an edge from %s', x.first_edge)),
+            (x.s2_masks, 'S2', 'an edge says something else than its trigger rule'),
+            (x.s3, 'S3', format('it has begun %s attempts, and %s are on record', x.begun, x.on_record)),
+            (x.s4, 'S4', format('%s attempts failed and %s were lost, but %s and %s are counted', x.record_failed, x.record_lost, x.has_failed, x.has_lost)),
+            (x.s5, 'S5', 'what it says of its end does not fit together'),
+            (x.misplaced, 'S8', format('it is %s with another queue or priority than its own', x.state)),
+            (x.s8_manual, 'S8', format('it waits as if it were %smanual', CASE WHEN x.has_manual THEN '' ELSE 'not ' END)),
+            (x.d1 AND NOT x.recount, 'D1', format('it is %s, but its dependencies mean: %s', @extschema@.job_outcome_name(x.outcome), x.verdict)),
+            (x.d4 AND NOT x.recount, 'D4', format('its dependencies are counted as %s, but are %s', x.has, x.should_have)),
+            (x.d4_nothing AND NOT x.recount, 'D4', 'it waits for nothing'),
+            (x.open AND x.other_rule, 'D4', 'it waits by another trigger rule than its own')) p (found, invariant, problem)
+    WHERE p.found
     UNION ALL
-    SELECT 'S1', s.job_id, format('it is manual, and %s', s.state) FROM states s JOIN jobs j ON j.id = s.job_id
-    WHERE j.manual AND j.outcome IS NULL AND s.state <> 'waiting'
-    UNION ALL
-    SELECT 'S1', s.job_id, format('there is no such job, and it is %s', array_to_string(s.states, ' and '))
-    FROM state_of s WHERE NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = s.job_id)
+    SELECT 'S1', s.job_id, format('there is no such job, and it is %s', (SELECT string_agg(t, ' and ' ORDER BY t) FROM unnest(s.states) t))
+    FROM states s WHERE NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = s.job_id)
     UNION ALL
     SELECT 'S2', d.downstream, format('it depends on %s, which %s', d.upstream,
         CASE WHEN d.upstream >= d.downstream THEN 'is not older' WHEN p.id IS NULL THEN 'does not exist' ELSE 'does, but it does not exist itself' END)
@@ -1459,39 +1539,10 @@ BEGIN ATOMIC
     FROM (SELECT max(j.id) AS n FROM @extschema@.job j UNION ALL SELECT max(r.position) FROM @extschema@.job_ready r) n, @extschema@.job_id_seq q
     WHERE of_job IS NULL HAVING max(n.n) > max(q.last_value)
     UNION ALL
-    -- edges to jobs that were removed may be gone, but only where nobody counts them any more
-    SELECT 'S2', j.id, format('it has %s dependencies, and edges for %s', j.dependencies, e.n)
-    FROM jobs j, LATERAL (SELECT count(*) AS n FROM @extschema@.job_dependency d WHERE d.downstream = j.id AND d.require <> 63) e
-    WHERE j.dependencies > 0 AND CASE WHEN j.outcome IS NULL AND j.generation = 0 THEN e.n <> j.dependencies ELSE e.n > j.dependencies END
+    SELECT 'S3', a.job_id, 'an attempt on record ended before it began, or in no known way' FROM attempts a WHERE a.bad
     UNION ALL
-    SELECT 'S2', d.downstream, format('it has no dependencies, and an edge from %s', d.upstream)
-    FROM jobs j JOIN @extschema@.job_dependency d ON d.downstream = j.id AND d.require <> 63 WHERE j.dependencies = 0
-    UNION ALL
-    SELECT 'S2', j.id, 'an edge says something else than its trigger rule'
-    FROM jobs j JOIN (VALUES (0, 1, 0), (1, 18, 0), (2, 31, 0), (3, 4, 0), (4, 0, 18), (5, 0, 1), (6, 5, 0), (7, 19, 0), (8, 5, 1), (9, 0, 1), (10, 0, 3),
-        (11, 0, 0)) r (rule, require, suffice) ON r.rule = j.rule
-    WHERE EXISTS (SELECT FROM @extschema@.job_dependency d WHERE d.downstream = j.id AND d.require <> 63 AND (d.require, d.suffice) <> (r.require, r.suffice))
-    UNION ALL
-    SELECT 'S3', j.id, format('it has begun %s attempts, and %s are on record', coalesce(j.attempt, s.attempt), coalesce(cardinality(a.numbers), 0))
-    FROM jobs j LEFT JOIN state_of s ON s.job_id = j.id LEFT JOIN attempts a ON a.job_id = j.id
-    WHERE num_nonnulls(j.attempt, s.attempt) > 0 AND coalesce(cardinality(s.states), 1) = 1
-        AND coalesce(a.numbers, '{}') IS DISTINCT FROM ARRAY (SELECT generate_series(1, coalesce(j.attempt, s.attempt)
-            - CASE WHEN s.states = '{running}' OR j.attempt_outcome IS NOT NULL THEN 1 ELSE 0 END))
-    UNION ALL
-    SELECT 'S3', a.job_id, CASE WHEN a.bad THEN 'an attempt on record ended before it began, or in no known way' ELSE 'there is no such job, but attempts at it' END
-    FROM attempts a WHERE a.bad OR NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = a.job_id)
-    UNION ALL
-    SELECT 'S4', j.id, format('%s attempts failed and %s were lost, but %s and %s are counted', coalesce(a.failed, 0), coalesce(a.lost, 0), s.failed, s.lost)
-    FROM jobs j JOIN state_of s ON s.job_id = j.id LEFT JOIN attempts a ON a.job_id = j.id
-    WHERE cardinality(s.states) = 1 AND CASE WHEN j.generation = 0 THEN (s.failed, s.lost) <> (coalesce(a.failed, 0), coalesce(a.lost, 0))
-        ELSE s.failed < 0 OR s.lost < 0 OR s.failed + s.lost > s.attempt END
-    UNION ALL
-    SELECT 'S5', j.id, 'what it says of its end does not fit together'
-    FROM jobs j
-    WHERE CASE WHEN j.outcome IS NULL
-        THEN num_nonnulls(j.finished_at, j.decided_by, j.attempt_outcome, j.token, j.started_at, j.worker, j.result, j.attempt, j.failed, j.lost) > 0
-        ELSE j.outcome NOT IN (1, 2, 4, 8, 16) OR num_nulls(j.finished_at, j.attempt, j.failed, j.lost) > 0 OR j.finished_at < j.started_at
-            OR num_nonnulls(j.attempt_outcome, j.token, j.started_at) NOT IN (0, 3) OR (j.result IS NOT NULL AND j.outcome <> 1) END
+    SELECT 'S3', a.job_id, 'there is no such job, but attempts at it'
+    FROM attempts a WHERE NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = a.job_id)
     UNION ALL
     SELECT 'S6', s.job_id, format('nothing cancels it when it expires at %s', s.expires_at)
     FROM states s
@@ -1502,52 +1553,30 @@ BEGIN ATOMIC
     FROM @extschema@.job_lease l
     WHERE (of_job IS NULL OR l.job_id = of_job) AND (l.token <= 0 OR l.deadline <> least(l.lease_until, l.timeout_at) OR l.period <= 0 OR l.attempt < 1)
     UNION ALL
-    SELECT 'S8', s.job_id, format('it is %s with another queue or priority than its own', s.state)
-    FROM states s JOIN jobs j ON j.id = s.job_id
-    WHERE (s.queue_id, s.priority) <> (@extschema@.job_queue_id(j.queue), j.priority) OR s.lane <> s.queue_id
-    UNION ALL
-    SELECT 'S8', w.job_id, format('it waits as if it were %smanual', CASE WHEN w.manual THEN '' ELSE 'not ' END)
-    FROM @extschema@.job_waiting w JOIN jobs j ON j.id = w.job_id WHERE w.manual <> j.manual
-    UNION ALL
     SELECT 'S8', min(r.job_id), format('%s jobs are ready at one position', count(*))
     FROM @extschema@.job_ready r WHERE of_job IS NULL GROUP BY r.lane, r.position HAVING count(*) > 1
     UNION ALL
     SELECT 'S8', NULL, format('queue "%s" has another number than its name gives', q.name)
     FROM @extschema@.job_queue q WHERE of_job IS NULL AND q.queue_id <> @extschema@.job_queue_id(q.name)
     UNION ALL
-    SELECT 'D1', c.id, format('it is %s, but its dependencies mean: %s', @extschema@.job_outcome_name(c.outcome), c.verdict)
-    FROM counted c JOIN jobs j ON j.id = c.id
-    WHERE c.outcome IN (4, 16) AND NOT c.recount AND c.n = c.dependencies AND j.decided_by IS NULL
-        AND c.verdict <> CASE c.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END
-    UNION ALL
-    SELECT 'D4', c.id, format('its dependencies are counted as %s, but are %s', c.has, c.should_have)
-    FROM counted c WHERE c.open AND NOT c.recount AND c.has <> c.should_have
-    UNION ALL
-    SELECT 'D4', c.id, 'it waits for nothing'
-    FROM counted c JOIN jobs j ON j.id = c.id
-    WHERE c.waiting IS NOT NULL AND NOT c.recount AND NOT c.has_deltas AND NOT j.manual
-        AND CASE WHEN c.open THEN c.has = c.should_have AND coalesce(c.verdict, 'ready') <> 'wait' ELSE NOT c.held END
-    UNION ALL
-    SELECT 'D4', w.job_id, 'it waits by another trigger rule than its own'
-    FROM @extschema@.job_waiting w JOIN jobs j ON j.id = w.job_id WHERE w.open AND (w.rule, w.quorum) <> (j.rule, j.quorum)
-    UNION ALL
     -- what is to be done about a job that was removed is dropped when it is due
     SELECT 'D5', d.downstream, 'what is still to be counted was never begun, or is of a job that never was'
-    FROM @extschema@.job_delta d LEFT JOIN @extschema@.job_waiting w ON w.job_id = d.downstream, @extschema@.job_id_seq q
-    WHERE (of_job IS NULL OR d.downstream = of_job) AND (d.downstream > q.last_value OR d.epoch > w.epoch OR d.undecided >= 0)
+    FROM @extschema@.job_delta d LEFT JOIN @extschema@.job_waiting w ON w.job_id = d.downstream
+    WHERE (of_job IS NULL OR d.downstream = of_job)
+        AND (d.downstream > (SELECT q.last_value FROM @extschema@.job_id_seq q) OR d.epoch > w.epoch OR d.undecided >= 0)
     UNION ALL
     SELECT 'D5', r.job_id, 'what is to be counted anew never was'
-    FROM @extschema@.job_recount r, @extschema@.job_id_seq q WHERE (of_job IS NULL OR r.job_id = of_job) AND r.job_id > q.last_value
+    FROM @extschema@.job_recount r WHERE (of_job IS NULL OR r.job_id = of_job) AND r.job_id > (SELECT q.last_value FROM @extschema@.job_id_seq q)
     UNION ALL
     SELECT 'D5', c.job_id, 'what is to be cancelled never was'
-    FROM @extschema@.job_cancel_request c, @extschema@.job_id_seq q WHERE (of_job IS NULL OR c.job_id = of_job) AND c.job_id > q.last_value
+    FROM @extschema@.job_cancel_request c WHERE (of_job IS NULL OR c.job_id = of_job) AND c.job_id > (SELECT q.last_value FROM @extschema@.job_id_seq q)
     UNION ALL
     SELECT DISTINCT 'L1', g.job_id, 'there is no such job, but lines of its log'
     FROM @extschema@.job_log g WHERE (of_job IS NULL OR g.job_id = of_job) AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = g.job_id)
     UNION ALL
     SELECT 'U2', u.job_id, format('it has a unique key, "%s", that is not its own, or not as long as it says', u.unique_key)
     FROM @extschema@.job_unique u LEFT JOIN @extschema@.job j ON j.id = u.job_id
-    WHERE (of_job IS NULL OR u.job_id = of_job) AND CASE WHEN j.id IS NULL THEN u.until IS NULL
+    WHERE (of_job IS NULL OR u.ctid = ANY (ARRAY (SELECT @extschema@.job_unique_row(of_job)))) AND CASE WHEN j.id IS NULL THEN u.until IS NULL
         ELSE j.unique_key IS DISTINCT FROM u.unique_key OR @extschema@.job_queue_id(j.queue) <> u.queue_id OR (j.outcome IS NULL) <> (u.until IS NULL)
             OR u.until <> j.submitted_at + j.unique_for * interval '1 microsecond' END
     UNION ALL
@@ -1555,6 +1584,16 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION @extschema@.job_problems(bigint) IS 'Internal, for job_check: what breaks an invariant, of all jobs or one';
 REVOKE ALL ON FUNCTION @extschema@.job_problems(bigint) FROM PUBLIC;
+
+-- Of all jobs.  Statistics of tables that change as these do must not lead to a plan whose time is the product of two tables, or whose memory
+-- is one of them: all joins are merge joins.
+CREATE FUNCTION @extschema@.job_all_problems() RETURNS TABLE (invariant text, job_id bigint, problem text)
+LANGUAGE sql STABLE PARALLEL UNSAFE SET enable_nestloop = off SET enable_hashjoin = off SET jit = off
+BEGIN ATOMIC
+    SELECT * FROM @extschema@.job_problems();
+END;
+COMMENT ON FUNCTION @extschema@.job_all_problems() IS 'Internal, for job_check: what breaks an invariant, of all jobs';
+REVOKE ALL ON FUNCTION @extschema@.job_all_problems() FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_enter_again(job_id bigint, attempt int, failed int, lost int, hold boolean) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -1605,9 +1644,10 @@ BEGIN
         END IF;
         scheduled := EXISTS (SELECT FROM @extschema@.job_scheduled s WHERE s.job_id = id);
         IF j.id IS NULL OR j.outcome IS NOT NULL OR runs OR waits OR j.manual OR scheduled THEN
-            DELETE FROM @extschema@.job_ready r WHERE r.job_id = job_repair_job.id;
+            DELETE FROM @extschema@.job_ready r WHERE r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id)));
         END IF;
-        IF j.id IS NOT NULL AND j.outcome IS NULL AND NOT (runs OR waits OR scheduled OR EXISTS (SELECT FROM @extschema@.job_ready r WHERE r.job_id = id)) THEN
+        DELETE FROM @extschema@.job_ready r WHERE r.ctid = ANY (ARRAY (SELECT t FROM @extschema@.job_ready_row(job_repair_job.id) t OFFSET 1));
+        IF j.id IS NOT NULL AND j.outcome IS NULL AND NOT (runs OR waits OR scheduled OR EXISTS (SELECT @extschema@.job_ready_row(id))) THEN
             -- nobody knows whether it was held; a manual one runs in no case
             PERFORM @extschema@.job_enter_again(id, latest, n_failed, n_lost, NOT j.manual);
         END IF;
@@ -1628,18 +1668,26 @@ BEGIN
         DELETE FROM @extschema@.job_attempt a WHERE a.job_id = id AND j.id IS NULL;
         UPDATE @extschema@.job_attempt a SET started_at = least(a.started_at, a.ended_at), outcome = CASE WHEN a.outcome BETWEEN 1 AND 6 THEN a.outcome ELSE 4 END
         WHERE a.job_id = id AND (a.ended_at < a.started_at OR a.outcome NOT BETWEEN 1 AND 6);
+        -- numbers below the first become those that are free
+        UPDATE @extschema@.job_attempt a SET attempt = f.attempt
+        FROM (SELECT b.attempt, row_number() OVER (ORDER BY b.attempt) AS k FROM @extschema@.job_attempt b WHERE b.job_id = job_repair_job.id AND b.attempt < 1) b
+            JOIN (SELECT i AS attempt, row_number() OVER (ORDER BY i) AS k
+                FROM generate_series(1, (SELECT count(*)::int FROM @extschema@.job_attempt c WHERE c.job_id = job_repair_job.id)) i
+                WHERE NOT EXISTS (SELECT FROM @extschema@.job_attempt c WHERE c.job_id = job_repair_job.id AND c.attempt = i)) f USING (k)
+        WHERE a.job_id = job_repair_job.id AND a.attempt = b.attempt;
+        latest := coalesce((SELECT max(a.attempt) FROM @extschema@.job_attempt a WHERE a.job_id = job_repair_job.id), 0);
         n := latest + CASE WHEN runs OR j.attempt_outcome IS NOT NULL THEN 1 ELSE 0 END;
         UPDATE @extschema@.job t SET attempt = n WHERE t.id = job_repair_job.id AND t.attempt < n;
         UPDATE @extschema@.job_waiting t SET attempt = n WHERE t.job_id = job_repair_job.id AND t.attempt < n;
         UPDATE @extschema@.job_scheduled t SET attempt = n WHERE t.job_id = job_repair_job.id AND t.attempt < n;
-        UPDATE @extschema@.job_ready t SET attempt = n WHERE t.job_id = job_repair_job.id AND t.attempt < n;
+        UPDATE @extschema@.job_ready t SET attempt = n WHERE t.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id))) AND t.attempt < n;
         UPDATE @extschema@.job_lease t SET attempt = n WHERE t.job_id = job_repair_job.id AND t.attempt < n;
         -- what is not known of an attempt counts against no budget
         INSERT INTO @extschema@.job_attempt (job_id, attempt, started_at, ended_at, outcome, error)
         SELECT j.id, i, j.submitted_at, j.submitted_at, 4, 'the record of this attempt was missing'
         FROM (SELECT max(x.attempt) AS attempt FROM (SELECT j.attempt UNION ALL SELECT t.attempt FROM @extschema@.job_waiting t WHERE t.job_id = job_repair_job.id
             UNION ALL SELECT t.attempt FROM @extschema@.job_scheduled t WHERE t.job_id = job_repair_job.id
-            UNION ALL SELECT t.attempt FROM @extschema@.job_ready t WHERE t.job_id = job_repair_job.id
+            UNION ALL SELECT t.attempt FROM @extschema@.job_ready t WHERE t.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id)))
             UNION ALL SELECT t.attempt FROM @extschema@.job_lease t WHERE t.job_id = job_repair_job.id) x) s,
             generate_series(1, s.attempt - CASE WHEN runs OR j.attempt_outcome IS NOT NULL THEN 1 ELSE 0 END) i
         WHERE j.id IS NOT NULL
@@ -1647,7 +1695,7 @@ BEGIN
     WHEN 'S4' THEN
         UPDATE @extschema@.job_waiting t SET failed = n_failed, lost = n_lost WHERE t.job_id = job_repair_job.id;
         UPDATE @extschema@.job_scheduled t SET failed = n_failed, lost = n_lost WHERE t.job_id = job_repair_job.id;
-        UPDATE @extschema@.job_ready t SET failed = n_failed, lost = n_lost WHERE t.job_id = job_repair_job.id;
+        UPDATE @extschema@.job_ready t SET failed = n_failed, lost = n_lost WHERE t.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id)));
         UPDATE @extschema@.job_lease t SET failed = n_failed, lost = n_lost WHERE t.job_id = job_repair_job.id;
     WHEN 'S5' THEN
         IF j.outcome IS NULL THEN
@@ -1667,7 +1715,8 @@ BEGIN
         INSERT INTO @extschema@.job_expiry (expires_at, job_id)
         SELECT t.expires_at, t.job_id
         FROM (SELECT expires_at, job_id FROM @extschema@.job_waiting UNION ALL SELECT expires_at, job_id FROM @extschema@.job_scheduled
-              UNION ALL SELECT expires_at, job_id FROM @extschema@.job_ready UNION ALL SELECT expires_at, job_id FROM @extschema@.job_lease) t
+              UNION ALL SELECT r.expires_at, r.job_id FROM @extschema@.job_ready r WHERE r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id)))
+              UNION ALL SELECT expires_at, job_id FROM @extschema@.job_lease) t
         WHERE t.job_id = job_repair_job.id AND t.expires_at IS NOT NULL
         ON CONFLICT DO NOTHING;
     WHEN 'S7' THEN
@@ -1683,7 +1732,7 @@ BEGIN
         UPDATE @extschema@.job_lease t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority
         WHERE t.job_id = job_repair_job.id;
         -- to its place among the ready ones, of which claims are told
-        DELETE FROM @extschema@.job_ready t WHERE t.job_id = job_repair_job.id RETURNING * INTO state;
+        DELETE FROM @extschema@.job_ready t WHERE t.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id))) RETURNING * INTO state;
         IF state.job_id IS NOT NULL THEN
             PERFORM @extschema@.job_enter_again(id, state.attempt, state.failed, state.lost, false);
         END IF;
@@ -1706,10 +1755,9 @@ BEGIN
         DELETE FROM @extschema@.job_log g WHERE g.job_id = job_repair_job.id AND j.id IS NULL;
     WHEN 'U2' THEN
         DELETE FROM @extschema@.job_unique u
-        WHERE u.job_id = job_repair_job.id AND (j.id IS NULL OR j.unique_key IS DISTINCT FROM u.unique_key OR @extschema@.job_queue_id(j.queue) <> u.queue_id
-            OR (j.outcome IS NOT NULL AND j.unique_for IS NULL));
+        WHERE u.ctid = ANY (ARRAY (SELECT @extschema@.job_unique_row(job_repair_job.id))) AND j.outcome IS NOT NULL AND j.unique_for IS NULL;
         UPDATE @extschema@.job_unique u SET until = CASE WHEN j.outcome IS NOT NULL THEN j.submitted_at + j.unique_for * interval '1 microsecond' END
-        WHERE u.job_id = job_repair_job.id;
+        WHERE u.ctid = ANY (ARRAY (SELECT @extschema@.job_unique_row(job_repair_job.id)));
         -- its own key, if nobody has it
         INSERT INTO @extschema@.job_unique (queue_id, unique_key, job_id)
         SELECT @extschema@.job_queue_id(j.queue), j.unique_key, j.id WHERE j.outcome IS NULL AND j.unique_key IS NOT NULL
@@ -1731,19 +1779,29 @@ DECLARE
     x bigint;
     t text;
     p record;
+    place record;
     seen jsonb;
+    problems jsonb;
+    before jsonb;
 BEGIN
-    SELECT array_agg(DISTINCT job_id ORDER BY job_id) INTO ids FROM @extschema@.job_problems() WHERE job_id IS NOT NULL;
+    SELECT array_agg(DISTINCT job_id ORDER BY job_id), max(invariant) FILTER (WHERE problem LIKE 'the sequence is at %') AS invariant,
+        max(job_id) FILTER (WHERE problem LIKE 'the sequence is at %') AS job_id, max(problem) FILTER (WHERE problem LIKE 'the sequence is at %') AS problem
+    INTO ids, invariant, job_id, problem
+    FROM @extschema@.job_all_problems() WHERE job_id IS NOT NULL;
     -- what is not of one job: the sequence, positions that several have
-    FOR p IN SELECT * FROM @extschema@.job_problems() WHERE problem LIKE 'the sequence is at %' LOOP
-        PERFORM setval('@extschema@.job_id_seq', greatest(nextval('@extschema@.job_id_seq'), p.job_id));
-        invariant := p.invariant; job_id := p.job_id; problem := p.problem; repaired := true;
+    IF problem IS NOT NULL THEN
+        PERFORM setval('@extschema@.job_id_seq', greatest(nextval('@extschema@.job_id_seq'), job_id));
+        repaired := true;
         RETURN NEXT;
-    END LOOP;
-    FOR p IN SELECT r.lane, r.position, min(r.job_id) AS first, count(*) AS n FROM @extschema@.job_ready r GROUP BY 1, 2 HAVING count(*) > 1 LOOP
+    END IF;
+    FOR p IN SELECT s.first, s.n, array_agg(r.job_id ORDER BY r.job_id) AS others
+        FROM (SELECT r.lane, r.position, min(r.job_id) AS first, count(*) AS n FROM @extschema@.job_ready r GROUP BY 1, 2 HAVING count(*) > 1) s
+            JOIN @extschema@.job_ready r ON r.lane = s.lane AND r.position = s.position AND r.job_id <> s.first
+        GROUP BY s.lane, s.position, s.first, s.n
+    LOOP
         invariant := 'S8'; job_id := p.first; problem := format('%s jobs are ready at one position', p.n); repaired := true;
-        FOR x IN SELECT r.job_id FROM @extschema@.job_ready r WHERE r.lane = p.lane AND r.position = p.position AND r.job_id <> p.first ORDER BY 1 LOOP
-            PERFORM FROM @extschema@.job_ready r WHERE r.job_id = x FOR UPDATE;
+        FOREACH x IN ARRAY p.others LOOP
+            PERFORM FROM @extschema@.job_ready r WHERE r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(x))) FOR UPDATE;
             PERFORM FROM @extschema@.job j WHERE j.id = x FOR NO KEY UPDATE;
             PERFORM @extschema@.job_repair_job(x, 'S8');
         END LOOP;
@@ -1771,25 +1829,47 @@ BEGIN
         END LOOP;
     END LOOP;
 
-    FOREACH x IN ARRAY coalesce(ids, '{}') LOOP
+    -- job by job, with the rows that no index finds by job: they are looked for once
+    FOR place IN SELECT i.id, r.lane, r.priority, u.queue_id, u.unique_key
+        FROM unnest(ids) i (id) LEFT JOIN @extschema@.job_ready r ON r.job_id = i.id AND r.position = i.id LEFT JOIN @extschema@.job_unique u ON u.job_id = i.id
+        ORDER BY 1
+    LOOP
+        x := place.id;
+        -- with a position of its own it is found, and repaired below
+        UPDATE @extschema@.job_ready r SET position = nextval('@extschema@.job_id_seq')
+        WHERE (r.lane, r.priority, r.position, r.job_id) = (place.lane, place.priority, x, x)
+            AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = x AND @extschema@.job_queue_id(j.queue) = r.lane AND j.priority = r.priority);
         PERFORM FROM @extschema@.job_lease t WHERE t.job_id = x FOR UPDATE;
         PERFORM FROM @extschema@.job_waiting t WHERE t.job_id = x FOR UPDATE;
         PERFORM FROM @extschema@.job_scheduled t WHERE t.job_id = x FOR UPDATE;
-        PERFORM FROM @extschema@.job_ready t WHERE t.job_id = x FOR UPDATE;
+        PERFORM FROM @extschema@.job_ready r WHERE r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(x))) FOR UPDATE;
         PERFORM FROM @extschema@.job j WHERE j.id = x FOR NO KEY UPDATE;
-        -- a repair can show what was hidden by what it repairs, such as the counters of a job that was in no state
         seen := '{}';
-        FOR i IN 1 .. 4 LOOP
+        -- a key that is not its own
+        DELETE FROM @extschema@.job_unique u
+        WHERE (u.unique_key, u.queue_id, u.job_id) = (place.unique_key, place.queue_id, x)
+            AND u.ctid <> ALL (ARRAY (SELECT @extschema@.job_unique_row(x)))
+            AND (u.until IS NULL OR EXISTS (SELECT FROM @extschema@.job j WHERE j.id = x));
+        IF FOUND THEN
+            seen := jsonb_build_object(format('it has a unique key, "%s", that is not its own, or not as long as it says', place.unique_key), 'U2');
+            PERFORM @extschema@.job_repair_job(x, 'U2');
+        END IF;
+        -- a repair can show what was hidden by what it repairs, such as the counters of a job that was in no state
+        problems := NULL;
+        FOR i IN 0 .. 4 LOOP
+            before := problems;
+            problems := '{}';
             FOR p IN EXECUTE format('SELECT * FROM @extschema@.job_problems(%s)', x) LOOP
-                seen := jsonb_build_object(p.problem, p.invariant) || seen;
-                PERFORM @extschema@.job_repair_job(x, p.invariant);
+                problems := problems || jsonb_build_object(p.problem, p.invariant);
+                IF i < 4 THEN
+                    PERFORM @extschema@.job_repair_job(x, p.invariant);
+                END IF;
             END LOOP;
+            seen := problems || seen;
+            EXIT WHEN problems = '{}' OR problems = before;
         END LOOP;
-        FOR p IN EXECUTE format($q$SELECT s.key AS problem, s.value AS invariant,
-                NOT EXISTS (SELECT FROM @extschema@.job_problems(%1$s) o WHERE o.problem = s.key) AS repaired
-            FROM jsonb_each_text(%2$L) s ORDER BY 2, 1$q$, x, seen)
-        LOOP
-            invariant := p.invariant; job_id := x; problem := p.problem; repaired := p.repaired;
+        FOR p IN SELECT s.key, s.value FROM jsonb_each_text(seen) s ORDER BY 2, 1 LOOP
+            invariant := p.value; job_id := x; problem := p.key; repaired := NOT problems ? p.key;
             RETURN NEXT;
         END LOOP;
     END LOOP;

@@ -99,6 +99,11 @@ UPDATE job_attempt SET attempt = 3, ended_at = started_at - interval '1 h' WHERE
 INSERT INTO job_attempt VALUES (9e15, 1, now(), now(), 1);
 SELECT invariant, name, problem, repaired FROM pg_temp.both();
 SELECT m.name, a.attempt, a.outcome, a.error, a.ended_at >= a.started_at AS fits FROM job_attempts a JOIN mine m ON m.id = a.job_id ORDER BY 1, 2;
+-- numbers that cannot be become those that are missing
+SELECT job_id AS numbered FROM job_attempt WHERE attempt = 2 AND job_id IN (SELECT id FROM mine) \gset
+UPDATE job_attempt SET attempt = attempt - 3 WHERE job_id = :numbered;
+SELECT invariant, name, problem, repaired FROM pg_temp.both();
+SELECT attempt, outcome FROM job_attempts WHERE job_id = :numbered ORDER BY 1;
 UPDATE job_ready SET failed = 5 WHERE job_id IN (SELECT id FROM mine);
 SELECT invariant, name, problem, repaired FROM pg_temp.both();
 -- one that was tried is held, too, if nobody knows better
@@ -136,6 +141,15 @@ SELECT invariant, name, problem, repaired FROM pg_temp.both();
 SELECT pg_temp.job('g'), pg_temp.job('h');
 UPDATE job_ready SET position = pg_temp.id('g') WHERE job_id = pg_temp.id('h');
 SELECT invariant, name, problem, repaired FROM pg_temp.both();
+-- ready rows that no index finds by job: in another place, in several, and of no job
+INSERT INTO mine SELECT name, job_submit(name, queue => 'check') FROM unnest('{p,q,r}'::text[]) name;
+UPDATE job_ready SET priority = 9, queue_id = 1, lane = 1 WHERE job_id = pg_temp.id('p');
+INSERT INTO job_ready SELECT job_id, 1, 1, run_at, expires_at, attempt, failed, lost, priority, position, since FROM job_ready WHERE job_id = pg_temp.id('q');
+DELETE FROM job WHERE id = pg_temp.id('r');
+SELECT invariant, name, problem, repaired FROM pg_temp.both();
+SELECT m.name, s.state FROM mine m LEFT JOIN job_status s USING (id) WHERE m.name IN ('p', 'q', 'r') ORDER BY 1;
+SELECT count(job_cancel(id)) FROM mine WHERE name IN ('p', 'q');
+DELETE FROM mine WHERE name IN ('p', 'q', 'r');
 UPDATE job_queue SET queue_id = 1 WHERE name = 'check';
 SELECT invariant, name, problem, repaired FROM pg_temp.both();
 SELECT kind FROM job_claim('check', max_jobs => 10) ORDER BY 1;
@@ -215,6 +229,17 @@ SELECT * FROM pg_temp.both();
 SELECT name, CASE WHEN next_at > '2900-01-01' THEN next_at::text WHEN next_at > now() THEN 'soon' END AS due, last_at, last_job
 FROM job_schedule WHERE name LIKE 'check %' ORDER BY name;
 SELECT job_unschedule('check ' || x) FROM unnest('{paused,never,had,other,half,ahead,gone}'::text[]) x;
+
+-- the time grows as the tables do, whatever statistics say; a repair looks at what is damaged
+BEGIN;
+SELECT count(*) FROM job_submit_many((SELECT jsonb_agg(jsonb_build_object('kind', 'x', 'queue', 'check_many', 'name', 'n' || i, 'hold', i = 1,
+    'depends_on', CASE WHEN i % 10 = 1 THEN '[]'::jsonb ELSE jsonb_build_array('n' || i - 1) END)) FROM generate_series(1, 40000) i));
+SELECT count(*) FROM job_cancel_many(ARRAY(SELECT job_id FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'check_many'));
+ANALYZE;
+SELECT outcome, count(*) FROM job WHERE queue = 'check_many' GROUP BY 1 ORDER BY 1;
+SET LOCAL statement_timeout = '60s';
+SELECT count(*) FROM job_check();
+ROLLBACK;
 
 -- who may ask, and when
 CREATE ROLE check_operator;

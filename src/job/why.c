@@ -130,7 +130,7 @@ jobq_job_check(PG_FUNCTION_ARGS)
 				 errmsg("job_check() repairs only in READ COMMITTED transactions"),
 				 errhint("A repair has to see what others did before it had their rows locked.")));
 	return_as_owner(fcinfo, &call, repair ? "SELECT * FROM %s.job_repair()" :
-					"SELECT *, false FROM %s.job_problems()", 0, NULL, NULL, !repair, NULL);
+					"SELECT *, false FROM %s.job_all_problems()", 0, NULL, NULL, !repair, NULL);
 	if (repair)
 		jobq_announce_changed_rows();
 	jobq_close_call(&call);

@@ -20,6 +20,7 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -100,6 +101,15 @@ jobq_queue_id(const char *queue)
 		strcpy(known[i].queue, queue);
 	}
 	return known[i].queue_id;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_queue_id);
+
+/* job_queue_id(queue) */
+Datum
+jobq_job_queue_id(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(jobq_queue_id(text_to_cstring(PG_GETARG_TEXT_PP(0))));
 }
 
 /* Fill an entry from a row of job_queue. */
