@@ -17,6 +17,8 @@
  *	  all of them take a small share of the time, and write a small share of the WAL,
  *	  for that is what a load that waits for the disk notices first.  A step is
  *	  committed asynchronously: what a crash loses is done again.
+ * 4. A range in which a step fails is left for up to a minute, and the others go on.
+ *	  What foreign keys make a step run is ended after a second.
  *
  * A crash leaves jobs that are due; the next worker begins with all unknown.
  */
@@ -29,6 +31,7 @@
 #include "pgstat.h"
 #include "utils/backend_status.h"
 #include "utils/memutils.h"
+#include "utils/timeout.h"
 
 #include "background/background.h"
 
@@ -42,6 +45,7 @@
 												 * backlog */
 #define BATCH_FIRST		20		/* jobs of a step */
 #define BATCH_MAX		200
+#define STEP_TIMEOUT_MS	1000	/* for what foreign keys make it run */
 
 static TimestampTz *looks;		/* of each range; by the wall clock, as all
 								 * here */
@@ -223,7 +227,9 @@ jobq_purge_round(JobqDatabase *database)
 		return;
 	purge.removed = 0;
 	pgstat_report_activity(STATE_RUNNING, "remove old jobs");
+	enable_timeout_after(STATEMENT_TIMEOUT, STEP_TIMEOUT_MS);
 	error = jobq_worker_run(step_work, database, true);
+	disable_timeout(STATEMENT_TIMEOUT, false);
 	end = jobq_steady();
 	took = end - begin;
 	rest_until = Max(begin + took * SHARE, end + wal_pause(end, pgWalUsage.wal_bytes - wrote));
@@ -233,12 +239,18 @@ jobq_purge_round(JobqDatabase *database)
 		batch = Max(batch / 2, 1);
 	else if (took < STEP_LONG / 2)
 		batch = Min(batch * 2, BATCH_MAX);
-	if (error == NULL)
-		failures.count = 0;
-	else
+	if (error != NULL)
 	{
-		jobq_purge_restart();
-		rest_until = jobq_steady() + jobq_retry_delay(failures.count);
+		/* the others go on; the range that failed waits */
+		if (unknown || cursor >= nranges)
+			jobq_purge_restart();
+		else
+		{
+			looks[cursor] = jobq_wall() + jobq_retry_delay(failures.count);
+			cursor = (cursor + 1) % nranges;
+			purge.more = false;
+		}
+		rest_until = end + jobq_retry_delay(0);
 		jobq_worker_failed(&failures, error, "remove old jobs", 0);
 	}
 }

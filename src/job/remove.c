@@ -254,16 +254,42 @@ delete_job(JobqCall *call, int64 id, void *arg, const char **problem)
 }
 
 /*
+ * Remove jobs n of a batch from one on, but for those that stay: all at once and, where
+ * that fails, in halves, since a subtransaction for each would cost more than the jobs.
+ * Where a lock was waited for in vain, those that are left stay for this time, or one
+ * table that somebody has locked would be waited for as often as there are jobs.
+ */
+static void
+remove_some(const Batch *batch, int from, int n)
+{
+	Batch		part = {batch->call, batch->policy, n, batch->jobs + from};
+	ErrorData  *error = n > 0 ? try_to_remove(&part) : NULL;
+
+	if (error == NULL)
+		return;
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE || n == 1)
+	{
+		for (int i = 0; i < n; i++)
+		{
+			if (part.jobs[i].became == REMOVAL_DONE)
+				part.jobs[i].became = n > 1 ||
+					error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ? REMOVAL_BUSY : REMOVAL_REFUSED;
+		}
+		return;
+	}
+	remove_some(batch, from, n / 2);
+	remove_some(batch, from + n / 2, n - n / 2);
+}
+
+/*
  * Remove those of some jobs, whose rows were read in this transaction, that can be,
  * without waiting for a job's row.  Says of each what became of it, and returns how
- * many are gone.  All at once, and one by one only where that fails: a subtransaction
- * each would cost more than the jobs.
+ * many are gone.
  */
 int
 jobq_remove_free(JobqCall *call, int n, JobqRemovable *jobs)
 {
 	Batch		batch = {call, LockWaitSkip, n, jobs};
-	ErrorData  *error;
 	int			removed = 0;
 
 	qsort(jobs, n, sizeof(JobqRemovable), jobq_compare_ids);
@@ -271,16 +297,9 @@ jobq_remove_free(JobqCall *call, int n, JobqRemovable *jobs)
 		jobs[i].became = REMOVAL_DONE;
 	/* those that are needed make nothing fail */
 	(void) act_on_belongings(&batch, downstream, check_need);
-	error = n > 0 ? try_to_remove(&batch) : NULL;
+	remove_some(&batch, 0, n);
 	for (int i = 0; i < n; i++)
-	{
-		Batch		single = {call, LockWaitSkip, 1, &jobs[i]};
-
-		if (error != NULL && jobs[i].became == REMOVAL_DONE &&
-			(n == 1 || try_to_remove(&single) != NULL) && jobs[i].became == REMOVAL_DONE)
-			jobs[i].became = REMOVAL_REFUSED;
 		removed += jobs[i].became == REMOVAL_DONE;
-	}
 	return removed;
 }
 

@@ -76,6 +76,7 @@ look_at(TupleTableSlot *job, void *arg)
 	Found	   *found = arg;
 	JobqPurge  *purge = found->purge;
 	int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
+	char	   *name;
 	int64		queue_id;
 	int64		keep = purge->older_than;
 	TimestampTz due;
@@ -83,7 +84,9 @@ look_at(TupleTableSlot *job, void *arg)
 
 	if (outcome == 0)
 		return true;
-	queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
+	name = jobq_attr_cstring(job, JOB_QUEUE);
+	queue_id = jobq_queue_id(name);
+	pfree(name);				/* there can be very many rows */
 	if (purge->queue_id != 0 && purge->queue_id != queue_id)
 		return true;
 	if (purge->by_caller && !jobq_has_privilege(found->call, queue_id, PRIV_OPERATE))
@@ -137,11 +140,15 @@ jobq_purge_blocks(JobqCall *call, JobqPurge *purge, BlockNumber first, BlockNumb
 	purge->removed = jobq_remove_free(call, found.n, found.jobs);
 	for (int i = 0; i < found.n; i++)
 	{
+		int64		again = found.shortest / 16;
+
+		/* what a foreign key refuses it may refuse for ever, and each try costs */
 		if (found.jobs[i].became == REMOVAL_REFUSED)
-			purge->look_at = Min(purge->look_at, call->now + AGAIN_MAX);
-		else if (found.jobs[i].became != REMOVAL_DONE)
-			purge->look_at = Min(purge->look_at, call->now +
-								 Min(Max(found.shortest / 16, AGAIN_MIN), AGAIN_MAX));
+			again = Min(Max(again, AGAIN_MAX), USECS_PER_DAY);
+		else
+			again = Min(Max(again, AGAIN_MIN), AGAIN_MAX);
+		if (found.jobs[i].became != REMOVAL_DONE)
+			purge->look_at = Min(purge->look_at, call->now + again);
 	}
 	pfree(found.jobs);
 }
