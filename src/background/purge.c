@@ -249,6 +249,7 @@ jobq_purge_round(JobqDatabase *database)
 			looks[cursor] = jobq_wall() + jobq_retry_delay(failures.count);
 			cursor = (cursor + 1) % nranges;
 			purge.more = false;
+			next_at = DT_NOBEGIN;
 		}
 		rest_until = end + jobq_retry_delay(0);
 		jobq_worker_failed(&failures, error, "remove old jobs", 0);

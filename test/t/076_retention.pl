@@ -125,6 +125,24 @@ is($c->value("SELECT pg_relation_size('job') / 8192 > 300"), 't', 'they have man
 $c->rows("SELECT count(job_complete(job_id, token, ($kilobyte WHERE job_id > 0))) FROM job_claim('moves', max_jobs => 2000)");
 comes_to_keep('moves', '', 'those that moved, too');
 
+# A referencing table that somebody has locked holds up nothing else.
+$c->rows("SELECT job_queue_set('locked', retention => '0')");
+$c->rows('CREATE TABLE locked (job bigint REFERENCES job ON DELETE SET NULL)');
+$holder->rows('BEGIN');
+$holder->rows('LOCK TABLE locked IN EXCLUSIVE MODE');
+$c->rows("SELECT job_submit('locked', queue => 'locked') FROM generate_series(1, 1000)");
+$c->rows("SELECT count(job_complete(job_id, token)) FROM job_claim('locked', max_jobs => 1000)");
+foreach my $n (1 .. 5)
+{
+	my $due = $c->value("SELECT job_submit('due', queue => 'due', run_in => '100 ms')");
+	ok(within(10, sub { $c->value("SELECT state FROM job_status WHERE id = $due") eq 'ready' }), "beside a locked table a job becomes ready ($n)");
+}
+is(kept('locked'), 'succeeded 1000', 'whose jobs are kept');
+$holder->rows('COMMIT');
+$c->rows('DROP TABLE locked');
+$c->rows("SELECT job_purge('locked')");
+is(kept('locked'), '', 'until it is free');
+
 # What makes it fail is logged; it goes on when that is mended.
 $c->rows("SELECT job_queue_set('fails', retention => '0')");
 $c->rows('CREATE TABLE first (id int PRIMARY KEY, job bigint REFERENCES job ON DELETE CASCADE)');
