@@ -36,7 +36,7 @@
 #include "background/background.h"
 
 #define SHARE			16		/* a step may take 1/16 of the time */
-#define WAL_SHARE		8		/* and write 1/8 of what others write */
+#define WAL_SHARE		4		/* and write 1/4 of what others write */
 #define WAL_RATE		1.0		/* or so many bytes per microsecond, if that
 								 * is more */
 #define STEP_USECS		5000	/* after which a step reads no further range */

@@ -15,7 +15,7 @@
  * 2. A job that is opened again while some that it depends on are removed counts
  *	  those as succeeded (edges.c).
  * 3. An edge that another transaction is just deleting, with the job at its other
- *	  end, is waited for by who names the job; purging keeps the job for then.
+ *	  end, is waited for by job_delete() alone; the others keep the job for then.
  *
  * A crash leaves a job with all that belongs to it, or nothing.
  */
@@ -234,12 +234,16 @@ lock_decided(JobqCall *call, int64 id, ItemPointer place, const char **problem)
 	return locked;
 }
 
-/* job_delete: a JobqAct; where others are to go on, in a subtransaction */
+/*
+ * job_delete: a JobqAct; where others are to go on, in a subtransaction, and without
+ * waiting for a transaction that removes a job at the other end of an edge, since that
+ * one may come to wait for an edge of a job that was removed here before.
+ */
 static bool
 delete_job(JobqCall *call, int64 id, void *arg, const char **problem)
 {
 	JobqRemovable job = {id};
-	Batch		batch = {call, LockWaitBlock, 1, &job};
+	Batch		batch = {call, problem == NULL ? LockWaitBlock : LockWaitSkip, 1, &job};
 	ErrorData  *error = NULL;
 
 	if (!lock_decided(call, id, &job.place, problem))
