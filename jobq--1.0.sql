@@ -1588,12 +1588,22 @@ REVOKE ALL ON FUNCTION @extschema@.job_problems(bigint) FROM PUBLIC;
 -- Of all jobs.  Statistics of tables that change as these do must not lead to a plan whose time is the product of two tables, or whose memory
 -- is one of them: all joins are merge joins.
 CREATE FUNCTION @extschema@.job_all_problems() RETURNS TABLE (invariant text, job_id bigint, problem text)
-LANGUAGE sql STABLE PARALLEL UNSAFE SET enable_nestloop = off SET enable_hashjoin = off SET jit = off
+LANGUAGE sql STABLE PARALLEL UNSAFE SET enable_nestloop = off SET enable_hashjoin = off SET jit = off SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT * FROM @extschema@.job_problems();
 END;
 COMMENT ON FUNCTION @extschema@.job_all_problems() IS 'Internal, for job_check: what breaks an invariant, of all jobs';
 REVOKE ALL ON FUNCTION @extschema@.job_all_problems() FROM PUBLIC;
+
+-- Of one job, with its number in the query: all is looked up by index, whatever statistics say.
+CREATE FUNCTION @extschema@.job_problems_of(of_job bigint) RETURNS TABLE (invariant text, job_id bigint, problem text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off SET jit = off SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY EXECUTE format('SELECT * FROM @extschema@.job_problems(%s)', of_job);
+END $$;
+COMMENT ON FUNCTION @extschema@.job_problems_of(bigint) IS 'Internal, for job_check: what breaks an invariant, of one job';
+REVOKE ALL ON FUNCTION @extschema@.job_problems_of(bigint) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_enter_again(job_id bigint, attempt int, failed int, lost int, hold boolean) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -1859,7 +1869,7 @@ BEGIN
         FOR i IN 0 .. 4 LOOP
             before := problems;
             problems := '{}';
-            FOR p IN EXECUTE format('SELECT * FROM @extschema@.job_problems(%s)', x) LOOP
+            FOR p IN SELECT * FROM @extschema@.job_problems_of(x) LOOP
                 problems := problems || jsonb_build_object(p.problem, p.invariant);
                 IF i < 4 THEN
                     PERFORM @extschema@.job_repair_job(x, p.invariant);
