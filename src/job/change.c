@@ -72,46 +72,40 @@ write_changes(JobqCall *call, const JobqSubmission *s, TupleTableSlot *job, Jobq
 	return true;
 }
 
-/* job_change: a JobqAct, whose argument is the submission that it would be */
+/* job_change: a JobqFoundAct, whose argument is the submission that it would be */
+static bool
+change_found(JobqCall *call, const JobqFound *found, void *arg, const char **problem, bool *changed)
+{
+	const JobqSubmission *s = arg;
+	JobqRow		new;
+	JobqPrefix	prefix;
+	bool		differs;
+
+	if (found->outcome > 0)
+		jobq_refuse_state(problem, found->id, "change", jobq_outcome_name(found->outcome), NULL);
+	else if (found->table == JOBQ_LEASE && !only_of_running(s))
+		jobq_refuse_state(problem, found->id, "change", "running",
+						  "Of a job that runs only priority and tags can be changed; job_take_back takes it from its worker.");
+	else
+	{
+		differs = jobq_apply_changes(s, found->job, &new);
+		if (s->queue != NULL)
+		{
+			jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
+			jobq_queue_register(call, s->queue, s->queue_id);
+		}
+		jobq_read_prefix(found->row, &prefix);
+		if (change_prefix(s, &prefix) || differs)
+			return *changed = write_changes(call, s, found->job, &new, found->table, found->row, &prefix);
+	}
+	return true;
+}
+
+/* The same: a JobqAct */
 static bool
 change(JobqCall *call, int64 id, void *arg, const char **problem)
 {
-	const JobqSubmission *s = arg;
-	bool		changed = false;
-	bool		done = false;
-
-	while (!done)
-	{
-		TupleTableSlot *job;
-		TupleTableSlot *row;
-		JobqTable	table;
-		int			outcome = jobq_look_to_act(call, id, true, &job, &table, &row, problem);
-
-		done = true;
-		if (outcome > 0)
-			jobq_refuse_state(problem, id, "change", jobq_outcome_name(outcome), NULL);
-		else if (outcome == 0 && table == JOBQ_LEASE && !only_of_running(s))
-			jobq_refuse_state(problem, id, "change", "running",
-							  "Of a job that runs only priority and tags can be changed; job_take_back takes it from its worker.");
-		else if (outcome == 0)
-		{
-			JobqRow		new;
-			JobqPrefix	prefix;
-			bool		differs = jobq_apply_changes(s, job, &new);
-
-			if (s->queue != NULL)
-			{
-				jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
-				jobq_queue_register(call, s->queue, s->queue_id);
-			}
-			jobq_read_prefix(row, &prefix);
-			if (change_prefix(s, &prefix) || differs)
-				done = changed = write_changes(call, s, job, &new, table, row, &prefix);
-		}
-		jobq_slot_free(row);
-		jobq_slot_free(job);
-	}
-	return changed;
+	return jobq_act_on_found(call, id, true, change_found, arg, problem);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_change);

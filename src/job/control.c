@@ -50,6 +50,26 @@ jobq_look_to_act(JobqCall *call, int64 id, bool or_submitter, TupleTableSlot **j
 	return outcome;
 }
 
+/* Look, and act, until the job did not change between the two.  Returns whether the act changed it. */
+bool
+jobq_act_on_found(JobqCall *call, int64 id, bool or_submitter, JobqFoundAct act, void *arg,
+				  const char **problem)
+{
+	bool		changed = false;
+	bool		done = false;
+
+	while (!done)
+	{
+		JobqFound	found = {.id = id};
+
+		found.outcome = jobq_look_to_act(call, id, or_submitter, &found.job, &found.table, &found.row, problem);
+		done = found.outcome < 0 || act(call, &found, arg, problem, &changed);
+		jobq_slot_free(found.row);
+		jobq_slot_free(found.job);
+	}
+	return changed;
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_take_back);
 
 /*
@@ -141,34 +161,28 @@ unhold(JobqCall *call, TupleTableSlot *waiting)
 	return true;
 }
 
-/* job_hold and job_unhold: a JobqAct */
+/* job_hold and job_unhold: a JobqFoundAct */
 static bool
-change_hold(JobqCall *call, int64 id, void *arg, const char **problem)
+change_hold_found(JobqCall *call, const JobqFound *found, void *arg, const char **problem, bool *changed)
 {
 	bool		want = *(bool *) arg;
 	const char *act = want ? "hold" : "unhold";
-	bool		changed = false;
-	bool		done = false;
+	bool		held = found->table == JOBQ_WAITING && jobq_attr_bool(found->row, WAITING_HELD);
 
-	while (!done)
-	{
-		TupleTableSlot *job;
-		TupleTableSlot *state;
-		JobqTable	table;
-		int			outcome = jobq_look_to_act(call, id, true, &job, &table, &state, problem);
-		bool		held = table == JOBQ_WAITING && jobq_attr_bool(state, WAITING_HELD);
+	if (found->outcome > 0)
+		jobq_refuse_state(problem, found->id, act, jobq_outcome_name(found->outcome), NULL);
+	else if (want && found->table == JOBQ_LEASE)
+		jobq_refuse_state(problem, found->id, act, "running", "Use job_cancel to ask its worker to end it.");
+	else if (held != want)
+		return *changed = want ? hold(call, found->job, found->table, found->row) : unhold(call, found->row);
+	return true;
+}
 
-		done = true;
-		if (outcome > 0)
-			jobq_refuse_state(problem, id, act, jobq_outcome_name(outcome), NULL);
-		else if (outcome == 0 && want && table == JOBQ_LEASE)
-			jobq_refuse_state(problem, id, act, "running", "Use job_cancel to ask its worker to end it.");
-		else if (outcome == 0 && held != want)
-			done = changed = want ? hold(call, job, table, state) : unhold(call, state);
-		jobq_slot_free(state);
-		jobq_slot_free(job);
-	}
-	return changed;
+/* The same: a JobqAct */
+static bool
+change_hold(JobqCall *call, int64 id, void *arg, const char **problem)
+{
+	return jobq_act_on_found(call, id, true, change_hold_found, arg, problem);
 }
 
 static bool want_held = true;

@@ -39,41 +39,35 @@ read_state(FunctionCallInfo fcinfo, int argno)
 			 errhint("Valid states are \"succeeded\", \"failed\", \"skipped\" and \"cancelled\".")));
 }
 
-/* job_decide: a JobqAct, whose argument is the decision */
+/* job_decide: a JobqFoundAct, whose argument is the decision */
+static bool
+decide_found(JobqCall *call, const JobqFound *found, void *arg, const char **problem, bool *changed)
+{
+	JobqCascade *cascade;
+	JobqPrefix	prefix;
+
+	if (found->outcome != 0)
+		return true;
+	if (found->table == JOBQ_LEASE)
+	{
+		jobq_refuse_state(problem, found->id, "decide", "running",
+						  "Its worker decides it; job_take_back takes it from its worker.");
+		return true;
+	}
+	if (!jobq_state_leave(call, found->table, found->row, LEAVE_WAIT))
+		return false;
+	cascade = jobq_cascade_create(call);
+	jobq_read_prefix(found->row, &prefix);
+	jobq_decide(cascade, &prefix, arg);
+	jobq_cascade_run(cascade, NULL, NULL);
+	return *changed = true;
+}
+
+/* The same: a JobqAct */
 static bool
 decide(JobqCall *call, int64 id, void *arg, const char **problem)
 {
-	bool		changed = false;
-	bool		done = false;
-
-	while (!done)
-	{
-		TupleTableSlot *job;
-		TupleTableSlot *row;
-		JobqTable	table;
-		int			outcome = jobq_look_to_act(call, id, false, &job, &table, &row, problem);
-
-		done = true;
-		if (outcome == 0 && table == JOBQ_LEASE)
-			jobq_refuse_state(problem, id, "decide", "running",
-							  "Its worker decides it; job_take_back takes it from its worker.");
-		else if (outcome == 0)
-		{
-			done = changed = jobq_state_leave(call, table, row, LEAVE_WAIT);
-			if (changed)
-			{
-				JobqCascade *cascade = jobq_cascade_create(call);
-				JobqPrefix	prefix;
-
-				jobq_read_prefix(row, &prefix);
-				jobq_decide(cascade, &prefix, arg);
-				jobq_cascade_run(cascade, NULL, NULL);
-			}
-		}
-		jobq_slot_free(row);
-		jobq_slot_free(job);
-	}
-	return changed;
+	return jobq_act_on_found(call, id, false, decide_found, arg, problem);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_decide);

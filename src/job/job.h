@@ -396,6 +396,23 @@ extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, 
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
 extern int	jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table,
 					  TupleTableSlot **state, const char **problem);
+
+/* A job as one who wants to act upon it has found it */
+typedef struct JobqFound
+{
+	int64		id;
+	int			outcome;		/* 0: undecided, and row is its row of table */
+	TupleTableSlot *job;
+	JobqTable	table;
+	TupleTableSlot *row;
+} JobqFound;
+
+/* What is done with it; false: its row was changed meanwhile, look again. */
+typedef bool (*JobqFoundAct) (JobqCall *call, const JobqFound *found, void *arg,
+							  const char **problem, bool *changed);
+
+extern bool jobq_act_on_found(JobqCall *call, int64 id, bool or_submitter, JobqFoundAct act,
+							  void *arg, const char **problem);
 extern int	jobq_look_to_act(JobqCall *call, int64 id, bool or_submitter, TupleTableSlot **job,
 							 JobqTable *table, TupleTableSlot **state, const char **problem);
 extern const char *jobq_job_state(JobqCall *call, int64 id, bool *decided, Datum *result,

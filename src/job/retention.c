@@ -142,7 +142,10 @@ jobq_purge_blocks(JobqCall *call, JobqPurge *purge, BlockNumber first, BlockNumb
 	{
 		int64		again = found.shortest / 16;
 
-		/* what a foreign key refuses it may refuse for ever, and each try costs */
+		/*
+		 * what a foreign key refuses it may refuse for ever, and each try
+		 * costs
+		 */
 		if (found.jobs[i].became == REMOVAL_REFUSED)
 			again = Min(Max(again, AGAIN_MAX), USECS_PER_DAY);
 		else

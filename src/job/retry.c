@@ -171,34 +171,29 @@ open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **proble
 	return true;
 }
 
-/* job_retry: a JobqAct */
+/* job_retry: a JobqFoundAct */
+static bool
+retry_found(JobqCall *call, const JobqFound *found, void *arg, const char **problem, bool *changed)
+{
+	int			outcome = found->outcome;
+
+	if (outcome == OUTCOME_FAILED || outcome == OUTCOME_CANCELLED ||
+		(outcome == OUTCOME_SKIPPED && !slot_attisnull(found->job, JOB_DECIDED_BY)))
+	{
+		*changed = open_again(call, found->job, outcome, problem);
+		return *changed || (problem != NULL && *problem != NULL);
+	}
+	if (outcome > 0)
+		jobq_refuse_state(problem, found->id, "retry", jobq_outcome_name(outcome),
+						  outcome == OUTCOME_SUCCEEDED ? NULL : retry_hint(call, found->id));
+	return true;
+}
+
+/* The same: a JobqAct */
 static bool
 retry(JobqCall *call, int64 id, void *arg, const char **problem)
 {
-	bool		changed = false;
-	bool		done = false;
-
-	while (!done)
-	{
-		TupleTableSlot *job;
-		TupleTableSlot *state;
-		JobqTable	table;
-		int			outcome = jobq_look_to_act(call, id, false, &job, &table, &state, problem);
-
-		done = true;
-		if (outcome == OUTCOME_FAILED || outcome == OUTCOME_CANCELLED ||
-			(outcome == OUTCOME_SKIPPED && !slot_attisnull(job, JOB_DECIDED_BY)))
-		{
-			changed = open_again(call, job, outcome, problem);
-			done = changed || (problem != NULL && *problem != NULL);
-		}
-		else if (outcome > 0)
-			jobq_refuse_state(problem, id, "retry", jobq_outcome_name(outcome),
-							  outcome == OUTCOME_SUCCEEDED ? NULL : retry_hint(call, id));
-		jobq_slot_free(state);
-		jobq_slot_free(job);
-	}
-	return changed;
+	return jobq_act_on_found(call, id, false, retry_found, arg, problem);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_retry);
