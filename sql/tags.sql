@@ -205,3 +205,12 @@ SELECT count(job_cancel(id)) FROM job_status WHERE queue LIKE 'tg\_%' AND finish
 DELETE FROM job_privilege WHERE queue LIKE 'tg\_%';
 DROP OWNED BY jobq_tags_read, jobq_tags_submit, jobq_tags_none;
 DROP ROLE jobq_tags_read, jobq_tags_submit, jobq_tags_none;
+
+-- what MERGE joins by is no condition of WHERE
+CREATE TEMP TABLE merged (id bigint);
+SELECT count(job_submit('m', queue => 'tags_merge', tags => t)) FROM (VALUES ('{"m": 1}'::jsonb), ('{"m": 2}'), (NULL)) v (t);
+MERGE INTO merged t USING (SELECT id, tags FROM job_status WHERE queue = 'tags_merge') s ON t.id = s.id AND s.tags @> '{"m": 1}'
+    WHEN MATCHED THEN DO NOTHING WHEN NOT MATCHED THEN INSERT VALUES (s.id);
+MERGE INTO merged t USING job_status s ON t.id = s.id AND s.tags @> '{"m": 1}' AND s.queue = 'tags_merge'
+    WHEN MATCHED THEN DO NOTHING WHEN NOT MATCHED THEN INSERT VALUES (s.id);
+SELECT count(DISTINCT m.id) = (SELECT count(*) FROM job_status) AS all_of_them FROM merged m;

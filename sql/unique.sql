@@ -182,7 +182,9 @@ SELECT * FROM pg_temp.show('uq_rep');
 -- the place is kept with the priority
 SELECT job_submit('first', queue => 'uq_place', unique_key => 'k') AS first \gset
 SELECT job_submit('second', queue => 'uq_place') IS NULL;
+SELECT since FROM job_ready WHERE job_id = :first \gset
 SELECT job_submit('first', '{"n": 2}', queue => 'uq_place', unique_key => 'k', on_conflict => 'replace') = :first AS replaced;
+SELECT since = :'since' AS as_long FROM job_ready WHERE job_id = :first;
 SELECT kind, args FROM job_claim('uq_place');
 -- a job that has begun is not replaced, and neither is one that is between attempts
 SELECT job_submit('r2', queue => 'uq_begun', unique_key => 'k') AS r2 \gset

@@ -113,6 +113,15 @@ log_reply(Conn *conn, PGresult *res, void *arg)
 		job->log_retry_at = now_usec() + RETRY_LOG;
 		return;
 	}
+	if (!result_ok(res) && strcmp(result_state(res), "22P05") == 0 && !child->log_ascii)
+	{
+		/*
+		 * a character that the database's encoding lacks: send them without
+		 * such
+		 */
+		child->log_ascii = true;
+		return;
+	}
 	if (!result_ok(res))
 	{
 		char	   *msg = result_message(res);
@@ -183,6 +192,8 @@ log_send(Conn *conn, Usec now)
 		if (line.data[line.len - 1] == '\n')
 			line.len--;
 		line.data[make_utf8(line.data, line.len)] = '\0';
+		if (job->child.log_ascii)
+			make_ascii(line.data);
 		buf_element(&lines, line.data);
 		buf_free(&line);
 		at = end;

@@ -267,6 +267,7 @@ typedef struct Child
 	Buf			log;			/* these four are log.c's */
 	Usec		log_from;		/* since when something is there */
 	int			log_lines;		/* that the server has */
+	bool		log_ascii;		/* the database lacks other characters */
 	bool		log_dropped;
 	bool		log_off;		/* the server takes no more */
 	char	   *inputs_path;

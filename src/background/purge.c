@@ -17,8 +17,9 @@
  *	  all of them take a small share of the time, and write a small share of the WAL,
  *	  for that is what a load that waits for the disk notices first.  A step is
  *	  committed asynchronously: what a crash loses is done again.
- * 4. A range in which a step fails is left for up to a minute, and the others go on.
- *	  What foreign keys make a step run is ended after a second.
+ * 4. A range in which a step fails is gone on with job by job, and one that fails
+ *	  alone is left behind for some time.  What foreign keys make a step run is ended
+ *	  after a second.
  *
  * A crash leaves jobs that are due; the next worker begins with all unknown.
  */
@@ -45,6 +46,7 @@
 												 * backlog */
 #define BATCH_FIRST		20		/* jobs of a step */
 #define BATCH_MAX		200
+#define FAILED_AGAIN	(30 * USECS_PER_SEC)	/* for a range with such jobs */
 #define STEP_TIMEOUT_MS	1000	/* for what foreign keys make it run */
 
 static TimestampTz *looks;		/* of each range; by the wall clock, as all
@@ -65,6 +67,7 @@ static int	batch = BATCH_FIRST;
 static JobqPurge purge = {.older_than = -1};
 static int	settings[2] = {-2, -2}; /* the defaults as they were */
 static JobqFailures failures;
+static int	failed = -1;		/* the range where a step failed */
 
 /* Nothing is known: all has to be read. */
 void
@@ -104,6 +107,7 @@ set_ranges(JobqCall *call)
 		shortest = jobq_shortest_retention(call);
 		first = DT_NOBEGIN;
 		nranges = cursor = 0;
+		failed = -1;
 		purge.more = false;
 		file = now_in;
 		unknown = false;
@@ -166,6 +170,32 @@ look_again(JobqCall *call, TimestampTz due)
 	return shortest == JOBQ_NEVER ? due : Min(due, call->now + shortest);
 }
 
+/* Have done with a range until then. */
+static void
+leave_range(TimestampTz look_at)
+{
+	looks[cursor] = look_at;
+	cursor = (cursor + 1) % nranges;
+	purge.more = false;
+	failed = -1;
+}
+
+/* A step has failed: its range is gone on with job by job, and one that fails alone is left behind. */
+static void
+step_failed(void)
+{
+	next_at = DT_NOBEGIN;
+	if (cursor != failed)
+	{
+		failed = cursor;
+		purge.more = false;
+		return;
+	}
+	purge.look_at = Min(purge.look_at, jobq_wall() + FAILED_AGAIN);
+	if (!purge.more)
+		leave_range(purge.look_at);
+}
+
 /* Read ranges until a few milliseconds are over, or some jobs were removed. */
 static void
 step_work(JobqCall *call, void *arg)
@@ -185,12 +215,11 @@ step_work(JobqCall *call, void *arg)
 		if (range != cursor)
 			purge.more = false;
 		cursor = range;
-		purge.max_jobs = batch;
+		purge.max_jobs = range == failed ? 1 : batch;
 		jobq_purge_blocks(call, &purge, (BlockNumber) range * JOBQ_PURGE_BLOCKS, JOBQ_PURGE_BLOCKS);
 		if (!purge.more)
 		{
-			looks[range] = look_again(call, purge.look_at);
-			cursor = (range + 1) % nranges;
+			leave_range(look_again(call, purge.look_at));
 		}
 		next_at = DT_NOBEGIN;
 		if (purge.removed > 0 || purge.more || jobq_steady() - begin > STEP_USECS)
@@ -230,6 +259,7 @@ jobq_purge_round(JobqDatabase *database)
 	enable_timeout_after(STATEMENT_TIMEOUT, STEP_TIMEOUT_MS);
 	error = jobq_worker_run(step_work, database, true);
 	disable_timeout(STATEMENT_TIMEOUT, false);
+	QueryCancelPending = false; /* it may have come after all was done */
 	end = jobq_steady();
 	took = end - begin;
 	rest_until = Max(begin + took * SHARE, end + wal_pause(end, pgWalUsage.wal_bytes - wrote));
@@ -241,17 +271,11 @@ jobq_purge_round(JobqDatabase *database)
 		batch = Min(batch * 2, BATCH_MAX);
 	if (error != NULL)
 	{
-		/* the others go on; the range that failed waits */
 		if (unknown || cursor >= nranges)
 			jobq_purge_restart();
 		else
-		{
-			looks[cursor] = jobq_wall() + jobq_retry_delay(failures.count);
-			cursor = (cursor + 1) % nranges;
-			purge.more = false;
-			next_at = DT_NOBEGIN;
-		}
-		rest_until = end + jobq_retry_delay(0);
+			step_failed();
+		rest_until = Max(rest_until, end + jobq_retry_delay(0));
 		jobq_worker_failed(&failures, error, "remove old jobs", 0);
 	}
 }

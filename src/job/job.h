@@ -175,7 +175,8 @@ extern void jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *
 							 JobqRow *new);
 extern bool jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row,
 							 JobqLeaveMode mode);
-extern const char *jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position);
+extern const char *jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position,
+								   TimestampTz since);
 extern void jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix,
 							   const JobqCounters *counters, JobqRule rule, int quorum, int64 epoch,
 							   bool held);
@@ -246,7 +247,7 @@ extern void jobq_admit(JobqCall *call, const JobqSubmission *s);
 extern HTAB *jobq_upstream_create(void);
 extern void jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id);
 extern void jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at);
-extern void jobq_start_after(JobqCall *call, JobqSubmission *s, int64 id);
+extern void jobq_start_after(JobqCall *call, JobqSubmission *s, int64 id, bool cancelled);
 extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
 extern void jobq_submit_alone(JobqCall *call, JobqSubmission *s);
 

@@ -158,7 +158,7 @@ open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **proble
 	{
 		if (prefix.attempt > 0)
 			prefix.run_at = 0;	/* now */
-		jobq_enter_next(call, &prefix, 0);
+		jobq_enter_next(call, &prefix, 0, 0);
 	}
 	else
 		jobq_enter_waiting(call, &prefix, &counters, rule, quorum, jobq_nextval(), false);

@@ -5,7 +5,8 @@
  * job_status has security_barrier: what a query asks of it is run above its filter,
  * so that no function is given what its caller may not see; but for functions that
  * are marked leakproof, such as the equality of texts.  The @> of jsonb is not,
- * though it fails for no value and tells nobody what it compares.  So, before a query
+ * though it fails for no value and tells nobody what it compares; as with those
+ * others, plans and times can tell how often there is what was asked for.  So, before a query
  * is planned, each condition "tags @> value" on the view is copied into the view,
  * below the filter, where it finds the index.
  *
@@ -92,7 +93,8 @@ copy_all(Node *node, void *context)
 		return false;
 	if (!IsA(node, Query))
 		return expression_tree_walker(node, copy_all, context);
-	if (query->jointree != NULL)
+	/* until 16 what MERGE joins by stands where others have WHERE */
+	if (query->jointree != NULL && query->commandType != CMD_MERGE)
 		copy_conditions(query, query->jointree->quals);
 	foreach(lc, query->rtable)
 		copy_all((Node *) lfirst_node(RangeTblEntry, lc)->subquery, context);

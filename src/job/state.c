@@ -176,10 +176,11 @@ jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row, JobqLeave
 
 /*
  * Let a job go that waits for nothing but perhaps the clock or, where nobody runs
- * it, job_decide(); returns the name of its state.  position 0: draw one.
+ * it, job_decide(); returns the name of its state.  position 0: draw one; since 0:
+ * it becomes ready now.
  */
 const char *
-jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
+jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position, TimestampTz since)
 {
 	JobqRow		new = {0};
 	JobqPrefix	ready = *prefix;
@@ -196,7 +197,7 @@ jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
 	}
 	ready.run_at = 0;
 	jobq_set(&new, READY_POSITION, Int64GetDatum(position ? position : jobq_nextval()));
-	jobq_set(&new, READY_SINCE, TimestampTzGetDatum(call->now));
+	jobq_set(&new, READY_SINCE, TimestampTzGetDatum(since ? since : call->now));
 	jobq_state_enter(call, JOBQ_READY, &ready, &new);
 	return "ready";
 }
@@ -236,6 +237,7 @@ bool
 jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const JobqPrefix *prefix)
 {
 	int64		position = 0;
+	TimestampTz since = 0;
 
 	if (table == JOBQ_WAITING || table == JOBQ_LEASE)
 	{
@@ -255,10 +257,13 @@ jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const J
 	}
 	if (table == JOBQ_READY && prefix->lane == jobq_attr_int64(row, STATE_LANE) &&
 		prefix->priority == jobq_attr_int16(row, STATE_PRIORITY))
+	{
 		position = jobq_attr_int64(row, READY_POSITION);
+		since = jobq_attr_int64(row, READY_SINCE);
+	}
 	if (!jobq_state_leave(call, table, row, LEAVE_WAIT))
 		return false;
-	jobq_enter_next(call, prefix, position);
+	jobq_enter_next(call, prefix, position, since);
 	return true;
 }
 
@@ -326,7 +331,7 @@ jobq_move_due_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampT
 		{
 			ok = jobq_state_leave(call, JOBQ_SCHEDULED, row, LEAVE_TRY);
 			if (ok)
-				jobq_enter_next(call, &prefix, 0);
+				jobq_enter_next(call, &prefix, 0, 0);
 		}
 	}
 	jobq_slot_free(row);

@@ -130,17 +130,18 @@ has_begun(TupleTableSlot *job, TupleTableSlot *row)
 
 /*
  * Have a job start after another has ended, if that is undecided and, where begun is
- * set, has begun.  Returns whether it never began, and sets *undecided.
+ * set, has begun.  Returns whether it never began.
  */
 static bool
-start_after(JobqCall *call, JobqSubmission *s, int64 id, bool begun, bool *undecided)
+start_after(JobqCall *call, JobqSubmission *s, int64 id, bool begun)
 {
 	TupleTableSlot *job;
 	TupleTableSlot *row;
+	bool		undecided;
 	bool		fresh;
 
 	(void) jobq_find_state(call, id, &job, &row);
-	*undecided = row != NULL;
+	undecided = row != NULL;
 	fresh = job != NULL && !has_begun(job, row);
 	jobq_slot_free(row);
 	jobq_slot_free(job);
@@ -149,7 +150,7 @@ start_after(JobqCall *call, JobqSubmission *s, int64 id, bool begun, bool *undec
 		if (s->after[i] == id)
 			return fresh;
 	}
-	if (*undecided && !(begun && fresh))
+	if (undecided && !(begun && fresh))
 	{
 		s->after = s->after == NULL ? palloc(sizeof(int64)) :
 			repalloc(s->after, (s->nafter + 1) * sizeof(int64));
@@ -161,23 +162,23 @@ start_after(JobqCall *call, JobqSubmission *s, int64 id, bool begun, bool *undec
 /*
  * Have a job start after another has ended.  If that one never began, it can be
  * cancelled while what it was to start after itself still runs: so also after that.
+ * If it is known to be cancelled, that is all which is undecided of it, else what has
+ * begun, so that a long row of jobs has few edges.
  */
 void
-jobq_start_after(JobqCall *call, JobqSubmission *s, int64 id)
+jobq_start_after(JobqCall *call, JobqSubmission *s, int64 id, bool cancelled)
 {
 	Datum		key = Int64GetDatum(id);
-	bool		undecided;
-	bool		ignored;
 	JobqScan   *scan;
 	TupleTableSlot *edge;
 
-	if (!start_after(call, s, id, false, &undecided))
+	if (!start_after(call, s, id, false))
 		return;
 	scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
 	while ((edge = jobq_scan_next(scan)) != NULL)
 	{
 		if (jobq_attr_int16(edge, DEP_REQUIRE) == REQUIRE_END_ONLY)
-			(void) start_after(call, s, jobq_attr_int64(edge, DEP_UPSTREAM), undecided, &ignored);
+			(void) start_after(call, s, jobq_attr_int64(edge, DEP_UPSTREAM), !cancelled);
 	}
 	jobq_scan_end(scan);
 }
@@ -297,7 +298,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 		if (prefix.expires_at != 0)
 			jobq_note_expiry(call, s->id, prefix.expires_at);
 		if (verdict == VERDICT_READY && !hold)
-			jobq_enter_next(call, &prefix, s->id);
+			jobq_enter_next(call, &prefix, s->id, 0);
 		else
 			jobq_enter_waiting(call, &prefix, verdict == VERDICT_READY ? NULL : &counters,
 							   rule, quorum, s->id, hold);

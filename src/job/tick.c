@@ -80,7 +80,7 @@ submit_after_last(JobqCall *call, Run *run, JobqSubmission *s)
 	if (overlaps && overlap == OVERLAP_SKIP)
 		return;
 	if (overlaps)
-		jobq_start_after(call, s, last_job);
+		jobq_start_after(call, s, last_job, overlap == OVERLAP_CANCEL);
 	jobq_submit_alone(call, s);
 	if (s->dropped)
 		return;

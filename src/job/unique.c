@@ -233,7 +233,7 @@ supersede(JobqCall *call, JobqSubmission *s, int64 holder)
 	jobq_cancel(call, holder, "superseded by another job with its unique key", true, &problem);
 	jobq_advance();
 	s->superseded = holder;
-	jobq_start_after(call, s, holder);
+	jobq_start_after(call, s, holder, true);
 }
 
 /* Another job has the key of a submission. */

@@ -171,7 +171,7 @@ jobq_job_enter_again(PG_FUNCTION_ARGS)
 	else if (hold)
 		jobq_enter_waiting(&call, &prefix, NULL, RULE_ALL_SUCCESS, 0, 0, true);
 	else
-		(void) jobq_enter_next(&call, &prefix, 0);
+		(void) jobq_enter_next(&call, &prefix, 0, 0);
 	jobq_slot_free(job);
 	jobq_close_call(&call);
 	PG_RETURN_VOID();

@@ -82,6 +82,8 @@ write_active(JobqCall *call, TupleTableSlot *old)
 	else if (!jobq_update(call, JOBQ_ACTIVE, old, &new, LockWaitBlock))
 		return;					/* changed by hand; the next call tries again */
 	jobq_advance();
+	jobq_announce_changed_rows();	/* those of a dump, which nobody has
+									 * counted */
 	jobq_announce_wake_worker();
 }
 

@@ -410,7 +410,8 @@ jobq_base_begin(const JobqFileNumber *files, uint32 *generation)
 		base->xmax = next - (uint32) ((uint32) next - snapshot->xmax);
 		Assert(snapshot->xcnt <= max_xip());
 		base->nxip = snapshot->xcnt;
-		memcpy(base->xip, snapshot->xip, base->nxip * sizeof(TransactionId));
+		if (base->nxip > 0)
+			memcpy(base->xip, snapshot->xip, base->nxip * sizeof(TransactionId));
 		base->state = BASE_COUNTING;
 		for (int i = 0; i < jobq_max_metrics; i++)
 		{

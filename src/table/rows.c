@@ -701,7 +701,7 @@ jobq_being_deleted(JobqCall *call, JobqTable table, TupleTableSlot *slot)
 	bool		deleted;
 
 	InitDirtySnapshot(dirty);
-	if (BufferIsValid(((BufferHeapTupleTableSlot *) slot)->buffer))
+	if (TTS_IS_BUFFERTUPLE(slot) && BufferIsValid(((BufferHeapTupleTableSlot *) slot)->buffer))
 		return !table_tuple_satisfies_snapshot(r->rel, slot, &dirty) || TransactionIdIsValid(dirty.xmax);
 	/* a copy of the row, without a pin: look at its place */
 	other = empty_slot(r);
