@@ -305,17 +305,28 @@ SELECT state FROM job_status WHERE id = :new;
 SELECT job_complete(job_id, token) FROM job_claim('uq_after');
 SELECT kind, state FROM pg_temp.show('uq_after');
 SELECT job_complete(job_id, token) FROM job_claim('uq_after');
--- one that depends on nothing else waits for it again
+-- what superseded a job that goes on, and never began, gives it the key back when it ends
 SELECT job_submit('old', queue => 'uq_after', unique_key => 'k') AS old \gset
 SELECT job_id AS held, token AS token FROM job_claim('uq_after') \gset
 SELECT job_submit('new', queue => 'uq_after', unique_key => 'k', on_conflict => 'cancel', trigger_rule => 'one_success') AS new \gset
-SELECT job_cancel(:new), job_retry(:new);
-SELECT state FROM job_status WHERE id = :new;
+SELECT job_cancel(:new);
+SELECT job_submit('kept', queue => 'uq_after', unique_key => 'k') = :old AS kept;
+SELECT pg_temp.problem(format('SELECT job_retry(%s)', :new));
+SELECT job_submit('next', queue => 'uq_after', unique_key => 'k', on_conflict => 'cancel') AS next \gset
+SELECT count(*) FROM job_claim('uq_after');
+SELECT job_decide(:next, 'failed');
+SELECT count(*) FROM job_submit_many(format('[{"kind": "fails", "queue": "uq_after", "unique_key": "k", "on_conflict": "cancel", "depends_on": [%s]}]', :new)::jsonb);
+SELECT kind, state FROM pg_temp.show('uq_after') WHERE kind IN ('old', 'new', 'next', 'fails');
+SELECT job_submit('last', queue => 'uq_after', unique_key => 'k', on_conflict => 'cancel') AS last \gset
+SELECT state FROM job_status WHERE id = :last;
 SELECT job_complete(:held, :token);
+SELECT state FROM job_status WHERE id = :last;
+SELECT job_complete(job_id, token) FROM job_claim('uq_after');
+SELECT job_retry(:new);
 SELECT state FROM job_status WHERE id = :new;
 SELECT job_cancel(:new), job_delete(:old), job_retry(:new);
 SELECT state FROM job_status WHERE id = :new;
-SELECT count(*) FROM job_check() WHERE job_id IN (:old, :new, :up);
+SELECT count(*) FROM job_check() WHERE job_id IN (:old, :new, :up, :next, :last);
 -- superseded twice: the last one waits for the one that runs, too
 SELECT job_submit('v1', queue => 'uq_twice', unique_key => 'k') AS v1 \gset
 SELECT job_id AS held, token AS token FROM job_claim('uq_twice') \gset

@@ -134,7 +134,7 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 			jobq_set(&new, JOB_RESULT, d->result);
 		done = jobq_update(call, JOBQ_JOB, slot, &new, LockWaitBlock);
 		if (done && new.given[JOB_UNIQUE_KEY - 1])
-			jobq_free_key_of(call, slot);
+			jobq_free_key_of(call, slot, prefix->attempt == 0);
 		if (done)
 			jobq_note_removal(call, prefix->queue_id, d->outcome, &slot->tts_tid, call->now);
 		jobq_slot_free(slot);

@@ -213,11 +213,13 @@ typedef enum JobqConflict
 	CONFLICT_ERROR
 } JobqConflict;
 
+#define JOBQ_AFTER_ONE	8		/* see jobq_start_after(), which is called twice at most */
+
 typedef struct JobqSubmission
 {
 	int64		id;				/* once submitted, or taken a key for; 0: none */
 	int			nafter;
-	int64	   *after;			/* jobs that must have ended first */
+	int64		after[2 * JOBQ_AFTER_ONE];	/* jobs that must have ended first */
 	int64		superseded;		/* that whose key it has taken over; 0: none */
 	char	   *unique_key;		/* NULL: none */
 	bool		dropped;		/* another job has its key, and is id */
@@ -247,7 +249,7 @@ extern void jobq_admit(JobqCall *call, const JobqSubmission *s);
 extern HTAB *jobq_upstream_create(void);
 extern void jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id);
 extern void jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at);
-extern void jobq_start_after(JobqCall *call, JobqSubmission *s, int64 id, bool cancelled);
+extern void jobq_start_after(JobqCall *call, JobqSubmission *s, int64 id);
 extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
 extern void jobq_submit_alone(JobqCall *call, JobqSubmission *s);
 
@@ -266,8 +268,9 @@ extern void jobq_settle_id(JobqCall *call, JobqSubmission *s);
 extern JobqKeyResult jobq_take_key_again(JobqCall *call, TupleTableSlot *job, bool wait, int64 *holder);
 extern bool jobq_lock_key(JobqCall *call, TupleTableSlot *job);
 extern JobqKeyResult jobq_move_key(JobqCall *call, TupleTableSlot *job, int64 queue_id, int64 *holder);
-extern void jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz until);
-extern void jobq_free_key_of(JobqCall *call, TupleTableSlot *job);
+extern void jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz until,
+						  int nafter, const int64 *after);
+extern void jobq_free_key_of(JobqCall *call, TupleTableSlot *job, bool fresh);
 
 /* finish.c: how an attempt ends, and with it perhaps the job */
 

@@ -121,19 +121,9 @@ jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at)
 	jobq_announce_deadline(DEADLINE_EXPIRY, expires_at);
 }
 
-/* Has a job begun an attempt?  row: its state row, or NULL if it is decided. */
+/* Have a job start after another has ended, if that is undecided; false: it has begun, or is not there. */
 static bool
-has_begun(TupleTableSlot *job, TupleTableSlot *row)
-{
-	return row != NULL ? jobq_attr_int32(row, STATE_ATTEMPT) > 0 : jobq_attr_int32(job, JOB_ATTEMPT_NO) > 0;
-}
-
-/*
- * Have a job start after another has ended, if that is undecided and, where begun is
- * set, has begun.  Returns whether it never began.
- */
-static bool
-start_after(JobqCall *call, JobqSubmission *s, int64 id, bool begun)
+start_after(JobqCall *call, JobqSubmission *s, int64 id)
 {
 	TupleTableSlot *job;
 	TupleTableSlot *row;
@@ -142,43 +132,37 @@ start_after(JobqCall *call, JobqSubmission *s, int64 id, bool begun)
 
 	(void) jobq_find_state(call, id, &job, &row);
 	undecided = row != NULL;
-	fresh = job != NULL && !has_begun(job, row);
+	fresh = undecided ? jobq_attr_int32(row, STATE_ATTEMPT) == 0 :
+		job != NULL && jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0;
 	jobq_slot_free(row);
 	jobq_slot_free(job);
 	for (int i = 0; i < s->nafter; i++)
-	{
-		if (s->after[i] == id)
-			return fresh;
-	}
-	if (undecided && !(begun && fresh))
-	{
-		s->after = s->after == NULL ? palloc(sizeof(int64)) :
-			repalloc(s->after, (s->nafter + 1) * sizeof(int64));
+		undecided &= s->after[i] != id;
+	if (undecided)
 		s->after[s->nafter++] = id;
-	}
 	return fresh;
 }
 
 /*
  * Have a job start after another has ended.  If that one never began, it can be
- * cancelled while what it was to start after itself still runs: so also after that.
- * If it is known to be cancelled, that is all which is undecided of it, else what has
- * begun, so that a long row of jobs has few edges.
+ * cancelled, or is, while what it was to start after itself goes on: so also after
+ * that; of many such jobs, after the first.
  */
 void
-jobq_start_after(JobqCall *call, JobqSubmission *s, int64 id, bool cancelled)
+jobq_start_after(JobqCall *call, JobqSubmission *s, int64 id)
 {
 	Datum		key = Int64GetDatum(id);
 	JobqScan   *scan;
 	TupleTableSlot *edge;
+	int			upto = s->nafter + JOBQ_AFTER_ONE;
 
-	if (!start_after(call, s, id, false))
+	if (!start_after(call, s, id))
 		return;
 	scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
-	while ((edge = jobq_scan_next(scan)) != NULL)
+	while (s->nafter < upto && (edge = jobq_scan_next(scan)) != NULL)
 	{
 		if (jobq_attr_int16(edge, DEP_REQUIRE) == REQUIRE_END_ONLY)
-			(void) start_after(call, s, jobq_attr_int64(edge, DEP_UPSTREAM), !cancelled);
+			(void) start_after(call, s, jobq_attr_int64(edge, DEP_UPSTREAM));
 	}
 	jobq_scan_end(scan);
 }
@@ -290,7 +274,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 			jobq_advance();		/* this call took it */
 			jobq_free_key(call, s->id, s->queue_id, s->row.values[JOB_UNIQUE_KEY - 1],
 						  s->row.given[JOB_UNIQUE_FOR - 1] ?
-						  call->now + DatumGetInt64(s->row.values[JOB_UNIQUE_FOR - 1]) : 0);
+						  call->now + DatumGetInt64(s->row.values[JOB_UNIQUE_FOR - 1]) : 0, s->nafter, s->after);
 		}
 	}
 	else

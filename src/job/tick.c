@@ -54,33 +54,24 @@ read_schedule(void *arg)
 	run->zone = jobq_schedule_zone(text_of(run, SCHEDULE_TIMEZONE));
 }
 
-/* Is the job undecided that its last tick submitted? */
-static bool
-last_goes_on(JobqCall *call, int64 last_job)
-{
-	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, last_job);
-	bool		undecided = job != NULL && jobq_attr_int16(job, JOB_OUTCOME) == 0;
-
-	jobq_slot_free(job);
-	return undecided;
-}
-
 /*
  * Submit the job of a tick, and do what overlap says with the one before it, if that
- * goes on: not if there is none, since another job has its key.
+ * goes on, or never began and one before it goes on: not if there is none, since
+ * another job has its key.
  */
 static void
 submit_after_last(JobqCall *call, Run *run, JobqSubmission *s)
 {
 	JobqOverlap overlap = DatumGetInt16(run->row.values[SCHEDULE_OVERLAP - 1]);
 	int64		last_job = DatumGetInt64(run->row.values[SCHEDULE_LAST_JOB - 1]);
-	bool		overlaps = overlap != OVERLAP_ALLOW && last_job != 0 && last_goes_on(call, last_job);
+	bool		overlaps;
 	const char *problem = NULL;
 
+	if (overlap != OVERLAP_ALLOW && last_job != 0)
+		jobq_start_after(call, s, last_job);
+	overlaps = s->nafter > 0;
 	if (overlaps && overlap == OVERLAP_SKIP)
 		return;
-	if (overlaps)
-		jobq_start_after(call, s, last_job, overlap == OVERLAP_CANCEL);
 	jobq_submit_alone(call, s);
 	if (s->dropped)
 		return;

@@ -233,7 +233,7 @@ supersede(JobqCall *call, JobqSubmission *s, int64 holder)
 	jobq_cancel(call, holder, "superseded by another job with its unique key", true, &problem);
 	jobq_advance();
 	s->superseded = holder;
-	jobq_start_after(call, s, holder, true);
+	jobq_start_after(call, s, holder);
 }
 
 /* Another job has the key of a submission. */
@@ -360,7 +360,7 @@ jobq_move_key(JobqCall *call, TupleTableSlot *job, int64 queue_id, int64 *holder
 		return KEY_TAKEN;
 	if (take(call, queue_id, key, id, true, false, holder) == KEY_HELD)
 		return KEY_HELD;
-	jobq_free_key(call, id, old_queue_id, key, 0);
+	jobq_free_key(call, id, old_queue_id, key, 0, 0, NULL);
 	return KEY_TAKEN;
 }
 
@@ -385,21 +385,47 @@ jobq_lock_key(JobqCall *call, TupleTableSlot *job)
 	return ok;
 }
 
+/* Is a job undecided, and has it this key?  Then its row is locked, so that it stays so. */
+static bool
+has_key(JobqCall *call, int64 id, int64 queue_id, Datum key)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+	int64		its_queue_id;
+	Datum		its_key;
+	bool		has = job != NULL && slot_attisnull(job, JOB_OUTCOME) &&
+	key_of(job, &its_queue_id, &its_key) && its_queue_id == queue_id &&
+	strcmp(TextDatumGetCString(its_key), TextDatumGetCString(key)) == 0 &&
+		jobq_lock(call, JOBQ_JOB, job, LockTupleShare, LockWaitSkip);
+
+	jobq_slot_free(job);
+	return has;
+}
+
 /*
  * A job is decided: free its key, if it still has it, now or at a later time.
- * Waits for whoever is just taking it over.
+ * Waits for whoever is just taking it over.  after: where it never began, what it was
+ * to start after; if one of these goes on and had the key, it has it again.
  */
 void
-jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz until)
+jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz until,
+			  int nafter, const int64 *after)
 {
 	bool		done = false;
 
 	while (!done)
 	{
 		TupleTableSlot *row = find_key(call, queue_id, key);
+		int			i = 0;
 
+		if (row != NULL && jobq_attr_int64(row, UNIQUE_JOB_ID) == id)
+		{
+			while (i < nafter && !has_key(call, after[i], queue_id, key))
+				i++;
+		}
 		if (row == NULL || jobq_attr_int64(row, UNIQUE_JOB_ID) != id)
 			done = true;
+		else if (i < nafter)
+			done = repoint(call, row, after[i], LockWaitBlock);
 		else if (until <= call->now)
 			done = jobq_delete(call, JOBQ_UNIQUE, row, LockWaitBlock);
 		else
@@ -416,17 +442,38 @@ jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz u
 	}
 }
 
-/* The same for a job with a key, given its row in job. */
-void
-jobq_free_key_of(JobqCall *call, TupleTableSlot *job)
+/* What a job was to start after, up to max of them; returns how many. */
+static int
+read_after(JobqCall *call, int64 id, int64 *after, int max)
 {
+	Datum		key = Int64GetDatum(id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
+	TupleTableSlot *edge;
+	int			n = 0;
+
+	while (n < max && (edge = jobq_scan_next(scan)) != NULL)
+	{
+		if (jobq_attr_int16(edge, DEP_REQUIRE) == REQUIRE_END_ONLY)
+			after[n++] = jobq_attr_int64(edge, DEP_UPSTREAM);
+	}
+	jobq_scan_end(scan);
+	return n;
+}
+
+/* The same for a job with a key, given its row in job; fresh: it never began. */
+void
+jobq_free_key_of(JobqCall *call, TupleTableSlot *job, bool fresh)
+{
+	int64		id = jobq_attr_int64(job, JOB_ID);
 	int64		unique_for = jobq_attr_int64(job, JOB_UNIQUE_FOR);
+	int64		after[2 * JOBQ_AFTER_ONE];
 	int64		queue_id;
 	Datum		key;
 
 	if (key_of(job, &queue_id, &key))
-		jobq_free_key(call, jobq_attr_int64(job, JOB_ID), queue_id, key,
-					  unique_for != 0 ? jobq_attr_int64(job, JOB_SUBMITTED_AT) + unique_for : 0);
+		jobq_free_key(call, id, queue_id, key,
+					  unique_for != 0 ? jobq_attr_int64(job, JOB_SUBMITTED_AT) + unique_for : 0,
+					  fresh ? read_after(call, id, after, lengthof(after)) : 0, after);
 }
 
 /*
