@@ -192,7 +192,8 @@ in_our_partial(JobqTable table, TupleTableSlot *slot)
 	switch (table)
 	{
 		case JOBQ_JOB:
-			return !slot_attisnull(slot, JOB_TAGS);
+			/* not by the slot, which would read all columns before it */
+			return !heap_attisnull(ExecFetchSlotHeapTuple(slot, false, NULL), JOB_TAGS, NULL);
 		case JOBQ_READY:
 			return jobq_attr_int64(slot, READY_POSITION) != jobq_attr_int64(slot, STATE_JOB_ID);
 		default:
