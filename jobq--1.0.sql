@@ -6,7 +6,7 @@
 --
 -- Tables.  docs/DESIGN.md says what each row means and who may change it.
 -- Columns stand in the order that src/table/table.h names them, wide ones last.
--- The four tables of states begin with the same columns.
+-- The five tables of states begin with the same columns.
 -- PUBLIC has no right on anything here but job_schedule_times; job_grant gives
 -- what a role needs.
 --
@@ -49,6 +49,7 @@ CREATE TABLE @extschema@.job (
     kind          text NOT NULL,
     name          text,
     unique_key    text,
+    partition     text,
     args          jsonb NOT NULL,
     tags          jsonb,
     worker        text,
@@ -81,6 +82,7 @@ CREATE TABLE @extschema@.job_waiting (
     lane          bigint NOT NULL,
     run_at        timestamptz,
     expires_at    timestamptz,
+    partition_id  bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
@@ -136,6 +138,7 @@ CREATE TABLE @extschema@.job_scheduled (
     lane          bigint NOT NULL,
     run_at        timestamptz,
     expires_at    timestamptz,
+    partition_id  bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
@@ -147,12 +150,33 @@ COMMENT ON TABLE @extschema@.job_scheduled IS 'Jobs that wait for the clock';
 REVOKE ALL ON @extschema@.job_scheduled FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_scheduled', '');
 
+CREATE TABLE @extschema@.job_limited (
+    job_id        bigint NOT NULL,
+    queue_id      bigint NOT NULL,
+    lane          bigint NOT NULL,
+    run_at        timestamptz,
+    expires_at    timestamptz,
+    partition_id  bigint NOT NULL,
+    attempt       int NOT NULL,
+    failed        int NOT NULL,
+    lost          int NOT NULL,
+    priority      smallint NOT NULL,
+    position      bigint NOT NULL,
+    since         timestamptz NOT NULL,
+    PRIMARY KEY (job_id)
+);
+CREATE INDEX job_limited_order ON @extschema@.job_limited (queue_id, partition_id, priority DESC, position);
+COMMENT ON TABLE @extschema@.job_limited IS 'Jobs that wait for a slot, a rate or their turn; partition_id 0 means that they have no partition';
+REVOKE ALL ON @extschema@.job_limited FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_limited', '');
+
 CREATE TABLE @extschema@.job_ready (
     job_id        bigint NOT NULL,
     queue_id      bigint NOT NULL,
     lane          bigint NOT NULL,
     run_at        timestamptz,
     expires_at    timestamptz,
+    partition_id  bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
@@ -175,6 +199,7 @@ CREATE TABLE @extschema@.job_lease (
     lane          bigint NOT NULL,
     run_at        timestamptz,
     expires_at    timestamptz,
+    partition_id  bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
@@ -301,12 +326,44 @@ CREATE TABLE @extschema@.job_queue (
     pause_window  bigint,
     paused_because text,
     paused_at     timestamptz,
+    max_running   int,
+    max_running_per_partition int,
+    ordered       boolean NOT NULL DEFAULT false,
+    fair          boolean NOT NULL DEFAULT false,
+    rate          int,
+    rate_per_partition int,
+    rate_interval bigint,
+    gates         bigint[],
     PRIMARY KEY (name)
 );
 CREATE UNIQUE INDEX job_queue_id ON @extschema@.job_queue (queue_id);
 COMMENT ON TABLE @extschema@.job_queue IS 'Queues and their settings; a row is made on first use. Change it with job_queue_set only';
 REVOKE ALL ON @extschema@.job_queue FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_queue', '');
+
+CREATE TABLE @extschema@.job_partition (
+    queue_id      bigint NOT NULL,
+    partition_id  bigint NOT NULL,
+    paused        boolean NOT NULL,
+    weight        int NOT NULL,
+    max_running   int,
+    queue         text NOT NULL,
+    partition     text NOT NULL,
+    PRIMARY KEY (queue_id, partition_id)
+);
+COMMENT ON TABLE @extschema@.job_partition IS 'Partitions with settings of their own. Change it with job_partition_set only';
+REVOKE ALL ON @extschema@.job_partition FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_partition', '');
+
+CREATE TABLE @extschema@.job_turn (
+    queue_id      bigint NOT NULL,
+    partition_id  bigint NOT NULL,
+    job_id        bigint NOT NULL,
+    PRIMARY KEY (queue_id, partition_id)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE @extschema@.job_turn IS 'In ordered queues, the job of each partition whose turn it is';
+REVOKE ALL ON @extschema@.job_turn FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_turn', '');
 
 CREATE TABLE @extschema@.job_privilege (
     role          regrole NOT NULL,
@@ -356,14 +413,15 @@ CREATE FUNCTION @extschema@.job_submit(
     on_conflict   text        DEFAULT 'keep',
     hold          boolean     DEFAULT false,
     manual        boolean     DEFAULT false,
+    partition     text        DEFAULT NULL,
     name          text        DEFAULT NULL,
     run_in        interval    DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_submit';
-COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, interval) IS
+COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text, interval) IS
     'Submits a job and returns its id or, where another has its unique_key, what on_conflict says; NULL for an option means the setting of the queue, else the GUC''s. 22003, 22004 or 22023 for a bad value, JQ002 where a job that is named does not exist or may not be seen, 23505 with on_conflict ''error'', 42501.';
-REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text, interval) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_submit_many(jobs jsonb) RETURNS SETOF bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -624,12 +682,21 @@ REVOKE ALL ON FUNCTION @extschema@.job_purge(text, interval, int) FROM PUBLIC;
 CREATE FUNCTION @extschema@.job_queue_set(queue text, paused boolean DEFAULT NULL, max_attempts int DEFAULT NULL, max_lost int DEFAULT NULL,
     backoff interval DEFAULT NULL, backoff_cap interval DEFAULT NULL, timeout interval DEFAULT NULL, lease interval DEFAULT NULL,
     notify text DEFAULT NULL, retention interval DEFAULT NULL, retention_failed interval DEFAULT NULL,
-    pause_after int DEFAULT NULL, pause_window interval DEFAULT NULL) RETURNS void
+    pause_after int DEFAULT NULL, pause_window interval DEFAULT NULL,
+    max_running int DEFAULT NULL, max_running_per_partition int DEFAULT NULL, ordered boolean DEFAULT NULL, fair boolean DEFAULT NULL,
+    rate int DEFAULT NULL, rate_per_partition int DEFAULT NULL, rate_interval interval DEFAULT NULL) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_queue_set';
-COMMENT ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval, interval, interval, interval, text, interval, interval, int, interval) IS
+COMMENT ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval, interval, interval, interval, text, interval, interval, int, interval, int, int, boolean, boolean, int, int, interval) IS
     'Changes settings of a queue, which is made on first use; NULL leaves one as it is. 22004 or 22023 for a bad value, 42501.';
-REVOKE ALL ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval, interval, interval, interval, text, interval, interval, int, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval, interval, interval, interval, text, interval, interval, int, interval, int, int, boolean, boolean, int, int, interval) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_partition_set(queue text, partition text, paused boolean DEFAULT NULL, weight int DEFAULT NULL, max_running int DEFAULT NULL) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_partition_set';
+COMMENT ON FUNCTION @extschema@.job_partition_set(text, text, boolean, int, int) IS
+    'Changes settings of a partition of a queue; NULL leaves one as it is. 22003, 22004 or 22023 for a bad value, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_partition_set(text, text, boolean, int, int) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_queue_reset(queue text, setting text DEFAULT NULL) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -663,7 +730,7 @@ DECLARE
         'submit', 'job_submit,job_submit_many,job_wait,' || own || ',' || results || ',' || views,
         'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
             'job_release,job_snooze,job_log,' || results || ',' || views,
-        'operate', 'job_check,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_queue_reset,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
+        'operate', 'job_check,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_queue_reset,job_partition_set,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
             || ',job_queue_status,job_queues,job_worker_status,job_metrics,job_metrics_text,job_metric_values',
         'read', 'job_schedules,job_wait,' || results || ',' || views || ',job_queue_status,job_queues,job_worker_status,job_metrics,job_metrics_text,job_metric_values');
     kept text[];
@@ -763,11 +830,11 @@ SELECT j.id, j.queue, j.kind,
     CASE WHEN j.outcome IS NOT NULL THEN @extschema@.job_outcome_name(j.outcome)
          WHEN l.job_id IS NOT NULL THEN 'running'
          WHEN s.job_id IS NOT NULL THEN 'scheduled'
-         WHEN w.job_id IS NOT NULL THEN 'waiting'
+         WHEN w.job_id IS NOT NULL OR g.job_id IS NOT NULL THEN 'waiting'
          ELSE 'ready' END AS state,
     j.priority::int AS priority,
-    coalesce(j.attempt, l.attempt, s.attempt, w.attempt, r.attempt, 0) AS attempt,
-    coalesce(j.lost, l.lost, s.lost, w.lost, r.lost, 0) AS lost,
+    coalesce(j.attempt, l.attempt, s.attempt, w.attempt, g.attempt, r.attempt, 0) AS attempt,
+    coalesce(j.lost, l.lost, s.lost, w.lost, g.lost, r.lost, 0) AS lost,
     j.args, j.result, j.error, j.tags, j.parent,
     coalesce(j.worker, l.worker) AS worker,
     l.progress,
@@ -787,11 +854,13 @@ SELECT j.id, j.queue, j.kind,
     greatest(j.submitted_at, j.started_at, j.finished_at, l.started_at, r.since,
              (SELECT a.ended_at FROM @extschema@.job_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1)) AS changed_at,
     j.manual,
-    j.unique_key
+    j.unique_key,
+    j.partition
 FROM @extschema@.job j
     LEFT JOIN @extschema@.job_lease l ON l.job_id = j.id
     LEFT JOIN @extschema@.job_scheduled s ON s.job_id = j.id
     LEFT JOIN @extschema@.job_waiting w ON w.job_id = j.id
+    LEFT JOIN @extschema@.job_limited g ON g.job_id = j.id
     LEFT JOIN @extschema@.job_ready r ON r.job_id = j.id AND r.position <> r.job_id
     LEFT JOIN @extschema@.job_queue q ON q.name = j.queue
 WHERE @extschema@.job_visible(j.queue, j.submitted_by, l.holder);
@@ -827,6 +896,7 @@ COMMENT ON COLUMN @extschema@.job_status.last_error IS 'The error of the latest 
 COMMENT ON COLUMN @extschema@.job_status.changed_at IS 'When it last changed: was submitted, became ready, was claimed, or ended an attempt';
 COMMENT ON COLUMN @extschema@.job_status.manual IS 'Nobody runs it: job_decide decides it';
 COMMENT ON COLUMN @extschema@.job_status.unique_key IS 'As submitted; another job may have the key by now';
+COMMENT ON COLUMN @extschema@.job_status.partition IS 'As submitted or changed: what the settings by partition of the queue count';
 REVOKE ALL ON @extschema@.job_status FROM PUBLIC;
 
 -- The filter stands above the union: one that is written into its branches does not keep the caller's from being run first.
@@ -854,31 +924,33 @@ REVOKE ALL ON @extschema@.job_attempts FROM PUBLIC;
 CREATE VIEW @extschema@.job_queue_status WITH (security_barrier) AS
 WITH w AS (SELECT queue_id, count(*) AS n, min(job_id) AS any_job FROM @extschema@.job_waiting GROUP BY queue_id),
      s AS (SELECT queue_id, count(*) AS n, min(job_id) AS any_job FROM @extschema@.job_scheduled GROUP BY queue_id),
+     g AS (SELECT queue_id, count(*) AS n, min(job_id) AS any_job FROM @extschema@.job_limited GROUP BY queue_id),
      r AS (SELECT queue_id, count(*) AS n, min(job_id) AS any_job, min(since) AS oldest FROM @extschema@.job_ready GROUP BY queue_id),
      l AS (SELECT queue_id, count(*) AS n, min(job_id) AS any_job, count(DISTINCT worker) AS workers FROM @extschema@.job_lease GROUP BY queue_id),
      queues AS (SELECT coalesce(q.name, j.queue) AS queue, coalesce(q.paused, false) AS paused, q.paused_because, q.paused_at, u.queue_id
                FROM (SELECT queue_id, min(any_job) AS any_job
-                     FROM (SELECT queue_id, any_job FROM w UNION ALL SELECT queue_id, any_job FROM s UNION ALL SELECT queue_id, any_job FROM r
+                     FROM (SELECT queue_id, any_job FROM w UNION ALL SELECT queue_id, any_job FROM s UNION ALL SELECT queue_id, any_job FROM g UNION ALL SELECT queue_id, any_job FROM r
                            UNION ALL SELECT queue_id, any_job FROM l UNION ALL SELECT queue_id, NULL FROM @extschema@.job_queue) x
                      GROUP BY queue_id) u
                     LEFT JOIN @extschema@.job_queue q ON q.queue_id = u.queue_id
                     LEFT JOIN @extschema@.job j ON j.id = u.any_job)
 SELECT queues.queue, queues.paused,
-    coalesce(w.n, 0) AS waiting, coalesce(s.n, 0) AS scheduled, coalesce(r.n, 0) AS ready, coalesce(l.n, 0) AS running,
+    coalesce(w.n, 0) + coalesce(g.n, 0) AS waiting, coalesce(s.n, 0) AS scheduled, coalesce(r.n, 0) AS ready, coalesce(l.n, 0) AS running,
     r.oldest AS oldest_ready, coalesce(l.workers, 0) AS running_workers,
-    queues.paused_because, queues.paused_at
-FROM queues LEFT JOIN w USING (queue_id) LEFT JOIN s USING (queue_id) LEFT JOIN r USING (queue_id) LEFT JOIN l USING (queue_id)
+    coalesce(g.n, 0) AS limited, queues.paused_because, queues.paused_at
+FROM queues LEFT JOIN w USING (queue_id) LEFT JOIN s USING (queue_id) LEFT JOIN g USING (queue_id) LEFT JOIN r USING (queue_id) LEFT JOIN l USING (queue_id)
 WHERE @extschema@.job_visible(queues.queue, NULL, NULL);
 COMMENT ON VIEW @extschema@.job_queue_status IS
     'One row for each queue that the caller may read: how many jobs are in each state, since when the oldest ready one has been ready, how many workers run jobs';
 COMMENT ON COLUMN @extschema@.job_queue_status.queue IS 'Name of the queue';
 COMMENT ON COLUMN @extschema@.job_queue_status.paused IS 'Nothing is claimed from it';
-COMMENT ON COLUMN @extschema@.job_queue_status.waiting IS 'Jobs that wait for dependencies or are held';
+COMMENT ON COLUMN @extschema@.job_queue_status.waiting IS 'Jobs that wait for dependencies, are held or limited';
 COMMENT ON COLUMN @extschema@.job_queue_status.scheduled IS 'Jobs that wait for the clock';
 COMMENT ON COLUMN @extschema@.job_queue_status.ready IS 'Jobs that can be claimed';
 COMMENT ON COLUMN @extschema@.job_queue_status.running IS 'Jobs that run';
 COMMENT ON COLUMN @extschema@.job_queue_status.oldest_ready IS 'Since when the oldest of the ready jobs has been ready';
 COMMENT ON COLUMN @extschema@.job_queue_status.running_workers IS 'How many different names of workers the running jobs have';
+COMMENT ON COLUMN @extschema@.job_queue_status.limited IS 'Of the waiting, those that wait for a slot, a rate or their turn';
 COMMENT ON COLUMN @extschema@.job_queue_status.paused_because IS 'Why it is paused';
 COMMENT ON COLUMN @extschema@.job_queue_status.paused_at IS 'Since when';
 REVOKE ALL ON @extschema@.job_queue_status FROM PUBLIC;
@@ -896,8 +968,11 @@ SELECT q.name AS queue, q.paused,
     coalesce(q.retention_failed * interval '1 microsecond', (SELECT nullif(pg_catalog.current_setting('jobq.retention_failed', true), '-1')::interval)) AS retention_failed,
     q.pause_after,
     coalesce(q.pause_window * interval '1 microsecond', interval '1 minute') AS pause_window,
+    q.max_running, q.max_running_per_partition, q.ordered, q.fair, q.rate, q.rate_per_partition, q.rate_interval * interval '1 microsecond' AS rate_interval,
     array_remove(ARRAY[CASE WHEN q.paused THEN 'paused' END, CASE WHEN q.max_attempts IS NOT NULL THEN 'max_attempts' END, CASE WHEN q.max_lost IS NOT NULL THEN 'max_lost' END, CASE WHEN q.backoff IS NOT NULL THEN 'backoff' END, CASE WHEN q.backoff_cap IS NOT NULL THEN 'backoff_cap' END, CASE WHEN q.timeout IS NOT NULL THEN 'timeout' END, CASE WHEN q.lease IS NOT NULL THEN 'lease' END,
-        CASE WHEN q.notify <> 0 THEN 'notify' END, CASE WHEN q.retention IS NOT NULL THEN 'retention' END, CASE WHEN q.retention_failed IS NOT NULL THEN 'retention_failed' END, CASE WHEN q.pause_after IS NOT NULL THEN 'pause_after' END, CASE WHEN q.pause_window IS NOT NULL THEN 'pause_window' END], NULL) AS own
+        CASE WHEN q.notify <> 0 THEN 'notify' END, CASE WHEN q.retention IS NOT NULL THEN 'retention' END, CASE WHEN q.retention_failed IS NOT NULL THEN 'retention_failed' END, CASE WHEN q.pause_after IS NOT NULL THEN 'pause_after' END, CASE WHEN q.pause_window IS NOT NULL THEN 'pause_window' END,
+        CASE WHEN q.max_running IS NOT NULL THEN 'max_running' END, CASE WHEN q.max_running_per_partition IS NOT NULL THEN 'max_running_per_partition' END, CASE WHEN q.ordered THEN 'ordered' END, CASE WHEN q.fair THEN 'fair' END,
+        CASE WHEN q.rate IS NOT NULL THEN 'rate' END, CASE WHEN q.rate_per_partition IS NOT NULL THEN 'rate_per_partition' END, CASE WHEN q.rate_interval IS NOT NULL THEN 'rate_interval' END], NULL) AS own
 FROM @extschema@.job_queue q
 WHERE @extschema@.job_visible(q.name, NULL, NULL);
 COMMENT ON VIEW @extschema@.job_queues IS 'One row for each queue that the caller may read: its settings in force, and which of them are its own';
@@ -914,6 +989,13 @@ COMMENT ON COLUMN @extschema@.job_queues.retention IS 'How long succeeded and sk
 COMMENT ON COLUMN @extschema@.job_queues.retention_failed IS 'How long other decided jobs are kept; NULL: for ever, by the setting';
 COMMENT ON COLUMN @extschema@.job_queues.pause_after IS 'So many attempts that end badly within pause_window pause it; NULL: none do';
 COMMENT ON COLUMN @extschema@.job_queues.pause_window IS 'See pause_after';
+COMMENT ON COLUMN @extschema@.job_queues.max_running IS 'So many of its jobs run at most; NULL: no limit';
+COMMENT ON COLUMN @extschema@.job_queues.max_running_per_partition IS 'The same for those of each partition';
+COMMENT ON COLUMN @extschema@.job_queues.ordered IS 'The jobs of a partition run one after the other, by priority and submission';
+COMMENT ON COLUMN @extschema@.job_queues.fair IS 'Partitions take turns, by weight';
+COMMENT ON COLUMN @extschema@.job_queues.rate IS 'So many attempts begin within rate_interval at most; NULL: no limit';
+COMMENT ON COLUMN @extschema@.job_queues.rate_per_partition IS 'The same for those of each partition';
+COMMENT ON COLUMN @extschema@.job_queues.rate_interval IS 'See rate';
 COMMENT ON COLUMN @extschema@.job_queues.own IS 'The settings that are its own; the others are the defaults, those of attempts and leases by the reader''s session';
 REVOKE ALL ON @extschema@.job_queues FROM PUBLIC;
 
@@ -973,14 +1055,15 @@ GRANT SELECT ON @extschema@.job_memory TO pg_monitor;
 -- Metrics
 --
 
-CREATE FUNCTION @extschema@.job_state_counts() RETURNS TABLE (queue_id bigint, waiting bigint, scheduled bigint, ready bigint, running bigint, any_job bigint)
+CREATE FUNCTION @extschema@.job_state_counts() RETURNS TABLE (queue_id bigint, waiting bigint, scheduled bigint, ready bigint, running bigint, limited bigint, any_job bigint)
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
-    SELECT queue_id, sum(waiting)::bigint, sum(scheduled)::bigint, sum(ready)::bigint, sum(running)::bigint, min(any_job)
-    FROM (SELECT queue_id, count(*) AS waiting, 0 AS scheduled, 0 AS ready, 0 AS running, min(job_id) AS any_job FROM @extschema@.job_waiting GROUP BY queue_id
-          UNION ALL SELECT queue_id, 0, count(*), 0, 0, min(job_id) FROM @extschema@.job_scheduled GROUP BY queue_id
-          UNION ALL SELECT queue_id, 0, 0, count(*), 0, min(job_id) FROM @extschema@.job_ready GROUP BY queue_id
-          UNION ALL SELECT queue_id, 0, 0, 0, count(*), min(job_id) FROM @extschema@.job_lease GROUP BY queue_id) x
+    SELECT queue_id, sum(waiting)::bigint, sum(scheduled)::bigint, sum(ready)::bigint, sum(running)::bigint, sum(limited)::bigint, min(any_job)
+    FROM (SELECT queue_id, count(*) AS waiting, 0 AS scheduled, 0 AS ready, 0 AS running, 0 AS limited, min(job_id) AS any_job FROM @extschema@.job_waiting GROUP BY queue_id
+          UNION ALL SELECT queue_id, 0, count(*), 0, 0, 0, min(job_id) FROM @extschema@.job_scheduled GROUP BY queue_id
+          UNION ALL SELECT queue_id, 0, 0, count(*), 0, 0, min(job_id) FROM @extschema@.job_ready GROUP BY queue_id
+          UNION ALL SELECT queue_id, 0, 0, 0, count(*), 0, min(job_id) FROM @extschema@.job_lease GROUP BY queue_id
+          UNION ALL SELECT queue_id, 0, 0, 0, 0, count(*), min(job_id) FROM @extschema@.job_limited GROUP BY queue_id) x
     GROUP BY queue_id;
 END;
 COMMENT ON FUNCTION @extschema@.job_state_counts() IS 'Internal, for job_metrics: how many jobs are in each state, by queue, and the id of one of them';

@@ -45,6 +45,12 @@ extern void jobq_purge_lower(TimestampTz at);
 extern void jobq_purge_round(JobqDatabase *database);
 extern TimestampTz jobq_purge_next(void);
 
+/* gatekeeper.c */
+extern void jobq_gatekeeper_restart(void);
+extern void jobq_gatekeeper_sweep(void);
+extern bool jobq_gatekeeper_round(JobqDatabase *database, bool *pause);
+extern TimestampTz jobq_gatekeeper_next(void);
+
 /* breaker.c */
 extern void jobq_breaker_round(JobqDatabase *database);
 extern TimestampTz jobq_breaker_next(void);

@@ -4,7 +4,8 @@
  *
  * It ends leases that ran out and attempts that timed out, cancels expired
  * jobs, makes scheduled jobs ready, sends the coalesced notifications, pauses
- * queues (breaker.c), removes old jobs (purge.c), and sweeps.  It acts only where job_active_database names its database (active.c).
+ * queues (breaker.c), lets jobs of queues with limits in (gatekeeper.c), removes
+ * old jobs (purge.c), and sweeps.  It acts only where job_active_database names its database (active.c).
  *
  * 1. A transaction that wrote a row before a floor (due.c) announces it when it
  *	  commits (announced_low).  The worker takes the announcements before its
@@ -65,6 +66,7 @@ static bool sweep_again = false;	/* asked for while one is */
 static int	sweep_partition = JOBQ_HEARTBEAT_PARTITIONS;	/* next to look at */
 static JobqSweep sweep_lanes;
 static bool sweep_lanes_done = true;
+static bool busy = false;		/* many events came in this round */
 static bool waited = false;		/* in this round, until lock_timeout */
 static MemoryContext round_context; /* emptied in each round of the loop */
 
@@ -269,6 +271,7 @@ static void
 begin_sweep(TimestampTz now)
 {
 	jobq_due_restart();
+	jobq_gatekeeper_sweep();
 	sweep_again = false;
 	sweep_partition = 0;
 	jobq_handout_sweep_begin(&sweep_lanes);
@@ -417,6 +420,7 @@ take_announcements(void)
 		 * it is done
 		 */
 		jobq_due_restart();
+		jobq_gatekeeper_sweep();
 		sweep_again = true;
 		sweep_at = 0;
 	}
@@ -449,6 +453,7 @@ do_round(void)
 	if (pg_atomic_read_u32(&database->notify_wanted) != 0 && now >= notify_at)
 		send_notifications();
 	more |= jobq_due_round();
+	more |= jobq_gatekeeper_round(database, &busy);
 	jobq_breaker_round(database);
 	more |= do_sweep(now);
 	jobq_purge_round(database);
@@ -465,6 +470,7 @@ next_wake(void)
 		return at;
 	at = Min(at, jobq_due_next());
 	at = Min(at, Min(jobq_breaker_next(), jobq_purge_next()));
+	at = Min(at, jobq_gatekeeper_next());
 	if (sweep_began == 0)
 		at = Min(at, sweep_at);
 	if (pg_atomic_read_u32(&database->notify_wanted) != 0)
@@ -481,6 +487,7 @@ announced_before(TimestampTz at)
 	if (!active)
 		return false;
 	return jobq_database_low(database) < at || pg_atomic_read_u32(&database->nfailed) != 0 ||
+		pg_atomic_read_u32(&database->gate_events) != 0 ||
 		(pg_atomic_read_u32(&database->notify_wanted) != 0 && notify_at < at);
 }
 
@@ -582,6 +589,7 @@ jobq_worker_main(Datum arg)
 	wait_event = jobq_wait_event("JobqWorker");
 
 	jobq_due_init();
+	jobq_gatekeeper_restart();
 	sweep_at = jobq_steady() + jobq_sweep_interval_ms * INT64CONST(1000);
 	round_context = AllocSetContextCreate(TopMemoryContext, "jobq worker",
 										  ALLOCSET_DEFAULT_SIZES);
@@ -603,7 +611,7 @@ jobq_worker_main(Datum arg)
 		take_announcements();
 		if (!do_round())
 			sleep_until_next(wait_event);
-		else if (jobq_due_folded())
+		else if (busy || jobq_due_folded())
 			pause_after_fold(wait_event);
 	}
 }

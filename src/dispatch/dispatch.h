@@ -9,6 +9,7 @@
 #ifndef JOBQ_DISPATCH_H
 #define JOBQ_DISPATCH_H
 
+#include "common/hashfn.h"
 #include "lib/ilist.h"
 #include "storage/condition_variable.h"
 
@@ -111,11 +112,18 @@ extern int	jobq_compare_keys(JobqKey a, JobqKey b);
 extern void jobq_floors_init(JobqFloors *f);
 extern void jobq_floors_lower(JobqFloors *f, JobqKey key, bool refilling);
 
-/* The lane of a queue's jobs. */
+/* The lane of a queue's jobs, where it has no gate. */
 static inline int64
 jobq_lane(int64 queue_id)
 {
 	return queue_id;
+}
+
+/* The lane into which a gate lets the jobs of a lane; gate 0: there is none. */
+static inline int64
+jobq_gate_lane(int64 lane, int64 gate)
+{
+	return gate == 0 ? lane : (int64) hash_combine64((uint64) lane, (uint64) gate);
 }
 
 extern Size jobq_floors_size(void);
@@ -140,16 +148,25 @@ typedef struct JobqSweep
 	int64		position;
 } JobqSweep;
 
-typedef struct JobqLaneScan JobqLaneScan;
+typedef struct JobqOrderScan JobqOrderScan;
+
+/* The rows of a lane. */
+static inline JobqOrder
+jobq_lane_order(int64 lane)
+{
+	JobqOrder	order = {JOBQ_READY, 1, {lane}};
+
+	return order;
+}
 
 extern void jobq_dispatch_init(void);
 extern JobqFloors *jobq_handout_floors(JobqCall *call, int64 lane);
-extern JobqLaneScan *jobq_lane_scan_begin(JobqCall *call, int64 lane, const JobqFloors *floors,
-										  Snapshot snapshot);
-extern TupleTableSlot *jobq_lane_scan_next(JobqLaneScan *s);
-extern void jobq_lane_scan_end(JobqLaneScan *s);
+extern JobqOrderScan *jobq_order_scan_begin(JobqCall *call, JobqOrder order, const JobqFloors *floors,
+											Snapshot snapshot);
+extern TupleTableSlot *jobq_order_scan_next(JobqOrderScan *s);
+extern void jobq_order_scan_end(JobqOrderScan *s);
 extern bool jobq_handout_peek(JobqCall *call, int64 lane, JobqKey *key);
-extern int	jobq_handout_pop(JobqCall *call, int64 lane, JobqKey limit, int max, JobqCandidate *out);
+extern int	jobq_handout_pop(JobqCall *call, int64 lane, int64 queue_id, JobqKey limit, int max, JobqCandidate *out);
 extern void jobq_handout_sweep_begin(JobqSweep *sweep);
 extern bool jobq_handout_sweep(JobqCall *call, JobqSweep *sweep);
 extern bool jobq_ready_expired(JobqCall *call, TupleTableSlot *row);

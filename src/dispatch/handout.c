@@ -33,12 +33,12 @@
 /* The refill that this backend is doing */
 static JobqLane *refilling = NULL;
 
-/* Scanning a lane from its floors */
+/* Scanning an order from its floors */
 
-struct JobqLaneScan
+struct JobqOrderScan
 {
 	JobqCall   *call;
-	int64		lane;
+	JobqOrder	order;
 	Snapshot	snapshot;
 	const JobqFloors *floors;
 	int			next_floor;
@@ -46,14 +46,14 @@ struct JobqLaneScan
 	JobqScan   *scan;
 };
 
-/* Scan the rows of a lane in their order, beginning at the floors. */
-JobqLaneScan *
-jobq_lane_scan_begin(JobqCall *call, int64 lane, const JobqFloors *floors, Snapshot snapshot)
+/* Scan the rows of an order, beginning at the floors. */
+JobqOrderScan *
+jobq_order_scan_begin(JobqCall *call, JobqOrder order, const JobqFloors *floors, Snapshot snapshot)
 {
-	JobqLaneScan *s = palloc0(sizeof(JobqLaneScan));
+	JobqOrderScan *s = palloc0(sizeof(JobqOrderScan));
 
 	s->call = call;
-	s->lane = lane;
+	s->order = order;
 	s->floors = floors;
 	s->snapshot = RegisterSnapshot(snapshot);
 	return s;
@@ -61,7 +61,7 @@ jobq_lane_scan_begin(JobqCall *call, int64 lane, const JobqFloors *floors, Snaps
 
 /* The next row, or NULL; it is valid until the next call. */
 TupleTableSlot *
-jobq_lane_scan_next(JobqLaneScan *s)
+jobq_order_scan_next(JobqOrderScan *s)
 {
 	const JobqFloors *f = s->floors;
 
@@ -77,7 +77,7 @@ jobq_lane_scan_next(JobqLaneScan *s)
 				return NULL;
 			if (s->next_floor < f->n && floor->priority >= f->rest)
 			{
-				s->scan = jobq_scan_ready(s->call, s->lane, floor->priority, floor->priority,
+				s->scan = jobq_scan_order(s->call, &s->order, floor->priority, floor->priority,
 										  floor->position, PG_INT64_MAX, s->snapshot);
 				s->next_floor++;
 			}
@@ -86,7 +86,7 @@ jobq_lane_scan_next(JobqLaneScan *s)
 				s->rest_done = true;
 				if (f->rest == PG_INT16_MIN)
 					return NULL;
-				s->scan = jobq_scan_ready(s->call, s->lane, f->rest - 1, PG_INT16_MIN,
+				s->scan = jobq_scan_order(s->call, &s->order, f->rest - 1, PG_INT16_MIN,
 										  PG_INT64_MIN, PG_INT64_MAX, s->snapshot);
 			}
 		}
@@ -100,7 +100,7 @@ jobq_lane_scan_next(JobqLaneScan *s)
 
 /* End such a scan. */
 void
-jobq_lane_scan_end(JobqLaneScan *s)
+jobq_order_scan_end(JobqOrderScan *s)
 {
 	if (s->scan != NULL)
 		jobq_scan_end(s->scan);
@@ -176,10 +176,10 @@ typedef struct Found
 static void
 read_candidates(JobqCall *call, int64 lane, Found *found)
 {
-	JobqLaneScan *scan = jobq_lane_scan_begin(call, lane, found->floors, GetLatestSnapshot());
+	JobqOrderScan *scan = jobq_order_scan_begin(call, jobq_lane_order(lane), found->floors, GetLatestSnapshot());
 	TupleTableSlot *slot;
 
-	while (found->n < jobq_lane_candidates && (slot = jobq_lane_scan_next(scan)) != NULL)
+	while (found->n < jobq_lane_candidates && (slot = jobq_order_scan_next(scan)) != NULL)
 	{
 		JobqCandidate *c;
 
@@ -191,7 +191,7 @@ read_candidates(JobqCall *call, int64 lane, Found *found)
 		c->position = jobq_attr_int64(slot, READY_POSITION);
 		c->tid = slot->tts_tid;
 	}
-	jobq_lane_scan_end(scan);
+	jobq_order_scan_end(scan);
 }
 
 /* The first position of a priority that a refill has found; none: the highest. */
@@ -361,9 +361,9 @@ jobq_handout_peek(JobqCall *call, int64 lane, JobqKey *key)
  * Returns how many there are, or -1 if the lane must be scanned.
  */
 int
-jobq_handout_pop(JobqCall *call, int64 lane, JobqKey limit, int max, JobqCandidate *out)
+jobq_handout_pop(JobqCall *call, int64 lane, int64 queue_id, JobqKey limit, int max, JobqCandidate *out)
 {
-	JobqReady	ready = {.lane = lane,.count = 1};
+	JobqReady	ready = {.lane = lane,.queue_id = queue_id,.count = 1};
 	JobqLane   *l;
 	int			n = 0;
 
@@ -396,7 +396,8 @@ static int
 first_of(JobqCall *call, int64 lane, int priority, int down_to, int64 position, Snapshot snapshot,
 		 TimestampTz *since)
 {
-	JobqScan   *scan = jobq_scan_ready(call, lane, priority, down_to, position, PG_INT64_MAX, snapshot);
+	JobqOrder	order = jobq_lane_order(lane);
+	JobqScan   *scan = jobq_scan_order(call, &order, priority, down_to, position, PG_INT64_MAX, snapshot);
 	TupleTableSlot *slot = jobq_scan_next(scan);
 	int			found = down_to - 1;
 
@@ -490,12 +491,14 @@ jobq_handout_sweep(JobqCall *call, JobqSweep *sweep)
 	const JobqFloor *floor;
 	bool		ours;
 	JobqLane   *l;
+	JobqOrder	order;
 
 	if (sweep->entry >= jobq_max_lanes)
 		return false;
 	l = jobq_lane_at(sweep->entry);
 	LWLockAcquire(jobq_lane_lock(l), LW_EXCLUSIVE);
 	lane = l->lane;
+	order = jobq_lane_order(lane);
 	ours = l->database == MyDatabaseId;
 	memcpy(floors, l->floors, jobq_floors_size());
 	if (ours && sweep->priority == PG_INT16_MAX && sweep->position == 0 &&
@@ -519,7 +522,7 @@ jobq_handout_sweep(JobqCall *call, JobqSweep *sweep)
 		int			last = floor ? floor->priority + 1 : Max(floors->rest, PG_INT16_MIN);
 
 		if (sweep->priority >= last)
-			offer_found(call, lane, jobq_scan_ready(call, lane, sweep->priority, last,
+			offer_found(call, lane, jobq_scan_order(call, &order, sweep->priority, last,
 													PG_INT64_MIN, PG_INT64_MAX, snapshot));
 		sweep->priority = last - 1;
 		sweep->position = floor ? 1 : 0;
@@ -535,7 +538,7 @@ jobq_handout_sweep(JobqCall *call, JobqSweep *sweep)
 		int64		step = Max(SWEEP_POSITIONS, floor->position / SWEEP_STEPS);
 		int64		upto = sweep->position + Min(step, floor->position - sweep->position) - 1;
 
-		offer_found(call, lane, jobq_scan_ready(call, lane, sweep->priority, sweep->priority,
+		offer_found(call, lane, jobq_scan_order(call, &order, sweep->priority, sweep->priority,
 												sweep->position, upto, snapshot));
 		sweep->position = upto + 1;
 	}

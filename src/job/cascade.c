@@ -268,7 +268,7 @@ count_at_once(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, 
 	if (!jobq_state_leave(call, JOBQ_WAITING, row, mode))
 		return false;
 	if (verdict == VERDICT_READY)
-		jobq_enter_next(call, &prefix, 0, 0);
+		jobq_enter_next(call, &prefix, 0);
 	else
 	{
 		JobqDecision decision = {.outcome = verdict,.attempt_outcome = -1};
@@ -368,7 +368,7 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 	if (!jobq_reopen(call, job, true, &prefix))
 		elog(ERROR, "row of job %lld has changed while locked", (long long) id);
 	if (verdict == VERDICT_READY)
-		jobq_enter_next(call, &prefix, 0, 0);
+		jobq_enter_next(call, &prefix, 0);
 	else if (verdict == VERDICT_WAIT)
 		jobq_enter_waiting(call, &prefix, &c, rule, quorum, jobq_nextval(), false);
 	jobq_advance();				/* those downstream must see what it is now */

@@ -38,12 +38,12 @@ change_prefix(const JobqSubmission *s, JobqPrefix *prefix)
 	if (s->row.given[JOB_EXPIRES_AT - 1])
 		prefix->expires_at = DatumGetTimestampTz(s->row.values[JOB_EXPIRES_AT - 1]);
 	if (s->queue != NULL)
-	{
 		prefix->queue_id = s->queue_id;
-		prefix->lane = jobq_lane(s->queue_id);
-	}
+	if (s->partition_id != 0)
+		prefix->partition_id = s->partition_id;
 	return prefix->priority != old.priority || prefix->run_at != old.run_at ||
-		prefix->expires_at != old.expires_at || prefix->queue_id != old.queue_id;
+		prefix->expires_at != old.expires_at || prefix->queue_id != old.queue_id ||
+		prefix->partition_id != old.partition_id;
 }
 
 /*
@@ -120,11 +120,6 @@ jobq_job_change(PG_FUNCTION_ARGS)
 	int64		id = jobq_check_id(fcinfo, 0, "job_id");
 	JobqSubmission s;
 
-	if (!PG_ARGISNULL(9))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("\"partition\" is not supported"),
-				 errhint("This version of jobq has no partitions; leave it NULL.")));
 	jobq_read_changes(fcinfo, &s);
 	PG_RETURN_BOOL(jobq_act_on_one("job_change()", change, id, &s));
 }

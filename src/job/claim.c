@@ -27,6 +27,7 @@
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/inval.h"
 #include "utils/snapmgr.h"
 
 #include "dispatch/dispatch.h"
@@ -43,7 +44,7 @@ typedef struct Source
 	JobqQueue	queue;
 	JobqKey		next;			/* of the next row; jobq_key_last: none */
 	bool		known;			/* next is what was found last */
-	JobqLaneScan *scan;			/* NULL: the hand-out knows */
+	JobqOrderScan *scan;			/* NULL: the hand-out knows */
 	TupleTableSlot *slot;		/* the next row of the scan */
 	int			in_vain;		/* candidates in a row that could not be taken */
 } Source;
@@ -255,7 +256,7 @@ take_candidate(Claim *claim, Source *source, const JobqCandidate *c, Snapshot sn
 static void
 next_scanned(Source *source)
 {
-	source->slot = jobq_lane_scan_next(source->scan);
+	source->slot = jobq_order_scan_next(source->scan);
 	source->next = jobq_key_last;
 	if (source->slot != NULL)
 	{
@@ -271,7 +272,7 @@ scan_from_floors(Claim *claim, Source *source)
 	int64		lane = source->lane;
 	JobqFloors *floors = jobq_handout_floors(claim->call, lane);
 
-	source->scan = jobq_lane_scan_begin(claim->call, lane, floors, IsolationUsesXactSnapshot() ?
+	source->scan = jobq_order_scan_begin(claim->call, jobq_lane_order(lane), floors, IsolationUsesXactSnapshot() ?
 										GetTransactionSnapshot() : GetLatestSnapshot());
 	next_scanned(source);
 }
@@ -300,7 +301,7 @@ take(Claim *claim, Source *source, JobqKey limit, int max, JobqAssignment *a)
 
 	source->known = false;
 	if (source->scan == NULL)
-		npopped = jobq_handout_pop(claim->call, source->lane, limit, Min(max, MAX_POPPED), popped);
+		npopped = jobq_handout_pop(claim->call, source->lane, source->queue.queue_id, limit, Min(max, MAX_POPPED), popped);
 	if (npopped == 0)
 		return -1;
 	if (npopped > 0)
@@ -392,24 +393,25 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 	int			n = 0;
 
 	*out = palloc(sizeof(JobqAssignment) * room);
+	/* limits that were set since this transaction has taken its locks hold, too */
+	AcceptInvalidationMessages();
 	for (int i = 0; i < nqueues; i++)
 	{
 		int64		queue_id = jobq_queue_id(queues[i]);
-		int64		lane = jobq_lane(queue_id);
 		bool		seen = false;
 		int			first = 0;
 
 		for (int k = 0; k < nsources; k++)
-			seen |= sources[k].lane == lane;
+			seen |= sources[k].queue.queue_id == queue_id;
 		if (seen)
 			continue;
 		s = &sources[nsources];
-		s->lane = lane;
 		jobq_require_privilege(call, queue_id, PRIV_WORK, queues[i]);
 		jobq_queue_settings(call, queue_id, &s->queue);
 		if (s->queue.paused)
 			continue;
-		if (IsolationUsesXactSnapshot() || jobq_own_ready(lane, &first))
+		s->lane = jobq_gate_lane(jobq_lane(queue_id), s->queue.gate);
+		if (IsolationUsesXactSnapshot() || jobq_own_ready(s->lane, &first))
 			scan_from_floors(&claim, s);
 		nsources++;
 	}
@@ -443,7 +445,7 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 	for (int i = 0; i < nsources; i++)
 	{
 		if (sources[i].scan != NULL)
-			jobq_lane_scan_end(sources[i].scan);
+			jobq_order_scan_end(sources[i].scan);
 	}
 	jobq_note_claim_wal(wal_is_claims);
 	if (n > 0)

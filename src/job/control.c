@@ -157,7 +157,7 @@ unhold(JobqCall *call, TupleTableSlot *waiting)
 		return set_held(call, waiting, false);
 	if (!jobq_state_leave(call, JOBQ_WAITING, waiting, LEAVE_WAIT))
 		return false;
-	jobq_enter_next(call, &prefix, 0, 0);
+	jobq_enter_next(call, &prefix, 0);
 	return true;
 }
 

@@ -242,7 +242,7 @@ jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome
 	{
 		record_attempt(call, lease, attempt_outcome, error);
 		prefix.run_at = delay > 0 ? call->now + delay : 0;
-		state = jobq_enter_next(call, &prefix, 0, 0);
+		state = jobq_enter_next(call, &prefix, 0);
 	}
 	return state;
 }

@@ -7,6 +7,7 @@
 
 #include "utils/hsearch.h"
 
+#include "dispatch/dispatch.h"
 #include "queue/queue.h"
 
 #define JOBQ_DEFAULT_MAX_ARGS_KB	1024
@@ -80,9 +81,11 @@ typedef struct JobqPrefix
 {
 	int64		job_id;
 	int64		queue_id;		/* what settings and grants name */
-	int64		lane;			/* the order of ready jobs it stands in */
+	int64		lane;			/* the order of ready jobs it stands in, if it
+								 * is ready */
 	TimestampTz run_at;			/* 0: none */
 	TimestampTz expires_at;		/* 0: none */
+	int64		partition_id;	/* 0: none */
 	int32		attempt;		/* attempts begun */
 	int32		failed;			/* of these failed or timed out */
 	int32		lost;			/* of these lost */
@@ -144,6 +147,7 @@ enum
 	COUNT_SCHEDULED,
 	COUNT_READY,
 	COUNT_RUNNING,
+	COUNT_LIMITED,				/* behind the gate of the queue */
 	COUNT_SUBMITTED,			/* the others since the server was started */
 	COUNT_ATTEMPTS,				/* + JobqAttemptOutcome */
 	COUNT_DECIDED = COUNT_ATTEMPTS + ATTEMPT_CANCELLED + 1, /* + the number of the
@@ -170,13 +174,15 @@ typedef enum JobqLeaveMode
 
 extern const char *jobq_state_name(JobqTable table);
 extern void jobq_read_prefix(TupleTableSlot *row, JobqPrefix *prefix);
+extern void jobq_read_job_prefix(TupleTableSlot *job, JobqPrefix *prefix);
 extern void jobq_read_waiting(TupleTableSlot *row, JobqPrefix *prefix);
 extern void jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix,
 							 JobqRow *new);
 extern bool jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row,
 							 JobqLeaveMode mode);
-extern const char *jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position,
-								   TimestampTz since);
+extern void jobq_enter_ready(JobqCall *call, const JobqPrefix *prefix, int64 position, TimestampTz since);
+extern void jobq_enter_limited(JobqCall *call, const JobqPrefix *prefix, int64 position, TimestampTz since);
+extern const char *jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position);
 extern void jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix,
 							   const JobqCounters *counters, JobqRule rule, int quorum, int64 epoch,
 							   bool held);
@@ -184,6 +190,27 @@ extern bool jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *
 							   const JobqPrefix *prefix);
 extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **job,
 								 TupleTableSlot **row);
+
+/* gate.c: letting jobs in, and back behind the gate of their queue */
+typedef struct JobqAdmitted
+{
+	int64		job_id;
+	int64		queue_id;
+	int64		partition_id;	/* 0: none */
+	int64		lane;			/* that it is ready in; 0: it is not */
+	int64		position;		/* there */
+	int32		attempt;		/* attempts begun */
+} JobqAdmitted;
+
+extern void jobq_set_turn(JobqCall *call, int64 queue_id, int64 partition_id, int64 job_id);
+extern int	jobq_let_in_line(JobqCall *call, const JobqOrder *line, const JobqFloors *floors, int64 lane,
+							 bool turn, int max, JobqKey limit, JobqAdmitted *out, JobqKey *next,
+							 JobqKey *busy);
+extern bool jobq_let_in_job(JobqCall *call, int64 job_id, int64 lane, JobqAdmitted *out);
+extern int	jobq_empty_lane(JobqCall *call, int64 lane, bool by_id, int max, JobqKey *key, bool *busy);
+extern void jobq_read_admitted(JobqCall *call, int nlanes, const int64 *lanes,
+							   void (*callback) (const JobqAdmitted *a, void *arg), void *arg);
+extern JobqTable jobq_look_at_admitted(JobqCall *call, int64 job_id, JobqAdmitted *a);
 
 /* cascade.c: what a decision does to those downstream */
 typedef struct JobqCascade JobqCascade;
@@ -224,6 +251,7 @@ typedef struct JobqSubmission
 	char	   *unique_key;		/* NULL: none */
 	bool		dropped;		/* another job has its key, and is id */
 	int64		queue_id;
+	int64		partition_id;	/* 0: none */
 	char	   *queue;
 	char	   *name;			/* NULL: none */
 	int			nupstream;

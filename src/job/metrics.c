@@ -77,7 +77,7 @@ typedef struct Metric
 	const char *const *values;	/* of the label, up to a NULL */
 } Metric;
 
-static const char *const state_names[] = {"waiting", "scheduled", "ready", "running", NULL};
+static const char *const state_names[] = {"waiting", "scheduled", "ready", "running", "limited", NULL};
 static const char *const attempt_names[] = {"succeeded", "failed", "timed_out", "lost", "released",
 "snoozed", "cancelled", NULL};
 static const char *const decided_names[] = {"succeeded", "failed", "skipped", "cancelled",
@@ -274,7 +274,8 @@ compare_queues(const void *a, const void *b)
 static QueueCounts **
 read_queues(JobqCall *call, int *n)
 {
-	static const JobqTable tables[JOBQ_GAUGES] = {JOBQ_WAITING, JOBQ_SCHEDULED, JOBQ_READY, JOBQ_LEASE};
+	static const JobqTable tables[JOBQ_GAUGES] = {JOBQ_WAITING, JOBQ_SCHEDULED, JOBQ_READY, JOBQ_LEASE,
+	JOBQ_LIMITED};
 	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(QueueCounts),.hcxt = CurrentMemoryContext};
 	HTAB	   *queues = hash_create("jobq metrics", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	JobqFileNumber files[JOBQ_GAUGES];
@@ -322,7 +323,11 @@ read_queues(JobqCall *call, int *n)
 		if (q->name == NULL || !jobq_visible(call, q->queue_id, InvalidOid, InvalidOid))
 			continue;
 		if (q->values[COUNT_READY] > 0)
-			q->oldest = jobq_handout_oldest(call, jobq_lane(q->queue_id));
+		{
+			const JobqQueue *known = jobq_queue_known(call, q->queue_id);
+
+			q->oldest = jobq_handout_oldest(call, jobq_gate_lane(jobq_lane(q->queue_id), known ? known->gate : 0));
+		}
 		result[(*n)++] = q;
 	}
 	qsort(result, *n, sizeof(QueueCounts *), compare_queues);

@@ -73,6 +73,7 @@ static const Option options[] = {
 	{"on_conflict", OPTION_CONFLICT, SUBMISSION_ON_CONFLICT},
 	{"hold", OPTION_BOOL, SUBMISSION_HOLD},
 	{"manual", OPTION_BOOL, JOB_MANUAL},
+	{"partition", OPTION_NAME, JOB_PARTITION},
 	{"name", OPTION_NAME, JOB_NAME},
 	{"run_in", OPTION_DELAY, SUBMISSION_RUN_IN},
 };
@@ -117,6 +118,8 @@ set_option(JobqSubmission *s, const Option *option, Datum value)
 				s->name = string;
 			else if (option->column == JOB_UNIQUE_KEY)
 				s->unique_key = string;
+			else if (option->column == JOB_PARTITION)
+				s->partition_id = jobq_partition_id(string);
 			value = CStringGetTextDatum(string);
 			break;
 		case OPTION_QUEUE:
@@ -390,7 +393,7 @@ jobq_check_submission(JobqSubmission *s)
 
 /* What job_change can change, in the order of its arguments behind job_id */
 static const char *const changeable[] = {"priority", "run_at", "queue", "args", "tags", "expires_at",
-"max_attempts", "timeout"};
+"max_attempts", "timeout", "partition"};
 
 /* Read the arguments of job_change, NULL being what it was. */
 void

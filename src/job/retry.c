@@ -24,16 +24,10 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefi
 	JobqRow		new;
 	JobqRow		attempt = {0};
 
-	memset(prefix, 0, sizeof(JobqPrefix));
-	prefix->job_id = jobq_attr_int64(job, JOB_ID);
-	prefix->queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
-	prefix->lane = jobq_lane(prefix->queue_id);
-	prefix->run_at = jobq_attr_int64(job, JOB_RUN_AT);
+	jobq_read_job_prefix(job, prefix);
 	prefix->attempt = jobq_attr_int32(job, JOB_ATTEMPT_NO);
 	if (prefix->attempt == 0 && expires)
 		prefix->expires_at = jobq_attr_int64(job, JOB_EXPIRES_AT);
-	prefix->priority = jobq_attr_int16(job, JOB_PRIORITY);
-	prefix->manual = jobq_attr_bool(job, JOB_MANUAL);
 
 	jobq_values(job, &old);
 	new = old;
@@ -158,7 +152,7 @@ open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **proble
 	{
 		if (prefix.attempt > 0)
 			prefix.run_at = 0;	/* now */
-		jobq_enter_next(call, &prefix, 0, 0);
+		jobq_enter_next(call, &prefix, 0);
 	}
 	else
 		jobq_enter_waiting(call, &prefix, &counters, rule, quorum, jobq_nextval(), false);

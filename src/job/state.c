@@ -5,16 +5,17 @@
  *	  job_waiting    on dependencies (open) or on job_unhold (held)
  *					 or, where nobody runs it (manual), on job_decide
  *	  job_scheduled  on the clock
+ *	  job_limited    behind the gate of its queue, for a slot, a rate or its turn
  *	  job_ready      can be claimed now
  *	  job_lease      runs
  *
- * A job that is not decided has exactly one row in the four.  All of them begin
+ * A job that is not decided has exactly one row in the five.  All of them begin
  * with the same columns, the prefix, which is what a job carries from state to
  * state.  A move leaves one state and enters another in one transaction, through
  * jobq_state_leave() and jobq_state_enter(), which announce it to those who have
  * to know; whoever wants to move a job waits for, or skips, the deletion of the
  * row, so nothing else needs a lock.  Each look for a row uses one snapshot for
- * all four tables, since with one snapshot a table a job could slip from a table
+ * all tables, since with one snapshot a table a job could slip from a table
  * not yet searched to one already searched.
  */
 #include "postgres.h"
@@ -34,6 +35,7 @@ static const struct
 	{JOBQ_LEASE, "running"},
 	{JOBQ_WAITING, "waiting"},
 	{JOBQ_SCHEDULED, "scheduled"},
+	{JOBQ_LIMITED, "waiting"},
 	{JOBQ_READY, "ready"},
 };
 
@@ -58,6 +60,7 @@ jobq_read_prefix(TupleTableSlot *row, JobqPrefix *prefix)
 	prefix->lane = jobq_attr_int64(row, STATE_LANE);
 	prefix->run_at = jobq_attr_int64(row, STATE_RUN_AT);
 	prefix->expires_at = jobq_attr_int64(row, STATE_EXPIRES_AT);
+	prefix->partition_id = jobq_attr_int64(row, STATE_PARTITION_ID);
 	prefix->attempt = jobq_attr_int32(row, STATE_ATTEMPT);
 	prefix->failed = jobq_attr_int32(row, STATE_FAILED);
 	prefix->lost = jobq_attr_int32(row, STATE_LOST);
@@ -71,6 +74,21 @@ jobq_read_waiting(TupleTableSlot *row, JobqPrefix *prefix)
 {
 	jobq_read_prefix(row, prefix);
 	prefix->manual = jobq_attr_bool(row, WAITING_MANUAL);
+}
+
+/* The prefix of a job by its own row: where it goes on, without what its attempts were. */
+void
+jobq_read_job_prefix(TupleTableSlot *job, JobqPrefix *prefix)
+{
+	char	   *partition = jobq_attr_cstring(job, JOB_PARTITION);
+
+	memset(prefix, 0, sizeof(JobqPrefix));
+	prefix->job_id = jobq_attr_int64(job, JOB_ID);
+	prefix->queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
+	prefix->partition_id = partition ? jobq_partition_id(partition) : 0;
+	prefix->run_at = jobq_attr_int64(job, JOB_RUN_AT);
+	prefix->priority = jobq_attr_int16(job, JOB_PRIORITY);
+	prefix->manual = jobq_attr_bool(job, JOB_MANUAL);
 }
 
 /* A job has become ready: tell the hand-out, waiters and listeners. */
@@ -88,29 +106,65 @@ announce_ready(JobqCall *call, const JobqPrefix *prefix, int64 position, ItemPoi
 		Async_Notify(psprintf("job_queue_%s", queue.name), "");
 }
 
+/* Has a queue a gate now? */
+static bool
+has_gate(JobqCall *call, int64 queue_id)
+{
+	const JobqQueue *queue = jobq_queue_known(call, queue_id);
+
+	return queue != NULL && queue->gate != 0;
+}
+
+/* Tell the gatekeeper of a job. */
+static void
+tell_gate(JobqGateAct act, const JobqPrefix *prefix, int64 number)
+{
+	jobq_announce_gate(act, prefix->queue_id, prefix->partition_id, prefix->job_id, number, prefix->priority);
+}
+
+/* The same of one that has left a state where it counted. */
+static void
+tell_gate_left(JobqCall *call, JobqTable table, TupleTableSlot *row)
+{
+	const JobqQueue *queue = jobq_queue_known(call, jobq_attr_int64(row, STATE_QUEUE_ID));
+	JobqPrefix	prefix;
+
+	if (queue == NULL || queue->gate == 0)
+		return;
+	jobq_read_prefix(row, &prefix);
+	if (table == JOBQ_READY)
+		tell_gate(GATE_LEFT, &prefix, jobq_attr_int64(row, READY_POSITION));
+	else if (table == JOBQ_LEASE)
+		tell_gate(GATE_ENDED, &prefix, prefix.attempt);
+	else if (queue->ordered && prefix.attempt > 0)
+		tell_gate(GATE_LOOK, &prefix, 0);	/* it may have the turn of its partition */
+}
+
 /* Count a job that enters or leaves a state. */
 static void
 count_state(JobqTable table, int64 queue_id, int n)
 {
 	static const int counts[JOBQ_NTABLES] = {
 		[JOBQ_WAITING] = COUNT_WAITING,[JOBQ_SCHEDULED] = COUNT_SCHEDULED,
-		[JOBQ_READY] = COUNT_READY,[JOBQ_LEASE] = COUNT_RUNNING
+		[JOBQ_LIMITED] = COUNT_LIMITED,[JOBQ_READY] = COUNT_READY,[JOBQ_LEASE] = COUNT_RUNNING
 	};
 
 	jobq_count(queue_id, counts[table], n);
 }
 
-/* Put a prefix into a row. */
+/* Put a prefix into a row.  Only ready jobs stand in a lane of a gate. */
 static void
-set_prefix(JobqRow *new, const JobqPrefix *prefix)
+set_prefix(JobqTable table, JobqRow *new, const JobqPrefix *prefix)
 {
 	jobq_set(new, STATE_JOB_ID, Int64GetDatum(prefix->job_id));
 	jobq_set(new, STATE_QUEUE_ID, Int64GetDatum(prefix->queue_id));
-	jobq_set(new, STATE_LANE, Int64GetDatum(prefix->lane));
+	jobq_set(new, STATE_LANE, Int64GetDatum(table == JOBQ_READY ? prefix->lane : jobq_lane(prefix->queue_id)));
 	jobq_set(new, STATE_RUN_AT, TimestampTzGetDatum(prefix->run_at));
 	new->given[STATE_RUN_AT - 1] = prefix->run_at != 0;
 	jobq_set(new, STATE_EXPIRES_AT, TimestampTzGetDatum(prefix->expires_at));
 	new->given[STATE_EXPIRES_AT - 1] = prefix->expires_at != 0;
+	jobq_set(new, STATE_PARTITION_ID, Int64GetDatum(prefix->partition_id));
+	new->given[STATE_PARTITION_ID - 1] = prefix->partition_id != 0 || table == JOBQ_LIMITED;
 	jobq_set(new, STATE_ATTEMPT, Int32GetDatum(prefix->attempt));
 	jobq_set(new, STATE_FAILED, Int32GetDatum(prefix->failed));
 	jobq_set(new, STATE_LOST, Int32GetDatum(prefix->lost));
@@ -126,7 +180,7 @@ jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix, Jobq
 {
 	ItemPointerData tid;
 
-	set_prefix(new, prefix);
+	set_prefix(table, new, prefix);
 	tid = jobq_insert(call, table, new);
 	count_state(table, prefix->queue_id, 1);
 
@@ -138,10 +192,15 @@ jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix, Jobq
 		case JOBQ_SCHEDULED:
 			jobq_announce_deadline(DEADLINE_SCHEDULED, prefix->run_at);
 			break;
+		case JOBQ_LIMITED:
+			tell_gate(GATE_ARRIVED, prefix, DatumGetInt64(new->values[READY_POSITION - 1]));
+			break;
 		case JOBQ_LEASE:
 			jobq_announce_lease(LEASE_ENTER, prefix->job_id, DatumGetInt64(new->values[LEASE_TOKEN - 1]),
 								DatumGetTimestampTz(new->values[LEASE_UNTIL - 1]));
 			jobq_announce_deadline(DEADLINE_LEASE, DatumGetTimestampTz(new->values[LEASE_DEADLINE - 1]));
+			if (has_gate(call, prefix->queue_id))
+				tell_gate(GATE_BEGUN, prefix, prefix->attempt);
 			break;
 		default:
 			break;
@@ -170,20 +229,49 @@ jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row, JobqLeave
 		jobq_announce_taken(&ready);
 	else if (table == JOBQ_LEASE)
 		jobq_announce_lease(LEASE_END, jobq_attr_int64(row, STATE_JOB_ID), jobq_attr_int64(row, LEASE_TOKEN), 0);
+	if (mode != LEAVE_POPPED)
+		tell_gate_left(call, table, row);
 	count_state(table, jobq_attr_int64(row, STATE_QUEUE_ID), -1);
 	return true;
 }
 
+/* Make a job ready, in the lane of its prefix. */
+void
+jobq_enter_ready(JobqCall *call, const JobqPrefix *prefix, int64 position, TimestampTz since)
+{
+	JobqPrefix	ready = *prefix;
+	JobqRow		new = {0};
+
+	ready.run_at = 0;
+	jobq_set(&new, READY_POSITION, Int64GetDatum(position));
+	jobq_set(&new, READY_SINCE, TimestampTzGetDatum(since));
+	jobq_state_enter(call, JOBQ_READY, &ready, &new);
+}
+
+/* Put a job behind the gate of its queue, at a place that its position gives. */
+void
+jobq_enter_limited(JobqCall *call, const JobqPrefix *prefix, int64 position, TimestampTz since)
+{
+	JobqPrefix	limited = *prefix;
+	JobqRow		new = {0};
+
+	limited.run_at = 0;
+	jobq_set(&new, READY_POSITION, Int64GetDatum(position));
+	jobq_set(&new, READY_SINCE, TimestampTzGetDatum(since));
+	jobq_state_enter(call, JOBQ_LIMITED, &limited, &new);
+}
+
 /*
- * Let a job go that waits for nothing but perhaps the clock or, where nobody runs
- * it, job_decide(); returns the name of its state.  position 0: draw one; since 0:
- * it becomes ready now.
+ * Let a job go that waits for nothing but perhaps the clock, the gate of its queue
+ * or, where nobody runs it, job_decide(); returns the name of its state.  position
+ * 0: draw one.
  */
 const char *
-jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position, TimestampTz since)
+jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
 {
-	JobqRow		new = {0};
+	const JobqQueue *queue;
 	JobqPrefix	ready = *prefix;
+	JobqRow		new = {0};
 
 	if (prefix->manual)
 	{
@@ -195,10 +283,16 @@ jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position, Timest
 		jobq_state_enter(call, JOBQ_SCHEDULED, prefix, &new);
 		return "scheduled";
 	}
-	ready.run_at = 0;
-	jobq_set(&new, READY_POSITION, Int64GetDatum(position ? position : jobq_nextval()));
-	jobq_set(&new, READY_SINCE, TimestampTzGetDatum(since ? since : call->now));
-	jobq_state_enter(call, JOBQ_READY, &ready, &new);
+	queue = jobq_queue_known(call, prefix->queue_id);
+	if (queue != NULL && queue->gate != 0)
+	{
+		if (queue->ordered)
+			position = prefix->job_id;
+		jobq_enter_limited(call, prefix, position ? position : jobq_nextval(), call->now);
+		return "waiting";
+	}
+	ready.lane = jobq_lane(prefix->queue_id);
+	jobq_enter_ready(call, &ready, position ? position : jobq_nextval(), call->now);
 	return "ready";
 }
 
@@ -236,8 +330,7 @@ jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters 
 bool
 jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const JobqPrefix *prefix)
 {
-	int64		position = 0;
-	TimestampTz since = 0;
+	bool		stays;
 
 	if (table == JOBQ_WAITING || table == JOBQ_LEASE)
 	{
@@ -245,7 +338,7 @@ jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const J
 		int64		queue_id = jobq_attr_int64(row, STATE_QUEUE_ID);
 
 		jobq_values(row, &new);
-		set_prefix(&new, prefix);
+		set_prefix(table, &new, prefix);
 		if (!jobq_update(call, table, row, &new, LockWaitBlock))
 			return false;
 		if (queue_id != prefix->queue_id)
@@ -255,15 +348,19 @@ jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const J
 		}
 		return true;
 	}
-	if (table == JOBQ_READY && prefix->lane == jobq_attr_int64(row, STATE_LANE) &&
-		prefix->priority == jobq_attr_int16(row, STATE_PRIORITY))
-	{
-		position = jobq_attr_int64(row, READY_POSITION);
-		since = jobq_attr_int64(row, READY_SINCE);
-	}
+	stays = table == JOBQ_READY && prefix->queue_id == jobq_attr_int64(row, STATE_QUEUE_ID) &&
+		prefix->partition_id == jobq_attr_int64(row, STATE_PARTITION_ID) &&
+		prefix->priority == jobq_attr_int16(row, STATE_PRIORITY) && prefix->run_at <= call->now;
 	if (!jobq_state_leave(call, table, row, LEAVE_WAIT))
 		return false;
-	jobq_enter_next(call, prefix, position, since);
+	if (!stays)
+		jobq_enter_next(call, prefix, 0);
+	else
+	{
+		jobq_enter_ready(call, prefix, jobq_attr_int64(row, READY_POSITION), jobq_attr_int64(row, READY_SINCE));
+		if (has_gate(call, prefix->queue_id))
+			tell_gate(GATE_LOOK, prefix, 0);
+	}
 	return true;
 }
 
@@ -331,7 +428,7 @@ jobq_move_due_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampT
 		{
 			ok = jobq_state_leave(call, JOBQ_SCHEDULED, row, LEAVE_TRY);
 			if (ok)
-				jobq_enter_next(call, &prefix, 0, 0);
+				jobq_enter_next(call, &prefix, 0);
 		}
 	}
 	jobq_slot_free(row);

@@ -261,7 +261,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 
 	prefix.job_id = s->id;
 	prefix.queue_id = s->queue_id;
-	prefix.lane = jobq_lane(s->queue_id);
+	prefix.partition_id = s->partition_id;
 	prefix.run_at = DatumGetTimestampTz(s->row.values[JOB_RUN_AT - 1]);
 	prefix.expires_at = DatumGetTimestampTz(s->row.values[JOB_EXPIRES_AT - 1]);
 	prefix.priority = DatumGetInt16(s->row.values[JOB_PRIORITY - 1]);
@@ -282,7 +282,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 		if (prefix.expires_at != 0)
 			jobq_note_expiry(call, s->id, prefix.expires_at);
 		if (verdict == VERDICT_READY && !hold)
-			jobq_enter_next(call, &prefix, s->id, 0);
+			jobq_enter_next(call, &prefix, s->id);
 		else
 			jobq_enter_waiting(call, &prefix, verdict == VERDICT_READY ? NULL : &counters,
 							   rule, quorum, s->id, hold);

@@ -217,7 +217,7 @@ jobq_job_claim_wait(PG_FUNCTION_ARGS)
 	char	   *queue = jobq_check_queue(fcinfo, 0);
 	text	   *worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_P_COPY(1);
 	int64		lease = jobq_check_lease(jobq_check_interval(fcinfo, 3, "lease", false), "lease");
-	int64		lane = jobq_lane(jobq_queue_id(queue));
+	int64		queue_id = jobq_queue_id(queue);
 	Wait		wait;
 	Datum		values[JOBQ_ASSIGNMENT_NATTS] = {0};
 	bool		nulls[JOBQ_ASSIGNMENT_NATTS];
@@ -232,7 +232,7 @@ jobq_job_claim_wait(PG_FUNCTION_ARGS)
 		JobqAssignment *job;
 		int			n;
 
-		jobq_waiter_register(false, lane);
+		jobq_waiter_register(false, queue_id);
 		if (has_socket() && !pq_check_connection())
 			client_lost();
 		begin_look(&wait, &call, true);

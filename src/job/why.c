@@ -96,7 +96,7 @@ jobq_job_explain(PG_FUNCTION_ARGS)
 	values[1] = BoolGetDatum(jobq_is_active(&call));
 	values[2] = BoolGetDatum(db != NULL && db->worker_pid != 0);
 	queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
-	values[3] = BoolGetDatum(jobq_waiter_exists(jobq_lane(queue_id)));
+	values[3] = BoolGetDatum(jobq_waiter_exists(queue_id));
 	values[4] = TimestampTzGetDatum(jobq_counts_worked_at(queue_id));
 	values[5] = TimestampTzGetDatum(call.now);
 	jobq_slot_free(job);
@@ -151,17 +151,15 @@ jobq_job_enter_again(PG_FUNCTION_ARGS)
 	int64		id = jobq_check_id(fcinfo, 0, "job_id");
 	TupleTableSlot *job;
 	bool		hold = PG_GETARG_BOOL(4);
-	JobqPrefix	prefix = {.job_id = id,.attempt = PG_GETARG_INT32(1),.failed = PG_GETARG_INT32(2),
-	.lost = PG_GETARG_INT32(3)};
+	JobqPrefix	prefix;
 
 	jobq_enter(&call, "job_enter_again()", true);
 	job = jobq_need_job(&call, id);
-	prefix.queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
-	prefix.lane = jobq_lane(prefix.queue_id);
-	prefix.run_at = jobq_attr_int64(job, JOB_RUN_AT);
+	jobq_read_job_prefix(job, &prefix);
+	prefix.attempt = PG_GETARG_INT32(1);
+	prefix.failed = PG_GETARG_INT32(2);
+	prefix.lost = PG_GETARG_INT32(3);
 	prefix.expires_at = prefix.attempt == 0 ? jobq_attr_int64(job, JOB_EXPIRES_AT) : 0;
-	prefix.priority = jobq_attr_int16(job, JOB_PRIORITY);
-	prefix.manual = jobq_attr_bool(job, JOB_MANUAL);
 	if (prefix.attempt == 0)
 	{
 		jobq_enter_waiting(&call, &prefix, &unknown, jobq_attr_int16(job, JOB_RULE),
@@ -171,7 +169,7 @@ jobq_job_enter_again(PG_FUNCTION_ARGS)
 	else if (hold)
 		jobq_enter_waiting(&call, &prefix, NULL, RULE_ALL_SUCCESS, 0, 0, true);
 	else
-		(void) jobq_enter_next(&call, &prefix, 0, 0);
+		(void) jobq_enter_next(&call, &prefix, 0);
 	jobq_slot_free(job);
 	jobq_close_call(&call);
 	PG_RETURN_VOID();

@@ -20,12 +20,12 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "dispatch/dispatch.h"
 #include "queue/queue.h"
 
 int			jobq_max_attempts = JOBQ_DEFAULT_MAX_ATTEMPTS;
@@ -43,6 +43,7 @@ int			jobq_retention_failed_s = JOBQ_DEFAULT_RETENTION_FAILED_S;
 #define MICROS_PER_MS	INT64CONST(1000)
 
 static HTAB *queues;			/* queue_id -> JobqQueue */
+static JobqQueue *latest;		/* of these, that was asked for last */
 
 /* Forget all settings. */
 static void
@@ -52,6 +53,7 @@ reset_settings(void)
 	{
 		hash_destroy(queues);
 		queues = NULL;
+		latest = NULL;
 	}
 }
 
@@ -62,23 +64,23 @@ jobq_queue_init(void)
 	jobq_on_catalog_reset(reset_settings);
 }
 
-/* Compute the id of a queue. */
-static int64
-hash_queue(const char *queue)
+/* The first eight bytes of the SHA-256 of a name: its number on every machine. */
+int64
+jobq_name_id(const char *name)
 {
 	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	uint64		queue_id = 0;
+	uint64		id = 0;
 
 	if (ctx == NULL ||
 		pg_cryptohash_init(ctx) < 0 ||
-		pg_cryptohash_update(ctx, (const uint8 *) queue, strlen(queue)) < 0 ||
+		pg_cryptohash_update(ctx, (const uint8 *) name, strlen(name)) < 0 ||
 		pg_cryptohash_final(ctx, digest, sizeof(digest)) < 0)
 		elog(ERROR, "could not compute SHA-256: %s", pg_cryptohash_error(ctx));
 	pg_cryptohash_free(ctx);
 	for (int i = 0; i < 8; i++)
-		queue_id = queue_id << 8 | digest[i];
-	return (int64) queue_id;
+		id = id << 8 | digest[i];
+	return (int64) id;
 }
 
 /* The id of a queue; the latest are remembered. */
@@ -94,10 +96,10 @@ jobq_queue_id(const char *queue)
 	int			i = hash_bytes((const unsigned char *) queue, len) % lengthof(known);
 
 	if (len > JOBQ_MAX_QUEUE_NAME)
-		return hash_queue(queue);
+		return jobq_name_id(queue);
 	if (known[i].queue[0] == '\0' || strcmp(known[i].queue, queue) != 0)
 	{
-		known[i].queue_id = hash_queue(queue);
+		known[i].queue_id = jobq_name_id(queue);
 		strcpy(known[i].queue, queue);
 	}
 	return known[i].queue_id;
@@ -110,6 +112,19 @@ Datum
 jobq_job_queue_id(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT64(jobq_queue_id(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+}
+
+/* The last of a queue's gates, that is in force; 0: none. */
+static int64
+latest_gate(TupleTableSlot *slot)
+{
+	bool		isnull;
+	Datum		gates = slot_getattr(slot, QUEUE_GATES, &isnull);
+	ArrayType  *array = isnull ? NULL : DatumGetArrayTypeP(gates);
+
+	int			n = isnull ? 0 : ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+
+	return n == 0 ? 0 : ((int64 *) ARR_DATA_PTR(array))[n - 1];
 }
 
 /* Fill an entry from a row of job_queue. */
@@ -130,6 +145,14 @@ read_queue(JobqQueue *queue, TupleTableSlot *slot)
 	queue->retention_failed = jobq_attr_or(slot, QUEUE_RETENTION_FAILED, -1);
 	queue->pause_after = jobq_attr_int32(slot, QUEUE_PAUSE_AFTER);
 	queue->pause_window = jobq_attr_or(slot, QUEUE_PAUSE_WINDOW, JOBQ_DEFAULT_PAUSE_WINDOW);
+	queue->max_running = jobq_attr_int32(slot, QUEUE_MAX_RUNNING);
+	queue->max_running_per_partition = jobq_attr_int32(slot, QUEUE_MAX_RUNNING_PER_PARTITION);
+	queue->ordered = jobq_attr_bool(slot, QUEUE_ORDERED);
+	queue->fair = jobq_attr_bool(slot, QUEUE_FAIR);
+	queue->rate = jobq_attr_int32(slot, QUEUE_RATE);
+	queue->rate_per_partition = jobq_attr_int32(slot, QUEUE_RATE_PER_PARTITION);
+	queue->rate_interval = jobq_attr_int64(slot, QUEUE_RATE_INTERVAL);
+	queue->gate = latest_gate(slot);
 }
 
 /* A default of how long decided jobs are kept, in microseconds; -1: for ever. */
@@ -140,40 +163,48 @@ default_retention(int seconds)
 }
 
 /*
- * The settings of a queue_id with the defaults filled in.  A queue without a row
- * has the defaults; it is not cached, since it may get one at any moment.
+ * The row of a queue, as it is remembered until the next call; NULL: it has none,
+ * which is not remembered, since it may get one at any moment.
  */
+const JobqQueue *
+jobq_queue_known(JobqCall *call, int64 queue_id)
+{
+	TupleTableSlot *slot;
+	JobqQueue	fresh = {.queue_id = queue_id};
+	Datum		key = Int64GetDatum(queue_id);
+
+	if (latest != NULL && latest->queue_id == queue_id)
+		return latest;
+	latest = queues ? hash_search(queues, &queue_id, HASH_FIND, NULL) : NULL;
+	if (latest != NULL)
+		return latest;
+
+	slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
+	if (slot == NULL)
+		return NULL;
+	read_queue(&fresh, slot);
+	jobq_slot_free(slot);
+	if (queues == NULL)
+	{
+		HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(JobqQueue),
+		.hcxt = TopMemoryContext};
+
+		queues = hash_create("jobq queues", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	latest = hash_search(queues, &queue_id, HASH_ENTER, NULL);
+	*latest = fresh;
+	return latest;
+}
+
+/* The settings of a queue_id with the defaults filled in; a queue without a row has the defaults. */
 void
 jobq_queue_settings(JobqCall *call, int64 queue_id, JobqQueue *result)
 {
-	JobqQueue  *entry = queues ? hash_search(queues, &queue_id, HASH_FIND, NULL) : NULL;
+	const JobqQueue *known = jobq_queue_known(call, queue_id);
+	JobqQueue	none = {.queue_id = queue_id,.max_attempts = -1,.max_lost = -1,.backoff = -1,
+	.backoff_cap = -1,.timeout = -1,.lease = -1,.retention = -1,.retention_failed = -1};
 
-	if (entry == NULL)
-	{
-		Datum		key = Int64GetDatum(queue_id);
-		TupleTableSlot *slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
-		JobqQueue	fresh = {.queue_id = queue_id,.max_attempts = -1,.max_lost = -1,.backoff = -1,
-		.backoff_cap = -1,.timeout = -1,.lease = -1,.retention = -1,.retention_failed = -1};
-
-		if (slot != NULL)
-		{
-			read_queue(&fresh, slot);
-			jobq_slot_free(slot);
-			if (queues == NULL)
-			{
-				HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(JobqQueue),
-				.hcxt = TopMemoryContext};
-
-				queues = hash_create("jobq queues", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-			}
-			entry = hash_search(queues, &queue_id, HASH_ENTER, NULL);
-			*entry = fresh;
-		}
-		*result = fresh;
-	}
-	else
-		*result = *entry;
-
+	*result = known ? *known : none;
 	if (result->max_attempts < 0)
 		result->max_attempts = jobq_max_attempts;
 	if (result->max_lost < 0)
@@ -218,6 +249,8 @@ make_queue(JobqCall *call, const char *name, int64 queue_id, bool wait)
 	jobq_set(&new, QUEUE_ID, Int64GetDatum(queue_id));
 	jobq_set(&new, QUEUE_PAUSED, BoolGetDatum(false));
 	jobq_set(&new, QUEUE_NOTIFY, Int16GetDatum(JOBQ_NOTIFY_COALESCED));
+	jobq_set(&new, QUEUE_ORDERED, BoolGetDatum(false));
+	jobq_set(&new, QUEUE_FAIR, BoolGetDatum(false));
 	jobq_insert(call, JOBQ_QUEUE, &new);
 	/* if this is rolled back, nobody must remember it */
 	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_QUEUE));
@@ -235,6 +268,13 @@ jobq_queue_register(JobqCall *call, const char *name, int64 queue_id)
 		make_queue(call, name, queue_id, false);
 }
 
+/* The same for who needs it. */
+void
+jobq_queue_make(JobqCall *call, const char *name, int64 queue_id)
+{
+	make_queue(call, name, queue_id, true);
+}
+
 /* Pause or resume a queue; why and since when stay if it is paused already. */
 static void
 set_paused(JobqCall *call, TupleTableSlot *slot, JobqRow *new, bool paused, const char *because)
@@ -250,8 +290,8 @@ set_paused(JobqCall *call, TupleTableSlot *slot, JobqRow *new, bool paused, cons
 }
 
 /* Lock the row of a queue, and what it is to be begins with what it is; NULL: none. */
-static TupleTableSlot *
-lock_queue(JobqCall *call, int64 queue_id, JobqRow *new)
+TupleTableSlot *
+jobq_queue_lock(JobqCall *call, int64 queue_id, JobqRow *new)
 {
 	Datum		key = Int64GetDatum(queue_id);
 
@@ -269,8 +309,8 @@ lock_queue(JobqCall *call, int64 queue_id, JobqRow *new)
 }
 
 /* Write the row of a queue that is locked. */
-static void
-write_queue(JobqCall *call, TupleTableSlot *slot, JobqRow *new)
+void
+jobq_queue_write(JobqCall *call, TupleTableSlot *slot, JobqRow *new)
 {
 	(void) jobq_update(call, JOBQ_QUEUE, slot, new, LockWaitBlock);
 	jobq_slot_free(slot);
@@ -289,12 +329,12 @@ jobq_queue_pause(JobqCall *call, const JobqQueue *queue, int64 failures)
 								   DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&window))),
 								   (long long) failures);
 	JobqRow		new;
-	TupleTableSlot *slot = lock_queue(call, queue->queue_id, &new);
+	TupleTableSlot *slot = jobq_queue_lock(call, queue->queue_id, &new);
 
 	if (slot == NULL)
 		return;
 	set_paused(call, slot, &new, true, because);
-	write_queue(call, slot, &new);
+	jobq_queue_write(call, slot, &new);
 	ereport(LOG, (errmsg("jobq paused queue \"%s\": %s", queue->name, because)));
 }
 
@@ -310,7 +350,9 @@ PG_FUNCTION_INFO_V1(jobq_job_queue_set);
 
 /*
  * job_queue_set(queue, paused, max_attempts, max_lost, backoff, backoff_cap,
- * timeout, lease, notify, retention, retention_failed, pause_after, pause_window)
+ * timeout, lease, notify, retention, retention_failed, pause_after, pause_window,
+ * max_running, max_running_per_partition, ordered, fair, rate, rate_per_partition,
+ * rate_interval)
  */
 Datum
 jobq_job_queue_set(PG_FUNCTION_ARGS)
@@ -328,6 +370,11 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	int64		retention_failed = jobq_check_interval(fcinfo, 10, "retention_failed", true);
 	int32		pause_after = jobq_check_count(fcinfo, 11, "pause_after");
 	int64		pause_window = jobq_check_interval(fcinfo, 12, "pause_window", false);
+	int32		max_running = jobq_check_count(fcinfo, 13, "max_running");
+	int32		max_running_per_partition = jobq_check_count(fcinfo, 14, "max_running_per_partition");
+	int32		rate = jobq_check_count(fcinfo, 17, "rate");
+	int32		rate_per_partition = jobq_check_count(fcinfo, 18, "rate_per_partition");
+	int64		rate_interval = jobq_check_interval(fcinfo, 19, "rate_interval", false);
 	int			notify = -1;
 	JobqRow		new;
 	TupleTableSlot *slot;
@@ -359,7 +406,7 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	jobq_require_privilege(&call, queue_id, PRIV_OPERATE, name);
 	make_queue(&call, name, queue_id, true);
 
-	slot = lock_queue(&call, queue_id, &new);
+	slot = jobq_queue_lock(&call, queue_id, &new);
 	if (slot == NULL)
 		elog(ERROR, "queue \"%s\" is gone", name);
 	if (!PG_ARGISNULL(1))
@@ -375,12 +422,26 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	change(&new, QUEUE_RETENTION_FAILED, retention_failed >= 0, Int64GetDatum(retention_failed));
 	change(&new, QUEUE_PAUSE_AFTER, pause_after > 0, Int32GetDatum(pause_after));
 	change(&new, QUEUE_PAUSE_WINDOW, pause_window > 0, Int64GetDatum(pause_window));
-	write_queue(&call, slot, &new);
+	change(&new, QUEUE_MAX_RUNNING, max_running > 0, Int32GetDatum(max_running));
+	change(&new, QUEUE_MAX_RUNNING_PER_PARTITION, max_running_per_partition > 0,
+		   Int32GetDatum(max_running_per_partition));
+	change(&new, QUEUE_ORDERED, !PG_ARGISNULL(15), PG_GETARG_DATUM(15));
+	change(&new, QUEUE_FAIR, !PG_ARGISNULL(16), PG_GETARG_DATUM(16));
+	change(&new, QUEUE_RATE, rate > 0, Int32GetDatum(rate));
+	change(&new, QUEUE_RATE_PER_PARTITION, rate_per_partition > 0, Int32GetDatum(rate_per_partition));
+	change(&new, QUEUE_RATE_INTERVAL, rate_interval > 0, Int64GetDatum(rate_interval));
+	if ((rate > 0 || rate_per_partition > 0) && !new.given[QUEUE_RATE_INTERVAL - 1])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a rate needs \"rate_interval\""),
+				 errhint("Give the interval in which so many attempts may begin, such as rate_interval => '1 minute'.")));
+	jobq_change_gate(&call, slot, &new);
+	jobq_queue_write(&call, slot, &new);
 	if (retention >= 0 || retention_failed >= 0)
 		jobq_announce_retention();
 	/* a queue that goes on has work for those who wait */
 	if (!PG_ARGISNULL(1) && !PG_GETARG_BOOL(1))
-		jobq_announce_resumed(jobq_lane(queue_id), queue_id);
+		jobq_announce_resumed(queue_id);
 	jobq_close_call(&call);
 	PG_RETURN_VOID();
 }
@@ -403,6 +464,13 @@ static const struct
 	{"retention_failed", QUEUE_RETENTION_FAILED},
 	{"pause_after", QUEUE_PAUSE_AFTER},
 	{"pause_window", QUEUE_PAUSE_WINDOW},
+	{"max_running", QUEUE_MAX_RUNNING},
+	{"max_running_per_partition", QUEUE_MAX_RUNNING_PER_PARTITION},
+	{"ordered", QUEUE_ORDERED},
+	{"fair", QUEUE_FAIR},
+	{"rate", QUEUE_RATE},
+	{"rate_per_partition", QUEUE_RATE_PER_PARTITION},
+	{"rate_interval", QUEUE_RATE_INTERVAL},
 };
 
 /* Which setting an argument names: its index, or -1 where it is NULL. */
@@ -440,7 +508,7 @@ jobq_job_queue_reset(PG_FUNCTION_ARGS)
 
 	jobq_enter(&call, "job_queue_reset()", true);
 	jobq_require_privilege(&call, queue_id, PRIV_OPERATE, name);
-	slot = lock_queue(&call, queue_id, &new);
+	slot = jobq_queue_lock(&call, queue_id, &new);
 	if (slot != NULL)
 	{
 		for (int i = 0; i < lengthof(settings); i++)
@@ -451,15 +519,24 @@ jobq_job_queue_reset(PG_FUNCTION_ARGS)
 				set_paused(&call, slot, &new, false, NULL);
 			else if (settings[i].column == QUEUE_NOTIFY)
 				jobq_set(&new, QUEUE_NOTIFY, Int16GetDatum(JOBQ_NOTIFY_COALESCED));
+			else if (settings[i].column == QUEUE_ORDERED || settings[i].column == QUEUE_FAIR)
+				jobq_set(&new, settings[i].column, BoolGetDatum(false));
 			else
 				new.given[settings[i].column - 1] = false;
 		}
-		write_queue(&call, slot, &new);
+		if ((new.given[QUEUE_RATE - 1] || new.given[QUEUE_RATE_PER_PARTITION - 1]) &&
+			!new.given[QUEUE_RATE_INTERVAL - 1])
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("a rate needs \"rate_interval\""),
+					 errhint("Reset rate and rate_per_partition first.")));
+		jobq_change_gate(&call, slot, &new);
+		jobq_queue_write(&call, slot, &new);
 	}
 	jobq_announce_retention();
 	/* paused is among what was reset */
 	if (setting < 0 || settings[setting].column == QUEUE_PAUSED)
-		jobq_announce_resumed(jobq_lane(queue_id), queue_id);
+		jobq_announce_resumed(queue_id);
 	jobq_close_call(&call);
 	PG_RETURN_VOID();
 }

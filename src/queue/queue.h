@@ -77,13 +77,43 @@ typedef struct JobqQueue
 	int64		retention_failed;
 	int32		pause_after;	/* attempts that ended badly; 0: never */
 	int64		pause_window;
+	int64		gate;			/* number of the gate before it; 0: none */
+	int32		max_running;	/* 0: no limit, as the next four */
+	int32		max_running_per_partition;
+	int32		rate;
+	int32		rate_per_partition;
+	int64		rate_interval;
+	bool		ordered;
+	bool		fair;
 } JobqQueue;
 
+extern int64 jobq_name_id(const char *name);
 extern int64 jobq_queue_id(const char *queue);
 extern void jobq_queue_settings(JobqCall *call, int64 queue_id, JobqQueue *result);
+extern const JobqQueue *jobq_queue_known(JobqCall *call, int64 queue_id);
+extern TupleTableSlot *jobq_queue_lock(JobqCall *call, int64 queue_id, JobqRow *new);
+extern void jobq_queue_write(JobqCall *call, TupleTableSlot *slot, JobqRow *new);
+extern void jobq_queue_make(JobqCall *call, const char *name, int64 queue_id);
 extern void jobq_queue_register(JobqCall *call, const char *name, int64 queue_id);
 extern void jobq_queue_pause(JobqCall *call, const JobqQueue *queue, int64 failures);
 extern void jobq_queue_init(void);
+
+/* limits.c: what keeps ready jobs of a queue behind its gate */
+typedef struct JobqPartition
+{
+	int64		partition_id;
+	bool		paused;
+	int32		weight;
+	int32		max_running;	/* 0: the queue's */
+} JobqPartition;
+
+#define JOBQ_MAX_WEIGHT		1000000
+
+extern int64 jobq_partition_id(const char *partition);
+extern void jobq_change_gate(JobqCall *call, TupleTableSlot *slot, JobqRow *new);
+extern int	jobq_read_gates(JobqCall *call, int64 queue_id, int64 **gates);
+extern void jobq_gates_emptied(JobqCall *call, int64 queue_id, int64 gate);
+extern int	jobq_read_partitions(JobqCall *call, int64 queue_id, JobqPartition **partitions);
 
 /* privilege.c: grants */
 typedef enum JobqPrivilege

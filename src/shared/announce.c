@@ -61,6 +61,7 @@ typedef struct Scalars
 	int			nplaces;		/* of jobs to be removed, see shared.h */
 	uint32		places[PLACES];
 	bool		changed_rows;	/* otherwise than by what was counted */
+	bool		events_lost;	/* there were too many of them */
 } Scalars;
 
 /* How things were when a level first announced something */
@@ -72,6 +73,7 @@ typedef struct Mark
 	int			ndecided;
 	int			nleases;
 	int			nfailed;
+	int			nevents;
 	int			ncounts;
 	Scalars		scalars;
 } Mark;
@@ -89,6 +91,7 @@ static Array taken;				/* JobqReady, see jobq_announce_taken() */
 static Array decided;			/* int64 */
 static Array leases;			/* LeaseChange */
 static Array failed;			/* int64: the queue of each attempt */
+static Array events;			/* JobqGateEvent */
 static Array counts;			/* JobqCounts, of a queue one for each level */
 static Array marks;				/* Mark, of levels above 1 */
 static Scalars scalars;
@@ -101,6 +104,7 @@ static bool committed = false;	/* and is to be carried out now */
 #define KEEP_ITEMS		1024	/* larger arrays are freed after use */
 #define LOOK_BACK		16		/* entries searched for the same lane */
 #define SINGLE_ROWS		512		/* rows that are remembered one by one */
+#define MOST_EVENTS		2000	/* for the gatekeeper, of one transaction */
 
 JobqEndCallbacks jobq_at_end;
 JobqCounts *jobq_latest_counts = NULL;	/* of this level, or none */
@@ -152,6 +156,7 @@ forget(void)
 	empty(&decided);
 	empty(&leases);
 	empty(&failed);
+	empty(&events);
 	empty(&marks);
 	empty(&counts);
 	jobq_latest_counts = NULL;
@@ -187,6 +192,7 @@ begin_announcement(void)
 		mark.ndecided = decided.n;
 		mark.nleases = leases.n;
 		mark.nfailed = failed.n;
+		mark.nevents = events.n;
 		mark.ncounts = counts.n;
 		mark.scalars = scalars;
 		*(Mark *) append(&marks, sizeof(Mark)) = mark;
@@ -245,9 +251,9 @@ jobq_announce_taken(const JobqReady *row)
 
 /* Jobs that were there can be claimed again: a queue was resumed. */
 void
-jobq_announce_resumed(int64 lane, int64 queue_id)
+jobq_announce_resumed(int64 queue_id)
 {
-	JobqReady	row = {.lane = lane,.queue_id = queue_id,.count = INT_MAX};
+	JobqReady	row = {.queue_id = queue_id,.count = INT_MAX};
 
 	if (begin_announcement())
 		*(JobqReady *) append(&ready, sizeof(JobqReady)) = row;
@@ -319,6 +325,37 @@ jobq_announce_failure(int64 queue_id)
 {
 	if (begin_announcement())
 		*(int64 *) append(&failed, sizeof(int64)) = queue_id;
+}
+
+/*
+ * Something happened to a job of a gated queue.  Of those that arrive in one line
+ * with one priority the first is enough.
+ */
+void
+jobq_announce_gate(JobqGateAct act, int64 queue_id, int64 partition_id, int64 job_id, int64 number,
+				   int16 priority)
+{
+	JobqGateEvent event = {.queue_id = queue_id,.partition_id = partition_id,.job_id = job_id,
+	.number = number,.priority = priority,.act = act};
+	int			from;
+
+	if (!begin_announcement())
+		return;
+	from = Max(last_mark() ? last_mark()->nevents : 0, events.n - LOOK_BACK);
+	for (int i = events.n - 1; i >= from && act == GATE_ARRIVED; i--)
+	{
+		JobqGateEvent *e = &((JobqGateEvent *) events.items)[i];
+
+		if (e->act == act && e->queue_id == queue_id && e->partition_id == partition_id && e->priority == priority)
+		{
+			e->number = Min(e->number, number);
+			return;
+		}
+	}
+	if (events.n < MOST_EVENTS)
+		*(JobqGateEvent *) append(&events, sizeof(JobqGateEvent)) = event;
+	else
+		scalars.events_lost = true;
 }
 
 /*
@@ -479,7 +516,7 @@ tell_ready(const JobqReady *r)
 		jobq_at_end.offer(r);
 	if (r->count > 0)
 	{
-		jobq_wake(false, r->lane, Min(r->count, INT_MAX));
+		jobq_wake(false, r->queue_id, Min(r->count, INT_MAX));
 		jobq_worker_queue_ready(r->queue_id);
 	}
 }
@@ -515,6 +552,8 @@ carry_out(void)
 		jobq_worker_removals(scalars.places, scalars.nplaces, PLACES);
 	if (failed.n > 0)
 		jobq_worker_failures(failed.items, failed.n);
+	if (events.n > 0 || scalars.events_lost)
+		jobq_worker_gate_events(events.items, events.n, scalars.events_lost);
 	for (int k = 0; k < DEADLINE_KINDS; k++)
 	{
 		if (scalars.deadlines[k] != DT_NOEND)
@@ -624,6 +663,7 @@ subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId pa
 		decided.n = last->ndecided;
 		leases.n = last->nleases;
 		failed.n = last->nfailed;
+		events.n = last->nevents;
 		counts.n = last->ncounts;
 		scalars = last->scalars;
 		marks.n--;

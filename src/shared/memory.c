@@ -81,6 +81,7 @@ jobq_memory_init(void)
 	jobq_add_part(&jobq_heartbeats_part);
 	jobq_add_part(&jobq_waiters_part);
 	jobq_add_part(&jobq_counts_part);
+	jobq_add_part(&jobq_gate_events_part);
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = shmem_request;
 	prev_shmem_startup_hook = shmem_startup_hook;

@@ -26,10 +26,12 @@
 #define JOBQ_DEFAULT_MAX_HEARTBEATS	100000
 #define JOBQ_DEFAULT_MAX_DATABASES	64
 #define JOBQ_DEFAULT_MAX_METRICS	1000
+#define JOBQ_DEFAULT_MAX_GATE_EVENTS	16384
 
 extern int	jobq_max_heartbeats;
 extern int	jobq_max_databases;
 extern int	jobq_max_metrics;
+extern int	jobq_max_gate_events;
 extern bool jobq_async_claim;
 
 typedef enum JobqDeadline
@@ -74,6 +76,7 @@ extern const JobqPart jobq_databases_part;
 extern const JobqPart jobq_heartbeats_part;
 extern const JobqPart jobq_waiters_part;
 extern const JobqPart jobq_counts_part;
+extern const JobqPart jobq_gate_events_part;
 
 /* clock.c: time that passes evenly */
 extern void jobq_clock_attach(pg_atomic_uint64 *place, bool made);
@@ -83,8 +86,8 @@ extern TimestampTz jobq_deadline_now(JobqDeadline kind);
 extern TimestampTz jobq_deadline_of(JobqDeadline kind, TimestampTz at);
 
 /* Numbers of a queue, see counts.c */
-#define JOBQ_GAUGES		4		/* the first are how many rows there are now */
-#define JOBQ_COUNTS		51
+#define JOBQ_GAUGES		5		/* the first are how many rows there are now */
+#define JOBQ_COUNTS		52
 
 typedef struct JobqCounts
 {
@@ -95,6 +98,27 @@ typedef struct JobqCounts
 	uint64		touched;		/* which values were added to, a bit each */
 	int64		values[JOBQ_COUNTS];
 } JobqCounts;
+
+/* gate.c: what commits tell the gatekeeper */
+typedef enum JobqGateAct
+{
+	GATE_ARRIVED,				/* behind the gate; number is its position */
+	GATE_LEFT,					/* the ready jobs; number is its position there */
+	GATE_BEGUN,					/* an attempt; number is that of it */
+	GATE_ENDED,					/* the same */
+	GATE_LOOK,					/* where the job is now */
+	GATE_CHANGED				/* the queue has another gate */
+} JobqGateAct;
+
+typedef struct JobqGateEvent
+{
+	int64		queue_id;
+	int64		partition_id;
+	int64		job_id;
+	int64		number;
+	int16		priority;
+	int16		act;			/* JobqGateAct */
+} JobqGateEvent;
 
 /* announce.c: what a transaction does to shared memory when it commits */
 
@@ -116,7 +140,7 @@ extern void jobq_announce_decided(int64 job_id);
 extern void jobq_announce_deadline(JobqDeadline kind, TimestampTz at);
 extern void jobq_announce_lease(JobqLeaseAct act, int64 job_id, int64 token, TimestampTz until);
 extern void jobq_announce_wake_worker(void);
-extern void jobq_announce_resumed(int64 lane, int64 queue_id);
+extern void jobq_announce_resumed(int64 queue_id);
 extern bool jobq_own_cancel(int64 job_id);
 extern const JobqReady *jobq_own_ready(int64 lane, int *next);
 extern void jobq_forbid_prepare(const char *why);
@@ -126,6 +150,8 @@ extern void jobq_announce_extension(void);
 extern void jobq_announce_removal(BlockNumber block, TimestampTz at);
 extern void jobq_announce_retention(void);
 extern void jobq_announce_failure(int64 queue_id);
+extern void jobq_announce_gate(JobqGateAct act, int64 queue_id, int64 partition_id, int64 job_id,
+							   int64 number, int16 priority);
 extern void jobq_announce_changed_rows(void);
 extern JobqCounts *jobq_announce_counts(int64 queue_id);
 extern JobqCounts *jobq_latest_counts;
@@ -166,7 +192,7 @@ extern void jobq_counts_forget_database(Oid database);
 extern void jobq_waiter_register(bool for_job, int64 id);
 extern void jobq_waiter_leave(bool consumed);
 extern bool jobq_waiter_woken(void);
-extern bool jobq_waiter_exists(int64 lane);
+extern bool jobq_waiter_exists(int64 queue_id);
 extern void jobq_wake(bool for_job, int64 id, int n);
 extern void jobq_waiter_claimed(void);
 extern void jobq_waiter_at_commit(void);
@@ -248,7 +274,17 @@ typedef struct JobqDatabase
 	 */
 	JobqFailed	failed[JOBQ_BREAKERS];
 	pg_atomic_uint32 nfailed;	/* of these in use */
+
+	/* events for the gatekeeper; written under the lock of gate.c */
+	int			gate_first;		/* -1: none */
+	int			gate_last;
+	bool		gate_lost;		/* some found no room */
+	pg_atomic_uint32 gate_events;	/* whether there are any, or were lost */
 } JobqDatabase;
+
+extern void jobq_gate_events_add(JobqDatabase *db, const JobqGateEvent *events, int n, bool lost);
+extern int	jobq_gate_events_take(JobqDatabase *db, JobqGateEvent *events, int max, bool *lost);
+extern void jobq_gate_events_forget(JobqDatabase *db);
 
 extern TimestampTz jobq_grace_start(void);
 extern JobqDatabase *jobq_database_at(int i);
@@ -264,6 +300,7 @@ extern void jobq_worker_queue_ready(int64 queue_id);
 extern void jobq_worker_removals(const uint32 *places, int n, int most);
 extern void jobq_worker_ask(uint32 flags);
 extern void jobq_worker_failures(const int64 *queue_ids, int n);
+extern void jobq_worker_gate_events(const JobqGateEvent *events, int n, bool lost);
 extern int	jobq_take_failures(JobqDatabase *db, JobqFailed *failed);
 
 /* the worker's side */

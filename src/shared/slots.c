@@ -84,6 +84,7 @@ reset_database(JobqDatabase *db)
 	for (int i = 0; i < JOBQ_PURGE_PLACES; i++)
 		pg_atomic_write_u32(&db->purge_places[i], 0);
 	pg_atomic_write_u32(&db->nfailed, 0);
+	jobq_gate_events_forget(db);
 }
 
 /* Initialize an array of slots. */
@@ -112,6 +113,8 @@ init_shared(void)
 		for (int k = 0; k < JOBQ_PURGE_PLACES; k++)
 			pg_atomic_init_u32(&db->purge_places[k], 0);
 		pg_atomic_init_u32(&db->nfailed, 0);
+		db->gate_first = db->gate_last = -1;
+		pg_atomic_init_u32(&db->gate_events, 0);
 		reset_database(db);
 	}
 }
@@ -422,7 +425,19 @@ jobq_worker_failures(const int64 *queue_ids, int n)
 	wake_database(db, DT_NOBEGIN + 1);
 }
 
-/* Take what they left; returns how many queues. */
+/* Something happened to jobs of gated queues. */
+void
+jobq_worker_gate_events(const JobqGateEvent *events, int n, bool lost)
+{
+	JobqDatabase *db = jobq_my_database(true);
+
+	if (db == NULL)
+		return;
+	jobq_gate_events_add(db, events, n, lost);
+	wake_database(db, DT_NOBEGIN + 1);
+}
+
+/* Take the failures that were left; returns of how many queues. */
 int
 jobq_take_failures(JobqDatabase *db, JobqFailed *failed)
 {

@@ -2,7 +2,7 @@
  * waiter.c
  *	  Sessions that sleep in job_wait or job_claim_wait, and waking them.
  *
- * A waiter registers for a job or for a lane, then looks at the tables,
+ * A waiter registers for a job or for a queue, then looks at the tables,
  * then sleeps.  A commit callback wakes the waiters of a decided job, or one
  * waiter for each job that became ready, first come first served.  A waiter
  * that is woken is unlinked and has to register again before it looks.
@@ -10,9 +10,9 @@
  * 1. The waiter registers before it takes its snapshot, and the callback looks
  *	  for waiters after its rows are visible: one of them sees the other.  For
  *	  this the counter of a bucket can be read without the lock.
- * 2. A wake-up for a lane stands for one job.  It is consumed by the commit of
+ * 2. A wake-up for a queue stands for one job.  It is consumed by the commit of
  *	  a claim that came after it; a waiter that leaves in any other way, by an
- *	  error too, passes it on to the next waiter of that lane.
+ *	  error too, passes it on to the next waiter of that queue.
  * 3. Whoever leaves a transaction by abort or the server by exit is unlinked.
  *
  * The entries are one for each backend, linked into a hash table.  One LWLock
@@ -36,7 +36,7 @@ typedef struct Waiter
 	dlist_node	node;			/* in the bucket of id, while it is linked */
 	bool		linked;
 	bool		for_job;
-	int64		id;				/* of a job or a lane */
+	int64		id;				/* of a job or a queue */
 	Oid			database;
 	Latch	   *latch;
 	pg_atomic_uint32 woken;
@@ -61,7 +61,7 @@ static LWLock *waiters_lock;
 static bool registered = false; /* our entry is in use */
 static bool claimed = false;	/* a claim is to be committed */
 static bool holding = false;	/* a wake-up was taken and not consumed yet */
-static int64 held_lane;
+static int64 held_queue;
 
 /* How much shared memory it takes. */
 static Size
@@ -113,7 +113,7 @@ my_waiter(void)
 	return &shared->waiters[MyProc - ProcGlobal->allProcs];
 }
 
-/* The bucket of a job or lane; ids of jobs and hashes of lanes spread by themselves. */
+/* The bucket of a job or queue; ids of jobs and of queues spread by themselves. */
 static Bucket *
 waiters_bucket(int64 id)
 {
@@ -140,7 +140,7 @@ wake_waiter(Waiter *w)
 	SetLatch(w->latch);
 }
 
-/* Wake up to n waiters of a job or lane. */
+/* Wake up to n waiters of a job or queue. */
 void
 jobq_wake(bool for_job, int64 id, int n)
 {
@@ -186,7 +186,7 @@ leave_at_exit(int code, Datum arg)
 }
 
 /*
- * Wait for a job to be decided, or for one to become ready in a lane; again after
+ * Wait for a job to be decided, or for one to become ready in a queue; again after
  * a wake-up, which is then ours to consume.
  */
 void
@@ -208,7 +208,7 @@ jobq_waiter_register(bool for_job, int64 id)
 	if (pg_atomic_exchange_u32(&w->woken, 0) != 0 && !for_job)
 	{
 		holding = true;
-		held_lane = w->id;
+		held_queue = w->id;
 	}
 	w->id = id;
 	w->for_job = for_job;
@@ -228,11 +228,11 @@ jobq_waiter_woken(void)
 	return pg_atomic_read_u32(&my_waiter()->woken) != 0;
 }
 
-/* Does a session of this database wait for a job of this lane? */
+/* Does a session of this database wait for a job of this queue? */
 bool
-jobq_waiter_exists(int64 lane)
+jobq_waiter_exists(int64 queue_id)
 {
-	Bucket	   *bucket = waiters_bucket(lane);
+	Bucket	   *bucket = waiters_bucket(queue_id);
 	dlist_iter	iter;
 	bool		found = false;
 
@@ -241,7 +241,7 @@ jobq_waiter_exists(int64 lane)
 	{
 		Waiter	   *w = dlist_container(Waiter, node, iter.cur);
 
-		found |= w->id == lane && !w->for_job && w->database == MyDatabaseId;
+		found |= w->id == queue_id && !w->for_job && w->database == MyDatabaseId;
 	}
 	LWLockRelease(waiters_lock);
 	return found;
@@ -271,7 +271,7 @@ jobq_waiter_leave(bool consumed)
 {
 	unregister();
 	if (holding && !consumed)
-		jobq_wake(false, held_lane, 1);
+		jobq_wake(false, held_queue, 1);
 	holding = claimed = false;
 }
 

@@ -28,6 +28,7 @@ static const char *const table_names[JOBQ_NTABLES] = {
 	[JOBQ_DELTA] = "job_delta",
 	[JOBQ_RECOUNT] = "job_recount",
 	[JOBQ_SCHEDULED] = "job_scheduled",
+	[JOBQ_LIMITED] = "job_limited",
 	[JOBQ_READY] = "job_ready",
 	[JOBQ_LEASE] = "job_lease",
 	[JOBQ_EXPIRY] = "job_expiry",
@@ -37,6 +38,8 @@ static const char *const table_names[JOBQ_NTABLES] = {
 	[JOBQ_ATTEMPT] = "job_attempt",
 	[JOBQ_LOG] = "job_log",
 	[JOBQ_QUEUE] = "job_queue",
+	[JOBQ_PARTITION] = "job_partition",
+	[JOBQ_TURN] = "job_turn",
 	[JOBQ_PRIVILEGE] = "job_privilege",
 	[JOBQ_ACTIVE] = "job_active_database",
 };

@@ -32,6 +32,8 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][2] = {
 	{1, {RECOUNT_JOB_ID}, {F_INT8EQ}}},
 	[JOBQ_SCHEDULED] = {{1, {STATE_JOB_ID}, {F_INT8EQ}},
 	{1, {STATE_RUN_AT}, {F_TIMESTAMPTZ_EQ}}},
+	[JOBQ_LIMITED] = {{1, {STATE_JOB_ID}, {F_INT8EQ}},
+	{4, {STATE_QUEUE_ID, STATE_PARTITION_ID, STATE_PRIORITY, READY_POSITION}, {F_INT8EQ, F_INT8EQ, F_INT2EQ, F_INT8EQ}}},
 	[JOBQ_READY] = {{3, {STATE_LANE, STATE_PRIORITY, READY_POSITION}, {F_INT8EQ, F_INT2EQ, F_INT8EQ}},
 	{1, {STATE_JOB_ID}, {F_INT8EQ}}},
 	[JOBQ_LEASE] = {{1, {STATE_JOB_ID}, {F_INT8EQ}},
@@ -47,20 +49,23 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][2] = {
 	[JOBQ_LOG] = {{2, {LOG_JOB_ID, LOG_SEQ}, {F_INT8EQ, F_INT8EQ}}},
 	[JOBQ_QUEUE] = {{1, {QUEUE_NAME}, {F_TEXTEQ}},
 	{1, {QUEUE_ID}, {F_INT8EQ}}},
+	[JOBQ_PARTITION] = {{2, {PARTITION_QUEUE_ID, PARTITION_ID}, {F_INT8EQ, F_INT8EQ}}},
+	[JOBQ_TURN] = {{2, {TURN_QUEUE_ID, TURN_PARTITION_ID}, {F_INT8EQ, F_INT8EQ}}},
 	[JOBQ_PRIVILEGE] = {{3, {PRIVILEGE_ROLE, PRIVILEGE_QUEUE, PRIVILEGE_PRIVILEGE}, {F_OIDEQ, F_TEXTEQ, F_TEXTEQ}}},
 	[JOBQ_ACTIVE] = {{1, {ACTIVE_SYSTEM_IDENTIFIER}, {F_INT8EQ}}},
 };
 
 /* The types of our tables' columns, a letter each */
-#define STATE "888tt4442"
+#define STATE "888tt84442"
 
 static const char *const column_types[JOBQ_NTABLES] = {
-	[JOBQ_JOB] = "88ttt8888tt8r44444444r2222bbxxxxjjxxj",
+	[JOBQ_JOB] = "88ttt8888tt8r44444444r2222bbxxxxxjjxxj",
 	[JOBQ_DEPENDENCY] = "8822",
 	[JOBQ_WAITING] = STATE "84444442bbbb",
 	[JOBQ_DELTA] = "88844444",
 	[JOBQ_RECOUNT] = "88",
 	[JOBQ_SCHEDULED] = STATE,
+	[JOBQ_LIMITED] = STATE "8t",
 	[JOBQ_READY] = STATE "8t",
 	[JOBQ_LEASE] = STATE "8tttt8rbxxj",
 	[JOBQ_EXPIRY] = "t8",
@@ -69,7 +74,9 @@ static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_SCHEDULE] = "8tt8r22bxxxjx",
 	[JOBQ_ATTEMPT] = "84tt2xx",
 	[JOBQ_LOG] = "88t442xj",
-	[JOBQ_QUEUE] = "x8b44888828848xt",
+	[JOBQ_QUEUE] = "x8b44888828848xt44bb448a",
+	[JOBQ_PARTITION] = "88b44xx",
+	[JOBQ_TURN] = "888",
 	[JOBQ_PRIVILEGE] = "rxx",
 	[JOBQ_ACTIVE] = "8o",
 };
@@ -78,6 +85,7 @@ static const Oid types[] = {
 	['2'] = INT2OID,
 	['4'] = INT4OID,
 	['8'] = INT8OID,
+	['a'] = INT8ARRAYOID,
 	['b'] = BOOLOID,
 	['j'] = JSONBOID,
 	['o'] = OIDOID,
@@ -373,7 +381,9 @@ jobq_choose_index(JobqRel *r, JobqIndex which)
 
 		for (int c = 0; match && c < want->ncolumns; c++)
 		{
-			bool		descending = r->table == JOBQ_READY && want->columns[c] == STATE_PRIORITY;
+			bool		descending = (r->table == JOBQ_READY || r->table == JOBQ_LIMITED) &&
+				want->columns[c] == STATE_PRIORITY;
+
 
 			match = form->indkey.values[c] == want->columns[c] &&
 				((index->rd_indoption[c] & INDOPTION_DESC) != 0) == descending;

@@ -46,8 +46,8 @@ struct JobqRel
 typedef struct IndexColumns
 {
 	int			ncolumns;
-	AttrNumber	columns[3];
-	RegProcedure equal[3];
+	AttrNumber	columns[4];
+	RegProcedure equal[4];
 } IndexColumns;
 
 extern const IndexColumns jobq_index_columns[JOBQ_NTABLES][2];

@@ -430,7 +430,7 @@ jobq_scan_begin(JobqCall *call, JobqTable table, JobqIndex which, int nkeys,
 {
 	const IndexColumns *c = &jobq_index_columns[table][which];
 	Relation	index = jobq_choose_index(jobq_rel(call, table), which);
-	ScanKeyData skeys[3];
+	ScanKeyData skeys[4];
 
 	Assert(nkeys <= c->ncolumns);
 	for (int i = 0; i < nkeys; i++)
@@ -463,33 +463,37 @@ jobq_scan_between(JobqCall *call, JobqTable table, JobqIndex which, int64 from, 
 }
 
 /*
- * Scan the rows of job_ready of a lane, in the order in which they are handed
- * out, of some priorities, and of positions from .. upto where it is one priority.
+ * Scan the rows of an order, as they are handed out, of some priorities, and of
+ * positions from .. upto where it is one priority.
  */
 JobqScan *
-jobq_scan_ready(JobqCall *call, int64 lane, int16 priority, int16 down_to,
+jobq_scan_order(JobqCall *call, const JobqOrder *order, int16 priority, int16 down_to,
 				int64 from, int64 upto, Snapshot snapshot)
 {
-	ScanKeyData skeys[4];
+	ScanKeyData skeys[5];
 	int			n = 0;
+	AttrNumber	by_priority = order->nkeys + 1;
+	AttrNumber	by_position = order->nkeys + 2;
 
-	ScanKeyInit(&skeys[n++], 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(lane));
+	for (; n < order->nkeys; n++)
+		ScanKeyInit(&skeys[n], n + 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(order->keys[n]));
 	if (priority == down_to)
 	{
-		ScanKeyInit(&skeys[n++], 2, BTEqualStrategyNumber, F_INT2EQ, Int16GetDatum(priority));
+		ScanKeyInit(&skeys[n++], by_priority, BTEqualStrategyNumber, F_INT2EQ, Int16GetDatum(priority));
 		if (from > PG_INT64_MIN)
-			ScanKeyInit(&skeys[n++], 3, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
+			ScanKeyInit(&skeys[n++], by_position, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
 		if (upto < PG_INT64_MAX)
-			ScanKeyInit(&skeys[n++], 3, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(upto));
+			ScanKeyInit(&skeys[n++], by_position, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(upto));
 	}
 	else
 	{
 		if (priority < PG_INT16_MAX)
-			ScanKeyInit(&skeys[n++], 2, BTLessEqualStrategyNumber, F_INT2LE, Int16GetDatum(priority));
+			ScanKeyInit(&skeys[n++], by_priority, BTLessEqualStrategyNumber, F_INT2LE, Int16GetDatum(priority));
 		if (down_to > PG_INT16_MIN)
-			ScanKeyInit(&skeys[n++], 2, BTGreaterEqualStrategyNumber, F_INT2GE, Int16GetDatum(down_to));
+			ScanKeyInit(&skeys[n++], by_priority, BTGreaterEqualStrategyNumber, F_INT2GE, Int16GetDatum(down_to));
 	}
-	return begin_scan(call, JOBQ_READY, INDEX_KEY, n, skeys, snapshot);
+	return begin_scan(call, order->table, order->table == JOBQ_READY ? INDEX_KEY : INDEX_SECOND,
+					  n, skeys, snapshot);
 }
 
 /*

@@ -33,6 +33,7 @@ typedef enum JobqTable
 	JOBQ_DELTA,
 	JOBQ_RECOUNT,
 	JOBQ_SCHEDULED,
+	JOBQ_LIMITED,
 	JOBQ_READY,
 	JOBQ_LEASE,
 	JOBQ_EXPIRY,
@@ -42,6 +43,8 @@ typedef enum JobqTable
 	JOBQ_ATTEMPT,
 	JOBQ_LOG,
 	JOBQ_QUEUE,
+	JOBQ_PARTITION,
+	JOBQ_TURN,
 	JOBQ_PRIVILEGE,
 	JOBQ_ACTIVE,
 	JOBQ_NTABLES
@@ -81,6 +84,7 @@ enum
 	JOB_KIND,
 	JOB_NAME,
 	JOB_UNIQUE_KEY,
+	JOB_PARTITION,
 	JOB_ARGS,
 	JOB_TAGS,
 	JOB_WORKER,
@@ -105,6 +109,7 @@ enum
 	STATE_LANE,
 	STATE_RUN_AT,
 	STATE_EXPIRES_AT,
+	STATE_PARTITION_ID,
 	STATE_ATTEMPT,
 	STATE_FAILED,
 	STATE_LOST,
@@ -146,6 +151,7 @@ enum
 	RECOUNT_JOB_ID
 };
 
+/* job_limited has the same */
 enum
 {
 	READY_POSITION = STATE_NATTS + 1,
@@ -246,7 +252,33 @@ enum
 	QUEUE_PAUSE_AFTER,
 	QUEUE_PAUSE_WINDOW,
 	QUEUE_PAUSED_BECAUSE,
-	QUEUE_PAUSED_AT
+	QUEUE_PAUSED_AT,
+	QUEUE_MAX_RUNNING,
+	QUEUE_MAX_RUNNING_PER_PARTITION,
+	QUEUE_ORDERED,
+	QUEUE_FAIR,
+	QUEUE_RATE,
+	QUEUE_RATE_PER_PARTITION,
+	QUEUE_RATE_INTERVAL,
+	QUEUE_GATES
+};
+
+enum
+{
+	PARTITION_QUEUE_ID = 1,
+	PARTITION_ID,
+	PARTITION_PAUSED,
+	PARTITION_WEIGHT,
+	PARTITION_MAX_RUNNING,
+	PARTITION_QUEUE,
+	PARTITION_NAME
+};
+
+enum
+{
+	TURN_QUEUE_ID = 1,
+	TURN_PARTITION_ID,
+	TURN_JOB_ID
 };
 
 enum
@@ -317,8 +349,17 @@ extern ItemPointerData jobq_insert(JobqCall *call, JobqTable table, JobqRow *new
 extern bool jobq_insert_unless_there(JobqCall *call, JobqTable table, JobqRow *new, bool wait);
 extern void jobq_bulk_begin(JobqCall *call);
 extern void jobq_bulk_end(JobqCall *call);
-extern JobqScan *jobq_scan_ready(JobqCall *call, int64 lane, int16 priority, int16 down_to,
-								 int64 from, int64 upto, Snapshot snapshot);
+
+/* Rows that stand in an order, by priority, then position: of a lane, or a line */
+typedef struct JobqOrder
+{
+	JobqTable	table;			/* JOBQ_READY or JOBQ_LIMITED */
+	int			nkeys;
+	int64		keys[2];		/* lane; queue_id, partition_id */
+} JobqOrder;
+
+extern JobqScan *jobq_scan_order(JobqCall *call, const JobqOrder *order, int16 priority,
+								 int16 down_to, int64 from, int64 upto, Snapshot snapshot);
 extern TupleTableSlot *jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot);
 extern void jobq_ready_origin(JobqCall *call, JobqReady *ready);
 extern void jobq_ready_from_slot(JobqCall *call, TupleTableSlot *slot, JobqReady *ready);

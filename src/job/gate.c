@@ -1,0 +1,225 @@
+/*
+ * gate.c
+ *	  What the gatekeeper does with rows: letting jobs in, and back behind the gate.
+ *
+ * It is the only one that moves rows from job_limited to job_ready, one step after
+ * the other, so nothing here takes a lock that it would have to share with another of
+ * its kind.  Rows that somebody has locked, to cancel or change the job, are passed
+ * over.  A crash leaves each row where the last committed step has put it.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/snapmgr.h"
+
+#include "dispatch/dispatch.h"
+#include "job/job.h"
+
+/* Read where a ready or running job counts. */
+static void
+read_admitted(JobqTable table, TupleTableSlot *row, JobqAdmitted *a)
+{
+	a->job_id = jobq_attr_int64(row, STATE_JOB_ID);
+	a->queue_id = jobq_attr_int64(row, STATE_QUEUE_ID);
+	a->partition_id = jobq_attr_int64(row, STATE_PARTITION_ID);
+	a->lane = table == JOBQ_READY ? jobq_attr_int64(row, STATE_LANE) : 0;
+	a->position = table == JOBQ_READY ? jobq_attr_int64(row, READY_POSITION) : 0;
+	a->attempt = jobq_attr_int32(row, STATE_ATTEMPT);
+}
+
+/* Give the turn of a partition to a job; 0: to nobody. */
+void
+jobq_set_turn(JobqCall *call, int64 queue_id, int64 partition_id, int64 job_id)
+{
+	Datum		keys[2] = {Int64GetDatum(queue_id), Int64GetDatum(partition_id)};
+	TupleTableSlot *old = jobq_find(call, JOBQ_TURN, INDEX_KEY, 2, keys, NULL);
+	JobqRow		new = {0};
+
+	jobq_set(&new, TURN_QUEUE_ID, keys[0]);
+	jobq_set(&new, TURN_PARTITION_ID, keys[1]);
+	jobq_set(&new, TURN_JOB_ID, Int64GetDatum(job_id));
+	if (old == NULL && job_id != 0)
+		jobq_insert(call, JOBQ_TURN, &new);
+	else if (old != NULL && job_id != 0)
+		(void) jobq_update(call, JOBQ_TURN, old, &new, LockWaitBlock);
+	else if (old != NULL)
+		(void) jobq_delete(call, JOBQ_TURN, old, LockWaitBlock);
+	jobq_slot_free(old);
+	jobq_advance();				/* the same partition can come again in this step */
+}
+
+/* Let a job in whose row was found; false: somebody has it locked. */
+static bool
+let_in(JobqCall *call, TupleTableSlot *row, int64 lane, bool turn, JobqAdmitted *a)
+{
+	JobqPrefix	prefix;
+
+	if (!jobq_state_leave(call, JOBQ_LIMITED, row, LEAVE_TRY))
+		return false;
+	jobq_read_prefix(row, &prefix);
+	prefix.lane = lane;
+	a->job_id = prefix.job_id;
+	a->queue_id = prefix.queue_id;
+	a->partition_id = prefix.partition_id;
+	a->lane = lane;
+	a->position = jobq_nextval();
+	a->attempt = prefix.attempt;
+	jobq_enter_ready(call, &prefix, a->position, call->now);
+	if (turn)
+		jobq_set_turn(call, prefix.queue_id, prefix.partition_id, prefix.job_id);
+	return true;
+}
+
+/*
+ * Let in the first jobs of a line, from its floors on, up to max and to a key.
+ * *next: the key of the first row that is left, or jobq_key_last; *busy: some of
+ * those before it are locked, from that key on.  Returns how many there are in *out.
+ */
+int
+jobq_let_in_line(JobqCall *call, const JobqOrder *line, const JobqFloors *floors, int64 lane,
+				 bool turn, int max, JobqKey limit, JobqAdmitted *out, JobqKey *next, JobqKey *busy)
+{
+	JobqOrderScan *scan = jobq_order_scan_begin(call, *line, floors, GetLatestSnapshot());
+	TupleTableSlot *row;
+	int			n = 0;
+
+	*next = *busy = jobq_key_last;
+	while ((row = jobq_order_scan_next(scan)) != NULL)
+	{
+		JobqKey		key = {jobq_attr_int16(row, STATE_PRIORITY), jobq_attr_int64(row, READY_POSITION)};
+
+		CHECK_FOR_INTERRUPTS();
+		/* one that has expired is left to the worker's clock */
+		if (jobq_ready_expired(call, row))
+			continue;
+		if (n == max || jobq_compare_keys(key, limit) > 0)
+		{
+			*next = key;
+			break;
+		}
+		if (let_in(call, row, lane, turn, &out[n]))
+			n++;
+		else
+		{
+			if (jobq_compare_keys(key, *busy) < 0)
+				*busy = key;
+			/* in an ordered line nobody overtakes */
+			if (turn)
+			{
+				*next = key;
+				break;
+			}
+		}
+	}
+	jobq_order_scan_end(scan);
+	return n;
+}
+
+/* Let in one job that waits behind the gate, which has the turn of its partition; false: it does not, or is locked. */
+bool
+jobq_let_in_job(JobqCall *call, int64 job_id, int64 lane, JobqAdmitted *out)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_LIMITED, job_id);
+	bool		ok = row != NULL && let_in(call, row, lane, false, out);
+
+	jobq_slot_free(row);
+	return ok;
+}
+
+/*
+ * Take up to max ready jobs of a lane, from a key on, to where they belong now.  Their
+ * places are by id where the lane was a gate's, since their positions there say
+ * nothing of when they came.  *key: where to go on; jobq_key_first: that was all.
+ * *busy is set where some are locked.
+ */
+int
+jobq_empty_lane(JobqCall *call, int64 lane, bool by_id, int max, JobqKey *key, bool *busy)
+{
+	JobqFloors *floors = palloc(jobq_floors_size());
+	JobqOrderScan *scan;
+	TupleTableSlot *row;
+	int			n = 0;
+
+	jobq_floors_init(floors);
+	if (jobq_compare_keys(*key, jobq_key_first) != 0)
+	{
+		jobq_floors_add(floors, key->priority, key->position, key->position);
+		floors->rest = key->priority;
+	}
+	scan = jobq_order_scan_begin(call, jobq_lane_order(lane), floors, GetLatestSnapshot());
+	*key = jobq_key_first;
+	while ((row = jobq_order_scan_next(scan)) != NULL)
+	{
+		JobqPrefix	prefix;
+
+		CHECK_FOR_INTERRUPTS();
+		if (n == max)
+		{
+			key->priority = jobq_attr_int16(row, STATE_PRIORITY);
+			key->position = jobq_attr_int64(row, READY_POSITION);
+			break;
+		}
+		jobq_read_prefix(row, &prefix);
+		if (jobq_state_leave(call, JOBQ_READY, row, LEAVE_TRY))
+		{
+			(void) jobq_enter_next(call, &prefix, by_id ? prefix.job_id : jobq_attr_int64(row, READY_POSITION));
+			n++;
+		}
+		else
+			*busy = true;
+	}
+	jobq_order_scan_end(scan);
+	pfree(floors);
+	return n;
+}
+
+/* Tell of all jobs that run, and of those that are ready in some lanes, as they are at one moment. */
+void
+jobq_read_admitted(JobqCall *call, int nlanes, const int64 *lanes,
+				   void (*callback) (const JobqAdmitted *a, void *arg), void *arg)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	JobqScan   *leases = jobq_scan_begin(call, JOBQ_LEASE, INDEX_KEY, 0, NULL, snapshot);
+	JobqFloors *floors = palloc(jobq_floors_size());
+	TupleTableSlot *row;
+	JobqAdmitted a;
+
+	while ((row = jobq_scan_next(leases)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		read_admitted(JOBQ_LEASE, row, &a);
+		callback(&a, arg);
+	}
+	jobq_scan_end(leases);
+	jobq_floors_init(floors);
+	for (int i = 0; i < nlanes; i++)
+	{
+		JobqOrderScan *scan = jobq_order_scan_begin(call, jobq_lane_order(lanes[i]), floors, snapshot);
+
+		while ((row = jobq_order_scan_next(scan)) != NULL)
+		{
+			CHECK_FOR_INTERRUPTS();
+			read_admitted(JOBQ_READY, row, &a);
+			callback(&a, arg);
+		}
+		jobq_order_scan_end(scan);
+	}
+	UnregisterSnapshot(snapshot);
+}
+
+/* Where a job is: in which state (JOBQ_JOB: decided, or gone), and where it counts if it is ready or runs. */
+JobqTable
+jobq_look_at_admitted(JobqCall *call, int64 job_id, JobqAdmitted *a)
+{
+	TupleTableSlot *job;
+	TupleTableSlot *row;
+	JobqTable	table = jobq_find_state(call, job_id, &job, &row);
+
+	memset(a, 0, sizeof(JobqAdmitted));
+	a->job_id = job_id;
+	if (row != NULL)
+		read_admitted(table, row, a);
+	jobq_slot_free(row);
+	jobq_slot_free(job);
+	return table;
+}
