@@ -268,17 +268,18 @@ next_token(const Bucket *bucket, int nready, int rate, int64 interval)
 	return bucket->at + (int64) ceil((nready + 1 - bucket->tokens) * interval / rate);
 }
 
-/* An attempt begins: it takes a token of the queue and of the partition. */
+/* An attempt has begun: it takes a token of the queue and of the partition, as they are now. */
 static void
-take_token(Line *line)
+take_token(Line *line, TimestampTz now)
 {
 	Gate	   *gate = line->gate;
+	const JobqQueue *q = &gate->settings;
 
 	gate->begun++;
-	if (gate->settings.rate > 0)
-		gate->bucket.tokens--;
-	if (gate->settings.rate_per_partition > 0)
-		line->bucket.tokens--;
+	if (q->rate > 0)
+		gate->bucket.tokens = tokens(&gate->bucket, q->rate, q->rate_interval, now) - 1;
+	if (q->rate_per_partition > 0)
+		line->bucket.tokens = tokens(&line->bucket, q->rate_per_partition, q->rate_interval, now) - 1;
 }
 
 /* Lines */
@@ -482,7 +483,7 @@ pass_rows(Line *line, JobqKey key)
 
 /* A job counts, ready with this position or, 0, running. */
 static void
-add_member(Line *line, int64 job_id, int64 position, int32 attempt)
+add_member(Line *line, int64 job_id, int64 position, int32 attempt, TimestampTz now)
 {
 	bool		found;
 	Member	   *m = hash_search(members, &job_id, HASH_ENTER, &found);
@@ -494,7 +495,7 @@ add_member(Line *line, int64 job_id, int64 position, int32 attempt)
 		m->line->nready -= m->position != 0;
 		m->line->gate->nready -= m->position != 0;
 		if (position == 0 && (m->position != 0 || m->attempt != attempt))
-			take_token(line);
+			take_token(line, now);
 	}
 	m->line = line;
 	m->position = position;
@@ -679,7 +680,7 @@ read_member(const JobqAdmitted *a, void *arg)
 	Gate	   *gate = hash_search(gates, &a->queue_id, HASH_FIND, NULL);
 
 	if (gate != NULL && gate->phase == READING && !lets_go(gate) && (a->lane == 0 || a->lane == gate->lane))
-		add_member(get_line(gate, a->partition_id), a->job_id, a->position, a->attempt);
+		add_member(get_line(gate, a->partition_id), a->job_id, a->position, a->attempt, 0);
 }
 
 /* Read the members of all gates that are to be. */
@@ -781,7 +782,7 @@ serve_line(JobqCall *call, Step *step, Line *line, int room)
 			set_turn(line, in[0].job_id);
 	}
 	for (int i = 0; i < n && !lets_go(gate); i++)
-		add_member(line, in[i].job_id, in[i].position, in[i].attempt);
+		add_member(line, in[i].job_id, in[i].position, in[i].attempt, step->now);
 	gate->had = line->had;
 	line->had += (double) n / line->weight;
 	return n;
@@ -974,7 +975,7 @@ hear(const JobqGateEvent *e, TimestampTz now)
 		case GATE_BEGUN:
 			if (m != NULL && m->position != 0 && m->attempt + 1 == e->number)
 			{
-				add_member(m->line, e->job_id, 0, e->number);
+				add_member(m->line, e->job_id, 0, e->number, now);
 				touch(gate);
 			}
 			else if (m == NULL || m->position != 0 || m->attempt != e->number)
@@ -982,7 +983,7 @@ hear(const JobqGateEvent *e, TimestampTz now)
 			break;
 		case GATE_ENDED:
 			if (m != NULL && m->position != 0 && m->attempt + 1 == e->number)
-				take_token(m->line);	/* that it began is still to be told */
+				take_token(m->line, now);	/* that it began is still to be told */
 			else if (m != NULL && (m->position != 0 || m->attempt != e->number))
 				break;
 			if (m != NULL)
@@ -1061,8 +1062,8 @@ look_at(JobqCall *call, int64 job_id, TimestampTz now)
 	{
 		line = get_line(gate, a.partition_id);
 		if (m == NULL && a.position == 0)
-			take_token(line);
-		add_member(line, job_id, a.position, a.attempt);
+			take_token(line, now);
+		add_member(line, job_id, a.position, a.attempt, now);
 	}
 	else if (m != NULL)
 		remove_member(m, now);
