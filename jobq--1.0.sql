@@ -454,31 +454,34 @@ COMMENT ON COLUMN @extschema@.job_assignment.inputs IS 'Results of the parents t
 COMMENT ON COLUMN @extschema@.job_assignment.key IS 'The same over all attempts, new after job_retry, for making effects idempotent';
 COMMENT ON COLUMN @extschema@.job_assignment.lease_until IS 'The job is lost if there is no heartbeat before this time';
 
-CREATE FUNCTION @extschema@.job_claim(queue text DEFAULT 'default', worker text DEFAULT NULL, max_jobs int DEFAULT 1, lease interval DEFAULT NULL)
+CREATE FUNCTION @extschema@.job_claim(queue text DEFAULT 'default', worker text DEFAULT NULL, max_jobs int DEFAULT 1, lease interval DEFAULT NULL,
+    labels text[] DEFAULT NULL, session boolean DEFAULT false)
 RETURNS SETOF @extschema@.job_assignment
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_claim';
-COMMENT ON FUNCTION @extschema@.job_claim(text, text, int, interval) IS
-    'Takes up to max_jobs ready jobs of a queue, by priority, then in the order in which they became ready. 22004 or 22023 for a bad value, 42501.';
-REVOKE ALL ON FUNCTION @extschema@.job_claim(text, text, int, interval) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.job_claim(text, text, int, interval, text[], boolean) IS
+    'Takes up to max_jobs ready jobs of a queue, by priority, then in the order in which they became ready. 22004 or 22023 for a bad value, 0A000 with labels or session, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_claim(text, text, int, interval, text[], boolean) FROM PUBLIC;
 
-CREATE FUNCTION @extschema@.job_claim(queues text[], worker text DEFAULT NULL, max_jobs int DEFAULT 1, lease interval DEFAULT NULL)
+CREATE FUNCTION @extschema@.job_claim(queues text[], worker text DEFAULT NULL, max_jobs int DEFAULT 1, lease interval DEFAULT NULL,
+    labels text[] DEFAULT NULL, session boolean DEFAULT false)
 RETURNS SETOF @extschema@.job_assignment
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_claim_queues';
-COMMENT ON FUNCTION @extschema@.job_claim(text[], text, int, interval) IS
+COMMENT ON FUNCTION @extschema@.job_claim(text[], text, int, interval, text[], boolean) IS
     'The same over several queues at once: the best of all of them. 2202E for an array of several dimensions, else as for one queue.';
-REVOKE ALL ON FUNCTION @extschema@.job_claim(text[], text, int, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.job_claim(text[], text, int, interval, text[], boolean) FROM PUBLIC;
 
 CREATE PROCEDURE @extschema@.job_claim_wait(
     IN queue text, IN worker text, IN timeout interval, IN lease interval DEFAULT NULL,
     INOUT job_id bigint DEFAULT NULL, INOUT token bigint DEFAULT NULL, INOUT attempt int DEFAULT NULL, INOUT kind text DEFAULT NULL,
-    INOUT args jsonb DEFAULT NULL, INOUT inputs jsonb DEFAULT NULL, INOUT key text DEFAULT NULL, INOUT lease_until timestamptz DEFAULT NULL)
+    INOUT args jsonb DEFAULT NULL, INOUT inputs jsonb DEFAULT NULL, INOUT key text DEFAULT NULL, INOUT lease_until timestamptz DEFAULT NULL,
+    IN labels text[] DEFAULT NULL)
 LANGUAGE C
 AS 'MODULE_PATHNAME', 'jobq_job_claim_wait';
-COMMENT ON PROCEDURE @extschema@.job_claim_wait(text, text, interval, interval, bigint, bigint, int, text, jsonb, jsonb, text, timestamptz) IS
-    'Waits until a job of the queue can be claimed and claims it; job_id is NULL when timeout is over first. 25001 in a transaction block or function, 22004 or 22023 for a bad value, 42501.';
-REVOKE ALL ON PROCEDURE @extschema@.job_claim_wait(text, text, interval, interval, bigint, bigint, int, text, jsonb, jsonb, text, timestamptz) FROM PUBLIC;
+COMMENT ON PROCEDURE @extschema@.job_claim_wait(text, text, interval, interval, bigint, bigint, int, text, jsonb, jsonb, text, timestamptz, text[]) IS
+    'Waits until a job of the queue can be claimed and claims it; job_id is NULL when timeout is over first. 25001 in a transaction block or function, 22004 or 22023 for a bad value, 0A000 with labels, 42501.';
+REVOKE ALL ON PROCEDURE @extschema@.job_claim_wait(text, text, interval, interval, bigint, bigint, int, text, jsonb, jsonb, text, timestamptz, text[]) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_heartbeat(job_id bigint, token bigint, extend interval DEFAULT NULL, progress jsonb DEFAULT NULL) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE

@@ -293,6 +293,10 @@ CALL job_claim_wait('bad', 'w', '-1 s');
 \echo :LAST_ERROR_SQLSTATE
 CALL job_claim_wait('bad', 'w', '1 s', '0');
 \echo :LAST_ERROR_SQLSTATE
+CALL job_claim_wait('bad', 'w', '1 s', labels => '{gpu}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT pg_temp.try(call) FROM unnest(ARRAY[
+    'SELECT job_claim(''bad'', labels => ''{gpu}'')', 'SELECT job_claim(''{bad}''::text[], labels => ''{}'')', 'SELECT job_claim(''bad'', session => true)']) call;
 
 -- settings
 SET jobq.max_attempts = 0;

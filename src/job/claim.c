@@ -52,9 +52,7 @@ typedef struct Source
 typedef struct Claim
 {
 	JobqCall   *call;
-	text	   *worker;
-	int64		lease;			/* microseconds, -1: the job's or queue's */
-	bool		several;		/* jobs are asked for */
+	const JobqClaimRequest *request;
 	Jsonb	   *no_inputs;		/* an empty object */
 	Size		size;			/* of the jobs so far */
 	bool		full;			/* the next would exceed jobq.max_claim_size */
@@ -115,7 +113,7 @@ read_job(Claim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAs
 	Size		size;
 	bool		isnull;
 
-	*job = snapshot && claim->several ? jobq_walk_id(claim->call, JOBQ_JOB, id, snapshot, NULL) :
+	*job = snapshot && claim->request->max_jobs > 1 ? jobq_walk_id(claim->call, JOBQ_JOB, id, snapshot, NULL) :
 		jobq_find_id(claim->call, JOBQ_JOB, id);
 	if (*job == NULL || !slot_attisnull(*job, JOB_OUTCOME))
 	{
@@ -139,7 +137,7 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 {
 	JobqCall   *call = claim->call;
 	JobqRow		new = {0};
-	int64		period = claim->lease;
+	int64		period = claim->request->lease;
 	int64		timeout = jobq_attr_or(job, JOB_TIMEOUT, queue->timeout);
 	TimestampTz timeout_at;
 	TimestampTz deadline;
@@ -173,8 +171,8 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 	jobq_set(&new, LEASE_PERIOD, Int64GetDatum(period));
 	jobq_set(&new, LEASE_HOLDER, ObjectIdGetDatum(GetUserId()));
 	jobq_set(&new, LEASE_CANCEL_REQUESTED, BoolGetDatum(false));
-	if (claim->worker != NULL)
-		jobq_set(&new, LEASE_WORKER, PointerGetDatum(claim->worker));
+	if (claim->request->worker != NULL)
+		jobq_set(&new, LEASE_WORKER, PointerGetDatum(claim->request->worker));
 	prefix->attempt = a->attempt;
 	jobq_state_enter(call, JOBQ_LEASE, prefix, &new);
 	jobq_count_time(prefix->queue_id, COUNT_WAIT, started_at - since);
@@ -374,17 +372,13 @@ best_source(Claim *claim, Source *sources, int n, JobqKey *limit)
 	return best;
 }
 
-/*
- * Claim up to max_jobs of the given queues, whose names were checked.  lease:
- * in microseconds, -1 for the job's own.  Returns how many there are in *out.
- */
+/* Claim what is asked for.  Returns how many jobs there are in *out. */
 int
-jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_jobs,
-		   int64 lease, JobqAssignment **out)
+jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out)
 {
-	Claim		claim = {.call = call,.worker = worker,.lease = lease,.several = max_jobs > 1,
-	.no_inputs = empty_object()};
-	Source	   *sources = palloc0(Max(nqueues, 1) * sizeof(Source));
+	Claim		claim = {.call = call,.request = request,.no_inputs = empty_object()};
+	Source	   *sources = palloc0(Max(request->nqueues, 1) * sizeof(Source));
+	int			max_jobs = request->max_jobs;
 	JobqKey		limit;
 	Source	   *s;
 	int			nsources = 0;
@@ -395,9 +389,9 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 	*out = palloc(sizeof(JobqAssignment) * room);
 	/* limits that were set since this transaction has taken its locks hold, too */
 	AcceptInvalidationMessages();
-	for (int i = 0; i < nqueues; i++)
+	for (int i = 0; i < request->nqueues; i++)
 	{
-		int64		queue_id = jobq_queue_id(queues[i]);
+		int64		queue_id = jobq_queue_id(request->queues[i]);
 		bool		seen = false;
 		int			first = 0;
 
@@ -406,7 +400,7 @@ jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_job
 		if (seen)
 			continue;
 		s = &sources[nsources];
-		jobq_require_privilege(call, queue_id, PRIV_WORK, queues[i]);
+		jobq_require_privilege(call, queue_id, PRIV_WORK, request->queues[i]);
 		jobq_queue_settings(call, queue_id, &s->queue);
 		if (s->queue.paused)
 			continue;
@@ -507,22 +501,40 @@ jobq_check_queues(FunctionCallInfo fcinfo, int argno, char ***queues)
 	return n;
 }
 
-/* The arguments that both forms have: worker, max_jobs, lease. */
+/* An argument "labels". */
+void
+jobq_check_labels(FunctionCallInfo fcinfo, int argno)
+{
+	if (!PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("\"%s\" is not supported", "labels"),
+				 errhint("Jobs ask for no labels yet; leave it NULL.")));
+}
+
+/* The arguments that both forms have: worker, max_jobs, lease, labels, session. */
 static Datum
 claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues)
 {
-	text	   *worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1);
-	int32		max_jobs = PG_ARGISNULL(2) ? 1 : jobq_check_count(fcinfo, 2, "max_jobs");
-	int64		lease = jobq_check_lease(jobq_check_interval(fcinfo, 3, "lease", false), "lease");
+	JobqClaimRequest request = {.nqueues = nqueues,.queues = queues,
+		.worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1),
+		.max_jobs = PG_ARGISNULL(2) ? 1 : jobq_check_count(fcinfo, 2, "max_jobs"),
+	.lease = jobq_check_lease(jobq_check_interval(fcinfo, 3, "lease", false), "lease")};
 	JobqCall	call;
 	JobqAssignment *jobs;
 	int			n;
 
-	if (worker != NULL)
-		jobq_check_name(text_to_cstring(worker), "worker");
+	if (request.worker != NULL)
+		jobq_check_name(text_to_cstring(request.worker), "worker");
+	jobq_check_labels(fcinfo, 4);
+	if (!PG_ARGISNULL(5) && PG_GETARG_BOOL(5))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("\"%s\" is not supported", "session"),
+				 errhint("Send heartbeats instead.")));
 	InitMaterializedSRF(fcinfo, 0);
 	jobq_enter(&call, "job_claim()", true);
-	n = jobq_claim(&call, nqueues, queues, worker, max_jobs, lease, &jobs);
+	n = jobq_claim(&call, &request, &jobs);
 	jobq_return_assignments(fcinfo, jobs, n);
 	jobq_close_call(&call);
 	return (Datum) 0;
@@ -530,7 +542,7 @@ claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues)
 
 PG_FUNCTION_INFO_V1(jobq_job_claim);
 
-/* job_claim(queue, worker, max_jobs, lease) */
+/* job_claim(queue, worker, max_jobs, lease, labels, session) */
 Datum
 jobq_job_claim(PG_FUNCTION_ARGS)
 {
@@ -541,7 +553,7 @@ jobq_job_claim(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(jobq_job_claim_queues);
 
-/* job_claim(queues, worker, max_jobs, lease) */
+/* job_claim(queues, worker, max_jobs, lease, labels, session) */
 Datum
 jobq_job_claim_queues(PG_FUNCTION_ARGS)
 {

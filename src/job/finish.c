@@ -425,14 +425,13 @@ jobq_job_next(PG_FUNCTION_ARGS)
 {
 	FinishRequest request = {.attempt_outcome = ATTEMPT_SUCCEEDED};
 	Argument	a = {.period = -1};
-	int			max_jobs = PG_ARGISNULL(4) ? 1 : jobq_check_count(fcinfo, 4, "max_jobs");
-	char	  **queues = NULL;
-	int			nqueues = PG_ARGISNULL(3) ? 0 : jobq_check_queues(fcinfo, 3, &queues);
+	JobqClaimRequest next = {.max_jobs = PG_ARGISNULL(4) ? 1 : jobq_check_count(fcinfo, 4, "max_jobs")};
 	JobqCall	call;
-	text	   *worker = NULL;
 	JobqAssignment *jobs;
 	int			n;
 
+	if (!PG_ARGISNULL(3))
+		next.nqueues = jobq_check_queues(fcinfo, 3, &next.queues);
 	read_completion(fcinfo, &a);
 	InitMaterializedSRF(fcinfo, 0);
 	jobq_enter(&call, "job_next()", true);
@@ -450,14 +449,15 @@ jobq_job_next(PG_FUNCTION_ARGS)
 		a.worker = jobq_attr_cstring(job, JOB_WORKER);
 		jobq_slot_free(job);
 	}
-	if (queues == NULL && a.queue != NULL)
+	if (next.queues == NULL && a.queue != NULL)
 	{
-		queues = &a.queue;
-		nqueues = 1;
+		next.queues = &a.queue;
+		next.nqueues = 1;
 	}
 	if (a.worker != NULL)
-		worker = cstring_to_text(a.worker);
-	n = jobq_claim(&call, nqueues, queues, worker, max_jobs, a.period, &jobs);
+		next.worker = cstring_to_text(a.worker);
+	next.lease = a.period;
+	n = jobq_claim(&call, &next, &jobs);
 	jobq_return_assignments(fcinfo, jobs, n);
 	jobq_close_call(&call);
 	return (Datum) 0;

@@ -341,13 +341,23 @@ typedef struct JobqAssignment
 	TimestampTz lease_until;
 } JobqAssignment;
 
+/* What a claim asks for */
+typedef struct JobqClaimRequest
+{
+	int			nqueues;
+	char	  **queues;			/* names that were checked */
+	text	   *worker;			/* NULL: none */
+	int			max_jobs;
+	int64		lease;			/* microseconds, -1: the job's or queue's */
+} JobqClaimRequest;
+
 #define JOBQ_ASSIGNMENT_NATTS	8
 
 extern void jobq_assignment_values(const JobqAssignment *a, Datum *values, bool *nulls);
 extern void jobq_return_assignments(FunctionCallInfo fcinfo, const JobqAssignment *jobs, int n);
 extern int	jobq_check_queues(FunctionCallInfo fcinfo, int argno, char ***queues);
-extern int	jobq_claim(JobqCall *call, int nqueues, char **queues, text *worker, int max_jobs,
-					   int64 lease, JobqAssignment **out);
+extern void jobq_check_labels(FunctionCallInfo fcinfo, int argno);
+extern int	jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out);
 
 /* lease.c: heartbeats, and leases that run out */
 extern TimestampTz jobq_lease_deadline(TimestampTz until, TimestampTz timeout_at);

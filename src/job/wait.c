@@ -210,21 +210,23 @@ jobq_job_wait(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(jobq_job_claim_wait);
 
-/* job_claim_wait(queue, worker, timeout, lease, INOUT the columns of job_assignment) */
+/* job_claim_wait(queue, worker, timeout, lease, INOUT the columns of job_assignment, labels) */
 Datum
 jobq_job_claim_wait(PG_FUNCTION_ARGS)
 {
 	char	   *queue = jobq_check_queue(fcinfo, 0);
-	text	   *worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_P_COPY(1);
-	int64		lease = jobq_check_lease(jobq_check_interval(fcinfo, 3, "lease", false), "lease");
+	JobqClaimRequest request = {.nqueues = 1,.queues = &queue,
+		.worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_P_COPY(1),.max_jobs = 1,
+	.lease = jobq_check_lease(jobq_check_interval(fcinfo, 3, "lease", false), "lease")};
 	int64		queue_id = jobq_queue_id(queue);
 	Wait		wait;
 	Datum		values[JOBQ_ASSIGNMENT_NATTS] = {0};
 	bool		nulls[JOBQ_ASSIGNMENT_NATTS];
 
 	memset(nulls, true, sizeof(nulls));
-	if (worker != NULL)
-		jobq_check_name(text_to_cstring(worker), "worker");
+	if (request.worker != NULL)
+		jobq_check_name(text_to_cstring(request.worker), "worker");
+	jobq_check_labels(fcinfo, 4 + JOBQ_ASSIGNMENT_NATTS);
 	begin_wait(&wait, fcinfo, "job_claim_wait()", 2, "JobqClaimWait");
 	for (;;)
 	{
@@ -236,7 +238,7 @@ jobq_job_claim_wait(PG_FUNCTION_ARGS)
 		if (has_socket() && !pq_check_connection())
 			client_lost();
 		begin_look(&wait, &call, true);
-		n = jobq_claim(&call, 1, &queue, worker, 1, lease, &job);
+		n = jobq_claim(&call, &request, &job);
 		if (n > 0)
 			jobq_assignment_values(job, values, nulls);
 		jobq_close_call(&call);
