@@ -734,8 +734,8 @@ DECLARE
         'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
             'job_release,job_snooze,job_log,' || results || ',' || views,
         'operate', 'job_check,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_queue_reset,job_partition_set,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
-            || ',job_queue_status,job_queues,job_worker_status,job_metrics,job_metrics_text,job_metric_values',
-        'read', 'job_schedules,job_wait,' || results || ',' || views || ',job_queue_status,job_queues,job_worker_status,job_metrics,job_metrics_text,job_metric_values');
+            || ',job_queue_status,job_partition_status,job_queues,job_worker_status,job_metrics,job_metrics_text,job_metric_values',
+        'read', 'job_schedules,job_wait,' || results || ',' || views || ',job_queue_status,job_partition_status,job_queues,job_worker_status,job_metrics,job_metrics_text,job_metric_values');
     kept text[];
     object record;
 BEGIN
@@ -958,6 +958,33 @@ COMMENT ON COLUMN @extschema@.job_queue_status.paused_because IS 'Why it is paus
 COMMENT ON COLUMN @extschema@.job_queue_status.paused_at IS 'Since when';
 REVOKE ALL ON @extschema@.job_queue_status FROM PUBLIC;
 
+-- The name of a partition is that of one of its jobs, or of its settings.
+CREATE VIEW @extschema@.job_partition_status WITH (security_barrier) AS
+WITH c AS (SELECT queue_id, partition_id, count(*) FILTER (WHERE state = 1) AS limited, count(*) FILTER (WHERE state = 2) AS ready,
+              count(*) FILTER (WHERE state = 3) AS running, min(job_id) AS any_job
+           FROM (SELECT queue_id, partition_id, 1 AS state, job_id FROM @extschema@.job_limited WHERE partition_id <> 0
+                 UNION ALL SELECT queue_id, partition_id, 2, job_id FROM @extschema@.job_ready WHERE partition_id IS NOT NULL
+                 UNION ALL SELECT queue_id, partition_id, 3, job_id FROM @extschema@.job_lease WHERE partition_id IS NOT NULL) x
+           GROUP BY queue_id, partition_id)
+SELECT coalesce(p.queue, j.queue) AS queue, coalesce(p.partition, j.partition) AS partition,
+    coalesce(p.paused, false) AS paused, coalesce(p.weight, 1) AS weight, coalesce(p.max_running, q.max_running_per_partition) AS max_running,
+    coalesce(c.limited, 0) AS limited, coalesce(c.ready, 0) AS ready, coalesce(c.running, 0) AS running
+FROM c FULL JOIN @extschema@.job_partition p USING (queue_id, partition_id)
+    LEFT JOIN @extschema@.job j ON j.id = c.any_job
+    LEFT JOIN @extschema@.job_queue q ON q.queue_id = coalesce(c.queue_id, p.queue_id)
+WHERE @extschema@.job_visible(coalesce(p.queue, j.queue), NULL, NULL);
+COMMENT ON VIEW @extschema@.job_partition_status IS
+    'One row for each partition, of the queues that the caller may read, that has jobs waiting to be let in, ready or running, or settings of its own';
+COMMENT ON COLUMN @extschema@.job_partition_status.queue IS 'Name of the queue';
+COMMENT ON COLUMN @extschema@.job_partition_status.partition IS 'Name of the partition';
+COMMENT ON COLUMN @extschema@.job_partition_status.paused IS 'Nothing of it is let in';
+COMMENT ON COLUMN @extschema@.job_partition_status.weight IS 'Its share of the turns, in a fair queue';
+COMMENT ON COLUMN @extschema@.job_partition_status.max_running IS 'So many of its jobs run at most, by itself or by the queue; NULL: no limit';
+COMMENT ON COLUMN @extschema@.job_partition_status.limited IS 'Jobs that wait for a slot, a rate or their turn';
+COMMENT ON COLUMN @extschema@.job_partition_status.ready IS 'Jobs that can be claimed';
+COMMENT ON COLUMN @extschema@.job_partition_status.running IS 'Jobs that run';
+REVOKE ALL ON @extschema@.job_partition_status FROM PUBLIC;
+
 CREATE VIEW @extschema@.job_queues WITH (security_barrier) AS
 SELECT q.name AS queue, q.paused,
     coalesce(q.max_attempts, (SELECT pg_catalog.current_setting('jobq.max_attempts', true)::int)) AS max_attempts,
@@ -1105,6 +1132,12 @@ AS 'MODULE_PATHNAME', 'jobq_job_queue_id';
 COMMENT ON FUNCTION @extschema@.job_queue_id(text) IS 'Internal, for job_explain and job_check: the number under which the jobs of a queue are filed';
 REVOKE ALL ON FUNCTION @extschema@.job_queue_id(text) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_gate_lane(queue_id bigint, gate bigint) RETURNS bigint
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'jobq_job_gate_lane';
+COMMENT ON FUNCTION @extschema@.job_gate_lane(bigint, bigint) IS 'Internal, for job_explain and the views: the lane into which a gate of a queue lets jobs; NULL or 0: it has none';
+REVOKE ALL ON FUNCTION @extschema@.job_gate_lane(bigint, bigint) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.job_rule_name(rule smallint) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
@@ -1113,6 +1146,88 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION @extschema@.job_rule_name(smallint) IS 'Internal, for job_explain: the name of a stored trigger rule';
 REVOKE ALL ON FUNCTION @extschema@.job_rule_name(smallint) FROM PUBLIC;
+
+-- Why a job is behind the gate of its queue.  Jobs that are ready in the gate's lane have slots, too.
+CREATE FUNCTION @extschema@.job_limited_reasons(g @extschema@.job_limited, j @extschema@.job, now timestamptz)
+RETURNS TABLE (reason text, detail text, hint text, other bigint)
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    counted constant int := 1000;
+    q @extschema@.job_queue;
+    p @extschema@.job_partition;
+    ahead bigint;
+    runs record;
+    own_runs record;
+    most int;
+    wait interval;
+BEGIN
+    SELECT * INTO q FROM @extschema@.job_queue t WHERE t.queue_id = g.queue_id;
+    SELECT * INTO p FROM @extschema@.job_partition t WHERE t.queue_id = g.queue_id AND t.partition_id = g.partition_id;
+    SELECT count(*) INTO ahead FROM (SELECT FROM @extschema@.job_limited o
+        WHERE o.queue_id = g.queue_id AND o.partition_id = g.partition_id AND o.priority >= g.priority AND (o.priority > g.priority OR o.position < g.position)
+        ORDER BY o.priority DESC, o.position LIMIT counted) o;
+    SELECT count(*) FILTER (WHERE s.runs) AS running, count(*) FILTER (WHERE NOT s.runs) AS ready, min(s.job_id) AS first INTO runs
+    FROM (SELECT l.job_id, true AS runs, l.partition_id FROM @extschema@.job_lease l WHERE l.queue_id = g.queue_id
+        UNION ALL SELECT r.job_id, false, r.partition_id FROM @extschema@.job_ready r WHERE r.lane = @extschema@.job_gate_lane(g.queue_id, q.gates[cardinality(q.gates)])) s;
+    SELECT count(*) FILTER (WHERE s.runs) AS running, count(*) FILTER (WHERE NOT s.runs) AS ready, min(s.job_id) AS first INTO own_runs
+    FROM (SELECT l.job_id, true AS runs FROM @extschema@.job_lease l WHERE l.queue_id = g.queue_id AND l.partition_id = g.partition_id
+        UNION ALL SELECT r.job_id, false FROM @extschema@.job_ready r
+            WHERE r.lane = @extschema@.job_gate_lane(g.queue_id, q.gates[cardinality(q.gates)]) AND r.partition_id = g.partition_id) s;
+
+    IF p.paused THEN
+        reason := 'partition paused';
+        detail := format('Partition "%s" of queue "%s" is paused.', j.partition, j.queue);
+        hint := format('job_partition_set(%L, %L, paused => false) resumes it.', j.queue, j.partition);
+        RETURN NEXT;
+    END IF;
+    IF q.ordered AND g.partition_id <> 0 THEN
+        SELECT t.job_id INTO other FROM @extschema@.job_turn t JOIN @extschema@.job o ON o.id = t.job_id
+        WHERE t.queue_id = g.queue_id AND t.partition_id = g.partition_id AND t.job_id <> g.job_id AND o.outcome IS NULL;
+        IF other IS NOT NULL THEN
+            reason := 'order';
+            detail := format('Job %s of partition "%s" comes before it, and is not decided.', other, j.partition);
+            hint := format('job_explain(%s) says why.', other);
+            RETURN NEXT;
+            other := NULL;
+        END IF;
+    END IF;
+    most := CASE WHEN g.partition_id <> 0 THEN coalesce(p.max_running, q.max_running_per_partition) END;
+    IF own_runs.running + own_runs.ready >= most THEN
+        reason := 'partition limit';
+        detail := format('%s of partition "%s" run and %s are ready; %s may.', own_runs.running, j.partition, own_runs.ready, most);
+        hint := 'It is let in when one of them ends.';
+        other := own_runs.first;
+        RETURN NEXT;
+        other := NULL;
+    END IF;
+    IF runs.running + runs.ready >= q.max_running THEN
+        reason := 'queue limit';
+        detail := format('%s of queue "%s" run and %s are ready; %s may.', runs.running, j.queue, runs.ready, q.max_running);
+        hint := CASE WHEN runs.running = 0 THEN 'A worker takes those that are ready.' ELSE 'It is let in when one of them ends and its turn comes.' END;
+        other := runs.first;
+        RETURN NEXT;
+        other := NULL;
+    END IF;
+    IF q.rate IS NOT NULL OR (q.rate_per_partition IS NOT NULL AND g.partition_id <> 0) THEN
+        wait := (ahead + 1) * q.rate_interval * interval '1 microsecond' / least(q.rate, CASE WHEN g.partition_id <> 0 THEN q.rate_per_partition END);
+        reason := 'rate';
+        detail := concat_ws(' and ', CASE WHEN q.rate IS NOT NULL THEN format('%s of queue "%s"', q.rate, j.queue) END,
+                CASE WHEN q.rate_per_partition IS NOT NULL AND g.partition_id <> 0 THEN format('%s of partition "%s"', q.rate_per_partition, j.partition) END)
+            || format(' may begin an attempt within %s.', q.rate_interval * interval '1 microsecond');
+        hint := format('By that, it is let in at about %s, if those before it are claimed.', date_trunc('second', now + wait));
+        RETURN NEXT;
+    END IF;
+    reason := 'limited';
+    detail := CASE ahead WHEN 0 THEN 'It is the next' ELSE format('It is behind %s', CASE ahead WHEN 1 THEN '1 job' WHEN counted THEN format('%s jobs or more', ahead) ELSE format('%s jobs', ahead) END) END
+        || CASE WHEN g.partition_id <> 0 THEN format(' of partition "%s"', j.partition) ELSE ' of those without a partition' END
+        || format(' that wait to be let into queue "%s"', j.queue)
+        || CASE WHEN q.fair THEN ', whose partitions take turns.' ELSE '.' END;
+    hint := 'job_queues shows the limits of the queue.';
+    RETURN NEXT;
+END $$;
+COMMENT ON FUNCTION @extschema@.job_limited_reasons(@extschema@.job_limited, @extschema@.job, timestamptz) IS 'Internal, for job_explain: why a job is not let in';
+REVOKE ALL ON FUNCTION @extschema@.job_limited_reasons(@extschema@.job_limited, @extschema@.job, timestamptz) FROM PUBLIC;
 
 -- Of what a job waits for, so many others are named, and so many before it counted.
 CREATE FUNCTION @extschema@.job_reasons(id bigint, active boolean, worker boolean, waits boolean, worked_at timestamptz, now timestamptz)
@@ -1127,8 +1242,10 @@ DECLARE
     j @extschema@.job;
     w @extschema@.job_waiting;
     s @extschema@.job_scheduled;
+    g @extschema@.job_limited;
     r @extschema@.job_ready;
     l @extschema@.job_lease;
+    p @extschema@.job_partition;
     q record;
     a record;
     budget int;
@@ -1141,16 +1258,17 @@ DECLARE
     worker_needed boolean := false;
 BEGIN
     -- the job and all its states under one snapshot
-    SELECT aj AS j, aw AS w, ac AS s, coalesce(ar, ar0) AS r, al AS l INTO x
+    SELECT aj AS j, aw AS w, ac AS s, ag AS g, coalesce(ar, ar0) AS r, al AS l INTO x
     FROM @extschema@.job aj
         LEFT JOIN @extschema@.job_waiting aw ON aw.job_id = aj.id
         LEFT JOIN @extschema@.job_scheduled ac ON ac.job_id = aj.id
+        LEFT JOIN @extschema@.job_limited ag ON ag.job_id = aj.id
         LEFT JOIN @extschema@.job_ready ar ON ar.job_id = aj.id AND ar.position <> ar.job_id
         LEFT JOIN @extschema@.job_ready ar0 ON ar0.lane = @extschema@.job_queue_id(aj.queue) AND ar0.priority = aj.priority
             AND ar0.position = aj.id AND ar0.job_id = aj.id
         LEFT JOIN @extschema@.job_lease al ON al.job_id = aj.id
     WHERE aj.id = job_reasons.id;
-    j := x.j; w := x.w; s := x.s; r := x.r; l := x.l;
+    j := x.j; w := x.w; s := x.s; g := x.g; r := x.r; l := x.l;
     SELECT * INTO q FROM @extschema@.job_queue t WHERE t.name = j.queue;
     budget := coalesce(j.max_attempts, q.max_attempts, current_setting('jobq.max_attempts')::int);
     SELECT t.attempt, @extschema@.job_attempt_outcome_name(t.outcome) AS outcome, t.error INTO a
@@ -1189,7 +1307,7 @@ BEGIN
     END IF;
 
     -- it cannot run before anything else
-    expired := coalesce(w.expires_at, s.expires_at, r.expires_at) <= now AND coalesce(w.attempt, s.attempt, r.attempt) = 0;
+    expired := coalesce(w.expires_at, s.expires_at, g.expires_at, r.expires_at) <= now AND coalesce(w.attempt, s.attempt, g.attempt, r.attempt) = 0;
     IF expired THEN
         worker_needed := true;
         reason := 'expired';
@@ -1305,6 +1423,11 @@ BEGIN
         RETURN NEXT;
     END IF;
 
+    IF g.job_id IS NOT NULL AND NOT expired IS TRUE THEN
+        worker_needed := true;
+        RETURN QUERY SELECT e.reason, e.detail, e.hint, e.other FROM @extschema@.job_limited_reasons(g, j, now) e;
+    END IF;
+
     IF r.job_id IS NOT NULL AND NOT expired IS TRUE THEN
         SELECT count(*) INTO n FROM (SELECT FROM @extschema@.job_ready o
             WHERE o.lane = r.lane AND o.priority >= r.priority AND (o.priority > r.priority OR o.position < r.position)
@@ -1357,7 +1480,7 @@ BEGIN
         END IF;
     END IF;
 
-    IF num_nonnulls(w.job_id, s.job_id, r.job_id, l.job_id) = 0 THEN
+    IF num_nonnulls(w.job_id, s.job_id, g.job_id, r.job_id, l.job_id) = 0 THEN
         reason := 'no state';
         detail := 'It is in no state, which only a change by hand can bring about.';
         hint := 'job_check(true) repairs that.';
@@ -1500,14 +1623,16 @@ LANGUAGE sql STABLE PARALLEL UNSAFE
 BEGIN ATOMIC
     WITH states AS (
         SELECT s.job_id, count(*) AS n, array_agg(s.state) AS states, max(s.queue_id) AS queue_id, max(s.lane) AS lane, max(s.priority) AS priority,
-            max(s.attempt) AS attempt, max(s.failed) AS failed, max(s.lost) AS lost, max(s.expires_at) AS expires_at
-        FROM (SELECT w.job_id, 'waiting' AS state, w.queue_id, w.lane, w.priority, w.attempt, w.failed, w.lost, w.expires_at FROM @extschema@.job_waiting w
+            max(s.partition_id) AS partition_id, max(s.attempt) AS attempt, max(s.failed) AS failed, max(s.lost) AS lost, max(s.expires_at) AS expires_at
+        FROM (SELECT w.job_id, 'waiting' AS state, w.queue_id, w.lane, w.priority, w.partition_id, w.attempt, w.failed, w.lost, w.expires_at FROM @extschema@.job_waiting w
                 WHERE of_job IS NULL OR w.job_id = of_job
-            UNION ALL SELECT c.job_id, 'scheduled', c.queue_id, c.lane, c.priority, c.attempt, c.failed, c.lost, c.expires_at FROM @extschema@.job_scheduled c
+            UNION ALL SELECT c.job_id, 'scheduled', c.queue_id, c.lane, c.priority, c.partition_id, c.attempt, c.failed, c.lost, c.expires_at FROM @extschema@.job_scheduled c
                 WHERE of_job IS NULL OR c.job_id = of_job
-            UNION ALL SELECT r.job_id, 'ready', r.queue_id, r.lane, r.priority, r.attempt, r.failed, r.lost, r.expires_at FROM @extschema@.job_ready r
+            UNION ALL SELECT g.job_id, 'limited', g.queue_id, g.lane, g.priority, nullif(g.partition_id, 0), g.attempt, g.failed, g.lost, g.expires_at FROM @extschema@.job_limited g
+                WHERE of_job IS NULL OR g.job_id = of_job
+            UNION ALL SELECT r.job_id, 'ready', r.queue_id, r.lane, r.priority, r.partition_id, r.attempt, r.failed, r.lost, r.expires_at FROM @extschema@.job_ready r
                 WHERE of_job IS NULL OR r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(of_job)))
-            UNION ALL SELECT l.job_id, 'running', l.queue_id, l.lane, l.priority, l.attempt, l.failed, l.lost, l.expires_at FROM @extschema@.job_lease l
+            UNION ALL SELECT l.job_id, 'running', l.queue_id, l.lane, l.priority, l.partition_id, l.attempt, l.failed, l.lost, l.expires_at FROM @extschema@.job_lease l
                 WHERE of_job IS NULL OR l.job_id = of_job) s
         GROUP BY s.job_id),
     -- no two have one number
@@ -1536,7 +1661,10 @@ BEGIN ATOMIC
     known AS (
         SELECT j.*, coalesce(s.n, 0) AS n_states, s.states, s.failed AS has_failed, s.lost AS has_lost,
             coalesce(j.attempt, s.attempt) AS begun, CASE WHEN s.states = '{running}' OR j.attempt_outcome IS NOT NULL THEN 1 ELSE 0 END AS open_attempt,
-            s.n = 1 AND (s.priority <> j.priority OR s.lane <> s.queue_id OR s.queue_id <> @extschema@.job_queue_id(j.queue)) AS misplaced,
+            s.n = 1 AND (s.priority <> j.priority OR s.queue_id <> @extschema@.job_queue_id(j.queue)
+                OR coalesce(s.partition_id, 0) <> coalesce(@extschema@.job_queue_id(j.partition), 0)
+                -- in a lane of its own only where it was let in by a gate
+                OR (s.lane <> s.queue_id AND (s.states <> '{ready}' OR q.gates IS NULL))) AS misplaced,
             coalesce(a.n, 0) AS on_record, a.first AS first_attempt, a.latest AS latest_attempt,
             coalesce(a.failed, 0) AS record_failed, coalesce(a.lost, 0) AS record_lost,
             coalesce(f.n, 0) AS edges, f.there, f.first AS first_edge, f.min_masks, f.max_masks,
@@ -1552,9 +1680,10 @@ BEGIN ATOMIC
                  WHEN e.undecided > 0 THEN 'wait'
                  ELSE 'skipped' END AS verdict
         FROM (SELECT t.id, t.outcome, t.finished_at, t.decided_by, t.attempt_outcome, t.token, t.started_at, t.worker IS NOT NULL AS has_worker,
-                    t.result IS NOT NULL AS has_result, t.attempt, t.failed, t.lost, t.queue, t.priority, t.manual, t.rule, t.quorum, t.dependencies, t.generation
+                    t.result IS NOT NULL AS has_result, t.attempt, t.failed, t.lost, t.queue, t.partition, t.priority, t.manual, t.rule, t.quorum, t.dependencies, t.generation
                 FROM @extschema@.job t WHERE of_job IS NULL OR t.id = of_job OFFSET 0) j
             LEFT JOIN states s ON s.job_id = j.id
+            LEFT JOIN @extschema@.job_queue q ON q.name = j.queue
             LEFT JOIN attempts a ON a.job_id = j.id
             LEFT JOIN edges f ON f.id = j.id
             LEFT JOIN @extschema@.job_waiting w ON w.job_id = j.id
@@ -1605,7 +1734,7 @@ BEGIN ATOMIC
             (x.s3, 'S3', format('it has begun %s attempts, and %s are on record', x.begun, x.on_record)),
             (x.s4, 'S4', format('%s attempts failed and %s were lost, but %s and %s are counted', x.record_failed, x.record_lost, x.has_failed, x.has_lost)),
             (x.s5, 'S5', 'what it says of its end does not fit together'),
-            (x.misplaced, 'S8', format('it is %s with another queue or priority than its own', x.state)),
+            (x.misplaced, 'S8', format('it is %s with another queue, partition or priority than its own', x.state)),
             (x.s8_manual, 'S8', format('it waits as if it were %smanual', CASE WHEN x.has_manual THEN '' ELSE 'not ' END)),
             (x.d1 AND NOT x.recount, 'D1', format('it is %s, but its dependencies mean: %s', @extschema@.job_outcome_name(x.outcome), x.verdict)),
             (x.d4 AND NOT x.recount, 'D4', format('its dependencies are counted as %s, but are %s', x.has, x.should_have)),
@@ -1622,7 +1751,8 @@ BEGIN ATOMIC
     WHERE (of_job IS NULL OR d.downstream = of_job) AND (d.upstream >= d.downstream OR p.id IS NULL OR c.id IS NULL)
     UNION ALL
     SELECT 'S2', max(n.n), format('the sequence is at %s, below this id or position', max(q.last_value))
-    FROM (SELECT max(j.id) AS n FROM @extschema@.job j UNION ALL SELECT max(r.position) FROM @extschema@.job_ready r) n, @extschema@.job_id_seq q
+    FROM (SELECT max(j.id) AS n FROM @extschema@.job j UNION ALL SELECT max(r.position) FROM @extschema@.job_ready r
+        UNION ALL SELECT max(g.position) FROM @extschema@.job_limited g) n, @extschema@.job_id_seq q
     WHERE of_job IS NULL HAVING max(n.n) > max(q.last_value)
     UNION ALL
     SELECT 'S3', a.job_id, 'an attempt on record ended before it began, or in no known way' FROM attempts a WHERE a.bad
@@ -1644,6 +1774,13 @@ BEGIN ATOMIC
     UNION ALL
     SELECT 'S8', NULL, format('queue "%s" has another number than its name gives', q.name)
     FROM @extschema@.job_queue q WHERE of_job IS NULL AND q.queue_id <> @extschema@.job_queue_id(q.name)
+    UNION ALL
+    SELECT 'S8', NULL, format('partition "%s" of queue "%s" has another number than its name gives', p.partition, p.queue)
+    FROM @extschema@.job_partition p
+    WHERE of_job IS NULL AND (p.queue_id, p.partition_id) <> (@extschema@.job_queue_id(p.queue), @extschema@.job_queue_id(p.partition))
+    UNION ALL
+    SELECT 'G2', t.job_id, 'it never was, and has the turn of a partition'
+    FROM @extschema@.job_turn t WHERE of_job IS NULL AND t.job_id > (SELECT q.last_value FROM @extschema@.job_id_seq q)
     UNION ALL
     -- what is to be done about a job that was removed is dropped when it is due
     SELECT 'D5', d.downstream, 'what is still to be counted was never begun, or is of a job that never was'
@@ -1740,6 +1877,10 @@ BEGIN
         END IF;
         scheduled := EXISTS (SELECT FROM @extschema@.job_scheduled s WHERE s.job_id = id);
         IF j.id IS NULL OR j.outcome IS NOT NULL OR runs OR waits OR j.manual OR scheduled THEN
+            DELETE FROM @extschema@.job_limited g WHERE g.job_id = job_repair_job.id;
+        END IF;
+        scheduled := scheduled OR EXISTS (SELECT FROM @extschema@.job_limited g WHERE g.job_id = id);
+        IF j.id IS NULL OR j.outcome IS NOT NULL OR runs OR waits OR j.manual OR scheduled THEN
             DELETE FROM @extschema@.job_ready r WHERE r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id)));
         END IF;
         DELETE FROM @extschema@.job_ready r WHERE r.ctid = ANY (ARRAY (SELECT t FROM @extschema@.job_ready_row(job_repair_job.id) t OFFSET 1));
@@ -1776,6 +1917,7 @@ BEGIN
         UPDATE @extschema@.job t SET attempt = n WHERE t.id = job_repair_job.id AND t.attempt < n;
         UPDATE @extschema@.job_waiting t SET attempt = n WHERE t.job_id = job_repair_job.id AND t.attempt < n;
         UPDATE @extschema@.job_scheduled t SET attempt = n WHERE t.job_id = job_repair_job.id AND t.attempt < n;
+        UPDATE @extschema@.job_limited t SET attempt = n WHERE t.job_id = job_repair_job.id AND t.attempt < n;
         UPDATE @extschema@.job_ready t SET attempt = n WHERE t.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id))) AND t.attempt < n;
         UPDATE @extschema@.job_lease t SET attempt = n WHERE t.job_id = job_repair_job.id AND t.attempt < n;
         -- what is not known of an attempt counts against no budget
@@ -1783,6 +1925,7 @@ BEGIN
         SELECT j.id, i, j.submitted_at, j.submitted_at, 4, 'the record of this attempt was missing'
         FROM (SELECT max(x.attempt) AS attempt FROM (SELECT j.attempt UNION ALL SELECT t.attempt FROM @extschema@.job_waiting t WHERE t.job_id = job_repair_job.id
             UNION ALL SELECT t.attempt FROM @extschema@.job_scheduled t WHERE t.job_id = job_repair_job.id
+            UNION ALL SELECT t.attempt FROM @extschema@.job_limited t WHERE t.job_id = job_repair_job.id
             UNION ALL SELECT t.attempt FROM @extschema@.job_ready t WHERE t.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id)))
             UNION ALL SELECT t.attempt FROM @extschema@.job_lease t WHERE t.job_id = job_repair_job.id) x) s,
             generate_series(1, s.attempt - CASE WHEN runs OR j.attempt_outcome IS NOT NULL THEN 1 ELSE 0 END) i
@@ -1791,6 +1934,7 @@ BEGIN
     WHEN 'S4' THEN
         UPDATE @extschema@.job_waiting t SET failed = n_failed, lost = n_lost WHERE t.job_id = job_repair_job.id;
         UPDATE @extschema@.job_scheduled t SET failed = n_failed, lost = n_lost WHERE t.job_id = job_repair_job.id;
+        UPDATE @extschema@.job_limited t SET failed = n_failed, lost = n_lost WHERE t.job_id = job_repair_job.id;
         UPDATE @extschema@.job_ready t SET failed = n_failed, lost = n_lost WHERE t.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id)));
         UPDATE @extschema@.job_lease t SET failed = n_failed, lost = n_lost WHERE t.job_id = job_repair_job.id;
     WHEN 'S5' THEN
@@ -1811,6 +1955,7 @@ BEGIN
         INSERT INTO @extschema@.job_expiry (expires_at, job_id)
         SELECT t.expires_at, t.job_id
         FROM (SELECT expires_at, job_id FROM @extschema@.job_waiting UNION ALL SELECT expires_at, job_id FROM @extschema@.job_scheduled
+              UNION ALL SELECT expires_at, job_id FROM @extschema@.job_limited
               UNION ALL SELECT r.expires_at, r.job_id FROM @extschema@.job_ready r WHERE r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id)))
               UNION ALL SELECT expires_at, job_id FROM @extschema@.job_lease) t
         WHERE t.job_id = job_repair_job.id AND t.expires_at IS NOT NULL
@@ -1821,14 +1966,17 @@ BEGIN
             deadline = least(l.lease_until, l.timeout_at), period = greatest(l.period, 1000000), attempt = greatest(l.attempt, latest + 1)
         WHERE l.job_id = job_repair_job.id;
     WHEN 'S8' THEN
-        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority, manual = j.manual
+        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), manual = j.manual
         WHERE t.job_id = job_repair_job.id;
-        UPDATE @extschema@.job_scheduled t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority
+        UPDATE @extschema@.job_scheduled t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition)
         WHERE t.job_id = job_repair_job.id;
-        UPDATE @extschema@.job_lease t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority
+        UPDATE @extschema@.job_lease t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition)
         WHERE t.job_id = job_repair_job.id;
-        -- to its place among the ready ones, of which claims are told
-        DELETE FROM @extschema@.job_ready t WHERE t.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id))) RETURNING * INTO state;
+        -- to its place among those that are ready, or behind the gate, of which claims and the gatekeeper are told
+        DELETE FROM @extschema@.job_ready t WHERE t.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id))) RETURNING t.job_id, t.attempt, t.failed, t.lost INTO state;
+        IF state.job_id IS NULL THEN
+            DELETE FROM @extschema@.job_limited t WHERE t.job_id = job_repair_job.id RETURNING t.job_id, t.attempt, t.failed, t.lost INTO state;
+        END IF;
         IF state.job_id IS NOT NULL THEN
             PERFORM @extschema@.job_enter_again(id, state.attempt, state.failed, state.lost, false);
         END IF;
@@ -1847,6 +1995,8 @@ BEGIN
         IF waits THEN
             PERFORM @extschema@.job_count_again(id);
         END IF;
+    WHEN 'G2' THEN
+        DELETE FROM @extschema@.job_turn t WHERE t.job_id = id AND j.id IS NULL;
     WHEN 'L1' THEN
         DELETE FROM @extschema@.job_log g WHERE g.job_id = job_repair_job.id AND j.id IS NULL;
     WHEN 'U2' THEN
@@ -1909,6 +2059,12 @@ BEGIN
         PERFORM @extschema@.job_queue_set(p.name, paused => p.paused);
         RETURN NEXT;
     END LOOP;
+    FOR p IN SELECT * FROM @extschema@.job_partition t WHERE (t.queue_id, t.partition_id) <> (@extschema@.job_queue_id(t.queue), @extschema@.job_queue_id(t.partition)) LOOP
+        invariant := 'S8'; job_id := NULL; problem := format('partition "%s" of queue "%s" has another number than its name gives', p.partition, p.queue); repaired := true;
+        DELETE FROM @extschema@.job_partition t WHERE (t.queue_id, t.partition_id) = (p.queue_id, p.partition_id);
+        PERFORM @extschema@.job_partition_set(p.queue, p.partition, p.paused, p.weight, p.max_running);
+        RETURN NEXT;
+    END LOOP;
     -- schedules: times that were missed meanwhile have no jobs
     FOR t IN SELECT DISTINCT s.name FROM @extschema@.job_schedule_problems() s ORDER BY 1 LOOP
         PERFORM FROM @extschema@.job_schedule s WHERE s.name = t FOR UPDATE;
@@ -1938,6 +2094,7 @@ BEGIN
         PERFORM FROM @extschema@.job_lease t WHERE t.job_id = x FOR UPDATE;
         PERFORM FROM @extschema@.job_waiting t WHERE t.job_id = x FOR UPDATE;
         PERFORM FROM @extschema@.job_scheduled t WHERE t.job_id = x FOR UPDATE;
+        PERFORM FROM @extschema@.job_limited t WHERE t.job_id = x FOR UPDATE;
         PERFORM FROM @extschema@.job_ready r WHERE r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(x))) FOR UPDATE;
         PERFORM FROM @extschema@.job j WHERE j.id = x FOR NO KEY UPDATE;
         seen := '{}';

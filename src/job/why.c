@@ -175,6 +175,15 @@ jobq_job_enter_again(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+PG_FUNCTION_INFO_V1(jobq_job_gate_lane);
+
+/* job_gate_lane(queue_id, gate) */
+Datum
+jobq_job_gate_lane(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(jobq_gate_lane(jobq_lane(PG_GETARG_INT64(0)), PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1)));
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_count_again);
 
 /* job_count_again(job_id) */
