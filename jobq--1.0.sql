@@ -1245,7 +1245,6 @@ DECLARE
     g @extschema@.job_limited;
     r @extschema@.job_ready;
     l @extschema@.job_lease;
-    p @extschema@.job_partition;
     q record;
     a record;
     budget int;

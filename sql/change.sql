@@ -88,7 +88,7 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 SELECT job_submit('bad', '{"a": 1}', queue => 'chg_bad', tags => '{"t": 1}') AS bad \gset
 SELECT pg_temp.refused(format('job_change(%s, %s)', :bad, what)) FROM unnest(ARRAY['priority => 40000', 'queue => ''no such name!''', 'args => ''[]''', 'run_at => ''infinity''',
-    'expires_at => ''-infinity''', 'max_attempts => 0', 'timeout => ''-1 s''', 'partition => ''p''', 'args => jsonb_build_object(''a'', repeat(''x'', 2000000))']) what;
+    'expires_at => ''-infinity''', 'max_attempts => 0', 'timeout => ''-1 s''', 'partition => ''''', 'args => jsonb_build_object(''a'', repeat(''x'', 2000000))']) what;
 SET jobq.max_args_size = '2kB';
 SELECT pg_temp.refused(format('job_change(%s, args => jsonb_build_object(''a'', repeat(''x'', 2500)))', :bad)), pg_temp.refused(format('job_change(%s, tags => to_jsonb(repeat(''x'', 1500)))', :bad));
 RESET jobq.max_args_size;

@@ -9,7 +9,7 @@ CREATE TEMP VIEW jobs AS SELECT queue, string_agg(label || ' ' || value, ', ') A
 CREATE TEMP VIEW wrong AS
 WITH m AS (SELECT labels ->> 'queue' AS queue, labels ->> 'state' AS state, value::bigint AS n FROM job_metrics WHERE name = 'jobq_jobs'),
      t AS (SELECT s.queue, k.state, k.n FROM job_queue_status s,
-               LATERAL (VALUES ('waiting', waiting), ('scheduled', scheduled), ('ready', ready), ('running', running)) k (state, n))
+               LATERAL (VALUES ('waiting', waiting - limited), ('scheduled', scheduled), ('limited', limited), ('ready', ready), ('running', running)) k (state, n))
 SELECT coalesce(m.queue, t.queue) AS queue, state, m.n AS metric, t.n AS rows FROM m FULL JOIN t USING (queue, state)
 WHERE m.n IS DISTINCT FROM t.n AND queue LIKE 'metrics\_%';
 

@@ -177,6 +177,32 @@ jobq_read_partitions(JobqCall *call, int64 queue_id, JobqPartition **partitions)
 	return n;
 }
 
+/* Take the settings of all partitions of a queue back, whose row is locked; false: none has any. */
+static bool
+forget_partitions(JobqCall *call, int64 queue_id)
+{
+	Datum		key = Int64GetDatum(queue_id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_PARTITION, INDEX_KEY, 1, &key, NULL);
+	TupleTableSlot *slot;
+	bool		found = false;
+
+	while ((slot = jobq_scan_next(scan)) != NULL)
+		found |= jobq_delete(call, JOBQ_PARTITION, slot, LockWaitBlock);
+	jobq_scan_end(scan);
+	jobq_advance();
+	return found;
+}
+
+/* All settings of a queue were taken back: those of its partitions are, too. */
+void
+jobq_reset_partitions(JobqCall *call, TupleTableSlot *slot, JobqRow *new)
+{
+	if (forget_partitions(call, jobq_attr_int64(slot, QUEUE_ID)))
+		next_gate(call, new);
+	else
+		jobq_change_gate(call, slot, new);
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_partition_set);
 
 /* job_partition_set(queue, partition, paused, weight, max_running) */
@@ -238,7 +264,7 @@ jobq_job_partition_set(PG_FUNCTION_ARGS)
 	else
 		jobq_insert(&call, JOBQ_PARTITION, &row);
 	jobq_slot_free(old);
-	jobq_advance();
+	jobq_advance();				/* whether there is a partition is asked next */
 
 	next_gate(&call, &new);
 	jobq_queue_write(&call, slot, &new);

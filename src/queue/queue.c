@@ -530,7 +530,10 @@ jobq_job_queue_reset(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("a rate needs \"rate_interval\""),
 					 errhint("Reset rate and rate_per_partition first.")));
-		jobq_change_gate(&call, slot, &new);
+		if (setting < 0)
+			jobq_reset_partitions(&call, slot, &new);
+		else
+			jobq_change_gate(&call, slot, &new);
 		jobq_queue_write(&call, slot, &new);
 	}
 	jobq_announce_retention();

@@ -1,0 +1,164 @@
+-- max_running, ordered, fair, rates and partitions: which jobs of a queue are let in
+\set VERBOSITY terse
+-- poll until so many jobs of a queue are ready and so many wait behind the gate, with a limit
+CREATE FUNCTION pg_temp.settled(q text, n_ready int, n_limited int) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    now text;
+BEGIN
+    FOR i IN 1 .. 4000 LOOP
+        SELECT format('%s ready, %s limited', s.ready, s.limited) INTO now FROM job_queue_status s WHERE s.queue = q;
+        EXIT WHEN now = format('%s ready, %s limited', n_ready, n_limited);
+        PERFORM pg_sleep(0.005);
+    END LOOP;
+    RETURN now;
+END $$;
+-- what keeps a job back, without times
+CREATE FUNCTION pg_temp.why(kind text) RETURNS TABLE (reason text, detail text, hint text, other text) LANGUAGE sql AS $$
+    SELECT e.reason, regexp_replace(e.detail, 'Job \d+', 'Job N'), regexp_replace(regexp_replace(e.hint, '\(\d+', '(N'), 'about .*, if', 'about …, if'), o.kind
+    FROM job j, job_explain(j.id) e LEFT JOIN job o ON o.id = e.other WHERE j.kind = why.kind $$;
+CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    hint text;
+BEGIN
+    EXECUTE statement;
+    RETURN 'none';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+    RETURN concat_ws(' | ', SQLSTATE, SQLERRM, nullif(hint, ''));
+END $$;
+
+-- bad input, and nothing is changed
+SELECT s, pg_temp.problem(format('SELECT job_queue_set(''gate_bad'', %s)', s)) FROM unnest(ARRAY['max_running => 0', 'max_running => -1', 'max_running_per_partition => 0', 'rate => 0, rate_interval => ''1 s''',
+    'rate => 1', 'rate_per_partition => 1', 'rate => 1, rate_interval => ''0''', 'rate => 1, rate_interval => ''-1 s''', 'rate_per_partition => -1, rate_interval => ''1 s''']) s;
+SELECT s, pg_temp.problem(format('SELECT job_partition_set(%s)', s)) FROM unnest(ARRAY['''gate_bad'', NULL', 'NULL, ''p''', '''no such name!'', ''p''', '''gate_bad'', ''''', '''gate_bad'', repeat(''p'', 129)',
+    '''gate_bad'', ''p'', weight => 0', '''gate_bad'', ''p'', weight => 1000001', '''gate_bad'', ''p'', max_running => 0']) s;
+SELECT pg_temp.problem('SELECT job_submit(''x'', partition => '''')'), pg_temp.problem('SELECT job_submit(''x'', partition => E''a\tb'')');
+SELECT count(*) FROM job_queue WHERE name = 'gate_bad';
+SELECT count(*) FROM job_partition;
+
+-- so many at once
+SELECT job_queue_set('gate', max_running => 2);
+SELECT count(job_submit('j' || i, queue => 'gate', priority => i / 4)) FROM generate_series(1, 5) i;
+SELECT pg_temp.settled('gate', 2, 3);
+SELECT kind, state FROM job_status WHERE queue = 'gate' ORDER BY id;
+SELECT queue, waiting, ready, running, limited FROM job_queue_status WHERE queue = 'gate';
+SELECT * FROM pg_temp.why('j3');
+SELECT kind FROM job_claim('gate', 'w', 10);
+SELECT count(*) FROM job_claim('gate');
+SELECT * FROM pg_temp.why('j3');
+-- each end lets one in, whatever it is: by completion, failure, cancellation, or a lease that is lost
+SELECT job_complete(job_id, l.token) FROM job_lease l JOIN job j ON j.id = l.job_id WHERE kind = 'j4';
+SELECT pg_temp.settled('gate', 1, 2);
+SELECT kind FROM job_status WHERE queue = 'gate' AND state = 'ready';
+SELECT job_fail(job_id, l.token, retry => false) FROM job_lease l JOIN job j ON j.id = l.job_id WHERE kind = 'j5';
+SELECT pg_temp.settled('gate', 2, 1);
+SELECT job_cancel(id) FROM job WHERE kind = 'j1';
+SELECT pg_temp.settled('gate', 2, 0);
+-- what is given back goes behind the gate, and in again
+SELECT job_release(job_id, token) FROM job_claim('gate');
+SELECT pg_temp.settled('gate', 2, 0);
+-- a higher limit, a lower one, and none; settings that stay the same change nothing
+SELECT count(job_submit('k' || i, queue => 'gate')) FROM generate_series(1, 6) i;
+SELECT pg_temp.settled('gate', 2, 6);
+SELECT job_queue_set('gate', max_running => 5);
+SELECT pg_temp.settled('gate', 5, 3);
+SELECT gates AS gates FROM job_queue WHERE name = 'gate' \gset
+SELECT job_queue_set('gate', max_running => 5);
+SELECT gates = :'gates' AS same FROM job_queue WHERE name = 'gate';
+SELECT job_queue_set('gate', max_running => 1);
+SELECT pg_temp.settled('gate', 1, 7);
+SELECT count(*) FROM job_claim('gate', 'w', 10);
+SELECT job_queue_reset('gate', 'max_running');
+SELECT pg_temp.settled('gate', 7, 0);
+SELECT gates IS NULL AS open FROM job_queue WHERE name = 'gate';
+SELECT count(*) FROM job_claim('gate', 'w', 10);
+
+-- a limit for jobs that are ready without one: no claim that begins after it goes beyond it
+SELECT count(job_submit('m' || i, queue => 'gate_later')) FROM generate_series(1, 4) i;
+SELECT kind FROM job_claim('gate_later');
+BEGIN;
+SELECT job_queue_set('gate_later', max_running => 2);
+COMMIT;
+SELECT count(*) <= 1 AS within FROM job_claim('gate_later', 'w', 10);
+SELECT pg_temp.settled('gate_later', ready::int, limited::int) IS NOT NULL FROM job_queue_status WHERE queue = 'gate_later';
+SELECT count(*) <= 2 AS within FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.queue = 'gate_later';
+
+-- so many of each partition; jobs without one are not counted
+SELECT job_queue_set('gate_part', max_running_per_partition => 1);
+SELECT count(job_submit(p || i, queue => 'gate_part', partition => p)) FROM unnest(ARRAY['a', 'b']) p, generate_series(1, 3) i;
+SELECT count(job_submit('none' || i, queue => 'gate_part')) FROM generate_series(1, 3) i;
+SELECT pg_temp.settled('gate_part', 5, 4);
+SELECT * FROM job_partition_status WHERE queue = 'gate_part' ORDER BY partition;
+SELECT kind FROM job_claim('gate_part', 'w', 10) ORDER BY kind;
+SELECT * FROM pg_temp.why('a2');
+-- one with a limit of its own, one that is paused
+SELECT job_partition_set('gate_part', 'a', max_running => 2), job_partition_set('gate_part', 'b', paused => true);
+SELECT pg_temp.settled('gate_part', 1, 3);
+SELECT * FROM pg_temp.why('b2');
+SELECT job_complete(job_id, l.token) FROM job_lease l JOIN job j ON j.id = l.job_id WHERE kind = 'b1';
+SELECT * FROM job_partition_status WHERE queue = 'gate_part' ORDER BY partition;
+SELECT job_partition_set('gate_part', 'b', paused => false);
+SELECT pg_temp.settled('gate_part', 2, 2);
+-- a job that changes its partition, or its queue
+SELECT job_change(id, partition => 'c') FROM job WHERE kind = 'b3';
+SELECT pg_temp.settled('gate_part', 3, 1);
+SELECT kind, partition, state FROM job_status WHERE queue = 'gate_part' AND state IN ('waiting', 'ready') ORDER BY id;
+SELECT job_change(id, queue => 'gate_other') FROM job WHERE kind = 'a3';
+SELECT queue, partition, state FROM job_status WHERE kind = 'a3';
+-- one that stays where it is keeps its slot
+SELECT job_change(id, tags => '{"a": 1}') FROM job WHERE kind = 'b3';
+SELECT pg_temp.settled('gate_part', 3, 0);
+
+-- one after the other
+SELECT job_queue_set('gate_order', ordered => true, backoff => '1 hour');
+SELECT count(job_submit(p || i, queue => 'gate_order', partition => p, priority => CASE i WHEN 3 THEN 1 ELSE 0 END)) FROM unnest(ARRAY['x', 'y']) p, generate_series(1, 3) i;
+SELECT pg_temp.settled('gate_order', 2, 4);
+SELECT kind FROM job_claim('gate_order', 'w', 10) ORDER BY kind;
+-- one that fails keeps its turn until it is decided, also while it is held
+SELECT kind, job_fail(job_id, l.token) FROM job_lease l JOIN job j ON j.id = l.job_id WHERE kind = 'x3' OR kind = 'x1';
+SELECT count(*) FROM job_claim('gate_order');
+SELECT * FROM pg_temp.why((SELECT kind FROM job_status WHERE queue = 'gate_order' AND partition = 'x' AND state = 'waiting' ORDER BY id LIMIT 1));
+SELECT job_hold(job_id) FROM job_scheduled s JOIN job j ON j.id = s.job_id WHERE j.queue = 'gate_order';
+SELECT job_decide(w.job_id, 'succeeded') FROM job_waiting w JOIN job j ON j.id = w.job_id WHERE j.queue = 'gate_order';
+SELECT pg_temp.settled('gate_order', 1, 3);
+SELECT kind FROM job_claim('gate_order', 'w', 10);
+-- one that was let in and has not begun gives its turn up when it is held
+SELECT kind, job_complete(job_id, l.token) FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.queue = 'gate_order' ORDER BY kind;
+SELECT pg_temp.settled('gate_order', 2, 1);
+SELECT job_hold(r.job_id) FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'gate_order' AND j.partition = 'y';
+SELECT pg_temp.settled('gate_order', 2, 0);
+SELECT job_complete(job_id, token) FROM job_claim('gate_order', 'w', 10);
+SELECT job_unhold(w.job_id) FROM job_waiting w JOIN job j ON j.id = w.job_id WHERE j.queue = 'gate_order';
+SELECT pg_temp.settled('gate_order', 1, 0);
+
+-- turns: who has one job waits behind a short row
+SELECT job_queue_set('gate_fair', fair => true), job_partition_set('gate_fair', 'heavy', weight => 3);
+SELECT count(job_submit('big', queue => 'gate_fair', partition => 'big')) FROM generate_series(1, 200);
+SELECT count(job_submit('heavy', queue => 'gate_fair', partition => 'heavy')) FROM generate_series(1, 200);
+SELECT job_submit('small', queue => 'gate_fair', partition => 'small') > 0;
+SELECT pg_temp.settled('gate_fair', 16, 385);
+DO $$
+BEGIN
+    FOR i IN 1 .. 40 LOOP
+        PERFORM job_complete(job_id, token) FROM job_claim('gate_fair', 'w', 4);
+        COMMIT;
+        PERFORM pg_temp.settled('gate_fair', 16, (SELECT count(*)::int - 16 FROM job WHERE queue = 'gate_fair' AND outcome IS NULL));
+    END LOOP;
+END $$;
+SELECT count(*) FILTER (WHERE kind = 'small') AS small, count(*) FILTER (WHERE kind = 'big') BETWEEN 30 AND 70 AS big,
+    count(*) FILTER (WHERE kind = 'heavy') BETWEEN 90 AND 130 AS heavy FROM job WHERE queue = 'gate_fair' AND outcome = 1;
+
+-- a rate: as many at once as the bucket has, the rest as time goes by
+SELECT job_queue_set('gate_rate', rate => 3, rate_interval => '1 hour');
+SELECT count(job_submit('r' || i, queue => 'gate_rate', partition => 'p')) FROM generate_series(1, 5) i;
+SELECT * FROM pg_temp.why('r5') WHERE reason = 'rate';
+
+-- what has one, and takes it back
+SELECT queue, max_running, max_running_per_partition, ordered, fair, rate, rate_per_partition, rate_interval, own FROM job_queues WHERE queue LIKE 'gate%' ORDER BY queue;
+SELECT pg_temp.problem('SELECT job_queue_reset(''gate_rate'', ''rate_interval'')');
+SELECT job_queue_reset('gate_rate');
+SELECT pg_temp.settled('gate_rate', 5, 0);
+-- all of them can go on, and nothing is wrong
+SELECT job_queue_reset(name) IS NOT NULL FROM job_queue WHERE name LIKE 'gate%' ORDER BY name;
+SELECT count(*) FROM job_partition WHERE queue LIKE 'gate%';
+SELECT * FROM job_check();
