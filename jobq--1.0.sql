@@ -3,6 +3,9 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION jobq" to load this file. \quit
 
+-- Others may have made functions and operators in the extension's schema: none of them is to be taken for one of pg_catalog.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 --
 -- Tables.  docs/DESIGN.md says what each row means and who may change it.
 -- Columns stand in the order that src/table/table.h names them, wide ones last.
