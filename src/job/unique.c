@@ -412,6 +412,8 @@ jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz u
 {
 	bool		done = false;
 
+	if (nafter > 0)
+		jobq_advance();			/* this call may have decided some of those */
 	while (!done)
 	{
 		TupleTableSlot *row = find_key(call, queue_id, key);
