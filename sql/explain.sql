@@ -224,6 +224,9 @@ SELECT * FROM pg_temp.why(:asked);
 SELECT job_decide(:asked, 'skipped', reason => 'not today');
 SELECT replace(detail, CURRENT_ROLE, '<role>') AS detail, hint FROM pg_temp.why(:asked);
 
+-- of the same statement
+SELECT e.reason FROM job_submit('now', queue => 'explain_now') j, job_explain(j) e;
+
 -- bad input
 SELECT job_explain(NULL);
 SELECT job_explain(0);
