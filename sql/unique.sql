@@ -345,6 +345,14 @@ SELECT kind, state FROM pg_temp.show('uq_twice');
 SELECT count(*) FROM job_claim('uq_twice');
 SELECT job_complete(:held, :token);
 SELECT kind, state FROM pg_temp.show('uq_twice');
+-- the end of the one that was superseded decides what superseded it: nobody is left who could have the key
+SELECT job_submit('old', queue => 'uq_chain_end', unique_key => 'k') AS old \gset
+SELECT job_id AS held, token AS token FROM job_claim('uq_chain_end') \gset
+SELECT job_submit('between', queue => 'uq_chain_end', depends_on => ARRAY[:old]) AS between \gset
+SELECT job_submit('new', queue => 'uq_chain_end', unique_key => 'k', on_conflict => 'cancel', depends_on => ARRAY[:between]) IS NOT NULL AS submitted;
+SELECT job_fail(:held, :token, retry => false);
+SELECT kind, state FROM pg_temp.show('uq_chain_end');
+SELECT count(*) FROM pg_temp.keys('uq_chain_end');
 -- an element that another job stands for is what others depend on
 SELECT job_submit('stands', queue => 'uq_many4', unique_key => 'k') AS stands \gset
 SELECT job_submit('stands too', queue => 'uq_many4', unique_key => 'k2') AS stands2 \gset
