@@ -16,6 +16,7 @@
  *	  those as succeeded (edges.c).
  * 3. An edge that another transaction is just deleting, with the job at its other
  *	  end, is waited for by job_delete() alone; the others keep the job for then.
+ *	  All delete edges in one order, so those that wait do not wait for each other.
  *
  * A crash leaves a job with all that belongs to it, or nothing.
  */
@@ -34,14 +35,15 @@ typedef struct Belonging
 	int			column;
 } Belonging;
 
+/* edges from upstream first: so all of a job are deleted by ascending upstream, then downstream ids */
 static const Belonging belongings[] = {
-	{JOBQ_DEPENDENCY, INDEX_KEY, DEP_UPSTREAM},
 	{JOBQ_DEPENDENCY, INDEX_SECOND, DEP_DOWNSTREAM},
+	{JOBQ_DEPENDENCY, INDEX_KEY, DEP_UPSTREAM},
 	{JOBQ_ATTEMPT, INDEX_KEY, ATTEMPT_JOB_ID},
 	{JOBQ_LOG, INDEX_KEY, LOG_JOB_ID},
 };
 
-static const Belonging *const downstream = &belongings[0];
+static const Belonging *const downstream = &belongings[1];
 
 /* Jobs to be removed */
 typedef struct Batch
