@@ -338,15 +338,35 @@ jobq_take_key_again(JobqCall *call, TupleTableSlot *job, bool wait, int64 *holde
 	return take(call, queue_id, key, jobq_attr_int64(job, JOB_ID), wait, false, holder);
 }
 
+/* What a job was to start after, up to max of them; returns how many. */
+static int
+read_after(JobqCall *call, int64 id, int64 *after, int max)
+{
+	Datum		key = Int64GetDatum(id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
+	TupleTableSlot *edge;
+	int			n = 0;
+
+	while (n < max && (edge = jobq_scan_next(scan)) != NULL)
+	{
+		if (jobq_attr_int16(edge, DEP_REQUIRE) == REQUIRE_END_ONLY)
+			after[n++] = jobq_attr_int64(edge, DEP_UPSTREAM);
+	}
+	jobq_scan_end(scan);
+	return n;
+}
+
 /*
  * An undecided job, whose row is locked, goes to another queue: so does its key, if
- * it has it.  KEY_HELD: *holder has it there.
+ * it has it; what it is to start after, and goes on, has that of the old queue again.
+ * KEY_HELD: *holder has it there.
  */
 JobqKeyResult
 jobq_move_key(JobqCall *call, TupleTableSlot *job, int64 queue_id, int64 *holder)
 {
 	int64		id = jobq_attr_int64(job, JOB_ID);
 	int64		old_queue_id;
+	int64		after[2 * JOBQ_AFTER_ONE];
 	Datum		key;
 	TupleTableSlot *row;
 	bool		own;
@@ -360,7 +380,7 @@ jobq_move_key(JobqCall *call, TupleTableSlot *job, int64 queue_id, int64 *holder
 		return KEY_TAKEN;
 	if (take(call, queue_id, key, id, true, false, holder) == KEY_HELD)
 		return KEY_HELD;
-	jobq_free_key(call, id, old_queue_id, key, 0, 0, NULL);
+	jobq_free_key(call, id, old_queue_id, key, 0, read_after(call, id, after, lengthof(after)), after);
 	return KEY_TAKEN;
 }
 
@@ -402,9 +422,10 @@ has_key(JobqCall *call, int64 id, int64 queue_id, Datum key)
 }
 
 /*
- * A job is decided: free its key, if it still has it, now or at a later time.
- * Waits for whoever is just taking it over.  after: where it never began, what it was
- * to start after; if one of these goes on and had the key, it has it again.
+ * A job is decided, or goes to another queue: free its key in this one, if it still has
+ * it, now or at a later time.  Waits for whoever is just taking it over.  after: where it
+ * never began, what it was to start after; if one of these goes on and had the key, it has
+ * it again.
  */
 void
 jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz until,
@@ -444,25 +465,7 @@ jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz u
 	}
 }
 
-/* What a job was to start after, up to max of them; returns how many. */
-static int
-read_after(JobqCall *call, int64 id, int64 *after, int max)
-{
-	Datum		key = Int64GetDatum(id);
-	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
-	TupleTableSlot *edge;
-	int			n = 0;
-
-	while (n < max && (edge = jobq_scan_next(scan)) != NULL)
-	{
-		if (jobq_attr_int16(edge, DEP_REQUIRE) == REQUIRE_END_ONLY)
-			after[n++] = jobq_attr_int64(edge, DEP_UPSTREAM);
-	}
-	jobq_scan_end(scan);
-	return n;
-}
-
-/* The same for a job with a key, given its row in job; fresh: it never began. */
+/* The same for a decided job, given its row in job; fresh: it never began. */
 void
 jobq_free_key_of(JobqCall *call, TupleTableSlot *job, bool fresh)
 {
