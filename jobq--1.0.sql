@@ -1321,9 +1321,11 @@ BEGIN ATOMIC
                    WHEN a.state LIKE 'idle in transaction%' THEN format('It is idle in a transaction: have it commit, or SELECT pg_terminate_backend(%s).', a.pid)
                    WHEN a.backend_type = 'client backend' THEN format('Its statement runs: wait, or SELECT pg_cancel_backend(%s).', a.pid)
                    ELSE 'Wait for it to end.' END AS hint
-          FROM pg_stat_activity a, LATERAL (SELECT CASE WHEN a.backend_xmin IS NULL OR age(a.backend_xid) > age(a.backend_xmin)
+          -- the snapshots of other databases do not count here, their open transactions do, by the snapshots that are taken here; those of VACUUM never
+          FROM pg_stat_activity a, LATERAL (SELECT CASE WHEN a.backend_xmin IS NULL OR a.datname <> current_database() OR age(a.backend_xid) > age(a.backend_xmin)
               THEN a.backend_xid ELSE a.backend_xmin END AS xmin) x
           WHERE x.xmin IS NOT NULL AND a.pid <> pg_backend_pid() AND NOT EXISTS (SELECT FROM pg_stat_replication r WHERE r.pid = a.pid)
+              AND NOT EXISTS (SELECT FROM pg_stat_progress_vacuum v WHERE v.pid = a.pid)
           UNION ALL
           SELECT format('replication slot %s', s.slot_name), s.active_pid,
               CASE WHEN s.xmin IS NULL OR age(s.catalog_xmin) > age(s.xmin) THEN s.catalog_xmin ELSE s.xmin END, NULL,
