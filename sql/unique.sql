@@ -327,14 +327,6 @@ SELECT state FROM job_status WHERE id = :new;
 SELECT job_cancel(:new), job_delete(:old), job_retry(:new);
 SELECT state FROM job_status WHERE id = :new;
 SELECT count(*) FROM job_check() WHERE job_id IN (:old, :new, :up, :next, :last);
--- but not where one call decides both, the one that goes on first
-SELECT job_submit('old', queue => 'uq_one_call', unique_key => 'k') AS old \gset
-SELECT job_id AS held, token AS token FROM job_claim('uq_one_call') \gset
-SELECT job_submit('between', queue => 'uq_one_call', depends_on => ARRAY[:old], trigger_rule => 'all_failed') AS between \gset
-SELECT job_submit('new', queue => 'uq_one_call', unique_key => 'k', on_conflict => 'cancel', depends_on => ARRAY[:between]) AS new \gset
-SELECT job_complete(:held, :token);
-SELECT kind, state FROM pg_temp.show('uq_one_call');
-SELECT count(*) FROM job_unique WHERE job_id IN (:old, :new);
 -- superseded twice: the last one waits for the one that runs, too
 SELECT job_submit('v1', queue => 'uq_twice', unique_key => 'k') AS v1 \gset
 SELECT job_id AS held, token AS token FROM job_claim('uq_twice') \gset

@@ -472,18 +472,13 @@ jobq_free_key_of(JobqCall *call, TupleTableSlot *job, bool fresh)
 	int64		id = jobq_attr_int64(job, JOB_ID);
 	int64		unique_for = jobq_attr_int64(job, JOB_UNIQUE_FOR);
 	int64		after[2 * JOBQ_AFTER_ONE];
-	int			nafter = 0;
 	int64		queue_id;
 	Datum		key;
 
-	if (!key_of(job, &queue_id, &key))
-		return;
-	if (fresh)
-		nafter = read_after(call, id, after, lengthof(after));
-	if (nafter > 0)
-		jobq_advance();			/* this call may have decided some of them */
-	jobq_free_key(call, id, queue_id, key,
-				  unique_for != 0 ? jobq_attr_int64(job, JOB_SUBMITTED_AT) + unique_for : 0, nafter, after);
+	if (key_of(job, &queue_id, &key))
+		jobq_free_key(call, id, queue_id, key,
+					  unique_for != 0 ? jobq_attr_int64(job, JOB_SUBMITTED_AT) + unique_for : 0,
+					  fresh ? read_after(call, id, after, lengthof(after)) : 0, after);
 }
 
 /*
