@@ -607,7 +607,7 @@ CREATE FUNCTION @extschema@.job_delete(job_id bigint) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_delete';
 COMMENT ON FUNCTION @extschema@.job_delete(bigint) IS
-    'Removes a decided job with its edges and attempts. JQ002, JQ003 if it is undecided or an undecided job depends on it, 23503 where a foreign key keeps it, 42501.';
+    'Removes a decided job with its edges and attempts. JQ002, JQ003 if it is undecided, an undecided job depends on it, or it was to start after one, 23503 where a foreign key keeps it, 42501.';
 REVOKE ALL ON FUNCTION @extschema@.job_delete(bigint) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_delete_many(job_ids bigint[]) RETURNS TABLE (job_id bigint, changed boolean, problem text)
