@@ -1102,6 +1102,15 @@ BEGIN
             other := x.id;
             RETURN NEXT;
         END LOOP;
+        until := j.finished_at + CASE WHEN j.outcome IN (1, 4) THEN coalesce(q.retention * interval '1 microsecond', nullif(current_setting('jobq.retention'), '-1')::interval)
+            ELSE coalesce(q.retention_failed * interval '1 microsecond', nullif(current_setting('jobq.retention_failed'), '-1')::interval) END;
+        IF until <= now THEN
+            reason := 'kept';
+            detail := format('It was to be removed at %s.', until);
+            hint := format('job_delete(%s) removes it, or says what keeps it.', j.id);
+            other := NULL;
+            RETURN NEXT;
+        END IF;
         RETURN;
     END IF;
 
