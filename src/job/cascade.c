@@ -206,7 +206,7 @@ lock_decided(JobqCall *call, int64 id, JobqVerdict verdict)
 		return true;
 	job = jobq_find_id(call, JOBQ_JOB, id);
 	ok = job == NULL || (jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitSkip) &&
-						 jobq_lock_key(call, job));
+						 jobq_lock_key(call, job) && jobq_lock_superseded(call, job, LockWaitSkip));
 	jobq_slot_free(job);
 	return ok;
 }

@@ -357,6 +357,61 @@ read_after(JobqCall *call, int64 id, int64 *after, int max)
 }
 
 /*
+ * Is a job undecided, and has it this key?  Then its row is locked, so that it stays so.
+ * *busy, only if policy is to skip: somebody else has it locked, so nobody knows.
+ */
+static bool
+has_key(JobqCall *call, int64 id, int64 queue_id, Datum key, LockWaitPolicy policy, bool *busy)
+{
+	bool		has;
+	bool		locked;
+
+	do
+	{
+		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+		int64		its_queue_id;
+		Datum		its_key;
+
+		has = job != NULL && slot_attisnull(job, JOB_OUTCOME) &&
+			key_of(job, &its_queue_id, &its_key) && its_queue_id == queue_id &&
+			strcmp(TextDatumGetCString(its_key), TextDatumGetCString(key)) == 0;
+		locked = has && jobq_lock(call, JOBQ_JOB, job, LockTupleShare, policy);
+		jobq_slot_free(job);
+	} while (has && !locked && policy == LockWaitBlock);
+	*busy |= has && !locked;
+	return locked;
+}
+
+/*
+ * A job that is about to be decided, or to go to another queue: lock those to one of which
+ * it will give its key back, so that it is known then which goes on.  False: somebody
+ * has one locked, who may end it or not.
+ */
+bool
+jobq_lock_superseded(JobqCall *call, TupleTableSlot *job, LockWaitPolicy policy)
+{
+	int64		id = jobq_attr_int64(job, JOB_ID);
+	int64		after[2 * JOBQ_AFTER_ONE];
+	int			nafter = 0;
+	int64		queue_id;
+	Datum		key;
+	TupleTableSlot *row;
+	bool		busy = false;
+
+	if (!key_of(job, &queue_id, &key))
+		return true;
+	row = find_key(call, queue_id, key);
+	if (row != NULL && jobq_attr_int64(row, UNIQUE_JOB_ID) == id)
+		nafter = read_after(call, id, after, lengthof(after));
+	jobq_slot_free(row);
+	if (nafter > 0)
+		jobq_advance();			/* this call may have decided some of those */
+	for (int i = 0; i < nafter; i++)
+		(void) has_key(call, after[i], queue_id, key, policy, &busy);
+	return !busy;
+}
+
+/*
  * An undecided job, whose row is locked, goes to another queue: so does its key, if
  * it has it; what it is to start after, and goes on, has that of the old queue again.
  * KEY_HELD: *holder has it there.
@@ -380,6 +435,7 @@ jobq_move_key(JobqCall *call, TupleTableSlot *job, int64 queue_id, int64 *holder
 		return KEY_TAKEN;
 	if (take(call, queue_id, key, id, true, false, holder) == KEY_HELD)
 		return KEY_HELD;
+	(void) jobq_lock_superseded(call, job, LockWaitBlock);
 	jobq_free_key(call, id, old_queue_id, key, 0, read_after(call, id, after, lengthof(after)), after);
 	return KEY_TAKEN;
 }
@@ -405,22 +461,6 @@ jobq_lock_key(JobqCall *call, TupleTableSlot *job)
 	return ok;
 }
 
-/* Is a job undecided, and has it this key?  Then its row is locked, so that it stays so. */
-static bool
-has_key(JobqCall *call, int64 id, int64 queue_id, Datum key)
-{
-	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
-	int64		its_queue_id;
-	Datum		its_key;
-	bool		has = job != NULL && slot_attisnull(job, JOB_OUTCOME) &&
-	key_of(job, &its_queue_id, &its_key) && its_queue_id == queue_id &&
-	strcmp(TextDatumGetCString(its_key), TextDatumGetCString(key)) == 0 &&
-		jobq_lock(call, JOBQ_JOB, job, LockTupleShare, LockWaitSkip);
-
-	jobq_slot_free(job);
-	return has;
-}
-
 /*
  * A job is decided, or goes to another queue: free its key in this one, if it still has
  * it, now or at a later time.  Waits for whoever is just taking it over.  after: where it
@@ -432,6 +472,7 @@ jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz u
 			  int nafter, const int64 *after)
 {
 	bool		done = false;
+	bool		busy;
 
 	if (nafter > 0)
 		jobq_advance();			/* this call may have decided some of those */
@@ -442,7 +483,7 @@ jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz u
 
 		if (row != NULL && jobq_attr_int64(row, UNIQUE_JOB_ID) == id)
 		{
-			while (i < nafter && !has_key(call, after[i], queue_id, key))
+			while (i < nafter && !has_key(call, after[i], queue_id, key, LockWaitSkip, &busy))
 				i++;
 		}
 		if (row == NULL || jobq_attr_int64(row, UNIQUE_JOB_ID) != id)
