@@ -263,7 +263,8 @@ typedef enum JobqKeyResult
 
 extern JobqConflict jobq_find_conflict(const char *name);
 extern void jobq_replace_values(JobqRow *to, const JobqRow *from);
-extern bool jobq_resolve_key(JobqCall *call, JobqSubmission *s, bool guess);
+extern bool jobq_resolve_key(JobqCall *call, JobqSubmission *s);
+extern bool jobq_take_keys(JobqCall *call, int n, JobqSubmission **submissions);
 extern void jobq_settle_id(JobqCall *call, JobqSubmission *s);
 extern JobqKeyResult jobq_take_key_again(JobqCall *call, TupleTableSlot *job, bool wait, int64 *holder);
 extern bool jobq_lock_key(JobqCall *call, TupleTableSlot *job);

@@ -326,7 +326,7 @@ jobq_submit_alone(JobqCall *call, JobqSubmission *s)
 
 	jobq_admit(call, s);
 	if (s->unique_key != NULL)
-		(void) jobq_resolve_key(call, s, false);
+		(void) jobq_resolve_key(call, s);
 	if (s->dropped)
 		return;
 	if (s->nupstream > 0)

@@ -317,6 +317,7 @@ extern ItemPointerData jobq_insert(JobqCall *call, JobqTable table, JobqRow *new
 extern bool jobq_insert_unless_there(JobqCall *call, JobqTable table, JobqRow *new, bool wait);
 extern void jobq_bulk_begin(JobqCall *call);
 extern void jobq_bulk_end(JobqCall *call);
+extern void jobq_bulk_forget(JobqCall *call);
 extern JobqScan *jobq_scan_ready(JobqCall *call, int64 lane, int16 priority, int16 down_to,
 								 int64 from, int64 upto, Snapshot snapshot);
 extern TupleTableSlot *jobq_fetch_ready(JobqCall *call, const JobqReady *ready, Snapshot snapshot);
@@ -439,6 +440,7 @@ extern void jobq_foreign_keys_act(JobqCall *call, JobqTable table, int n, const 
 
 /* try.c */
 extern ErrorData *jobq_try(void (*work) (void *arg), void *arg);
+extern bool jobq_try_is_cheap(void);
 
 /* catalog.c: where our own objects are */
 typedef void (*JobqResetCallback) (void);
