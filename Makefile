@@ -45,7 +45,7 @@ bench:
 	@PG_CONFIG='$(PG_CONFIG)' QUICK='$(QUICK)' ONLY='$(ONLY)' tools/prepare bench/run
 
 soak:
-	@PG_CONFIG='$(PG_CONFIG)' QUICK='$(QUICK)' ONLY='soak soak-retention' tools/prepare bench/run
+	@PG_CONFIG='$(PG_CONFIG)' QUICK='$(QUICK)' ONLY='$(or $(ONLY),soak soak-retention)' tools/prepare bench/run
 
 indent:
 	@PG_CONFIG='$(PG_CONFIG)' tools/indent

@@ -3,6 +3,9 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION jobq" to load this file. \quit
 
+-- Others may have made functions and operators in the extension's schema: none of them is to be taken for one of pg_catalog.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 --
 -- Tables.  docs/DESIGN.md says what each row means and who may change it.
 -- Columns stand in the order that src/table/table.h names them, wide ones last.
@@ -665,7 +668,7 @@ CREATE FUNCTION @extschema@.job_delete(job_id bigint) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_delete';
 COMMENT ON FUNCTION @extschema@.job_delete(bigint) IS
-    'Removes a decided job with its edges and attempts. JQ002, JQ003 if it is undecided or an undecided job depends on it, 23503 where a foreign key keeps it, 42501.';
+    'Removes a decided job with its edges and attempts. JQ002, JQ003 if it is undecided, an undecided job depends on it, or it was to start after one, 23503 where a foreign key keeps it, 42501.';
 REVOKE ALL ON FUNCTION @extschema@.job_delete(bigint) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_delete_many(job_ids bigint[]) RETURNS TABLE (job_id bigint, changed boolean, problem text)
@@ -1302,6 +1305,15 @@ BEGIN
             other := x.id;
             RETURN NEXT;
         END LOOP;
+        until := j.finished_at + CASE WHEN j.outcome IN (1, 4) THEN coalesce(q.retention * interval '1 microsecond', nullif(current_setting('jobq.retention'), '-1')::interval)
+            ELSE coalesce(q.retention_failed * interval '1 microsecond', nullif(current_setting('jobq.retention_failed'), '-1')::interval) END;
+        IF until <= now THEN
+            reason := 'kept';
+            detail := format('It was to be removed at %s.', until);
+            hint := format('job_delete(%s) removes it, or says what keeps it.', j.id);
+            other := NULL;
+            RETURN NEXT;
+        END IF;
         RETURN;
     END IF;
 
@@ -1526,9 +1538,11 @@ BEGIN ATOMIC
                    WHEN a.state LIKE 'idle in transaction%' THEN format('It is idle in a transaction: have it commit, or SELECT pg_terminate_backend(%s).', a.pid)
                    WHEN a.backend_type = 'client backend' THEN format('Its statement runs: wait, or SELECT pg_cancel_backend(%s).', a.pid)
                    ELSE 'Wait for it to end.' END AS hint
-          FROM pg_stat_activity a, LATERAL (SELECT CASE WHEN a.backend_xmin IS NULL OR age(a.backend_xid) > age(a.backend_xmin)
+          -- the snapshots of other databases do not count here, their open transactions do, by the snapshots that are taken here; those of VACUUM never
+          FROM pg_stat_activity a, LATERAL (SELECT CASE WHEN a.backend_xmin IS NULL OR a.datname <> current_database() OR age(a.backend_xid) > age(a.backend_xmin)
               THEN a.backend_xid ELSE a.backend_xmin END AS xmin) x
           WHERE x.xmin IS NOT NULL AND a.pid <> pg_backend_pid() AND NOT EXISTS (SELECT FROM pg_stat_replication r WHERE r.pid = a.pid)
+              AND NOT EXISTS (SELECT FROM pg_stat_progress_vacuum v WHERE v.pid = a.pid)
           UNION ALL
           SELECT format('replication slot %s', s.slot_name), s.active_pid,
               CASE WHEN s.xmin IS NULL OR age(s.catalog_xmin) > age(s.xmin) THEN s.catalog_xmin ELSE s.xmin END, NULL,

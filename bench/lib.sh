@@ -104,10 +104,10 @@ plain_fill() {
 decided() {
 	sql <<-END
 		SET synchronous_commit = off;
-		INSERT INTO job (id, submitted_at, finished_at, started_at, submitted_by, quorum, dependencies, generation, attempt, failed, lost,
+		INSERT INTO job (id, submitted_at, finished_at, started_at, token, submitted_by, quorum, dependencies, generation, attempt, failed, lost,
 				priority, rule, outcome, attempt_outcome, notify, manual, queue, kind, args)
-			SELECT nextval('job_id_seq'), now() - interval '2 days', now() - interval '2 days', now() - interval '2 days', current_user::regrole,
-				0, 0, 0, 1, 0, 0, 0, 0, 1, 0, false, false, '$1', 'noop', '{}' FROM generate_series(1, $2);
+			SELECT nextval('job_id_seq'), now() - interval '2 days', now() - interval '2 days', now() - interval '2 days', i, current_user::regrole,
+				0, 0, 0, 1, 0, 0, 0, 0, 1, 0, false, false, '$1', 'noop', '{}' FROM generate_series(1, $2) i;
 	END
 }
 

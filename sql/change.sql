@@ -74,6 +74,14 @@ EXCEPTION WHEN unique_violation THEN RAISE NOTICE '% %', SQLSTATE, SQLERRM; END 
 SELECT queue FROM job_status WHERE id = :key;
 SELECT job_cancel(:taken), job_change(:key, queue => 'chgu_other'), job_submit('key', queue => 'chgu_other', unique_key => 'k') = :key AS kept;
 SELECT queue_id = job_queue_id('chgu_other') AS other, count(*) FROM job_unique WHERE job_id = :key GROUP BY 1;
+-- that of the old queue is free, or that of the job which it superseded, and which goes on
+SELECT job_submit('old', queue => 'chgu_old', unique_key => 'k') AS old \gset
+SELECT job_id AS held, token FROM job_claim('chgu_old') \gset
+SELECT job_submit('new', queue => 'chgu_old', unique_key => 'k', on_conflict => 'cancel') AS new \gset
+SELECT job_change(:new, queue => 'chgu_new'), job_submit('kept', queue => 'chgu_old', unique_key => 'k') = :old AS kept;
+SELECT kind, state FROM job_status WHERE id IN (:old, :new) ORDER BY id;
+SELECT job_complete(:held, :token);
+SELECT kind FROM job_claim('chgu_new');
 
 -- refused, and nothing is changed
 CREATE FUNCTION pg_temp.refused(call text) RETURNS text LANGUAGE plpgsql AS $$

@@ -224,6 +224,23 @@ SELECT * FROM pg_temp.why(:asked);
 SELECT job_decide(:asked, 'skipped', reason => 'not today');
 SELECT replace(detail, CURRENT_ROLE, '<role>') AS detail, hint FROM pg_temp.why(:asked);
 
+-- it should be gone, by the settings or those of its queue
+SELECT count(*) FROM pg_temp.what_if(:run, true, true, true, '6 days');
+SELECT * FROM pg_temp.what_if(:run, true, true, true, '7 days') OFFSET 1;
+SELECT count(*) FROM pg_temp.what_if(:later, true, true, true, '29 days');
+SELECT * FROM pg_temp.what_if(:later, true, true, true, '30 days') OFFSET 1;
+SELECT job_queue_set('explain_run', retention => '60 days');
+SELECT count(*) FROM pg_temp.what_if(:run, true, true, true, '59 days');
+SELECT reason FROM pg_temp.what_if(:run, true, true, true, '60 days') OFFSET 1;
+SELECT job_queue_set('explain_removed', retention_failed => '0');
+SELECT job_submit('needed', queue => 'explain_removed', manual => true) AS needed \gset
+SELECT job_submit('needs', queue => 'explain_removed', depends_on => ARRAY[:needed], trigger_rule => 'all_done', hold => true) AS needs \gset
+SELECT job_decide(:needed, 'failed');
+SELECT * FROM pg_temp.why(:needed);
+
+-- of the same statement
+SELECT e.reason FROM job_submit('now', queue => 'explain_now') j, job_explain(j) e;
+
 -- bad input
 SELECT job_explain(NULL);
 SELECT job_explain(0);

@@ -83,6 +83,16 @@ SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_pr
     JOIN pg_language l ON l.oid = p.prolang AND l.lanname IN ('sql', 'plpgsql')
 WHERE p.prosqlbody IS NULL AND NOT 'search_path=pg_catalog, pg_temp' = ANY (coalesce(p.proconfig, '{}'));
 
+-- and nothing in it depends on what others had made in its schema before
+DROP EXTENSION jobq;
+CREATE FUNCTION "odd Schema".format(text, int, bigint) RETURNS text LANGUAGE sql AS 'SELECT ''another''';
+CREATE FUNCTION "odd Schema".multiply(bigint, interval) RETURNS interval LANGUAGE sql AS 'SELECT $2';
+CREATE OPERATOR "odd Schema".* (LEFTARG = bigint, RIGHTARG = interval, FUNCTION = "odd Schema".multiply);
+CREATE EXTENSION jobq SCHEMA "odd Schema";
+DROP OPERATOR "odd Schema".* (bigint, interval);
+DROP FUNCTION "odd Schema".multiply, "odd Schema".format;
+SELECT "odd Schema".job_submit('once more') AS id;
+
 -- a renamed schema
 ALTER SCHEMA "odd Schema" RENAME TO odder;
 SELECT odder.job_submit('renamed', parent => 1) AS id;

@@ -337,6 +337,31 @@ SELECT kind, state FROM pg_temp.show('uq_twice');
 SELECT count(*) FROM job_claim('uq_twice');
 SELECT job_complete(:held, :token);
 SELECT kind, state FROM pg_temp.show('uq_twice');
+-- the end of the one that was superseded decides what superseded it: nobody is left who could have the key
+SELECT job_submit('old', queue => 'uq_chain_end', unique_key => 'k') AS old \gset
+SELECT job_id AS held, token AS token FROM job_claim('uq_chain_end') \gset
+SELECT job_submit('between', queue => 'uq_chain_end', depends_on => ARRAY[:old]) AS between \gset
+SELECT job_submit('new', queue => 'uq_chain_end', unique_key => 'k', on_conflict => 'cancel', depends_on => ARRAY[:between]) IS NOT NULL AS submitted;
+SELECT job_fail(:held, :token, retry => false);
+SELECT kind, state FROM pg_temp.show('uq_chain_end');
+SELECT count(*) FROM pg_temp.keys('uq_chain_end');
+-- many calls in one transaction, of which not all take their keys together; then none of them is free
+BEGIN;
+SELECT count(*), count(DISTINCT id) FROM generate_series(1, 40) n, job_submit_many(format('[
+    {"kind": "m", "queue": "uq_many5", "unique_key": "a%1$s"},
+    {"kind": "m", "queue": "uq_many5", "unique_key": "b%1$s"},
+    {"kind": "m", "queue": "uq_many5", "unique_key": "c%1$s"}]', n)::jsonb) id;
+SELECT count(*), count(id) FROM generate_series(1, 40) n, job_submit_many(format('[
+    {"kind": "m", "queue": "uq_many5", "unique_key": "a%1$s", "on_conflict": "skip"},
+    {"kind": "m", "queue": "uq_many5", "unique_key": "a0%1$s"},
+    {"kind": "m", "queue": "uq_many5", "unique_key": "c%1$s", "on_conflict": "skip"}]', n)::jsonb) id;
+COMMIT;
+SELECT count(*), count(DISTINCT unique_key) FROM job_unique u JOIN job j USING (unique_key) WHERE j.queue = 'uq_many5' AND j.id = u.job_id;
+-- more rows than are inserted at a time, and one that is not free after them
+SELECT job_submit('m', queue => 'uq_many6', unique_key => '2600') AS held \gset
+SELECT count(id), sum((id = :held)::int) AS held FROM job_submit_many((SELECT jsonb_agg(jsonb_build_object(
+    'kind', 'm', 'queue', 'uq_many6', 'unique_key', (2000 + n)::text)) FROM generate_series(1, 700) n)) id;
+SELECT count(*), count(DISTINCT unique_key) FROM job_unique JOIN job USING (unique_key) WHERE queue = 'uq_many6' AND id = job_id;
 -- an element that another job stands for is what others depend on
 SELECT job_submit('stands', queue => 'uq_many4', unique_key => 'k') AS stands \gset
 SELECT job_submit('stands too', queue => 'uq_many4', unique_key => 'k2') AS stands2 \gset

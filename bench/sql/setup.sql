@@ -31,6 +31,23 @@ CREATE TABLE bench_payload AS SELECT bench_args() AS payload FROM generate_serie
 CREATE TABLE bench_jobs AS
     SELECT jsonb_agg(jsonb_build_object('kind', 'noop', 'queue', 'bench', 'args', payload))::text AS jobs FROM bench_payload;
 
+-- a unique key: one that follows another, a random one, or none
+CREATE SEQUENCE bench_keys START 1000001;
+CREATE FUNCTION bench_key(keys text) RETURNS text LANGUAGE sql
+    RETURN CASE keys WHEN 'ordered' THEN 'order-' || nextval('bench_keys') WHEN 'random' THEN md5(random()::text) END;
+
+-- a thousand jobs with keys for each call of two clients, not compressed, so that it is quick to read
+CREATE UNLOGGED TABLE bench_keyed (client int, call int, jobs text, PRIMARY KEY (client, call));
+ALTER TABLE bench_keyed ALTER jobs SET STORAGE EXTERNAL;
+
+CREATE PROCEDURE bench_fill_keyed(keys text, calls int) LANGUAGE plpgsql AS $$
+BEGIN
+    TRUNCATE bench_keyed;
+    INSERT INTO bench_keyed SELECT client, call, jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+            'kind', 'noop', 'queue', 'bench', 'args', payload, 'unique_key', bench_key(keys))))::text
+        FROM generate_series(0, 1) client, generate_series(1, calls) call, bench_payload GROUP BY client, call;
+END $$;
+
 CREATE PROCEDURE bench_chain(jobs int) LANGUAGE plpgsql AS $$
 DECLARE
     previous bigint := job_submit('noop', bench_args(), 'bench');

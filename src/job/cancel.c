@@ -27,6 +27,16 @@ decide_cancelled(JobqCall *call, TupleTableSlot *row, const char *error)
 	jobq_cascade_run(cascade, NULL, NULL);
 }
 
+/* Leave the state of a job that is to be decided, if nobody has locked what that takes. */
+static bool
+try_to_leave(JobqCall *call, JobqTable table, TupleTableSlot *row, TupleTableSlot *job)
+{
+	return (slot_attisnull(job, JOB_UNIQUE_KEY) ||
+			(jobq_lock(call, table, row, LockTupleExclusive, LockWaitSkip) &&
+			 jobq_lock_superseded(call, job, LockWaitSkip))) &&
+		jobq_state_leave(call, table, row, LEAVE_TRY);
+}
+
 /*
  * Was it asked, by a request that nobody has acted on yet, that a job be
  * cancelled?  *reason is why, if it says so.
@@ -106,7 +116,7 @@ jobq_act_on_cancel_request(JobqCall *call, int64 seq, TimestampTz deadline, Time
 		ok = jobq_attr_bool(row, LEASE_CANCEL_REQUESTED) || tell_worker(call, row, request);
 	else if (table != JOBQ_JOB)
 	{
-		ok = jobq_state_leave(call, table, row, LEAVE_TRY);
+		ok = try_to_leave(call, table, row, job);
 		if (ok)
 			decide_cancelled(call, row, jobq_attr_cstring(request, CANCEL_REASON));
 	}
@@ -153,7 +163,7 @@ jobq_cancel(JobqCall *call, int64 id, const char *reason, bool checked, const ch
 			jobq_forbid_prepare("cannot PREPARE a transaction that has cancelled a running job");
 			done = changed = true;
 		}
-		else if (jobq_state_leave(call, table, row, LEAVE_TRY))
+		else if (try_to_leave(call, table, row, job))
 		{
 			decide_cancelled(call, row, reason);
 			done = changed = true;
@@ -225,7 +235,7 @@ jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz 
 	if (row != NULL && jobq_is_expired(call, jobq_attr_int64(row, STATE_EXPIRES_AT),
 									   jobq_attr_int32(row, STATE_ATTEMPT)))
 	{
-		ok = jobq_state_leave(call, table, row, LEAVE_TRY);
+		ok = try_to_leave(call, table, row, job);
 		if (ok)
 			decide_cancelled(call, row, jobq_attr_bool(job, JOB_MANUAL) ?
 							 "expired before it was decided" : "expired before it was started");

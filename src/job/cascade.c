@@ -25,8 +25,9 @@
  *
  * Invariants (docs/DESIGN.md says them in full)
  *	D2	A submission locks its upstream jobs FOR SHARE before it reads them and
- *		inserts edges, or asks for a recount; a decision or reopening updates its
- *		row first and reads the edges after, with a snapshot taken then.
+ *		inserts edges, or asks for a recount and decides nothing; a decision or
+ *		reopening updates its row first and reads the edges after, with a snapshot
+ *		taken then.
  *	D3	A job that is ready, scheduled, runs, ran, or is only held is not touched
  *		by what becomes of its upstream jobs.
  *	D4	The counters of an open row plus the deltas of its epoch equal what its
@@ -205,7 +206,7 @@ lock_decided(JobqCall *call, int64 id, JobqVerdict verdict)
 		return true;
 	job = jobq_find_id(call, JOBQ_JOB, id);
 	ok = job == NULL || (jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitSkip) &&
-						 jobq_lock_key(call, job));
+						 jobq_lock_key(call, job) && jobq_lock_superseded(call, job, LockWaitSkip));
 	jobq_slot_free(job);
 	return ok;
 }

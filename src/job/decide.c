@@ -56,6 +56,7 @@ decide_found(JobqCall *call, const JobqFound *found, void *arg, const char **pro
 	}
 	if (!jobq_state_leave(call, found->table, found->row, LEAVE_WAIT))
 		return false;
+	(void) jobq_lock_superseded(call, found->job, LockWaitBlock);
 	cascade = jobq_cascade_create(call);
 	jobq_read_prefix(found->row, &prefix);
 	jobq_decide(cascade, &prefix, arg);

@@ -291,10 +291,12 @@ typedef enum JobqKeyResult
 
 extern JobqConflict jobq_find_conflict(const char *name);
 extern void jobq_replace_values(JobqRow *to, const JobqRow *from);
-extern bool jobq_resolve_key(JobqCall *call, JobqSubmission *s, bool guess);
+extern bool jobq_resolve_key(JobqCall *call, JobqSubmission *s);
+extern bool jobq_take_keys(JobqCall *call, int n, JobqSubmission **submissions);
 extern void jobq_settle_id(JobqCall *call, JobqSubmission *s);
 extern JobqKeyResult jobq_take_key_again(JobqCall *call, TupleTableSlot *job, bool wait, int64 *holder);
 extern bool jobq_lock_key(JobqCall *call, TupleTableSlot *job);
+extern bool jobq_lock_superseded(JobqCall *call, TupleTableSlot *job, LockWaitPolicy policy);
 extern JobqKeyResult jobq_move_key(JobqCall *call, TupleTableSlot *job, int64 queue_id, int64 *holder);
 extern void jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz until,
 						  int nafter, const int64 *after);

@@ -6,7 +6,8 @@
  * as all our rows are.  Foreign keys that reference table job act then: RESTRICT
  * makes the removal fail, which keeps the job.
  *
- * 1. Only a decided job is removed, and only while no undecided job depends on it.
+ * 1. Only a decided job is removed, and only while no undecided job depends on it, nor
+ *	  was it to start after one.
  *	  Its row is deleted first, then its edges are looked at; if one says no, all is
  *	  rolled back.  A submission locks the rows of its upstream jobs before it
  *	  inserts edges, those of succeeded ones too (FOR KEY SHARE), and waits for
@@ -16,6 +17,7 @@
  *	  those as succeeded (edges.c).
  * 3. An edge that another transaction is just deleting, with the job at its other
  *	  end, is waited for by job_delete() alone; the others keep the job for then.
+ *	  All delete edges in one order, so those that wait do not wait for each other.
  *
  * A crash leaves a job with all that belongs to it, or nothing.
  */
@@ -34,14 +36,16 @@ typedef struct Belonging
 	int			column;
 } Belonging;
 
+/* edges from upstream first: so all of a job are deleted by ascending upstream, then downstream ids */
 static const Belonging belongings[] = {
-	{JOBQ_DEPENDENCY, INDEX_KEY, DEP_UPSTREAM},
 	{JOBQ_DEPENDENCY, INDEX_SECOND, DEP_DOWNSTREAM},
+	{JOBQ_DEPENDENCY, INDEX_KEY, DEP_UPSTREAM},
 	{JOBQ_ATTEMPT, INDEX_KEY, ATTEMPT_JOB_ID},
 	{JOBQ_LOG, INDEX_KEY, LOG_JOB_ID},
 };
 
-static const Belonging *const downstream = &belongings[0];
+static const Belonging *const upstream = &belongings[0];
+static const Belonging *const downstream = &belongings[1];
 
 /* Jobs to be removed */
 typedef struct Batch
@@ -95,22 +99,40 @@ act_on_belongings(Batch *batch, const Belonging *of, RowAct act)
 	return reported;
 }
 
+/* Is there such a job, and is it undecided? */
+static bool
+is_undecided(JobqCall *call, int64 id)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+	bool		undecided = job != NULL && slot_attisnull(job, JOB_OUTCOME);
+
+	jobq_slot_free(job);
+	return undecided;
+}
+
 /* A RowAct: a job stays, and is reported, if the job at the other end of an edge is undecided. */
 static bool
 check_need(Batch *batch, const Belonging *of, TupleTableSlot *edge, JobqRemovable *job)
 {
-	TupleTableSlot *child = jobq_find_id(batch->call, JOBQ_JOB, jobq_attr_int64(edge, DEP_DOWNSTREAM));
-
-	if (child != NULL && slot_attisnull(child, JOB_OUTCOME))
+	if (is_undecided(batch->call, jobq_attr_int64(edge, DEP_DOWNSTREAM)))
 		job->became = REMOVAL_NEEDED;
-	jobq_slot_free(child);
 	return job->became == REMOVAL_DONE;
 }
 
-/* A RowAct: delete a row; if somebody is just doing that, the job is reported. */
+/*
+ * A RowAct: delete a row; if somebody is just doing that, the job is reported.  One that
+ * never began stays until what it was to start after has ended, for what comes next of
+ * its schedule is to start after that, too (jobq_start_after()).
+ */
 static bool
 delete_row(Batch *batch, const Belonging *of, TupleTableSlot *row, JobqRemovable *job)
 {
+	if (of == upstream && jobq_attr_int16(row, DEP_REQUIRE) == REQUIRE_END_ONLY &&
+		is_undecided(batch->call, jobq_attr_int64(row, DEP_UPSTREAM)))
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_WRONG_STATE),
+				 errmsg("cannot delete job %lld before job %lld has ended, which it was to start after",
+						(long long) job->id, (long long) jobq_attr_int64(row, DEP_UPSTREAM))));
 	return jobq_delete(batch->call, of->table, row, batch->policy);
 }
 
@@ -276,8 +298,8 @@ remove_some(const Batch *batch, int from, int n)
 		for (int i = 0; i < n; i++)
 		{
 			if (part.jobs[i].became == REMOVAL_DONE)
-				part.jobs[i].became = n > 1 ||
-					error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ? REMOVAL_BUSY : REMOVAL_REFUSED;
+				part.jobs[i].became = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ? REMOVAL_BUSY :
+					error->sqlerrcode == ERRCODE_JOBQ_WRONG_STATE ? REMOVAL_NEEDED : REMOVAL_REFUSED;
 		}
 		return;
 	}

@@ -6,7 +6,8 @@
  * their outcomes and inserts anything (D2 in cascade.c).  Those that failed, were
  * skipped or cancelled are locked too, since job_retry could open them again;
  * those that succeeded never change.  It waits for none of them: one that
- * somebody is just changing counts as undecided, and a recount is asked for.
+ * somebody is just changing counts as undecided, and a recount is asked for,
+ * before which the job is not decided.
  *
  * The job goes straight to where it belongs: job_ready, job_scheduled or
  * job_waiting, or nowhere if its upstream jobs have decided it already.  One that is
@@ -244,6 +245,9 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 			jobq_count_edge(&counters, info->require, info->suffice, p->outcome, 1);
 	}
 	verdict = jobq_verdict(rule, quorum, &counters);
+	/* who is just opening one of them again has not seen the edges: the recount decides */
+	if (unsure && verdict != VERDICT_READY)
+		verdict = VERDICT_WAIT;
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
 		outcome = verdict;
 
@@ -322,7 +326,7 @@ jobq_submit_alone(JobqCall *call, JobqSubmission *s)
 
 	jobq_admit(call, s);
 	if (s->unique_key != NULL)
-		(void) jobq_resolve_key(call, s, false);
+		(void) jobq_resolve_key(call, s);
 	if (s->dropped)
 		return;
 	if (s->nupstream > 0)

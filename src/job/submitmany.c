@@ -12,6 +12,7 @@
 #include "common/hashfn.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "port/pg_bswap.h"
 
 #include "job/job.h"
 
@@ -233,20 +234,29 @@ typedef struct KeyedElement
 {
 	Element    *element;
 	int			index;
+	int64		queue_id;
+	uint64		prefix;			/* of the key, which settles most comparisons */
 } KeyedElement;
 
-/* By queue and key, then in input order. */
+/* By queue and key. */
 static int
-compare_keys(const void *a, const void *b)
+compare_keys(const KeyedElement *x, const KeyedElement *y)
+{
+	if (x->queue_id != y->queue_id)
+		return x->queue_id < y->queue_id ? -1 : 1;
+	if (x->prefix != y->prefix)
+		return x->prefix < y->prefix ? -1 : 1;
+	return strcmp(x->element->s.unique_key, y->element->s.unique_key);
+}
+
+/* The same, then in input order. */
+static int
+compare_keyed(const void *a, const void *b)
 {
 	const KeyedElement *x = a;
 	const KeyedElement *y = b;
-	const JobqSubmission *s = &x->element->s;
-	const JobqSubmission *t = &y->element->s;
-	int			order = strcmp(s->unique_key, t->unique_key);
+	int			order = compare_keys(x, y);
 
-	if (s->queue_id != t->queue_id)
-		return s->queue_id < t->queue_id ? -1 : 1;
 	return order != 0 ? order : x->index < y->index ? -1 : 1;
 }
 
@@ -271,14 +281,33 @@ resolve_within(JobqCall *call, Element *elements, Element *e, int owner)
 	else
 	{
 		jobq_advance();
-		(void) jobq_resolve_key(call, s, false);
+		(void) jobq_resolve_key(call, s);
 	}
+}
+
+/* Take the keys after the first together, if all are free. */
+static bool
+take_together(JobqCall *call, const KeyedElement *keyed, int nkeyed, Where *where)
+{
+	JobqSubmission **submissions = palloc_extended(nkeyed * sizeof(JobqSubmission *), MCXT_ALLOC_HUGE);
+	int			n = 0;
+	bool		taken;
+
+	where->index = -1;
+	for (int i = 1; i < nkeyed; i++)
+	{
+		if (compare_keys(&keyed[i - 1], &keyed[i]) != 0)
+			submissions[n++] = &keyed[i].element->s;
+	}
+	taken = n > 0 && jobq_try_is_cheap() && jobq_take_keys(call, n, submissions);
+	pfree(submissions);
+	return taken;
 }
 
 /*
  * Take the unique keys of all elements, in the order of queues and keys, as every
  * call does.  Ids are drawn before, in topological order, since the rows of keys
- * name them.  As long as all keys were free, the next is taken for free.
+ * name them.  If the first key was free, the others are likely to be free, too.
  */
 static void
 resolve_keys(JobqCall *call, Element *elements, const int *order, int n, Where *where)
@@ -286,32 +315,38 @@ resolve_keys(JobqCall *call, Element *elements, const int *order, int n, Where *
 	KeyedElement *keyed = palloc_extended(Max(n, 1) * sizeof(KeyedElement), MCXT_ALLOC_HUGE);
 	int			nkeyed = 0;
 	int			owner = -1;
-	bool		all_free = true;
+	bool		together = false;
 
 	for (int i = 0; i < n; i++)
 	{
+		KeyedElement *k;
+
 		if (elements[i].s.unique_key == NULL)
 			continue;
-		keyed[nkeyed].element = &elements[i];
-		keyed[nkeyed++].index = i;
+		k = &keyed[nkeyed++];
+		k->element = &elements[i];
+		k->index = i;
+		k->queue_id = elements[i].s.queue_id;
+		strncpy((char *) &k->prefix, elements[i].s.unique_key, sizeof(k->prefix));
+		k->prefix = pg_ntoh64(k->prefix);
 	}
 	for (int i = 0; i < n && nkeyed > 0; i++)
 		elements[order[i]].s.id = jobq_nextval();
-	qsort(keyed, nkeyed, sizeof(KeyedElement), compare_keys);
+	qsort(keyed, nkeyed, sizeof(KeyedElement), compare_keyed);
 	for (int i = 0; i < nkeyed; i++)
 	{
 		Element    *e = keyed[i].element;
 
 		CHECK_FOR_INTERRUPTS();
 		where->index = keyed[i].index;
-		if (owner >= 0 && (e->s.queue_id != elements[owner].s.queue_id ||
-						   strcmp(e->s.unique_key, elements[owner].s.unique_key) != 0))
+		if (i > 0 && compare_keys(&keyed[i - 1], &keyed[i]) != 0)
 			owner = -1;
 		if (owner >= 0)
 			resolve_within(call, elements, e, owner);
 		else
 		{
-			all_free = jobq_resolve_key(call, &e->s, all_free && i > 0) && all_free;
+			if (!together && jobq_resolve_key(call, &e->s) && i == 0)
+				together = take_together(call, keyed, nkeyed, where);
 			if (!e->s.dropped)
 				owner = keyed[i].index;
 		}

@@ -17,7 +17,7 @@
  * is inserted speculatively, as INSERT ... ON CONFLICT does, and who loses waits
  * for the other transaction, then looks again: this is the one wait that keys
  * bring, and job_submit_many goes by queue and key, so two calls do not wait for
- * each other.
+ * each other.  Many keys that are likely to be free are inserted in bulk.
  *
  * Locks, for one job: its state row, its row in job, the row of its key.  Whoever
  * takes a key over writes that row first, but then waits for no state row.
@@ -86,26 +86,31 @@ repoint(JobqCall *call, TupleTableSlot *row, int64 id, LockWaitPolicy policy)
 	return jobq_update(call, JOBQ_UNIQUE, row, &new, policy);
 }
 
+/* The row of a key that a job takes. */
+static void
+set_key(JobqRow *new, int64 queue_id, Datum key, int64 id)
+{
+	jobq_set(new, UNIQUE_QUEUE_ID, Int64GetDatum(queue_id));
+	jobq_set(new, UNIQUE_JOB_ID, Int64GetDatum(id));
+	jobq_set(new, UNIQUE_KEY, key);
+}
+
 /*
  * Take a key for a job.  KEY_HELD: *holder has it.  KEY_BUSY, only if not wait:
- * somebody is just taking or freeing it.  If guess, it is likely to be free, and
- * looked up only after a row of it could not be inserted.
+ * somebody is just taking or freeing it.
  */
 static JobqKeyResult
-take(JobqCall *call, int64 queue_id, Datum key, int64 id, bool wait, bool guess, int64 *holder)
+take(JobqCall *call, int64 queue_id, Datum key, int64 id, bool wait, int64 *holder)
 {
 	JobqRow		new = {0};
 
-	jobq_set(&new, UNIQUE_QUEUE_ID, Int64GetDatum(queue_id));
-	jobq_set(&new, UNIQUE_JOB_ID, Int64GetDatum(id));
-	jobq_set(&new, UNIQUE_KEY, key);
+	set_key(&new, queue_id, key, id);
 	for (;;)
 	{
-		TupleTableSlot *row = guess ? NULL : find_key(call, queue_id, key);
+		TupleTableSlot *row = find_key(call, queue_id, key);
 		TimestampTz until;
 		bool		done;
 
-		guess = false;
 		if (row == NULL)
 			done = jobq_insert_unless_there(call, JOBQ_UNIQUE, &new, wait);
 		else
@@ -247,11 +252,10 @@ drop(JobqSubmission *s, int64 holder)
 /*
  * Take the key of a submission, or do what it says on a conflict.  Either it is to
  * be submitted, as s->id and perhaps after another job, or s->dropped is set and
- * s->id the job that has the key.  Returns whether no other job had it; guess: that
- * is likely.
+ * s->id the job that has the key.  Returns whether no other job had it.
  */
 bool
-jobq_resolve_key(JobqCall *call, JobqSubmission *s, bool guess)
+jobq_resolve_key(JobqCall *call, JobqSubmission *s)
 {
 	JobqConflict conflict = DatumGetInt16(s->row.values[SUBMISSION_ON_CONFLICT - 1]);
 	Datum		key = s->row.values[JOB_UNIQUE_KEY - 1];
@@ -260,7 +264,7 @@ jobq_resolve_key(JobqCall *call, JobqSubmission *s, bool guess)
 
 	if (s->id == 0)
 		s->id = jobq_nextval();
-	while (!done && take(call, s->queue_id, key, s->id, true, guess && holder == 0, &holder) == KEY_HELD)
+	while (!done && take(call, s->queue_id, key, s->id, true, &holder) == KEY_HELD)
 	{
 		Replacement result = CHANGED;
 
@@ -286,6 +290,53 @@ jobq_resolve_key(JobqCall *call, JobqSubmission *s, bool guess)
 		}
 	}
 	return holder == 0;
+}
+
+/* Submissions that take their keys together */
+typedef struct Takers
+{
+	JobqCall   *call;
+	int			n;
+	JobqSubmission **submissions;
+} Takers;
+
+/* Insert the rows of their keys. */
+static void
+insert_keys(void *arg)
+{
+	Takers	   *takers = arg;
+	JobqRow		new = {0};
+
+	jobq_bulk_begin(takers->call);
+	for (int i = 0; i < takers->n; i++)
+	{
+		JobqSubmission *s = takers->submissions[i];
+
+		set_key(&new, s->queue_id, s->row.values[JOB_UNIQUE_KEY - 1], s->id);
+		jobq_insert(takers->call, JOBQ_UNIQUE, &new);
+	}
+	jobq_bulk_end(takers->call);
+}
+
+/*
+ * Take the keys of submissions, which are all different, without waiting; false: one
+ * is not free, or somebody is just taking or freeing it, and none is taken.  The rows
+ * are inserted in bulk, so not speculatively, but in a subtransaction, whose end frees
+ * those of them that others have met.  The table is open.
+ */
+bool
+jobq_take_keys(JobqCall *call, int n, JobqSubmission **submissions)
+{
+	Takers		takers = {call, n, submissions};
+	ErrorData  *error = jobq_try(insert_keys, &takers);
+
+	if (error == NULL)
+		return true;
+	jobq_bulk_forget(call);
+	if (error->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
+		ReThrowError(error);
+	FreeErrorData(error);
+	return false;
 }
 
 /*
@@ -335,18 +386,93 @@ jobq_take_key_again(JobqCall *call, TupleTableSlot *job, bool wait, int64 *holde
 
 	if (!key_of(job, &queue_id, &key))
 		return KEY_TAKEN;
-	return take(call, queue_id, key, jobq_attr_int64(job, JOB_ID), wait, false, holder);
+	return take(call, queue_id, key, jobq_attr_int64(job, JOB_ID), wait, holder);
+}
+
+/* What a job was to start after, up to max of them; returns how many. */
+static int
+read_after(JobqCall *call, int64 id, int64 *after, int max)
+{
+	Datum		key = Int64GetDatum(id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
+	TupleTableSlot *edge;
+	int			n = 0;
+
+	while (n < max && (edge = jobq_scan_next(scan)) != NULL)
+	{
+		if (jobq_attr_int16(edge, DEP_REQUIRE) == REQUIRE_END_ONLY)
+			after[n++] = jobq_attr_int64(edge, DEP_UPSTREAM);
+	}
+	jobq_scan_end(scan);
+	return n;
+}
+
+/*
+ * Is a job undecided, and has it this key?  Then its row is locked, so that it stays so.
+ * *busy, only if policy is to skip: somebody else has it locked, so nobody knows.
+ */
+static bool
+has_key(JobqCall *call, int64 id, int64 queue_id, Datum key, LockWaitPolicy policy, bool *busy)
+{
+	bool		has;
+	bool		locked;
+
+	do
+	{
+		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+		int64		its_queue_id;
+		Datum		its_key;
+
+		has = job != NULL && slot_attisnull(job, JOB_OUTCOME) &&
+			key_of(job, &its_queue_id, &its_key) && its_queue_id == queue_id &&
+			strcmp(TextDatumGetCString(its_key), TextDatumGetCString(key)) == 0;
+		locked = has && jobq_lock(call, JOBQ_JOB, job, LockTupleShare, policy);
+		jobq_slot_free(job);
+	} while (has && !locked && policy == LockWaitBlock);
+	*busy |= has && !locked;
+	return locked;
+}
+
+/*
+ * A job that is about to be decided, or to go to another queue: lock those to one of which
+ * it will give its key back, so that it is known then which goes on.  False: somebody
+ * has one locked, who may end it or not.
+ */
+bool
+jobq_lock_superseded(JobqCall *call, TupleTableSlot *job, LockWaitPolicy policy)
+{
+	int64		id = jobq_attr_int64(job, JOB_ID);
+	int64		after[2 * JOBQ_AFTER_ONE];
+	int			nafter = 0;
+	int64		queue_id;
+	Datum		key;
+	TupleTableSlot *row;
+	bool		busy = false;
+
+	if (!key_of(job, &queue_id, &key))
+		return true;
+	row = find_key(call, queue_id, key);
+	if (row != NULL && jobq_attr_int64(row, UNIQUE_JOB_ID) == id)
+		nafter = read_after(call, id, after, lengthof(after));
+	jobq_slot_free(row);
+	if (nafter > 0)
+		jobq_advance();			/* this call may have decided some of those */
+	for (int i = 0; i < nafter; i++)
+		(void) has_key(call, after[i], queue_id, key, policy, &busy);
+	return !busy;
 }
 
 /*
  * An undecided job, whose row is locked, goes to another queue: so does its key, if
- * it has it.  KEY_HELD: *holder has it there.
+ * it has it; what it is to start after, and goes on, has that of the old queue again.
+ * KEY_HELD: *holder has it there.
  */
 JobqKeyResult
 jobq_move_key(JobqCall *call, TupleTableSlot *job, int64 queue_id, int64 *holder)
 {
 	int64		id = jobq_attr_int64(job, JOB_ID);
 	int64		old_queue_id;
+	int64		after[2 * JOBQ_AFTER_ONE];
 	Datum		key;
 	TupleTableSlot *row;
 	bool		own;
@@ -358,9 +484,10 @@ jobq_move_key(JobqCall *call, TupleTableSlot *job, int64 queue_id, int64 *holder
 	jobq_slot_free(row);
 	if (!own)
 		return KEY_TAKEN;
-	if (take(call, queue_id, key, id, true, false, holder) == KEY_HELD)
+	if (take(call, queue_id, key, id, true, holder) == KEY_HELD)
 		return KEY_HELD;
-	jobq_free_key(call, id, old_queue_id, key, 0, 0, NULL);
+	(void) jobq_lock_superseded(call, job, LockWaitBlock);
+	jobq_free_key(call, id, old_queue_id, key, 0, read_after(call, id, after, lengthof(after)), after);
 	return KEY_TAKEN;
 }
 
@@ -385,33 +512,21 @@ jobq_lock_key(JobqCall *call, TupleTableSlot *job)
 	return ok;
 }
 
-/* Is a job undecided, and has it this key?  Then its row is locked, so that it stays so. */
-static bool
-has_key(JobqCall *call, int64 id, int64 queue_id, Datum key)
-{
-	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
-	int64		its_queue_id;
-	Datum		its_key;
-	bool		has = job != NULL && slot_attisnull(job, JOB_OUTCOME) &&
-	key_of(job, &its_queue_id, &its_key) && its_queue_id == queue_id &&
-	strcmp(TextDatumGetCString(its_key), TextDatumGetCString(key)) == 0 &&
-		jobq_lock(call, JOBQ_JOB, job, LockTupleShare, LockWaitSkip);
-
-	jobq_slot_free(job);
-	return has;
-}
-
 /*
- * A job is decided: free its key, if it still has it, now or at a later time.
- * Waits for whoever is just taking it over.  after: where it never began, what it was
- * to start after; if one of these goes on and had the key, it has it again.
+ * A job is decided, or goes to another queue: free its key in this one, if it still has
+ * it, now or at a later time.  Waits for whoever is just taking it over.  after: where it
+ * never began, what it was to start after; if one of these goes on and had the key, it has
+ * it again.
  */
 void
 jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz until,
 			  int nafter, const int64 *after)
 {
 	bool		done = false;
+	bool		busy;
 
+	if (nafter > 0)
+		jobq_advance();			/* this call may have decided some of those */
 	while (!done)
 	{
 		TupleTableSlot *row = find_key(call, queue_id, key);
@@ -419,7 +534,7 @@ jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz u
 
 		if (row != NULL && jobq_attr_int64(row, UNIQUE_JOB_ID) == id)
 		{
-			while (i < nafter && !has_key(call, after[i], queue_id, key))
+			while (i < nafter && !has_key(call, after[i], queue_id, key, LockWaitSkip, &busy))
 				i++;
 		}
 		if (row == NULL || jobq_attr_int64(row, UNIQUE_JOB_ID) != id)
@@ -442,25 +557,7 @@ jobq_free_key(JobqCall *call, int64 id, int64 queue_id, Datum key, TimestampTz u
 	}
 }
 
-/* What a job was to start after, up to max of them; returns how many. */
-static int
-read_after(JobqCall *call, int64 id, int64 *after, int max)
-{
-	Datum		key = Int64GetDatum(id);
-	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
-	TupleTableSlot *edge;
-	int			n = 0;
-
-	while (n < max && (edge = jobq_scan_next(scan)) != NULL)
-	{
-		if (jobq_attr_int16(edge, DEP_REQUIRE) == REQUIRE_END_ONLY)
-			after[n++] = jobq_attr_int64(edge, DEP_UPSTREAM);
-	}
-	jobq_scan_end(scan);
-	return n;
-}
-
-/* The same for a job with a key, given its row in job; fresh: it never began. */
+/* The same for a decided job, given its row in job; fresh: it never began. */
 void
 jobq_free_key_of(JobqCall *call, TupleTableSlot *job, bool fresh)
 {

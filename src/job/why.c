@@ -17,6 +17,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 
 #include "dispatch/dispatch.h"
 #include "job/job.h"
@@ -43,7 +44,7 @@ jobq_ask_as_owner(const char *query, int nargs, Oid *types, Datum *values, bool 
 	SetUserIdAndSecContext(user, context);
 }
 
-/* The same, and return the rows. */
+/* The same, and return the rows, as of now: a statement's snapshot does not show what it has done itself. */
 static void
 return_as_owner(FunctionCallInfo fcinfo, JobqCall *call, const char *query, int nargs, Oid *types,
 				Datum *values, bool read_only, RowFilter filter)
@@ -52,7 +53,9 @@ return_as_owner(FunctionCallInfo fcinfo, JobqCall *call, const char *query, int 
 	SPITupleTable *rows;
 	uint64		n;
 
+	PushActiveSnapshot(GetLatestSnapshot());
 	jobq_ask_as_owner(query, nargs, types, values, read_only);
+	PopActiveSnapshot();
 	rows = SPI_tuptable;
 	n = SPI_processed;
 	for (uint64 i = 0; i < n; i++)

@@ -493,6 +493,13 @@ read_setting(FunctionCallInfo fcinfo, int argno)
 			 errhint("Settings are the arguments of job_queue_set; NULL means all of them.")));
 }
 
+/* Is a column among those that are reset?  setting -1: all are. */
+static bool
+resets(int setting, int column)
+{
+	return setting < 0 || settings[setting].column == column;
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_queue_reset);
 
 /* job_queue_reset(queue, setting): nothing to do where the queue has no row. */
@@ -513,7 +520,7 @@ jobq_job_queue_reset(PG_FUNCTION_ARGS)
 	{
 		for (int i = 0; i < lengthof(settings); i++)
 		{
-			if (setting >= 0 && setting != i)
+			if (!resets(setting, settings[i].column))
 				continue;
 			if (settings[i].column == QUEUE_PAUSED)
 				set_paused(&call, slot, &new, false, NULL);
@@ -536,9 +543,9 @@ jobq_job_queue_reset(PG_FUNCTION_ARGS)
 			jobq_change_gate(&call, slot, &new);
 		jobq_queue_write(&call, slot, &new);
 	}
-	jobq_announce_retention();
-	/* paused is among what was reset */
-	if (setting < 0 || settings[setting].column == QUEUE_PAUSED)
+	if (resets(setting, QUEUE_RETENTION) || resets(setting, QUEUE_RETENTION_FAILED))
+		jobq_announce_retention();
+	if (resets(setting, QUEUE_PAUSED))
 		jobq_announce_resumed(queue_id);
 	jobq_close_call(&call);
 	PG_RETURN_VOID();

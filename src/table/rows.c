@@ -206,14 +206,22 @@ insert_index_entries(JobqRel *r, TupleTableSlot *slot, JobqUpdateIndexes which)
 	(void) insert_checked_entries(r, slot, which, UNIQUE_CHECK_YES);
 }
 
-/* Insert the rows held back of a table. */
+/*
+ * Insert the rows held back of a table.  That a unique key is taken already is no
+ * surprise, and nobody is waited for to learn whether it will be free.
+ */
 static void
 flush_rows(JobqRel *r)
 {
+	IndexUniqueCheck check = r->table == JOBQ_UNIQUE ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_YES;
+
 	table_multi_insert(r->rel, r->buffered, r->nbuffered, GetCurrentCommandId(true), 0, NULL);
 	for (int i = 0; i < r->nbuffered; i++)
 	{
-		insert_index_entries(r, r->buffered[i], JOBQ_ALL_INDEXES);
+		if (!insert_checked_entries(r, r->buffered[i], JOBQ_ALL_INDEXES, check))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNIQUE_VIOLATION),
+					 errmsg_internal("a key in table \"%s\" is taken", RelationGetRelationName(r->rel))));
 		ExecClearTuple(r->buffered[i]);
 	}
 	r->nbuffered = 0;
@@ -255,6 +263,23 @@ jobq_bulk_end(JobqCall *call)
 			ExecDropSingleTupleTableSlot(r->buffered[i]);
 		pfree(r->buffered);
 		r->buffered = NULL;
+	}
+}
+
+/* The same after the subtransaction in which it all began was rolled back: forget it. */
+void
+jobq_bulk_forget(JobqCall *call)
+{
+	call->bulk = false;
+	for (int t = 0; t < JOBQ_NTABLES; t++)
+	{
+		JobqRel    *r = call->rels[t];
+
+		if (r == NULL || r->buffered == NULL)
+			continue;
+		pfree(r->buffered);		/* what the slots held went with it */
+		r->buffered = NULL;
+		r->nbuffered = 0;
 	}
 }
 

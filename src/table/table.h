@@ -349,6 +349,7 @@ extern ItemPointerData jobq_insert(JobqCall *call, JobqTable table, JobqRow *new
 extern bool jobq_insert_unless_there(JobqCall *call, JobqTable table, JobqRow *new, bool wait);
 extern void jobq_bulk_begin(JobqCall *call);
 extern void jobq_bulk_end(JobqCall *call);
+extern void jobq_bulk_forget(JobqCall *call);
 
 /* Rows that stand in an order, by priority, then position: of a lane, or a line */
 typedef struct JobqOrder
@@ -480,6 +481,7 @@ extern void jobq_foreign_keys_act(JobqCall *call, JobqTable table, int n, const 
 
 /* try.c */
 extern ErrorData *jobq_try(void (*work) (void *arg), void *arg);
+extern bool jobq_try_is_cheap(void);
 
 /* catalog.c: where our own objects are */
 typedef void (*JobqResetCallback) (void);

@@ -5,9 +5,21 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "storage/proc.h"
 #include "utils/resowner.h"
 
 #include "table/table.h"
+
+/*
+ * Would a subtransaction that writes cost others nothing?  Of more than 64 in one
+ * transaction snapshots do not know that they belong to it; half of them are left to
+ * the caller.
+ */
+bool
+jobq_try_is_cheap(void)
+{
+	return MyProc->subxidStatus.count < PGPROC_MAX_CACHED_SUBXIDS / 2;
+}
 
 /* Do something; NULL or, after the subtransaction was rolled back, the error. */
 ErrorData *

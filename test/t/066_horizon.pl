@@ -44,6 +44,25 @@ ok(poll_until(sub {
 $control->rows('SELECT pg_cancel_backend(pid) FROM job_horizon() WHERE holder ~ $$^client$$');
 $session->receive;
 
+# sessions of other databases: their snapshots keep nothing here, what they write is open in the snapshots that are taken here
+my $other = JobqClient->new($node, dbname => 'template1');
+$other->rows('BEGIN ISOLATION LEVEL REPEATABLE READ');
+$other->rows('SELECT 1');
+is(holders('.'), '', 'a snapshot in another database');
+$other->rows('SELECT pg_current_xact_id()');
+is(holders('.'), $idle =~ s/postgres/template1/r, '... and a transaction id');
+$other->rows('ROLLBACK');
+$other->disconnect;
+
+# VACUUM keeps no row from another
+$session->rows('CREATE TABLE vacuumed AS SELECT generate_series(1, 100000)');
+$session->rows("SELECT set_config('vacuum_cost_delay', '100', false), set_config('vacuum_cost_limit', '1', false)");
+$session->send('VACUUM vacuumed');
+ok(poll_until(sub { $control->value('SELECT count(*) FROM pg_stat_progress_vacuum') }), 'a VACUUM runs');
+is(holders('.'), '', '... and holds nothing');
+$control->rows('SELECT pg_cancel_backend(pid) FROM pg_stat_progress_vacuum');
+$session->receive;
+
 # the oldest comes first
 $session->rows('BEGIN');
 $session->rows("SELECT job_submit('held')");

@@ -156,6 +156,21 @@ $c->rows('ALTER TABLE first OWNER TO keeper');
 comes_to_keep('fails', '', 'it goes on when that is mended');
 $c->rows('DROP TABLE first, second');
 
+# All is read anew if a retention is reset, not if something else is.
+$c->rows("SELECT job_submit('read', queue => 'read') FROM generate_series(1, 1000)");
+$c->rows("SELECT count(job_complete(job_id, token)) FROM job_claim('read', max_jobs => 1000)");
+my $all = $c->value('SELECT count(*) FROM job');
+$c->rows('SELECT pg_stat_force_next_flush()');
+my $rows_read = "SELECT pg_stat_get_tuples_returned('job'::regclass)";
+my $read = $c->value($rows_read);
+$c->rows("SELECT job_queue_set('read', lease => '2 min', retention => '8 days')");
+ok(within(60, sub { $c->value($rows_read) >= $read + $all }), 'a retention that is set has all read');
+$read = $c->value($rows_read);
+$c->rows("SELECT job_queue_reset('read', 'lease')");
+ok(!within(3, sub { $c->value($rows_read) > $read }), 'another setting that is reset does not');
+$c->rows("SELECT job_queue_reset('read', 'retention')");
+ok(within(60, sub { $c->value($rows_read) >= $read + $all }), 'a retention that is reset does');
+
 # A retention that is changed applies to what there is, and so does the setting of the server.
 $c->rows("SELECT job_submit('changed', queue => 'changed') FROM generate_series(1, 100)");
 $c->rows("SELECT count(job_complete(job_id, token)) FROM job_claim('changed', max_jobs => 50)");

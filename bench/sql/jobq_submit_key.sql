@@ -1,0 +1,1 @@
+SELECT job_submit('noop', :args, 'bench', unique_key => bench_key(:keys));
