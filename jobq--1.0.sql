@@ -215,12 +215,15 @@ CREATE TABLE @extschema@.job_lease (
     period        bigint NOT NULL,
     holder        regrole NOT NULL,
     cancel_requested boolean NOT NULL,
+    session       bigint,
     worker        text,
     cancel_reason text,
     progress      jsonb,
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 80);
 CREATE INDEX job_lease_deadline ON @extschema@.job_lease (deadline);
+-- leases that last as long as their session
+CREATE INDEX job_lease_session ON @extschema@.job_lease (session) WHERE session IS NOT NULL;
 COMMENT ON TABLE @extschema@.job_lease IS 'Jobs that run. Heartbeats extend a lease in shared memory, not here';
 REVOKE ALL ON @extschema@.job_lease FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_lease', '');
@@ -368,6 +371,25 @@ COMMENT ON TABLE @extschema@.job_turn IS 'In ordered queues, the job of each par
 REVOKE ALL ON @extschema@.job_turn FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_turn', '');
 
+CREATE TABLE @extschema@.job_worker (
+    registered_at timestamptz NOT NULL,
+    seen_at       timestamptz NOT NULL,
+    role          regrole NOT NULL,
+    capacity      int,
+    draining      boolean NOT NULL,
+    worker        text COLLATE "C" NOT NULL,
+    version       text,
+    labels        text[],
+    data          jsonb,
+    PRIMARY KEY (worker)
+) WITH (fillfactor = 70);
+COMMENT ON TABLE @extschema@.job_worker IS
+    'Workers that have registered. When they were seen is in shared memory, here up to an hour later. Change it with job_worker_register and its sisters only';
+REVOKE ALL ON @extschema@.job_worker FROM PUBLIC;
+-- one whose role is gone must not come back as that of whoever has the number there
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_worker',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = role::pg_catalog.oid)');
+
 CREATE TABLE @extschema@.job_privilege (
     role          regrole NOT NULL,
     queue         text NOT NULL,
@@ -455,7 +477,7 @@ COMMENT ON COLUMN @extschema@.job_assignment.kind IS 'What to run';
 COMMENT ON COLUMN @extschema@.job_assignment.args IS 'With what: an object';
 COMMENT ON COLUMN @extschema@.job_assignment.inputs IS 'Results of the parents that succeeded, by name where no other parent has it, else by id; NULL if they are larger than jobq.max_inputs_size together: read them with job_parents';
 COMMENT ON COLUMN @extschema@.job_assignment.key IS 'The same over all attempts, new after job_retry, for making effects idempotent';
-COMMENT ON COLUMN @extschema@.job_assignment.lease_until IS 'The job is lost if there is no heartbeat before this time';
+COMMENT ON COLUMN @extschema@.job_assignment.lease_until IS 'The job is lost if there is no heartbeat before this time; NULL: when the session ends';
 
 CREATE FUNCTION @extschema@.job_claim(queue text DEFAULT 'default', worker text DEFAULT NULL, max_jobs int DEFAULT 1, lease interval DEFAULT NULL,
     labels text[] DEFAULT NULL, session boolean DEFAULT false)
@@ -463,7 +485,7 @@ RETURNS SETOF @extschema@.job_assignment
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_claim';
 COMMENT ON FUNCTION @extschema@.job_claim(text, text, int, interval, text[], boolean) IS
-    'Takes up to max_jobs ready jobs of a queue, by priority, then in the order in which they became ready. 22004 or 22023 for a bad value, 0A000 with labels or session, 42501.';
+    'Takes up to max_jobs ready jobs of a queue, by priority, then in the order in which they became ready. 22004 or 22023 for a bad value, 0A000 with labels, 42501. With session the lease lasts as long as the session: no heartbeats.';
 REVOKE ALL ON FUNCTION @extschema@.job_claim(text, text, int, interval, text[], boolean) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_claim(queues text[], worker text DEFAULT NULL, max_jobs int DEFAULT 1, lease interval DEFAULT NULL,
@@ -486,6 +508,27 @@ COMMENT ON PROCEDURE @extschema@.job_claim_wait(text, text, interval, interval, 
     'Waits until a job of the queue can be claimed and claims it; job_id is NULL when timeout is over first. 25001 in a transaction block or function, 22004 or 22023 for a bad value, 0A000 with labels, 42501.';
 REVOKE ALL ON PROCEDURE @extschema@.job_claim_wait(text, text, interval, interval, bigint, bigint, int, text, jsonb, jsonb, text, timestamptz, text[]) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_worker_register(worker text, labels text[] DEFAULT NULL, version text DEFAULT NULL, capacity int DEFAULT NULL, data jsonb DEFAULT NULL) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_worker_register';
+COMMENT ON FUNCTION @extschema@.job_worker_register(text, text[], text, int, jsonb) IS
+    'Tells of a worker by its name; again, it replaces what was told and leaves whether it drains. 22004 or 22023 for a bad value, 2202E, 54000 for too many labels or too large data, 42501 also where another role has registered it.';
+REVOKE ALL ON FUNCTION @extschema@.job_worker_register(text, text[], text, int, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_worker_unregister(worker text) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_worker_unregister';
+COMMENT ON FUNCTION @extschema@.job_worker_unregister(text) IS
+    'Forgets a worker that has registered, and whether it drained; false if none has. The jobs that it runs go on. 22004 or 22023 for a bad name, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_worker_unregister(text) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_worker_drain(worker text, draining boolean DEFAULT true) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_worker_drain';
+COMMENT ON FUNCTION @extschema@.job_worker_drain(text, boolean) IS
+    'Has the claims of a worker that has registered get nothing, until it is ended with false; false if that changes nothing. 22004 or 22023 for a bad value, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_worker_drain(text, boolean) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.job_heartbeat(job_id bigint, token bigint, extend interval DEFAULT NULL, progress jsonb DEFAULT NULL) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_heartbeat';
@@ -505,7 +548,7 @@ RETURNS SETOF @extschema@.job_assignment
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_next';
 COMMENT ON FUNCTION @extschema@.job_next(bigint, bigint, jsonb, text[], int) IS
-    'Completes a job, then claims the next for the same worker with the same lease, of its queue or the given ones. SQLSTATEs are those of job_complete, in which case nothing is claimed, and of job_claim.';
+    'Completes a job, then claims the next for the same worker with the same lease, or one of this session if it had one of a session, of its queue or the given ones. SQLSTATEs are those of job_complete, in which case nothing is claimed, and of job_claim.';
 REVOKE ALL ON FUNCTION @extschema@.job_next(bigint, bigint, jsonb, text[], int) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_complete_many(job_ids bigint[], tokens bigint[], results jsonb[] DEFAULT NULL)
@@ -735,10 +778,10 @@ DECLARE
     members constant jsonb := jsonb_build_object(
         'submit', 'job_submit,job_submit_many,job_wait,' || own || ',' || results || ',' || views,
         'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
-            'job_release,job_snooze,job_log,' || results || ',' || views,
-        'operate', 'job_check,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_queue_reset,job_partition_set,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
-            || ',job_queue_status,job_partition_status,job_queues,job_worker_status,job_metrics,job_metrics_text,job_metric_values',
-        'read', 'job_schedules,job_wait,' || results || ',' || views || ',job_queue_status,job_partition_status,job_queues,job_worker_status,job_metrics,job_metrics_text,job_metric_values');
+            'job_release,job_snooze,job_log,job_worker_register,job_worker_unregister,job_worker_drain,' || results || ',' || views,
+        'operate', 'job_check,job_worker_unregister,job_worker_drain,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_queue_reset,job_partition_set,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
+            || ',job_queue_status,job_partition_status,job_queues,job_worker_status,job_worker_seen,job_metrics,job_metrics_text,job_metric_values',
+        'read', 'job_schedules,job_wait,' || results || ',' || views || ',job_queue_status,job_partition_status,job_queues,job_worker_status,job_worker_seen,job_metrics,job_metrics_text,job_metric_values');
     kept text[];
     object record;
 BEGIN
@@ -892,7 +935,7 @@ COMMENT ON COLUMN @extschema@.job_status.submitted_at IS 'When it was submitted'
 COMMENT ON COLUMN @extschema@.job_status.run_at IS 'Not before this time: of the next attempt while it is scheduled, else as submitted';
 COMMENT ON COLUMN @extschema@.job_status.started_at IS 'When the running, or the deciding, attempt began';
 COMMENT ON COLUMN @extschema@.job_status.finished_at IS 'When it was decided; NULL until then';
-COMMENT ON COLUMN @extschema@.job_status.lease_until IS 'Until when its worker may be silent, while it runs';
+COMMENT ON COLUMN @extschema@.job_status.lease_until IS 'Until when its worker may be silent, while it runs; NULL for a lease that lasts as long as a session';
 COMMENT ON COLUMN @extschema@.job_status.name IS 'As submitted';
 COMMENT ON COLUMN @extschema@.job_status.held IS 'It waits for job_unhold';
 COMMENT ON COLUMN @extschema@.job_status.max_attempts IS 'How many failures and timeouts fail it: its own number, else the queue''s, else that of the reader''s session';
@@ -1032,17 +1075,45 @@ COMMENT ON COLUMN @extschema@.job_queues.rate_interval IS 'See rate';
 COMMENT ON COLUMN @extschema@.job_queues.own IS 'The settings that are its own; the others are the defaults, those of attempts and leases by the reader''s session';
 REVOKE ALL ON @extschema@.job_queues FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_worker_seen(worker text, OUT seen timestamptz, OUT lease bigint, OUT watched timestamptz) RETURNS record
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_worker_seen';
+COMMENT ON FUNCTION @extschema@.job_worker_seen(text) IS
+    'Internal, for the view job_worker_status: when a worker was last seen, the microseconds of its last lease, and since when this server sees any';
+REVOKE ALL ON FUNCTION @extschema@.job_worker_seen(text) FROM PUBLIC;
+
+-- What a worker told is shown to its role, to who may see the jobs of all queues, and to who sees jobs that its role runs as that worker.
 CREATE VIEW @extschema@.job_worker_status WITH (security_barrier) AS
-SELECT l.worker, count(*) AS running,
-    max(@extschema@.job_lease_until(l.job_id, l.token, l.lease_until) - l.period * interval '1 microsecond') AS last_seen
-FROM @extschema@.job_lease l
-    JOIN @extschema@.job j ON j.id = l.job_id
-WHERE @extschema@.job_visible(j.queue, NULL, l.holder)
-GROUP BY l.worker;
-COMMENT ON VIEW @extschema@.job_worker_status IS 'One row for each worker that runs jobs which the caller may see: how many, and when it last claimed or sent a heartbeat';
+SELECT x.worker, x.running, x.last_seen, x.labels, x.version, x.capacity, x.draining,
+    CASE WHEN greatest(x.last_seen, x.watched) > x.now - x.lease THEN 'alive'
+         WHEN greatest(x.last_seen, x.watched) > x.now - 3 * x.lease THEN 'silent'
+         ELSE 'gone' END AS state
+FROM (SELECT coalesce(l.worker, w.worker) AS worker, coalesce(l.running, 0) AS running,
+          greatest(l.last_seen, s.seen, CASE WHEN v.shown THEN w.seen_at END) AS last_seen,
+          CASE WHEN v.shown THEN w.labels END AS labels, CASE WHEN v.shown THEN w.version END AS version,
+          CASE WHEN v.shown THEN w.capacity END AS capacity, v.shown AND w.draining AS draining, s.watched,
+          coalesce(greatest(l.period, s.lease) * interval '1 microsecond', (SELECT pg_catalog.current_setting('jobq.lease', true)::interval)) AS lease,
+          pg_catalog.statement_timestamp() AS now
+      FROM (SELECT o.worker, count(*) AS running, max(o.period) AS period, array_agg(DISTINCT o.holder) AS holders,
+                max(coalesce(@extschema@.job_lease_until(o.job_id, o.token, o.lease_until) - o.period * interval '1 microsecond',
+                             pg_catalog.statement_timestamp())) AS last_seen
+            FROM @extschema@.job_lease o JOIN @extschema@.job j ON j.id = o.job_id
+            WHERE @extschema@.job_visible(j.queue, NULL, o.holder)
+            GROUP BY o.worker) l
+          FULL JOIN @extschema@.job_worker w ON w.worker = l.worker,
+          LATERAL (SELECT w.worker IS NOT NULL AND (w.role = ANY (l.holders) IS TRUE OR @extschema@.job_visible('*', w.role, NULL)) AS shown) v,
+          LATERAL @extschema@.job_worker_seen(coalesce(l.worker, w.worker)) s
+      WHERE l.running IS NOT NULL OR v.shown) x;
+COMMENT ON VIEW @extschema@.job_worker_status IS
+    'One row for each worker that runs jobs which the caller may see, or has registered and may be seen: how many jobs, when it was last seen, what it told';
 COMMENT ON COLUMN @extschema@.job_worker_status.worker IS 'The name that the claims gave; NULL: none';
 COMMENT ON COLUMN @extschema@.job_worker_status.running IS 'How many jobs it runs';
-COMMENT ON COLUMN @extschema@.job_worker_status.last_seen IS 'When it last claimed a job or sent a heartbeat for one it runs';
+COMMENT ON COLUMN @extschema@.job_worker_status.last_seen IS 'When it last claimed, sent a heartbeat or registered; now while it waits for a job or its session holds leases';
+COMMENT ON COLUMN @extschema@.job_worker_status.labels IS 'What it told when it registered, as the next two';
+COMMENT ON COLUMN @extschema@.job_worker_status.version IS 'Of its program';
+COMMENT ON COLUMN @extschema@.job_worker_status.capacity IS 'How many jobs it runs at a time';
+COMMENT ON COLUMN @extschema@.job_worker_status.draining IS 'Its claims get nothing';
+COMMENT ON COLUMN @extschema@.job_worker_status.state IS 'alive: seen within its lease; silent: within three times its lease; gone: not even that';
 REVOKE ALL ON @extschema@.job_worker_status FROM PUBLIC;
 
 CREATE VIEW @extschema@.job_schedules WITH (security_barrier) AS
@@ -1077,9 +1148,9 @@ CREATE VIEW @extschema@.job_memory AS
 SELECT part, bytes, entries, used FROM @extschema@.job_shared_memory();
 COMMENT ON VIEW @extschema@.job_memory IS
     'One row for each part of shared memory, of all databases together: its size, how many entries there are, how many are used';
-COMMENT ON COLUMN @extschema@.job_memory.part IS 'databases that can have a worker, heartbeats of running jobs, lanes (queues whose next jobs are known), waiters (sessions that sleep), metrics (queues whose numbers are kept)';
+COMMENT ON COLUMN @extschema@.job_memory.part IS 'databases that can have a worker, heartbeats of running jobs, lanes (queues whose next jobs are known), waiters (sessions that sleep), metrics (queues whose numbers are kept), sessions (that have claimed session leases), workers (names of which it is known when they were seen)';
 COMMENT ON COLUMN @extschema@.job_memory.bytes IS 'Its size, whatever is used';
-COMMENT ON COLUMN @extschema@.job_memory.entries IS 'How many it has room for: jobq.max_databases, jobq.max_heartbeats, jobq.max_lanes, jobq.max_metrics, or all sessions';
+COMMENT ON COLUMN @extschema@.job_memory.entries IS 'How many it has room for: jobq.max_databases, jobq.max_heartbeats, jobq.max_lanes, jobq.max_metrics, jobq.max_workers, or all sessions';
 COMMENT ON COLUMN @extschema@.job_memory.used IS 'How many are used now';
 REVOKE ALL ON @extschema@.job_memory FROM PUBLIC;
 GRANT SELECT ON @extschema@.job_memory TO pg_monitor;
@@ -1453,7 +1524,7 @@ BEGIN
         RETURN NEXT;
         IF NOT waits AND worked_at <= now - interval '1 minute' AND NOT pg_is_in_recovery()
             AND NOT EXISTS (SELECT FROM @extschema@.job_lease o WHERE o.queue_id = r.queue_id
-                AND @extschema@.job_lease_until(o.job_id, o.token, o.lease_until) - o.period * interval '1 microsecond' > now - interval '1 minute')
+                AND (o.session IS NOT NULL OR @extschema@.job_lease_until(o.job_id, o.token, o.lease_until) - o.period * interval '1 microsecond' > now - interval '1 minute'))
         THEN
             reason := 'no worker';
             detail := format('No worker of queue "%s" was seen in the last minute.', j.queue);
@@ -1467,8 +1538,8 @@ BEGIN
         heard := until - l.period * interval '1 microsecond';
         worker_needed := true;
         reason := 'running';
-        detail := format('It runs since %s, as attempt %s%s; its lease runs until %s%s.', l.started_at, l.attempt,
-            coalesce(' of worker "' || l.worker || '"', ''), until, coalesce(', and the attempt times out at ' || l.timeout_at, ''));
+        detail := format('It runs since %s, as attempt %s%s; its lease %s%s.', l.started_at, l.attempt,
+            coalesce(' of worker "' || l.worker || '"', ''), coalesce('runs until ' || until, 'lasts as long as the session that claimed it'), coalesce(', and the attempt times out at ' || l.timeout_at, ''));
         hint := NULL;
         RETURN NEXT;
         IF l.cancel_requested OR EXISTS (SELECT FROM @extschema@.job_cancel_request c WHERE c.job_id = j.id AND c.generation = j.generation) THEN
@@ -1778,9 +1849,10 @@ BEGIN ATOMIC
     WHERE s.expires_at IS NOT NULL AND s.attempt = 0
         AND NOT EXISTS (SELECT FROM @extschema@.job_expiry e WHERE e.expires_at = s.expires_at AND e.job_id = s.job_id)
     UNION ALL
-    SELECT 'S7', l.job_id, 'its lease has no token, an end that is not its earliest, no length, or no attempt'
+    SELECT 'S7', l.job_id, 'its lease has no token, an end that is not its earliest, no length, no attempt, or both a session and an end'
     FROM @extschema@.job_lease l
-    WHERE (of_job IS NULL OR l.job_id = of_job) AND (l.token <= 0 OR l.deadline <> least(l.lease_until, l.timeout_at) OR l.period <= 0 OR l.attempt < 1)
+    WHERE (of_job IS NULL OR l.job_id = of_job) AND (l.token <= 0 OR l.deadline <> least(l.lease_until, l.timeout_at) OR l.period <= 0 OR l.attempt < 1
+            OR (l.session IS NULL) <> isfinite(l.lease_until))
     UNION ALL
     SELECT 'S8', min(r.job_id), format('%s jobs are ready at one position', count(*))
     FROM @extschema@.job_ready r WHERE of_job IS NULL GROUP BY r.lane, r.position HAVING count(*) > 1
@@ -1976,7 +2048,9 @@ BEGIN
     WHEN 'S7' THEN
         -- a worker whose token was lost has lost the job
         UPDATE @extschema@.job_lease l SET token = CASE WHEN l.token > 0 THEN l.token ELSE 1 + floor(random() * 9e18)::bigint END,
-            deadline = least(l.lease_until, l.timeout_at), period = greatest(l.period, 1000000), attempt = greatest(l.attempt, latest + 1)
+            lease_until = u.lease_until, deadline = least(u.lease_until, l.timeout_at), period = greatest(l.period, 1000000), attempt = greatest(l.attempt, latest + 1)
+        FROM (SELECT CASE WHEN o.session IS NOT NULL THEN 'infinity' WHEN isfinite(o.lease_until) THEN o.lease_until ELSE now() END AS lease_until
+              FROM @extschema@.job_lease o WHERE o.job_id = job_repair_job.id) u
         WHERE l.job_id = job_repair_job.id;
     WHEN 'S8' THEN
         UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), manual = j.manual

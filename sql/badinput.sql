@@ -296,7 +296,7 @@ CALL job_claim_wait('bad', 'w', '1 s', '0');
 CALL job_claim_wait('bad', 'w', '1 s', labels => '{gpu}');
 \echo :LAST_ERROR_SQLSTATE
 SELECT pg_temp.try(call) FROM unnest(ARRAY[
-    'SELECT job_claim(''bad'', labels => ''{gpu}'')', 'SELECT job_claim(''{bad}''::text[], labels => ''{}'')', 'SELECT job_claim(''bad'', session => true)']) call;
+    'SELECT job_claim(''bad'', labels => ''{gpu}'')', 'SELECT job_claim(''{bad}''::text[], labels => ''{}'')']) call;
 
 -- settings
 SET jobq.max_attempts = 0;

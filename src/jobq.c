@@ -98,6 +98,9 @@ static const struct
 	{"jobq.max_gate_events", "Events of jobs in queues with limits that wait for the background worker.",
 		"Where there are more it reads the tables again.",
 	&jobq_max_gate_events, JOBQ_DEFAULT_MAX_GATE_EVENTS, 100, 10000000, PGC_POSTMASTER, 0},
+	{"jobq.max_workers", "Names of workers of which it is known in shared memory when they were seen.",
+		"Of more workers some are seen only while they run jobs.",
+	&jobq_max_workers, JOBQ_DEFAULT_MAX_WORKERS, 8, 1000000, PGC_POSTMASTER, 0},
 	{"jobq.max_lanes", "Queues whose next jobs are kept in shared memory.",
 		"With more queues some claims begin with a scan.",
 	&jobq_max_lanes, JOBQ_DEFAULT_MAX_LANES, 1, 10000, PGC_POSTMASTER, 0},
@@ -141,6 +144,7 @@ _PG_init(void)
 	jobq_queue_init();
 	jobq_privilege_init();
 	jobq_active_init();
+	jobq_workers_init();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	jobq_memory_init();

@@ -37,6 +37,12 @@ extern bool jobq_due_seen(void);
 extern TimestampTz jobq_due_next(void);
 extern bool jobq_due_round(void);
 extern bool jobq_due_folded(void);
+extern void jobq_due_add(JobqDeadline kind, int64 job_id, TimestampTz deadline);
+
+/* sessions.c */
+extern void jobq_sessions_restart(void);
+extern void jobq_sessions_round(JobqDatabase *database);
+extern TimestampTz jobq_sessions_next(void);
 
 /* purge.c */
 extern void jobq_purge_restart(void);

@@ -393,6 +393,15 @@ jobq_due_round(void)
 	return more;
 }
 
+/* A row is due, whatever its deadline says. */
+void
+jobq_due_add(JobqDeadline kind, int64 job_id, TimestampTz deadline)
+{
+	DueRow		row = {.job_id = job_id,.deadline = deadline};
+
+	(void) add_pending(kind, &row, jobq_steady());
+}
+
 /* Did the last round fold deltas, all that it saw? */
 bool
 jobq_due_folded(void)

@@ -9,6 +9,8 @@
  * there until the transaction has ended.  Only who may run the statement can
  * disturb a worker with it.
  *
+ * DISCARD ALL ends the session leases of its session, as it does session-level advisory locks.
+ *
  * CREATE EXTENSION and DROP EXTENSION, however they come about, are seen by an
  * object access hook and announced by the commit.
  *
@@ -157,6 +159,9 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		prev_process_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 	else
 		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+
+	if (IsA(stmt, DiscardStmt) && ((DiscardStmt *) stmt)->target == DISCARD_ALL)
+		jobq_session_end();
 
 	/* it announced nothing, see announce.c */
 	if (prepared && jobq_shmem_ready())

@@ -2,7 +2,7 @@
  * worker.c
  *	  The background worker of one database: what is due by the clock.
  *
- * It ends leases that ran out and attempts that timed out, cancels expired
+ * It ends leases that ran out or whose session has ended (sessions.c) and attempts that timed out, cancels expired
  * jobs, makes scheduled jobs ready, sends the coalesced notifications, pauses
  * queues (breaker.c), lets jobs of queues with limits in (gatekeeper.c), removes
  * old jobs (purge.c), and sweeps.  It acts only where job_active_database names its database (active.c).
@@ -63,6 +63,7 @@ static JobqFailures notify_failures;
 static TimestampTz sweep_at = 0;
 static TimestampTz sweep_began = 0; /* 0: none is under way */
 static bool sweep_again = false;	/* asked for while one is */
+static bool sweep_workers = false;	/* still to be looked at */
 static int	sweep_partition = JOBQ_HEARTBEAT_PARTITIONS;	/* next to look at */
 static JobqSweep sweep_lanes;
 static bool sweep_lanes_done = true;
@@ -271,8 +272,10 @@ static void
 begin_sweep(TimestampTz now)
 {
 	jobq_due_restart();
+	jobq_sessions_restart();
 	jobq_gatekeeper_sweep();
 	sweep_again = false;
+	sweep_workers = true;
 	sweep_partition = 0;
 	jobq_handout_sweep_begin(&sweep_lanes);
 	sweep_lanes_done = false;
@@ -320,6 +323,13 @@ sweep_heartbeats(TimestampTz now)
 		sweep_partition++;
 }
 
+/* Look after the rows of workers. */
+static void
+workers_work(JobqCall *call, void *arg)
+{
+	jobq_keep_workers(call);
+}
+
 /* Look for ready jobs that the hand-out does not know. */
 static void
 lanes_work(JobqCall *call, void *arg)
@@ -336,6 +346,12 @@ do_sweep(TimestampTz now)
 		if (now < sweep_at)
 			return false;
 		begin_sweep(now);
+		return true;
+	}
+	if (sweep_workers)
+	{
+		sweep_workers = false;	/* if that fails, the next sweep will see */
+		(void) jobq_worker_run(workers_work, NULL, true);
 		return true;
 	}
 	if (sweep_partition < JOBQ_HEARTBEAT_PARTITIONS)
@@ -420,6 +436,7 @@ take_announcements(void)
 		 * it is done
 		 */
 		jobq_due_restart();
+		jobq_sessions_restart();
 		jobq_gatekeeper_sweep();
 		sweep_again = true;
 		sweep_at = 0;
@@ -452,6 +469,7 @@ do_round(void)
 	waited = false;
 	if (pg_atomic_read_u32(&database->notify_wanted) != 0 && now >= notify_at)
 		send_notifications();
+	jobq_sessions_round(database);
 	more |= jobq_due_round();
 	more |= jobq_gatekeeper_round(database, &busy);
 	jobq_breaker_round(database);
@@ -468,7 +486,7 @@ next_wake(void)
 
 	if (!active)
 		return at;
-	at = Min(at, jobq_due_next());
+	at = Min(at, Min(jobq_due_next(), jobq_sessions_next()));
 	at = Min(at, Min(jobq_breaker_next(), jobq_purge_next()));
 	at = Min(at, jobq_gatekeeper_next());
 	if (sweep_began == 0)
@@ -487,6 +505,7 @@ announced_before(TimestampTz at)
 	if (!active)
 		return false;
 	return jobq_database_low(database) < at || pg_atomic_read_u32(&database->nfailed) != 0 ||
+		pg_atomic_read_u32(&database->nended) != 0 ||
 		pg_atomic_read_u32(&database->gate_events) != 0 ||
 		(pg_atomic_read_u32(&database->notify_wanted) != 0 && notify_at < at);
 }

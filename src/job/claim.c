@@ -9,6 +9,8 @@
  * worker is just about to cancel: to do that here, with all that follows
  * from it, could wait for others.
  *
+ * A worker that drains gets nothing.
+ *
  * Which rows come next is known to the hand-out (handout.c).  What it names is
  * fetched under a snapshot taken after that, compared, and deleted without
  * waiting.  A row that is there but locked by somebody who does not delete it
@@ -53,6 +55,9 @@ typedef struct Claim
 {
 	JobqCall   *call;
 	const JobqClaimRequest *request;
+	int64		period;			/* of the last lease */
+	int64		session;		/* number of this session; 0: leases run out by
+								 * the clock */
 	Jsonb	   *no_inputs;		/* an empty object */
 	Size		size;			/* of the jobs so far */
 	bool		full;			/* the next would exceed jobq.max_claim_size */
@@ -140,6 +145,7 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 	int64		period = claim->request->lease;
 	int64		timeout = jobq_attr_or(job, JOB_TIMEOUT, queue->timeout);
 	TimestampTz timeout_at;
+	TimestampTz until;
 	TimestampTz deadline;
 	TimestampTz started_at;
 	TimestampTz now;
@@ -148,6 +154,7 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 	if (period < 0)
 		period = jobq_bound_lease(jobq_attr_or(job, JOB_LEASE, queue->lease));
 
+	claim->period = period;
 	a->job_id = prefix->job_id;
 	a->token = new_token();
 	a->attempt = prefix->attempt + 1;
@@ -158,12 +165,13 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 	jobq_open_table(call, JOBQ_LEASE);
 	now = jobq_steady();
 	timeout_at = timeout > 0 ? now + timeout : 0;
-	a->lease_until = jobq_wall_of(now + period);
-	deadline = jobq_lease_deadline(now + period, timeout_at);
+	until = claim->session != 0 ? DT_NOEND : now + period;
+	a->lease_until = jobq_wall_of(until);
+	deadline = jobq_lease_deadline(until, timeout_at);
 
 	jobq_set(&new, LEASE_TOKEN, Int64GetDatum(a->token));
 	jobq_set(&new, LEASE_DEADLINE, TimestampTzGetDatum(deadline));
-	jobq_set(&new, LEASE_UNTIL, TimestampTzGetDatum(now + period));
+	jobq_set(&new, LEASE_UNTIL, TimestampTzGetDatum(until));
 	if (timeout_at != 0)
 		jobq_set(&new, LEASE_TIMEOUT_AT, TimestampTzGetDatum(timeout_at));
 	started_at = jobq_wall_of(now);
@@ -171,6 +179,8 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 	jobq_set(&new, LEASE_PERIOD, Int64GetDatum(period));
 	jobq_set(&new, LEASE_HOLDER, ObjectIdGetDatum(GetUserId()));
 	jobq_set(&new, LEASE_CANCEL_REQUESTED, BoolGetDatum(false));
+	if (claim->session != 0)
+		jobq_set(&new, LEASE_SESSION, Int64GetDatum(claim->session));
 	if (claim->request->worker != NULL)
 		jobq_set(&new, LEASE_WORKER, PointerGetDatum(claim->request->worker));
 	prefix->attempt = a->attempt;
@@ -384,11 +394,23 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 	int			nsources = 0;
 	int			room = Min(max_jobs, MAX_POPPED);
 	bool		wal_is_claims = jobq_wal_is_claims();
+	uint64		worker = 0;
+	bool		drains = false;
 	int			n = 0;
 
 	*out = palloc(sizeof(JobqAssignment) * room);
 	/* limits that were set since this transaction has taken its locks hold, too */
 	AcceptInvalidationMessages();
+	if (request->worker != NULL)
+	{
+		char	   *name = text_to_cstring(request->worker);
+
+		worker = jobq_worker_key(name, strlen(name));
+		jobq_note_worker(worker, Max(request->lease, 0));
+		drains = jobq_worker_drains(call, name);
+	}
+	if (request->session)
+		claim.session = jobq_session_begin(worker);
 	for (int i = 0; i < request->nqueues; i++)
 	{
 		int64		queue_id = jobq_queue_id(request->queues[i]);
@@ -402,7 +424,7 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 		s = &sources[nsources];
 		jobq_require_privilege(call, queue_id, PRIV_WORK, request->queues[i]);
 		jobq_queue_settings(call, queue_id, &s->queue);
-		if (s->queue.paused)
+		if (s->queue.paused || drains)
 			continue;
 		s->lane = jobq_gate_lane(jobq_lane(queue_id), s->queue.gate);
 		if (IsolationUsesXactSnapshot() || jobq_own_ready(s->lane, &first))
@@ -442,6 +464,8 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 			jobq_order_scan_end(sources[i].scan);
 	}
 	jobq_note_claim_wal(wal_is_claims);
+	if (n > 0 && worker != 0)
+		jobq_note_worker(worker, claim.period);
 	if (n > 0)
 		jobq_forbid_prepare("cannot PREPARE a transaction that has claimed jobs");
 	return n;
@@ -461,6 +485,7 @@ jobq_assignment_values(const JobqAssignment *a, Datum *values, bool *nulls)
 	values[7] = TimestampTzGetDatum(a->lease_until);
 	memset(nulls, false, JOBQ_ASSIGNMENT_NATTS * sizeof(bool));
 	nulls[5] = a->inputs == NULL;
+	nulls[7] = a->lease_until == DT_NOEND;
 }
 
 /* Return claimed jobs as the rows of a function, whose result is materialized. */
@@ -519,7 +544,8 @@ claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues)
 	JobqClaimRequest request = {.nqueues = nqueues,.queues = queues,
 		.worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1),
 		.max_jobs = PG_ARGISNULL(2) ? 1 : jobq_check_count(fcinfo, 2, "max_jobs"),
-	.lease = jobq_check_lease(jobq_check_interval(fcinfo, 3, "lease", false), "lease")};
+	.lease = jobq_check_lease(jobq_check_interval(fcinfo, 3, "lease", false), "lease"),
+	.session = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5)};
 	JobqCall	call;
 	JobqAssignment *jobs;
 	int			n;
@@ -527,11 +553,6 @@ claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues)
 	if (request.worker != NULL)
 		jobq_check_name(text_to_cstring(request.worker), "worker");
 	jobq_check_labels(fcinfo, 4);
-	if (!PG_ARGISNULL(5) && PG_GETARG_BOOL(5))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("\"%s\" is not supported", "session"),
-				 errhint("Send heartbeats instead.")));
 	InitMaterializedSRF(fcinfo, 0);
 	jobq_enter(&call, "job_claim()", true);
 	n = jobq_claim(&call, &request, &jobs);

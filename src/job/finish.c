@@ -47,6 +47,7 @@ typedef struct Argument
 	const char *state;			/* the job's state after it */
 	/* for job_next() */
 	int64		period;			/* of the lease that was ended, -1: none was */
+	bool		session;		/* it lasted as long as its session */
 	const char *worker;			/* its worker, or NULL */
 	char	   *queue;
 } Argument;
@@ -262,6 +263,7 @@ complete(JobqCascade *cascade, TupleTableSlot *lease, Argument *a)
 	decision.result = a->payload;
 	decision.queue = a->period < 0 ? &a->queue : NULL;
 	a->period = jobq_attr_int64(lease, LEASE_PERIOD);
+	a->session = !slot_attisnull(lease, LEASE_SESSION);
 	a->worker = decision.worker;
 	jobq_decide(cascade, &prefix, &decision);
 }
@@ -457,6 +459,7 @@ jobq_job_next(PG_FUNCTION_ARGS)
 	if (a.worker != NULL)
 		next.worker = cstring_to_text(a.worker);
 	next.lease = a.period;
+	next.session = a.session;
 	n = jobq_claim(&call, &next, &jobs);
 	jobq_return_assignments(fcinfo, jobs, n);
 	jobq_close_call(&call);

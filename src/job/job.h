@@ -340,7 +340,7 @@ typedef struct JobqAssignment
 	Jsonb	   *inputs;			/* NULL: too large */
 	Size		size;			/* of args and inputs */
 	text	   *key;
-	TimestampTz lease_until;
+	TimestampTz lease_until;	/* DT_NOEND: that of a session */
 } JobqAssignment;
 
 /* What a claim asks for */
@@ -351,6 +351,7 @@ typedef struct JobqClaimRequest
 	text	   *worker;			/* NULL: none */
 	int			max_jobs;
 	int64		lease;			/* microseconds, -1: the job's or queue's */
+	bool		session;		/* leases last as long as this session */
 } JobqClaimRequest;
 
 #define JOBQ_ASSIGNMENT_NATTS	8
@@ -363,6 +364,11 @@ extern int	jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssig
 
 /* lease.c: heartbeats, and leases that run out */
 extern TimestampTz jobq_lease_deadline(TimestampTz until, TimestampTz timeout_at);
+
+/* workers.c: workers that are registered */
+extern void jobq_workers_init(void);
+extern bool jobq_worker_drains(JobqCall *call, const char *name);
+extern void jobq_keep_workers(JobqCall *call);
 
 /* sight.c: who may see a job, or act upon it */
 extern TupleTableSlot *jobq_need_job(JobqCall *call, int64 id);

@@ -12,6 +12,8 @@
  * A heartbeat that comes between finds no entry, goes to the row, and waits for
  * the deletion or makes it fail.
  *
+ * A session lease (session.c) has no entry and runs until its session has ended.
+ *
  * A crash loses the entries; therefore every lease gets one full period from
  * the start of the server (or its promotion) on.
  */
@@ -94,6 +96,7 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 		int64		period;
 		TimestampTz until;
 		JobqHeartbeat heartbeat = HEARTBEAT_NONE;
+		bool		session;
 
 		if (lease == NULL || jobq_attr_int64(lease, LEASE_TOKEN) != token)
 		{
@@ -106,13 +109,21 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 		jobq_require_privilege(&call, jobq_attr_int64(lease, STATE_QUEUE_ID), PRIV_WORK, NULL);
 
 		period = jobq_attr_int64(lease, LEASE_PERIOD);
+		if (!slot_attisnull(lease, LEASE_WORKER))
+		{
+			char	   *worker = jobq_attr_cstring(lease, LEASE_WORKER);
+
+			jobq_note_worker(jobq_worker_key(worker, strlen(worker)), period);
+		}
 		until = jobq_steady() + (extend > 0 ? extend : period);
-		if (extend <= period)
+		session = !slot_attisnull(lease, LEASE_SESSION);
+		if (extend <= period && !session)
 			heartbeat = jobq_heartbeat_extend(id, token, until);
 		cancel = jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED) || heartbeat == HEARTBEAT_CANCEL ||
 			jobq_own_cancel(id) || (heartbeat == HEARTBEAT_NONE && cancel_requested(&call, id));
-		if (heartbeat == HEARTBEAT_NONE || has_progress)
-			done = write_heartbeat(&call, lease, heartbeat == HEARTBEAT_NONE ? until : 0, has_progress, progress);
+		if ((heartbeat == HEARTBEAT_NONE && !session) || has_progress)
+			done = write_heartbeat(&call, lease, heartbeat == HEARTBEAT_NONE && !session ? until : 0,
+								   has_progress, progress);
 		else
 			done = true;
 		jobq_slot_free(lease);
@@ -126,6 +137,7 @@ PG_FUNCTION_INFO_V1(jobq_job_lease_until);
 /*
  * job_lease_until(job_id, token, lease_until): by the wall clock, for the views,
  * which have asked job_visible().  Who calls it otherwise hears of no heartbeat.
+ * NULL: it has no end by the clock.
  */
 Datum
 jobq_job_lease_until(PG_FUNCTION_ARGS)
@@ -139,6 +151,8 @@ jobq_job_lease_until(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
 		PG_RETURN_NULL();
 	until = PG_GETARG_TIMESTAMPTZ(2);
+	if (until == DT_NOEND)
+		PG_RETURN_NULL();
 	heard = jobq_shmem_ready() ? jobq_heartbeat_until(PG_GETARG_INT64(0), PG_GETARG_INT64(1)) : 0;
 	if (heard > until && !jobq_is_owner())
 	{
@@ -159,8 +173,8 @@ jobq_job_lease_until(PG_FUNCTION_ARGS)
 }
 
 /*
- * For the background worker: end a lease that has run out or whose attempt
- * has taken too long.  True: done, or gone.  False: look again at *retry_at, or,
+ * For the background worker: end a lease that has run out, whose session has
+ * ended or whose attempt has taken too long.  True: done, or gone.  False: look again at *retry_at, or,
  * if that is 0, soon, since somebody has it locked.
  */
 bool
@@ -179,7 +193,18 @@ jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz deadline, Timestamp
 	token = jobq_attr_int64(lease, LEASE_TOKEN);
 	timeout_at = jobq_attr_int64(lease, LEASE_TIMEOUT_AT);
 
-	if (timeout_at == 0 || timeout_at > now)
+	if ((timeout_at == 0 || timeout_at > now) && !slot_attisnull(lease, LEASE_SESSION))
+	{
+		if (jobq_session_lives(jobq_attr_int64(lease, LEASE_SESSION)))
+		{
+			/* another than that which was seen, or due no more */
+			jobq_slot_free(lease);
+			return true;
+		}
+		attempt_outcome = ATTEMPT_LOST;
+		error = "session ended";
+	}
+	else if (timeout_at == 0 || timeout_at > now)
 	{
 		TimestampTz until = Max(jobq_attr_int64(lease, LEASE_UNTIL),
 								jobq_grace_start() + jobq_attr_int64(lease, LEASE_PERIOD));

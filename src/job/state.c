@@ -196,8 +196,9 @@ jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix, Jobq
 			tell_gate(GATE_ARRIVED, prefix, DatumGetInt64(new->values[READY_POSITION - 1]));
 			break;
 		case JOBQ_LEASE:
-			jobq_announce_lease(LEASE_ENTER, prefix->job_id, DatumGetInt64(new->values[LEASE_TOKEN - 1]),
-								DatumGetTimestampTz(new->values[LEASE_UNTIL - 1]));
+			if (!new->given[LEASE_SESSION - 1])
+				jobq_announce_lease(LEASE_ENTER, prefix->job_id, DatumGetInt64(new->values[LEASE_TOKEN - 1]),
+									DatumGetTimestampTz(new->values[LEASE_UNTIL - 1]));
 			jobq_announce_deadline(DEADLINE_LEASE, DatumGetTimestampTz(new->values[LEASE_DEADLINE - 1]));
 			if (has_gate(call, prefix->queue_id))
 				tell_gate(GATE_BEGUN, prefix, prefix->attempt);

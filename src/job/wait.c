@@ -196,7 +196,7 @@ jobq_job_wait(PG_FUNCTION_ARGS)
 		JobqCall	call;
 		bool		decided;
 
-		jobq_waiter_register(true, id);
+		jobq_waiter_register(true, id, 0);
 		begin_look(&wait, &call, false);
 		jobq_require_visible(&call, id);
 		values[0] = CStringGetTextDatum(jobq_job_state(&call, id, &decided, &values[1], &nulls[1]));
@@ -219,33 +219,44 @@ jobq_job_claim_wait(PG_FUNCTION_ARGS)
 		.worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_P_COPY(1),.max_jobs = 1,
 	.lease = jobq_check_lease(jobq_check_interval(fcinfo, 3, "lease", false), "lease")};
 	int64		queue_id = jobq_queue_id(queue);
+	char	   *name = request.worker ? text_to_cstring(request.worker) : NULL;
+	uint64		worker = name ? jobq_worker_key(name, strlen(name)) : 0;
+	bool		drains = false;
 	Wait		wait;
 	Datum		values[JOBQ_ASSIGNMENT_NATTS] = {0};
 	bool		nulls[JOBQ_ASSIGNMENT_NATTS];
 
 	memset(nulls, true, sizeof(nulls));
-	if (request.worker != NULL)
-		jobq_check_name(text_to_cstring(request.worker), "worker");
+	if (name != NULL)
+		jobq_check_name(name, "worker");
 	jobq_check_labels(fcinfo, 4 + JOBQ_ASSIGNMENT_NATTS);
 	begin_wait(&wait, fcinfo, "job_claim_wait()", 2, "JobqClaimWait");
 	for (;;)
 	{
 		JobqCall	call;
 		JobqAssignment *job;
+		bool		drained = drains;
 		int			n;
 
-		jobq_waiter_register(false, queue_id);
+		/* one that drains waits for no queue, or it would get others' wake-ups */
+		jobq_waiter_register(drains, drains ? 0 : queue_id, worker);
 		if (has_socket() && !pq_check_connection())
 			client_lost();
 		begin_look(&wait, &call, true);
 		n = jobq_claim(&call, &request, &job);
 		if (n > 0)
 			jobq_assignment_values(job, values, nulls);
+		drains = name != NULL && jobq_worker_drains(&call, name);
 		jobq_close_call(&call);
 		if (n > 0)
 		{
 			jobq_waiter_claimed();
 			break;
+		}
+		if (drains != drained)
+		{
+			jobq_waiter_leave(false);
+			continue;
 		}
 		if (!sleep_until_woken(&wait))
 		{

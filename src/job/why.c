@@ -120,8 +120,7 @@ jobq_job_check(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	jobq_enter(&call, "job_check()", repair);
-	/* no queue has this number, so only a grant on all of them counts */
-	if (!jobq_has_privilege(&call, 0, PRIV_OPERATE))
+	if (!jobq_has_privilege(&call, JOBQ_ALL_QUEUES, PRIV_OPERATE))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to check all jobs"),

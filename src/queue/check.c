@@ -199,6 +199,42 @@ jobq_check_array(FunctionCallInfo fcinfo, int argno, const char *what, Oid elemt
 	return n;
 }
 
+/* For qsort(). */
+static int
+compare_labels(const void *a, const void *b)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+/* Labels, an argument that is not null: as text[], in the order of their bytes, each once. */
+Datum
+jobq_check_label_set(FunctionCallInfo fcinfo, int argno, const char *what)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			n = jobq_check_array(fcinfo, argno, what, TEXTOID, false, &values, &nulls);
+	char	  **names = palloc(Max(n, 1) * sizeof(char *));
+	int			m = 0;
+
+	if (n > JOBQ_MAX_LABELS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many labels in \"%s\"", what),
+				 errdetail("There are %d, and %d are allowed.", n, JOBQ_MAX_LABELS)));
+	for (int i = 0; i < n; i++)
+	{
+		names[i] = TextDatumGetCString(values[i]);
+		jobq_check_name(names[i], what);
+	}
+	qsort(names, n, sizeof(char *), compare_labels);
+	for (int i = 0; i < n; i++)
+	{
+		if (i == 0 || strcmp(names[i], names[i - 1]) != 0)
+			values[m++] = CStringGetTextDatum(names[i]);
+	}
+	return PointerGetDatum(construct_array(values, m, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
 /* No job has this id. */
 void
 jobq_error_no_such_job(int64 id)

@@ -130,6 +130,25 @@ jobq_has_privilege(JobqCall *call, int64 queue_id, int wanted)
 	return false;
 }
 
+/* The same on any queue? */
+bool
+jobq_has_privilege_anywhere(JobqCall *call, int wanted)
+{
+	ListCell   *lc;
+
+	if (jobq_is_owner())
+		return true;
+	load_grants(call);
+	foreach(lc, grants)
+	{
+		Grant	   *g = lfirst(lc);
+
+		if ((g->privilege & wanted) && has_privs_of_role(GetUserId(), g->role))
+			return true;
+	}
+	return false;
+}
+
 /* That one is missing. */
 char *
 jobq_privilege_problem(const char *queue)

@@ -17,6 +17,9 @@
 #define JOBQ_MAX_QUEUE_NAME		50
 #define JOBQ_MAX_NAME			128
 #define JOBQ_MAX_QUEUES			1000	/* that one claim names */
+#define JOBQ_MAX_LABELS			100 /* of a job or worker */
+#define JOBQ_ALL_QUEUES			0	/* no queue has this number, so only grants on
+									 * all of them count */
 
 #define JOBQ_DEFAULT_MAX_ATTEMPTS	20
 #define JOBQ_DEFAULT_MAX_LOST		3
@@ -126,6 +129,7 @@ typedef enum JobqPrivilege
 } JobqPrivilege;
 
 extern bool jobq_has_privilege(JobqCall *call, int64 queue_id, int privileges);
+extern bool jobq_has_privilege_anywhere(JobqCall *call, int privileges);
 extern bool jobq_is_owner(void);
 extern bool jobq_may_work_on(JobqCall *call, TupleTableSlot *job);
 extern bool jobq_visible(JobqCall *call, int64 queue_id, Oid submitted_by, Oid holder);
@@ -162,6 +166,7 @@ extern Size jobq_json_size(Jsonb *json, Size limit);
 extern void jobq_check_json(Jsonb *json, Jsonb *other, const char *what, const char *setting,
 							int limit_kb);
 extern char *jobq_cut_error(Datum error);
+extern Datum jobq_check_label_set(FunctionCallInfo fcinfo, int argno, const char *what);
 extern int	jobq_check_array(FunctionCallInfo fcinfo, int argno, const char *what, Oid elemtype,
 							 bool nulls_ok, Datum **values, bool **nulls);
 

@@ -55,6 +55,7 @@ typedef struct Scalars
 {
 	TimestampTz deadlines[DEADLINE_KINDS];	/* the lowest; DT_NOEND: none */
 	bool		wake_worker;
+	bool		wake_waiters;	/* all that sleep */
 	bool		extension;		/* an extension came or went */
 	const char *no_prepare;		/* why it cannot be prepared, or NULL */
 	bool		retention;		/* how long jobs are kept was changed */
@@ -462,6 +463,14 @@ jobq_announce_extension(void)
 		scalars.extension = true;
 }
 
+/* All who wait have to look again. */
+void
+jobq_announce_wake_waiters(void)
+{
+	if (begin_announcement())
+		scalars.wake_waiters = true;
+}
+
 /* This transaction cannot be prepared; why: an error message. */
 void
 jobq_forbid_prepare(const char *why)
@@ -548,6 +557,8 @@ carry_out(void)
 		tell_ready(&((JobqReady *) ready.items)[i]);
 	for (int i = 0; i < decided.n; i++)
 		jobq_wake(true, ((int64 *) decided.items)[i], INT_MAX);
+	if (scalars.wake_waiters)
+		jobq_wake_all();
 	if (scalars.nplaces > 0)
 		jobq_worker_removals(scalars.places, scalars.nplaces, PLACES);
 	if (failed.n > 0)

@@ -15,7 +15,7 @@
 
 #include "shared/shared.h"
 
-static const JobqPart *parts[8];
+static const JobqPart *parts[12];
 static int	nparts = 0;
 static bool made = false;
 
@@ -82,6 +82,8 @@ jobq_memory_init(void)
 	jobq_add_part(&jobq_waiters_part);
 	jobq_add_part(&jobq_counts_part);
 	jobq_add_part(&jobq_gate_events_part);
+	jobq_add_part(&jobq_sessions_part);
+	jobq_add_part(&jobq_seen_part);
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = shmem_request;
 	prev_shmem_startup_hook = shmem_startup_hook;

@@ -23,15 +23,20 @@
 #define JOBQ_BREAKERS		256 /* queues whose failures are counted, between
 								 * two looks */
 
+#define JOBQ_ENDED_SESSIONS	64	/* numbers of sessions that have ended, before
+								 * all are looked at */
+
 #define JOBQ_DEFAULT_MAX_HEARTBEATS	100000
 #define JOBQ_DEFAULT_MAX_DATABASES	64
 #define JOBQ_DEFAULT_MAX_METRICS	1000
 #define JOBQ_DEFAULT_MAX_GATE_EVENTS	16384
+#define JOBQ_DEFAULT_MAX_WORKERS	1000
 
 extern int	jobq_max_heartbeats;
 extern int	jobq_max_databases;
 extern int	jobq_max_metrics;
 extern int	jobq_max_gate_events;
+extern int	jobq_max_workers;
 extern bool jobq_async_claim;
 
 typedef enum JobqDeadline
@@ -77,6 +82,8 @@ extern const JobqPart jobq_heartbeats_part;
 extern const JobqPart jobq_waiters_part;
 extern const JobqPart jobq_counts_part;
 extern const JobqPart jobq_gate_events_part;
+extern const JobqPart jobq_sessions_part;
+extern const JobqPart jobq_seen_part;
 
 /* clock.c: time that passes evenly */
 extern void jobq_clock_attach(pg_atomic_uint64 *place, bool made);
@@ -140,6 +147,7 @@ extern void jobq_announce_decided(int64 job_id);
 extern void jobq_announce_deadline(JobqDeadline kind, TimestampTz at);
 extern void jobq_announce_lease(JobqLeaseAct act, int64 job_id, int64 token, TimestampTz until);
 extern void jobq_announce_wake_worker(void);
+extern void jobq_announce_wake_waiters(void);
 extern void jobq_announce_resumed(int64 queue_id);
 extern bool jobq_own_cancel(int64 job_id);
 extern const JobqReady *jobq_own_ready(int64 lane, int *next);
@@ -189,15 +197,28 @@ extern void jobq_base_forget(void);
 extern void jobq_counts_forget_database(Oid database);
 
 /* waiter.c: sessions that sleep */
-extern void jobq_waiter_register(bool for_job, int64 id);
+extern void jobq_waiter_register(bool for_job, int64 id, uint64 worker);
 extern void jobq_waiter_leave(bool consumed);
 extern bool jobq_waiter_woken(void);
 extern bool jobq_waiter_exists(int64 queue_id);
+extern bool jobq_waiter_of_worker(uint64 worker);
 extern void jobq_wake(bool for_job, int64 id, int n);
 extern void jobq_waiter_claimed(void);
 extern void jobq_waiter_at_commit(void);
 extern void jobq_waiter_at_abort(void);
 extern void jobq_wake_all(void);
+
+/* session.c: sessions that hold leases */
+extern int64 jobq_session_begin(uint64 worker);
+extern void jobq_session_end(void);
+extern bool jobq_session_lives(int64 number);
+extern bool jobq_session_of_worker(uint64 worker);
+extern int	jobq_live_sessions(int64 **numbers);
+
+/* seen.c: when workers were last seen */
+extern uint64 jobq_worker_key(const char *name, int len);
+extern void jobq_note_worker(uint64 key, int64 lease);
+extern TimestampTz jobq_worker_seen(uint64 key, int64 *lease);
 
 /* slots.c: a database, its backends and its background worker */
 typedef enum JobqDatabaseState
@@ -275,6 +296,11 @@ typedef struct JobqDatabase
 	JobqFailed	failed[JOBQ_BREAKERS];
 	pg_atomic_uint32 nfailed;	/* of these in use */
 
+	/* sessions that have ended; guarded by the mutex */
+	int64		ended_sessions[JOBQ_ENDED_SESSIONS];
+	pg_atomic_uint32 nended;	/* of these in use; one more: some found no
+								 * place */
+
 	/* events for the gatekeeper; written under the lock of gate.c */
 	int			gate_first;		/* -1: none */
 	int			gate_last;
@@ -301,7 +327,9 @@ extern void jobq_worker_removals(const uint32 *places, int n, int most);
 extern void jobq_worker_ask(uint32 flags);
 extern void jobq_worker_failures(const int64 *queue_ids, int n);
 extern void jobq_worker_gate_events(const JobqGateEvent *events, int n, bool lost);
+extern void jobq_worker_session_ended(int64 number);
 extern int	jobq_take_failures(JobqDatabase *db, JobqFailed *failed);
+extern int	jobq_take_ended_sessions(JobqDatabase *db, int64 *numbers, bool *all);
 
 /* the worker's side */
 extern JobqDatabase *jobq_worker_attach(Oid database);

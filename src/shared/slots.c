@@ -84,6 +84,7 @@ reset_database(JobqDatabase *db)
 	for (int i = 0; i < JOBQ_PURGE_PLACES; i++)
 		pg_atomic_write_u32(&db->purge_places[i], 0);
 	pg_atomic_write_u32(&db->nfailed, 0);
+	pg_atomic_write_u32(&db->nended, 0);
 	jobq_gate_events_forget(db);
 }
 
@@ -113,6 +114,7 @@ init_shared(void)
 		for (int k = 0; k < JOBQ_PURGE_PLACES; k++)
 			pg_atomic_init_u32(&db->purge_places[k], 0);
 		pg_atomic_init_u32(&db->nfailed, 0);
+		pg_atomic_init_u32(&db->nended, 0);
 		db->gate_first = db->gate_last = -1;
 		pg_atomic_init_u32(&db->gate_events, 0);
 		reset_database(db);
@@ -435,6 +437,40 @@ jobq_worker_gate_events(const JobqGateEvent *events, int n, bool lost)
 		return;
 	jobq_gate_events_add(db, events, n, lost);
 	wake_database(db, DT_NOBEGIN + 1);
+}
+
+/* A session that may hold leases has ended. */
+void
+jobq_worker_session_ended(int64 number)
+{
+	JobqDatabase *db = jobq_my_database(true);
+	uint32		n;
+
+	if (db == NULL)
+		return;
+	SpinLockAcquire(&db->mutex);
+	n = pg_atomic_read_u32(&db->nended);
+	if (n < JOBQ_ENDED_SESSIONS)
+		db->ended_sessions[n] = number;
+	pg_atomic_write_u32(&db->nended, Min(n, JOBQ_ENDED_SESSIONS) + 1);
+	SpinLockRelease(&db->mutex);
+	wake_database(db, DT_NOBEGIN + 1);
+}
+
+/* Take the sessions that have ended; returns how many, *all: and others. */
+int
+jobq_take_ended_sessions(JobqDatabase *db, int64 *numbers, bool *all)
+{
+	int			n;
+
+	SpinLockAcquire(&db->mutex);
+	n = pg_atomic_read_u32(&db->nended);
+	*all = n > JOBQ_ENDED_SESSIONS;
+	n = Min(n, JOBQ_ENDED_SESSIONS);
+	memcpy(numbers, db->ended_sessions, n * sizeof(int64));
+	pg_atomic_write_u32(&db->nended, 0);
+	SpinLockRelease(&db->mutex);
+	return n;
 }
 
 /* Take the failures that were left; returns of how many queues. */

@@ -37,6 +37,8 @@ typedef struct Waiter
 	bool		linked;
 	bool		for_job;
 	int64		id;				/* of a job or a queue */
+	uint64		worker;			/* the key of who waits; 0: no worker, or none
+								 * with a name */
 	Oid			database;
 	Latch	   *latch;
 	pg_atomic_uint32 woken;
@@ -187,10 +189,10 @@ leave_at_exit(int code, Datum arg)
 
 /*
  * Wait for a job to be decided, or for one to become ready in a queue; again after
- * a wake-up, which is then ours to consume.
+ * a wake-up, which is then ours to consume.  worker: the key of its name, or 0.
  */
 void
-jobq_waiter_register(bool for_job, int64 id)
+jobq_waiter_register(bool for_job, int64 id, uint64 worker)
 {
 	static bool exit_registered = false;
 	Waiter	   *w = my_waiter();
@@ -212,6 +214,7 @@ jobq_waiter_register(bool for_job, int64 id)
 	}
 	w->id = id;
 	w->for_job = for_job;
+	w->worker = worker;
 	w->database = MyDatabaseId;
 	w->latch = MyLatch;
 	w->linked = true;
@@ -242,6 +245,23 @@ jobq_waiter_exists(int64 queue_id)
 		Waiter	   *w = dlist_container(Waiter, node, iter.cur);
 
 		found |= w->id == queue_id && !w->for_job && w->database == MyDatabaseId;
+	}
+	LWLockRelease(waiters_lock);
+	return found;
+}
+
+/* Does a worker of this database wait? */
+bool
+jobq_waiter_of_worker(uint64 worker)
+{
+	bool		found = false;
+
+	LWLockAcquire(waiters_lock, LW_SHARED);
+	for (int i = 0; i < MaxBackends && !found; i++)
+	{
+		Waiter	   *w = &shared->waiters[i];
+
+		found = w->linked && w->worker == worker && w->database == MyDatabaseId;
 	}
 	LWLockRelease(waiters_lock);
 	return found;

@@ -40,6 +40,7 @@ static const char *const table_names[JOBQ_NTABLES] = {
 	[JOBQ_QUEUE] = "job_queue",
 	[JOBQ_PARTITION] = "job_partition",
 	[JOBQ_TURN] = "job_turn",
+	[JOBQ_WORKER] = "job_worker",
 	[JOBQ_PRIVILEGE] = "job_privilege",
 	[JOBQ_ACTIVE] = "job_active_database",
 };
@@ -58,7 +59,7 @@ typedef struct Catalog
 static Catalog catalog;
 static uint32 catalog_resets;	/* so far */
 
-static JobqResetCallback callbacks[4];
+static JobqResetCallback callbacks[8];
 static int	ncallbacks = 0;
 
 /* Have something done whenever a relation of ours may have changed. */

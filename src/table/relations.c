@@ -22,7 +22,7 @@
 
 #include "table/relations.h"
 
-const IndexColumns jobq_index_columns[JOBQ_NTABLES][2] = {
+const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 	[JOBQ_JOB] = {{1, {JOB_ID}, {F_INT8EQ}}},
 	[JOBQ_DEPENDENCY] = {{2, {DEP_UPSTREAM, DEP_DOWNSTREAM}, {F_INT8EQ, F_INT8EQ}},
 	{2, {DEP_DOWNSTREAM, DEP_UPSTREAM}, {F_INT8EQ, F_INT8EQ}}},
@@ -37,7 +37,8 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][2] = {
 	[JOBQ_READY] = {{3, {STATE_LANE, STATE_PRIORITY, READY_POSITION}, {F_INT8EQ, F_INT2EQ, F_INT8EQ}},
 	{1, {STATE_JOB_ID}, {F_INT8EQ}}},
 	[JOBQ_LEASE] = {{1, {STATE_JOB_ID}, {F_INT8EQ}},
-	{1, {LEASE_DEADLINE}, {F_TIMESTAMPTZ_EQ}}},
+	{1, {LEASE_DEADLINE}, {F_TIMESTAMPTZ_EQ}},
+	{1, {LEASE_SESSION}, {F_INT8EQ}}},
 	[JOBQ_EXPIRY] = {{2, {EXPIRY_EXPIRES_AT, EXPIRY_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
 	[JOBQ_CANCEL_REQUEST] = {{1, {CANCEL_SEQ}, {F_INT8EQ}},
 	{1, {CANCEL_JOB_ID}, {F_INT8EQ}}},
@@ -50,6 +51,7 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][2] = {
 	[JOBQ_QUEUE] = {{1, {QUEUE_NAME}, {F_TEXTEQ}},
 	{1, {QUEUE_ID}, {F_INT8EQ}}},
 	[JOBQ_PARTITION] = {{2, {PARTITION_QUEUE_ID, PARTITION_ID}, {F_INT8EQ, F_INT8EQ}}},
+	[JOBQ_WORKER] = {{1, {WORKER_NAME}, {F_TEXTEQ}}},
 	[JOBQ_TURN] = {{2, {TURN_QUEUE_ID, TURN_PARTITION_ID}, {F_INT8EQ, F_INT8EQ}}},
 	[JOBQ_PRIVILEGE] = {{3, {PRIVILEGE_ROLE, PRIVILEGE_QUEUE, PRIVILEGE_PRIVILEGE}, {F_OIDEQ, F_TEXTEQ, F_TEXTEQ}}},
 	[JOBQ_ACTIVE] = {{1, {ACTIVE_SYSTEM_IDENTIFIER}, {F_INT8EQ}}},
@@ -67,7 +69,7 @@ static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_SCHEDULED] = STATE,
 	[JOBQ_LIMITED] = STATE "8t",
 	[JOBQ_READY] = STATE "8t",
-	[JOBQ_LEASE] = STATE "8tttt8rbxxj",
+	[JOBQ_LEASE] = STATE "8tttt8rb8xxj",
 	[JOBQ_EXPIRY] = "t8",
 	[JOBQ_CANCEL_REQUEST] = "884x",
 	[JOBQ_UNIQUE] = "88tx",
@@ -77,6 +79,7 @@ static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_QUEUE] = "x8b44888828848xt44bb448a",
 	[JOBQ_PARTITION] = "88b44xx",
 	[JOBQ_TURN] = "888",
+	[JOBQ_WORKER] = "ttr4bxxAj",
 	[JOBQ_PRIVILEGE] = "rxx",
 	[JOBQ_ACTIVE] = "8o",
 };
@@ -85,6 +88,7 @@ static const Oid types[] = {
 	['2'] = INT2OID,
 	['4'] = INT4OID,
 	['8'] = INT8OID,
+	['A'] = TEXTARRAYOID,
 	['a'] = INT8ARRAYOID,
 	['b'] = BOOLOID,
 	['j'] = JSONBOID,
@@ -170,7 +174,7 @@ is_not_null(Node *predicate, AttrNumber column)
 		IsA(test->arg, Var) && ((Var *) test->arg)->varattno == column;
 }
 
-/* Is this job_tags, job_ready_job_id or job_unique_until? */
+/* Is this job_tags, job_ready_job_id, job_lease_session or job_unique_until? */
 static bool
 is_our_partial(JobqTable table, Relation index)
 {
@@ -186,6 +190,8 @@ is_our_partial(JobqTable table, Relation index)
 			return form->indnatts == 1 && key == JOB_TAGS && is_not_null(linitial(predicate), JOB_TAGS);
 		case JOBQ_READY:
 			return form->indnatts == 1 && key == STATE_JOB_ID && is_not_by_id(linitial(predicate));
+		case JOBQ_LEASE:
+			return form->indnatts == 1 && key == LEASE_SESSION && is_not_null(linitial(predicate), LEASE_SESSION);
 		case JOBQ_UNIQUE:
 			return key == UNIQUE_UNTIL && is_not_null(linitial(predicate), UNIQUE_UNTIL);
 		default:
@@ -204,6 +210,8 @@ in_our_partial(JobqTable table, TupleTableSlot *slot)
 			return !heap_attisnull(ExecFetchSlotHeapTuple(slot, false, NULL), JOB_TAGS, NULL);
 		case JOBQ_READY:
 			return jobq_attr_int64(slot, READY_POSITION) != jobq_attr_int64(slot, STATE_JOB_ID);
+		case JOBQ_LEASE:
+			return !slot_attisnull(slot, LEASE_SESSION);
 		default:
 			return !slot_attisnull(slot, UNIQUE_UNTIL);
 	}

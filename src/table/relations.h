@@ -30,7 +30,7 @@ struct JobqRel
 	int			nindexes;
 	RelIndex   *indexes;		/* NULL: not opened yet */
 	MemoryContext mcxt;			/* of the call */
-	JobqScan   *spare[2];		/* ended scans, by JobqIndex, to be used again */
+	JobqScan   *spare[NINDEXES];		/* ended scans, by JobqIndex, to be used again */
 	JobqScan   *walk;			/* of jobq_walk_id(), or NULL */
 	bool		at_end;			/* there is no more in the walk */
 	int64		walked;			/* the last id it was asked for */
@@ -50,7 +50,7 @@ typedef struct IndexColumns
 	RegProcedure equal[4];
 } IndexColumns;
 
-extern const IndexColumns jobq_index_columns[JOBQ_NTABLES][2];
+extern const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES];
 
 extern JobqRel *jobq_open_rel(JobqCall *call, JobqTable table);
 extern void jobq_close_rel(JobqRel *r);

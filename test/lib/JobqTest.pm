@@ -23,7 +23,7 @@ our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_succe
   none_failed none_skipped none_failed_min_one_success always quorum);
 
 our @TABLES = qw(job job_dependency job_waiting job_delta job_recount job_scheduled job_ready job_lease job_expiry job_cancel_request
-  job_unique job_schedule job_attempt job_log job_queue job_privilege);
+  job_unique job_schedule job_attempt job_log job_queue job_worker job_privilege);
 
 # A running server with the extension in database postgres.
 sub jobq_node
