@@ -172,14 +172,6 @@ may_claim(Usec now)
 		worth_it(capacity()) && !beats_late(now);
 }
 
-/* Is it an error that goes away? */
-static bool
-state_is_transient(const char *state)
-{
-	return state_in_class(state, "08") || state_in_class(state, "40") || state_in_class(state, "53") ||
-		state_in_class(state, "57") || strcmp(state, "55P03") == 0;
-}
-
 /* Was it cancelled by ourselves, who are leaving? */
 static bool
 was_cancelled(const PGresult *res)
@@ -274,7 +266,7 @@ call_reply(Conn *conn, PGresult *res, void *arg)
 void
 claim_send_wait(Usec now)
 {
-	const char *values[4];
+	const char *values[5];
 
 	if (!calls || opt.once || work_likely || !conn_free(wait_conn) || !may_claim(now))
 		return;
@@ -282,11 +274,13 @@ claim_send_wait(Usec now)
 	values[1] = opt.worker;
 	values[2] = timeout.data;
 	values[3] = lease.data;
+	values[4] = opt.labels.data;
 	call_running = true;
 	claim_conn = wait_conn;
 	call_sent = now;
 	cancel_at = now;
-	conn_call(wait_conn, call_reply, NULL, 4, values, "CALL @.job_claim_wait($1, $2, $3, $4)");
+	conn_call(wait_conn, call_reply, NULL, 5, values,
+			  "CALL @.job_claim_wait($1, $2, $3, $4, labels => $5)");
 }
 
 /*
@@ -347,7 +341,7 @@ claim_reply(Conn *conn, PGresult *res, void *arg)
 bool
 claim_send(Conn *conn, Usec now)
 {
-	const char *values[4];
+	const char *values[5];
 
 	if (!work_likely || !may_claim(now))
 		return false;
@@ -357,14 +351,15 @@ claim_send(Conn *conn, Usec now)
 	values[1] = opt.worker;
 	values[2] = num(asked);
 	values[3] = lease.data;
+	values[4] = opt.labels.data;
 	claim_running = true;
 	claim_conn = conn;
 	cancel_at = now + CANCEL_AFTER;
 	work_likely = false;		/* a notification may set it meanwhile */
-	conn_call(conn, claim_reply, NULL, 4, values,
+	conn_call(conn, claim_reply, NULL, 5, values,
 			  opt.nqueues == 1 ?
-			  CLAIM_COLUMNS "@.job_claim($1::text, $2::text, $3::int, $4::interval)" :
-			  CLAIM_COLUMNS "@.job_claim($1::text[], $2::text, $3::int, $4::interval)");
+			  CLAIM_COLUMNS "@.job_claim($1::text, $2::text, $3::int, $4::interval, $5::text[])" :
+			  CLAIM_COLUMNS "@.job_claim($1::text[], $2::text, $3::int, $4::interval, $5::text[])");
 	return true;
 }
 

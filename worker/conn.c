@@ -699,6 +699,14 @@ state_in_class(const char *state, const char *class)
 	return strncmp(state, class, 2) == 0;
 }
 
+/* Is it an error that goes away? */
+bool
+state_is_transient(const char *state)
+{
+	return state_in_class(state, "08") || state_in_class(state, "40") || state_in_class(state, "53") ||
+		state_in_class(state, "57") || strcmp(state, "55P03") == 0;
+}
+
 /* The job is not ours any more, or no job at all: nothing is left to do. */
 bool
 state_is_refusal(const char *state)

@@ -313,7 +313,7 @@ send_work(Conn *conn, Usec now)
 	if (!locked_before && report_send_locked(conn, now))
 		return locked_before = true;
 	locked_before = false;
-	if (listen_send_proof(conn))
+	if (listen_send_proof(conn) || register_send(conn, now))
 		return true;
 	if (!log_before && log_send(conn, now))
 		return log_before = true;
@@ -438,6 +438,7 @@ next_timer(Usec now, bool sendable)
 		note_time(&timer, conn_timer(&pool[i]));
 	note_time(&timer, claim_timer(now));
 	note_time(&timer, listen_timer());
+	note_time(&timer, register_timer(now));
 	if (draining)
 	{
 		if (!releasing)
@@ -515,7 +516,7 @@ worker_run(void)
 		bool		sendable;
 
 		tick(now);
-		if (give_up || (draining && njobs == 0 && !claim_in_flight()))
+		if (give_up || (draining && njobs == 0 && !claim_in_flight() && !register_keeps(now)))
 			break;
 		if (!ever_up)
 		{

@@ -28,6 +28,8 @@ PROGNAME " runs a command for each job of a jobq queue.\n"
 "  -k, --kind=NAME='COMMAND'  run COMMAND for jobs of kind NAME; may be repeated;\n"
 "                             the NAME * stands for all other kinds; COMMAND\n"
 "                             :noop succeeds without running anything\n"
+"      --label=NAME           take jobs that require this label, too; may be\n"
+"                             repeated\n"
 "  -c, --concurrency=N        run up to N jobs at a time (default: 1)\n"
 "      --prefetch=N           take up to N more, to begin with as soon as others\n"
 "                             have ended (default: 0)\n"
@@ -66,6 +68,7 @@ PROGNAME " runs a command for each job of a jobq queue.\n"
 "Other:\n"
 "  -v, --verbose              log every job\n"
 "  -V, --version              show the version, then exit\n"
+"      --version=TEXT         register with this as the version of its commands\n"
 "  -h, --help                 show this help, then exit\n"
 "\n"
 "TIME is a number of seconds, or has a unit: 500ms, 30s, 5min, 2h.\n"
@@ -212,6 +215,15 @@ add_kind(char *arg)
 	opt.kinds[opt.nkinds++].noop = equals[1] == ':';
 }
 
+static void
+add_label(const char *name)
+{
+	check_name("label", name, strlen(name));
+	if (opt.nlabels++ == MAX_LABELS)
+		usage_error("more than %d labels", MAX_LABELS);
+	buf_element(&opt.labels, name);
+}
+
 static const char *
 check_conninfo(const char *option, const char *value)
 {
@@ -263,7 +275,9 @@ enum
 	OPT_SCHEMA,
 	OPT_POOL,
 	OPT_RECONNECT_MAX,
-	OPT_LOG
+	OPT_LOG,
+	OPT_LABEL,
+	OPT_VERSION
 };
 
 static const struct option long_options[] = {
@@ -290,7 +304,8 @@ static const struct option long_options[] = {
 	{"reconnect-max", required_argument, NULL, OPT_RECONNECT_MAX},
 	{"worker", required_argument, NULL, 'w'},
 	{"verbose", no_argument, NULL, 'v'},
-	{"version", no_argument, NULL, 'V'},
+	{"version", optional_argument, NULL, OPT_VERSION},
+	{"label", required_argument, NULL, OPT_LABEL},
 	{"help", no_argument, NULL, 'h'},
 	{NULL, 0, NULL, 0}
 };
@@ -383,6 +398,20 @@ parse_options(int argc, char **argv)
 			case 'v':
 				opt.verbose = true;
 				break;
+			case OPT_LABEL:
+				add_label(optarg);
+				break;
+			case OPT_VERSION:
+				/* alone it asks for ours */
+				if (optarg == NULL && optind < argc && argv[optind][0] != '-')
+					optarg = argv[optind++];
+				if (optarg != NULL)
+				{
+					check_name("version", optarg, strlen(optarg));
+					opt.version = optarg;
+					break;
+				}
+				/* FALLTHROUGH */
 			case 'V':
 				show(PROGNAME " (jobq) " JOBQ_VERSION "\n");
 				break;
@@ -395,6 +424,8 @@ parse_options(int argc, char **argv)
 	}
 	if (optind < argc)
 		usage_error("unexpected argument \"%s\"", argv[optind]);
+	if (opt.nlabels > 0)
+		buf_puts(&opt.labels, "}");
 	if (opt.nkinds == 0)
 		usage_error("no --kind is given: it says what to run");
 }
@@ -449,8 +480,15 @@ main(int argc, char **argv)
 		opt.wait_dbname = opt.dbname;
 	if (opt.worker == NULL)
 		opt.worker = worker = default_worker();
-	if (opt.poll_interval == 0)
-		opt.poll_interval = opt.nqueues > 1 || opt.listen ? DEFAULT_POLL_LISTEN : DEFAULT_POLL_CALL;
+	if (opt.poll_interval == 0 && opt.nqueues == 1 && !opt.listen)
+		opt.poll_interval = DEFAULT_POLL_CALL;
+	else if (opt.poll_interval == 0)
+	{
+		/* it is seen by its claims only */
+		opt.poll_interval = DEFAULT_POLL_LISTEN;
+		if (opt.lease > 0 && opt.lease < opt.poll_interval)
+			opt.poll_interval = opt.lease;
+	}
 	raise_file_limit();
 	srandom((unsigned int) (now_usec() ^ ((Usec) getpid() << 16)));
 
@@ -459,5 +497,6 @@ main(int argc, char **argv)
 	free(worker);
 	free(opt.queues);
 	free(opt.kinds);
+	buf_free(&opt.labels);
 	return status;
 }

@@ -43,7 +43,8 @@ typedef int64_t Usec;
 
 #define MAX_QUEUES 1000			/* in a claim, of the server */
 #define MAX_QUEUE_NAME 50
-#define MAX_NAME 128			/* of kinds and workers */
+#define MAX_NAME 128			/* of kinds, workers, labels and versions */
+#define MAX_LABELS 100			/* of a worker, of the server */
 #define MAX_DURATION (INT64_C(366) * 24 * 3600 * USEC_PER_SEC)
 
 #define DEFAULT_CONCURRENCY 1
@@ -73,6 +74,7 @@ typedef int64_t Usec;
 #define CANCEL_REPEAT (1 * USEC_PER_SEC)
 #define CANCEL_AFTER (1 * USEC_PER_SEC) /* a claim may take, when leaving */
 #define GIVE_UP_AFTER (10 * USEC_PER_SEC)	/* on the server, when leaving */
+#define UNREGISTER_WITHIN (2 * USEC_PER_SEC)	/* when leaving */
 #define MAX_PREPARED 16			/* statements of a connection */
 #define UNKNOWN_KIND_DELAY "30 s"
 
@@ -85,6 +87,13 @@ typedef int64_t Usec;
 	" standard error, or give --output=text or --output=discard]"
 
 #define EXITCODE_FAIL 65		/* EX_DATAERR: fail without retry */
+
+typedef struct Buf
+{
+	char	   *data;			/* with a NUL after it, or NULL */
+	size_t		len;
+	size_t		size;
+} Buf;
 
 /* options (main.c) */
 
@@ -108,6 +117,9 @@ typedef struct Options
 	const char *wait_dbname;
 	const char *schema;			/* NULL: where the extension is */
 	const char *worker;
+	const char *version;		/* that it registers with, or NULL */
+	int			nlabels;
+	Buf			labels;			/* an array; data is NULL: none */
 	const char **queues;
 	int			nqueues;
 	Kind	   *kinds;
@@ -134,13 +146,6 @@ typedef struct Options
 extern Options opt;
 
 /* util.c */
-
-typedef struct Buf
-{
-	char	   *data;			/* with a NUL after it, or NULL */
-	size_t		len;
-	size_t		size;
-} Buf;
 
 typedef enum LogLevel
 {
@@ -243,6 +248,7 @@ extern bool result_ok(const PGresult *res);
 extern const char *result_state(const PGresult *res);
 extern char *result_message(const PGresult *res);
 extern bool state_in_class(const char *state, const char *class);
+extern bool state_is_transient(const char *state);
 extern bool state_is_refusal(const char *state);
 
 /* child.c */
@@ -466,6 +472,12 @@ extern void listen_init(Conn *conn);
 extern bool listen_send_proof(Conn *conn);
 extern void listen_tick(Usec now);
 extern Usec listen_timer(void);
+
+/* register.c */
+
+extern bool register_send(Conn *conn, Usec now);
+extern bool register_keeps(Usec now);
+extern Usec register_timer(Usec now);
 
 /* loop.c */
 
