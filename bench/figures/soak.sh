@@ -4,7 +4,7 @@
 # try it out.
 
 minute=$((quick ? 3 : 60))
-tables="'job_waiting', 'job_scheduled', 'job_ready', 'job_lease'"
+tables="'job_waiting', 'job_scheduled', 'job_limited', 'job_ready', 'job_lease'"
 
 # steady NAME LOAD MINUTES: at LOAD of what it can do; leaves samples of the
 # third and of the last minute

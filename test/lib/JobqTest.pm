@@ -22,8 +22,8 @@ our @EXPORT = qw(jobq_node poll_until within stretched start_clients finish_clie
 our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_success one_done
   none_failed none_skipped none_failed_min_one_success always quorum);
 
-our @TABLES = qw(job job_dependency job_waiting job_delta job_recount job_scheduled job_ready job_lease job_expiry job_cancel_request
-  job_unique job_schedule job_attempt job_log job_queue job_worker job_privilege);
+our @TABLES = qw(job job_dependency job_waiting job_delta job_recount job_scheduled job_limited job_ready job_lease job_expiry job_cancel_request
+  job_unique job_schedule job_attempt job_log job_queue job_partition job_turn job_worker job_privilege);
 
 # A running server with the extension in database postgres.
 sub jobq_node
@@ -330,6 +330,7 @@ our @STORED_RULES = (
 my $states = <<'EOQ';
 (SELECT job_id, 'waiting' AS state, queue_id, lane, priority, attempt, failed, lost, expires_at FROM job_waiting
  UNION ALL SELECT job_id, 'scheduled', queue_id, lane, priority, attempt, failed, lost, expires_at FROM job_scheduled
+ UNION ALL SELECT job_id, 'waiting', queue_id, lane, priority, attempt, failed, lost, expires_at FROM job_limited
  UNION ALL SELECT job_id, 'ready', queue_id, lane, priority, attempt, failed, lost, expires_at FROM job_ready
  UNION ALL SELECT job_id, 'running', queue_id, lane, priority, attempt, failed, lost, expires_at FROM job_lease)
 EOQ
