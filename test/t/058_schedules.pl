@@ -94,11 +94,6 @@ schedule('late', '0 * * * *', '', ', "run_in": "2 h"');
 force('late');
 is($c->value("SELECT j.run_at = s.last_at + interval '2 h' FROM job j, job_schedules s WHERE j.kind = 'late' AND s.name = 'late'"), 't', 'run_in counts from the time of the schedule');
 is(states('late'), 'scheduled', '... and puts the job off');
-$c->rows("SET DateStyle = 'ISO, DMY'");
-schedule('settled', '0 * * * *', '', ', "expires_at": "01/02/2999 00:00+00"');
-$c->rows('RESET DateStyle');
-force('settled');
-is($c->value("SELECT expires_at = '2999-02-01 00:00+00' FROM job WHERE kind = 'settled'"), 't', 'a time is what it was when the schedule was made');
 
 #
 # What overlaps
@@ -216,6 +211,15 @@ schedule('ours', 'every 1 day', "overlap => 'allow'", ', "queue": "theirs"');
 $c->rows($another);
 ok(poll_until(sub { states('ours') eq 'ready ready ready ready' }), '... with a time zone it has its job');
 is($c->value("SELECT last_problem FROM job_schedules WHERE name = 'ours'"), undef, '... and no problem');
+# one that job_schedule would refuse now
+$c->rows(q{UPDATE job_schedule SET timezone = 'UTC+2', schedule = '0 1 * * *' WHERE name = 'ours'});
+force('ours');
+is($c->value("SELECT last_problem FROM job_schedules WHERE name = 'ours'"), undef, 'a time zone of POSIX goes on');
+is(states('ours'), 'ready ready ready ready ready', '... with a job');
+is($c->value("SELECT to_char(next_at AT TIME ZONE 'UTC', 'HH24:MI') FROM job_schedules WHERE name = 'ours'"), '03:00', '... as it was');
+$c->rows(q{UPDATE job_schedule SET job = job || '{"expires_at": "2999-01-01"}' WHERE name = 'ours'});
+force('ours');
+is($c->value("SELECT last_problem FROM job_schedules WHERE name = 'ours'"), 'the job of a schedule cannot have "expires_at"', 'an expires_at does not');
 # a parent that is gone
 my $parent = $c->value("SELECT job_submit('parent')");
 schedule('child', 'every 1 day', '', qq{, "depends_on": [$parent]});
