@@ -139,6 +139,16 @@ $c->rows("SELECT job_unschedule('stays')");
 $c->rows("DELETE FROM job WHERE id = (SELECT last_job FROM job_schedule WHERE name = 'allow')");
 $c->rows("SELECT job_unschedule(s) FROM unnest('{allow,skip,queue,cancel}'::text[]) s");
 
+# ... also if more wait than it can name
+schedule('many', 'every 1 day', "overlap => 'queue'", ', "queue": "many"');
+force('many') for 1 .. 16;
+$c->rows("SELECT * FROM job_cancel_many(ARRAY(SELECT id FROM job WHERE kind = 'many' ORDER BY id LIMIT 6 OFFSET 9))");
+foreach my $n (1 .. 10)
+{
+	is($c->value("SELECT count(job_complete(job_id, token)) FROM job_claim('many', max_jobs => 9)"), 1, "job $n of many waited for the one before it");
+}
+is($c->value("SELECT count(*) FROM job_status WHERE kind = 'many' AND finished_at IS NULL"), 0, '... to the last');
+
 # ... and a unique key: what on_conflict says comes first
 my $keyed = ', "queue": "keyed", "unique_key": "k"';
 my $others = $c->value("SELECT job_submit('others', queue => 'keyed', unique_key => 'k')");
