@@ -1672,6 +1672,18 @@ END;
 COMMENT ON FUNCTION @extschema@.job_schedule_problems(text) IS 'Internal, for job_check: what breaks an invariant, of all schedules or one';
 REVOKE ALL ON FUNCTION @extschema@.job_schedule_problems(text) FROM PUBLIC;
 
+-- Is the sequence below an id or position, and which is the highest?
+CREATE FUNCTION @extschema@.job_sequence_problems() RETURNS TABLE (invariant text, number bigint, problem text)
+LANGUAGE sql STABLE PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT 'S2', max(n.n), format('the sequence is at %s, below this id or position', max(q.last_value))
+    FROM (SELECT max(j.id) AS n FROM @extschema@.job j UNION ALL SELECT max(r.position) FROM @extschema@.job_ready r
+        UNION ALL SELECT max(g.position) FROM @extschema@.job_limited g) n, @extschema@.job_id_seq q
+    HAVING max(n.n) > max(q.last_value);
+END;
+COMMENT ON FUNCTION @extschema@.job_sequence_problems() IS 'Internal, for job_check: whether the sequence is below an id or position';
+REVOKE ALL ON FUNCTION @extschema@.job_sequence_problems() FROM PUBLIC;
+
 -- Where the row of job_ready of a job is, if it is in the place that its job gives, or has a position of its own.
 CREATE FUNCTION @extschema@.job_ready_row(of_job bigint) RETURNS SETOF tid
 LANGUAGE sql STABLE PARALLEL UNSAFE
@@ -1834,10 +1846,7 @@ BEGIN ATOMIC
     FROM @extschema@.job_dependency d LEFT JOIN @extschema@.job p ON p.id = d.upstream LEFT JOIN @extschema@.job c ON c.id = d.downstream
     WHERE (of_job IS NULL OR d.downstream = of_job) AND (d.upstream >= d.downstream OR p.id IS NULL OR c.id IS NULL)
     UNION ALL
-    SELECT 'S2', max(n.n), format('the sequence is at %s, below this id or position', max(q.last_value))
-    FROM (SELECT max(j.id) AS n FROM @extschema@.job j UNION ALL SELECT max(r.position) FROM @extschema@.job_ready r
-        UNION ALL SELECT max(g.position) FROM @extschema@.job_limited g) n, @extschema@.job_id_seq q
-    WHERE of_job IS NULL HAVING max(n.n) > max(q.last_value)
+    SELECT s.* FROM @extschema@.job_sequence_problems() s WHERE of_job IS NULL
     UNION ALL
     SELECT 'S3', a.job_id, 'an attempt on record ended before it began, or in no known way' FROM attempts a WHERE a.bad
     UNION ALL
@@ -2117,16 +2126,13 @@ DECLARE
     problems jsonb;
     before jsonb;
 BEGIN
-    SELECT array_agg(DISTINCT job_id ORDER BY job_id), max(invariant) FILTER (WHERE problem LIKE 'the sequence is at %') AS invariant,
-        max(job_id) FILTER (WHERE problem LIKE 'the sequence is at %') AS job_id, max(problem) FILTER (WHERE problem LIKE 'the sequence is at %') AS problem
-    INTO ids, invariant, job_id, problem
-    FROM @extschema@.job_all_problems() WHERE job_id IS NOT NULL;
+    ids := ARRAY(SELECT DISTINCT job_id FROM @extschema@.job_all_problems() WHERE job_id IS NOT NULL);
     -- what is not of one job: the sequence, positions that several have
-    IF problem IS NOT NULL THEN
+    FOR invariant, job_id, problem IN SELECT * FROM @extschema@.job_sequence_problems() LOOP
         PERFORM setval('@extschema@.job_id_seq', greatest(nextval('@extschema@.job_id_seq'), job_id));
         repaired := true;
         RETURN NEXT;
-    END IF;
+    END LOOP;
     FOR p IN SELECT s.first, s.n, array_agg(r.job_id ORDER BY r.job_id) AS others
         FROM (SELECT r.lane, r.position, min(r.job_id) AS first, count(*) AS n FROM @extschema@.job_ready r GROUP BY 1, 2 HAVING count(*) > 1) s
             JOIN @extschema@.job_ready r ON r.lane = s.lane AND r.position = s.position AND r.job_id <> s.first

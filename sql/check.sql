@@ -147,6 +147,7 @@ UPDATE job_ready SET priority = 9, queue_id = 1, lane = 1 WHERE job_id = pg_temp
 INSERT INTO job_ready SELECT job_id, 1, 1, run_at, expires_at, partition_id, attempt, failed, lost, priority, position, since FROM job_ready WHERE job_id = pg_temp.id('q');
 DELETE FROM job WHERE id = pg_temp.id('r');
 SELECT invariant, name, problem, repaired FROM pg_temp.both();
+CALL pg_temp.recounted();
 SELECT m.name, s.state FROM mine m LEFT JOIN job_status s USING (id) WHERE m.name IN ('p', 'q', 'r') ORDER BY 1;
 SELECT count(job_cancel(id)) FROM mine WHERE name IN ('p', 'q');
 DELETE FROM mine WHERE name IN ('p', 'q', 'r');

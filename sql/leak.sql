@@ -138,7 +138,7 @@ INSERT INTO calls VALUES
     ('job_retry_many', format('job_retry_many(%L)', (SELECT array_agg(id) FROM job WHERE queue = 'leak_other'))),
     ('job_hold_many', format('job_hold_many(%L)', (SELECT array_agg(id) FROM job WHERE queue = 'leak_other'))),
     ('job_unhold_many', format('job_unhold_many(%L)', (SELECT array_agg(id) FROM job WHERE queue = 'leak_other'))),
-    ('job_problems', 'job_problems()'), ('job_all_problems', 'job_all_problems()'), ('job_problems_of', 'job_problems_of(1)'), ('job_ready_row', 'job_ready_row(1)'), ('job_unique_row', 'job_unique_row(1)'), ('job_schedule_problems', 'job_schedule_problems()'), ('job_repair', 'job_repair()'), ('job_check', 'job_check()'),
+    ('job_problems', 'job_problems()'), ('job_all_problems', 'job_all_problems()'), ('job_problems_of', 'job_problems_of(1)'), ('job_ready_row', 'job_ready_row(1)'), ('job_unique_row', 'job_unique_row(1)'), ('job_schedule_problems', 'job_schedule_problems()'), ('job_sequence_problems', 'job_sequence_problems()'), ('job_repair', 'job_repair()'), ('job_check', 'job_check()'),
     ('job_limited_reasons', 'job_limited_reasons(NULL, NULL, now())'),
     ('job_reasons', format('job_reasons(%s, true, true, true, now(), now())', (SELECT min(id) FROM job WHERE queue = 'leak_other'))),
     ('job_schedule_times', 'job_schedule_times(''@daily'')'), ('job_shared_memory', 'job_shared_memory()'),

@@ -100,9 +100,10 @@ SELECT pg_temp.times('0 0 31 12 *', 'Pacific/Apia', '2011-01-01', 2);
 SELECT pg_temp.times('0 12 18-19 10 *', 'America/Juneau', '1867-10-01', 3);
 -- seconds in the offset, before there were zones
 SELECT pg_temp.times('0 12 * * *', 'America/New_York', '1880-01-01', 1);
--- rules, the names of which say the way west
-SELECT pg_temp.times('0 12 * * *', 'UTC+3', '2026-01-01', 1);
-SELECT pg_temp.times('30 2 * * *', 'CET-1CEST,M3.5.0,M10.5.0/3', '2100-03-27 12:00', 2);
+-- a name says the way west, and can be written in either case
+SELECT pg_temp.times('0 12 * * *', 'etc/gmt+3', '2026-01-01', 1);
+-- by the rule at the end of a zone's data
+SELECT pg_temp.times('30 2 * * *', 'Europe/Berlin', '2100-03-27 12:00', 2);
 -- far from now
 SELECT pg_temp.times('30 2 * * *', 'Europe/Berlin', '2999-03-30 12:00', 2);
 SELECT pg_temp.line('0 0 29 2 */7', '2072-01-01', 3);
@@ -154,7 +155,19 @@ SELECT job_schedule_times('@daily', '+02:00');
 SELECT job_schedule_times('@daily', '.5');
 SELECT job_schedule_times('@daily', 'interval ''2 hours''');
 SELECT job_schedule_times('@daily', 'interval''2''');
-SELECT zone, job_schedule_times('0 12 * * *', zone, '2026-07-01', 1) FROM unnest('{UTC,Etc/GMT-2,<+02>-2,CET-1CEST,Europe/Berlin}'::text[]) zone;
+SELECT zone, job_schedule_times('0 12 * * *', zone, '2026-07-01', 1) FROM unnest('{UTC,Etc/GMT-2,ETC/GMT-2,Europe/Berlin}'::text[]) zone;
+-- so are the specifications of POSIX
+SELECT job_schedule_times('@daily', 'UTC+2');
+SELECT job_schedule_times('@daily', 'Europ/Berlin2');
+\set VERBOSITY terse
+SELECT job_schedule_times('@daily', 'utc-2');
+SELECT job_schedule_times('@daily', 'CET5');
+SELECT job_schedule_times('@daily', 'EST5EST');
+SELECT job_schedule_times('@daily', '<+02>-2');
+SELECT job_schedule_times('@daily', 'CET-1CEST,M3.5.0,M10.5.0/3');
+-- each name is taken
+SELECT name FROM pg_timezone_names WHERE name !~ '^posix/' AND NOT EXISTS (SELECT FROM job_schedule_times('@daily', upper(name), n => 1));
+\set VERBOSITY default
 SELECT job_schedule_times(repeat('0', 1001));
 -- the number of fields
 SELECT job_schedule_times('');

@@ -18,14 +18,10 @@ SELECT job_schedule('Ünïcode name', '0 0 1 1 *', '{"kind": "sched_other"}') = 
 SELECT schedule, timezone, job, catch_up, overlap, paused FROM job_schedules WHERE name <> 'nightly';
 SELECT count(*) FROM job_schedules;
 
--- times and intervals are stored as they were read, whatever the settings are at a tick
-SET datestyle = 'ISO, DMY';
-SET timezone = 'Europe/Berlin';
-SELECT job_schedule('settled', '@yearly', '{"kind": "k", "args": {"expires_at": "01/02/2027"}, "tags": {"timeout": "1 min"}, "expires_at": "01/02/2027", "timeout": "-1 day 26:00", "backoff": "1.5 s",
+-- intervals are stored as they were read, whatever the settings are at a tick
+SELECT job_schedule('settled', '@yearly', '{"kind": "k", "args": {"expires_at": "01/02/2027"}, "tags": {"timeout": "1 min"}, "timeout": "-1 day 26:00", "backoff": "1.5 s",
     "unique_key": "1 min", "unique_for": "1 mon 1 day", "depends_on": [], "lease": null, "run_in": "0"}') > now();
 SELECT job FROM job_schedules WHERE name = 'settled';
-SET datestyle = 'ISO, MDY';
-SET timezone = 'UTC';
 SET intervalstyle = 'sql_standard';
 SELECT job_schedule('settled', '@yearly', job) > now() FROM job_schedules WHERE name = 'settled';
 SELECT job FROM job_schedules WHERE name = 'settled';
@@ -42,6 +38,7 @@ SELECT job_schedule(E'a\nb', '0 3 * * *', '{"kind": "k"}');
 SELECT job_schedule('nightly', '0 25 * * *', '{"kind": "k"}');
 SELECT job_schedule('nightly', '0 0 30 2 *', '{"kind": "k"}');
 SELECT job_schedule('nightly', '0 3 * * *', '{"kind": "k"}', 'Mars/Olympus');
+SELECT job_schedule('nightly', '0 3 * * *', '{"kind": "k"}', 'UTC+2', paused => true);
 SELECT job_schedule('nightly', '0 3 * * *', '{"kind": "k"}', catch_up => 'some');
 SELECT job_schedule('nightly', '0 3 * * *', '{"kind": "k"}', overlap => 'never');
 SELECT job_schedule('nightly', '0 3 * * *', '[{"kind": "k"}]');
@@ -55,6 +52,7 @@ SELECT job_schedule('nightly', '0 3 * * *', '{"kind": "k", "timeout": "-1 s"}');
 SELECT job_schedule('nightly', '0 3 * * *', '{"kind": "k", "priority": 40000}');
 SELECT job_schedule('nightly', '0 3 * * *', '{"kind": "k", "run_at": "2030-01-01"}');
 SELECT job_schedule('nightly', '0 3 * * *', '{"kind": "k", "run_at": "2030-01-01", "run_in": "1 s"}');
+SELECT job_schedule('nightly', '0 3 * * *', '{"kind": "k", "expires_at": "2030-01-01"}');
 SELECT job_schedule('nightly', '0 3 * * *', '{"kind": "k", "depends_on": ["other"]}');
 SELECT job_schedule('nightly', '0 3 * * *', '{"kind": "k", "depends_on": [-1]}');
 SELECT job_schedule('nightly', '0 3 * * *', '{"kind": "k", "parent": -1}');

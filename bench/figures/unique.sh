@@ -4,8 +4,8 @@
 
 calls=$((quick ? 25 : 100))  # of each of the two that submit by the thousand
 
-fresh
 for ((round = 1; round <= rounds; round++)); do
+	fresh
 	for keys in no ordered random; do
 		sql -c CHECKPOINT
 		sample "submit, $keys keys" "$(bench 32 jobq_submit_key -T "$seconds" -D keys=$keys)"

@@ -26,6 +26,24 @@ jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int64 *upstream
 	}
 }
 
+/* What a job was to start after, up to max of them; returns how many. */
+int
+jobq_read_after(JobqCall *call, int64 id, int64 *after, int max)
+{
+	Datum		key = Int64GetDatum(id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
+	TupleTableSlot *edge;
+	int			n = 0;
+
+	while (n < max && (edge = jobq_scan_next(scan)) != NULL)
+	{
+		if (jobq_attr_int16(edge, DEP_REQUIRE) == REQUIRE_END_ONLY)
+			after[n++] = jobq_attr_int64(edge, DEP_UPSTREAM);
+	}
+	jobq_scan_end(scan);
+	return n;
+}
+
 /* The counters that stand in a row of job_waiting or job_delta, from a column on. */
 void
 jobq_read_counters(TupleTableSlot *row, int first, JobqCounters *c)

@@ -18,7 +18,6 @@
 #include "miscadmin.h"
 #include "utils/datetime.h"
 #include "utils/datum.h"
-#include "utils/json.h"
 
 #include "job/job.h"
 
@@ -464,32 +463,27 @@ jobq_read_object(JobqSubmission *s, JsonbValue *v)
 	jobq_check_submission(s);
 }
 
-/* A time or interval that was read, in ISO 8601; NULL: the option is neither. */
+/* An interval that was read, in ISO 8601; NULL: the option is none. */
 static char *
 iso_value(const JobqSubmission *s, const Option *option)
 {
-	const Datum *value = &s->row.values[option->column - 1];
-	char	   *text = palloc(MAXDATELEN + 1);
 	Interval	interval = {0};
 	struct pg_itm itm;
+	char	   *text;
 
-	switch (option->type)
-	{
-		case OPTION_TIME:
-			return JsonEncodeDateTime(text, *value, TIMESTAMPTZOID, NULL);
-		case OPTION_PERIOD:
-		case OPTION_DELAY:
-			interval.time = DatumGetInt64(*value);
-			interval2itm(interval, &itm);
-			EncodeInterval(&itm, INTSTYLE_ISO_8601, text);
-			return text;
-
-		default:
-			return NULL;
-	}
+	if (option->type != OPTION_PERIOD && option->type != OPTION_DELAY)
+		return NULL;
+	text = palloc(MAXDATELEN + 1);
+	interval.time = DatumGetInt64(s->row.values[option->column - 1]);
+	interval2itm(interval, &itm);
+	EncodeInterval(&itm, INTSTYLE_ISO_8601, text);
+	return text;
 }
 
-/* An element, given with what was read of it, as it is read under all settings. */
+/*
+ * The element of a schedule, given with what was read of it, as it is read under
+ * all settings.  It has no times.
+ */
 Jsonb *
 jobq_settle_object(const JobqSubmission *s, Jsonb *element)
 {

@@ -3,9 +3,9 @@
  *	  Making and removing schedules: rows of job_schedule.
  *
  * All is checked when a schedule is made, the job too, as job_submit_many would
- * check it.  Its times and intervals are stored as they were read, since a tick
- * has other settings (DateStyle, TimeZone).  What can change later, as privileges do,
- * is checked again by each tick (tick.c).
+ * check it.  Its intervals are stored as they were read, since a tick has another
+ * IntervalStyle.  What can change later, as privileges do, is checked again by each
+ * tick (tick.c).
  *
  * Who replaces a schedule owns it from then on, so nobody can have jobs submitted
  * in another's name.  A tick that is due when a schedule is replaced stays due.
@@ -55,6 +55,11 @@ jobq_read_template(JobqSubmission *s, Jsonb *template)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the job of a schedule cannot have \"run_at\""),
 				 errhint("That is the time of the schedule; \"run_in\" can put it off.")));
+	if (s->row.given[JOB_EXPIRES_AT - 1])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the job of a schedule cannot have \"expires_at\""),
+				 errhint("It would be one time for all jobs; with \"overlap\" \"cancel\" each is cancelled when the next comes.")));
 }
 
 /* The queue of a stored schedule. */
@@ -112,7 +117,7 @@ next_time(TupleTableSlot *row, const char *schedule, const char *timezone, Times
 	if (row != NULL)
 		now = Max(now, jobq_attr_or(row, SCHEDULE_LAST_AT, now));
 	jobq_schedule_parse(schedule, &spec);
-	return jobq_schedule_next(&spec, jobq_schedule_zone(timezone), now, next);
+	return jobq_schedule_next(&spec, jobq_schedule_zone(timezone, true), now, next);
 }
 
 /* Make a schedule, or replace the one of its name; *next is when it is due. */
@@ -183,7 +188,7 @@ jobq_job_schedule(PG_FUNCTION_ARGS)
 	}
 	jobq_check_name(texts[0], "name");
 	jobq_schedule_parse(texts[1], &spec);
-	(void) jobq_schedule_zone(texts[3]);
+	(void) jobq_schedule_zone(texts[3], true);
 	jobq_set(&new, SCHEDULE_CATCH_UP,
 			 Int16GetDatum(find_name(texts[4], catch_up_names, lengthof(catch_up_names), "catch_up",
 									 "Valid values are none, last and all.")));

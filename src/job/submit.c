@@ -147,25 +147,26 @@ start_after(JobqCall *call, JobqSubmission *s, int64 id)
 /*
  * Have a job start after another has ended.  If that one never began, it can be
  * cancelled, or is, while what it was to start after itself goes on: so also after
- * that; of many such jobs, after the first.
+ * that; of many such jobs, after the first that goes on, and the last ones, so that
+ * neither all nor some in a row that are cancelled let it overtake.
  */
 void
 jobq_start_after(JobqCall *call, JobqSubmission *s, int64 id)
 {
-	Datum		key = Int64GetDatum(id);
-	JobqScan   *scan;
-	TupleTableSlot *edge;
+	int64		after[2 * JOBQ_AFTER_ONE];
 	int			upto = s->nafter + JOBQ_AFTER_ONE;
+	int			first = 0;
+	int			before;
+	int			n;
 
 	if (!start_after(call, s, id))
 		return;
-	scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
-	while (s->nafter < upto && (edge = jobq_scan_next(scan)) != NULL)
-	{
-		if (jobq_attr_int16(edge, DEP_REQUIRE) == REQUIRE_END_ONLY)
-			(void) start_after(call, s, jobq_attr_int64(edge, DEP_UPSTREAM));
-	}
-	jobq_scan_end(scan);
+	n = jobq_read_after(call, id, after, lengthof(after));
+	qsort(after, n, sizeof(int64), jobq_compare_ids);
+	for (before = s->nafter; first < n && s->nafter == before; first++)
+		(void) start_after(call, s, after[first]);
+	while (n > first && s->nafter < upto)
+		(void) start_after(call, s, after[--n]);
 }
 
 /* Does a job depend on another? */

@@ -51,7 +51,7 @@ read_schedule(void *arg)
 	Run		   *run = arg;
 
 	jobq_schedule_parse(text_of(run, SCHEDULE_SCHEDULE), &run->spec);
-	run->zone = jobq_schedule_zone(text_of(run, SCHEDULE_TIMEZONE));
+	run->zone = jobq_schedule_zone(text_of(run, SCHEDULE_TIMEZONE), false);
 }
 
 /*

@@ -389,24 +389,6 @@ jobq_take_key_again(JobqCall *call, TupleTableSlot *job, bool wait, int64 *holde
 	return take(call, queue_id, key, jobq_attr_int64(job, JOB_ID), wait, holder);
 }
 
-/* What a job was to start after, up to max of them; returns how many. */
-static int
-read_after(JobqCall *call, int64 id, int64 *after, int max)
-{
-	Datum		key = Int64GetDatum(id);
-	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
-	TupleTableSlot *edge;
-	int			n = 0;
-
-	while (n < max && (edge = jobq_scan_next(scan)) != NULL)
-	{
-		if (jobq_attr_int16(edge, DEP_REQUIRE) == REQUIRE_END_ONLY)
-			after[n++] = jobq_attr_int64(edge, DEP_UPSTREAM);
-	}
-	jobq_scan_end(scan);
-	return n;
-}
-
 /*
  * Is a job undecided, and has it this key?  Then its row is locked, so that it stays so.
  * *busy, only if policy is to skip: somebody else has it locked, so nobody knows.
@@ -453,7 +435,7 @@ jobq_lock_superseded(JobqCall *call, TupleTableSlot *job, LockWaitPolicy policy)
 		return true;
 	row = find_key(call, queue_id, key);
 	if (row != NULL && jobq_attr_int64(row, UNIQUE_JOB_ID) == id)
-		nafter = read_after(call, id, after, lengthof(after));
+		nafter = jobq_read_after(call, id, after, lengthof(after));
 	jobq_slot_free(row);
 	if (nafter > 0)
 		jobq_advance();			/* this call may have decided some of those */
@@ -487,7 +469,7 @@ jobq_move_key(JobqCall *call, TupleTableSlot *job, int64 queue_id, int64 *holder
 	if (take(call, queue_id, key, id, true, holder) == KEY_HELD)
 		return KEY_HELD;
 	(void) jobq_lock_superseded(call, job, LockWaitBlock);
-	jobq_free_key(call, id, old_queue_id, key, 0, read_after(call, id, after, lengthof(after)), after);
+	jobq_free_key(call, id, old_queue_id, key, 0, jobq_read_after(call, id, after, lengthof(after)), after);
 	return KEY_TAKEN;
 }
 
@@ -570,7 +552,7 @@ jobq_free_key_of(JobqCall *call, TupleTableSlot *job, bool fresh)
 	if (key_of(job, &queue_id, &key))
 		jobq_free_key(call, id, queue_id, key,
 					  unique_for != 0 ? jobq_attr_int64(job, JOB_SUBMITTED_AT) + unique_for : 0,
-					  fresh ? read_after(call, id, after, lengthof(after)) : 0, after);
+					  fresh ? jobq_read_after(call, id, after, lengthof(after)) : 0, after);
 }
 
 /*

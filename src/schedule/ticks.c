@@ -234,27 +234,47 @@ jobq_schedule_last(const JobqScheduleSpec *spec, pg_tz *zone, TimestampTz from, 
 }
 
 /*
- * Find a time zone by its name.  It stays valid as long as the process lives.
- *
- * Numbers and intervals, which the setting TimeZone takes for hours east of
- * Greenwich, pg_tzset() would take for a zone of POSIX, hours west of it.
+ * Is a zone one of the time zone database?  pg_tzset() takes what POSIX specifies
+ * too, where UTC+2 is two hours west of Greenwich.  That has a digit, so only
+ * names with one are looked for: once in a process, for it is slow.
+ */
+static bool
+has_name(pg_tz *zone)
+{
+	static List *known = NIL;
+	const char *name = pg_get_timezone_name(zone);
+	pg_tzenum  *zones;
+	pg_tz	   *other;
+	MemoryContext context;
+
+	if (strpbrk(name, "0123456789") == NULL || list_member_ptr(known, zone))
+		return true;
+	zones = pg_tzenumerate_start();
+	while ((other = pg_tzenumerate_next(zones)) != NULL && strcmp(pg_get_timezone_name(other), name) != 0)
+		CHECK_FOR_INTERRUPTS();
+	pg_tzenumerate_end(zones);
+	if (other == NULL)
+		return false;
+	context = MemoryContextSwitchTo(TopMemoryContext);
+	known = lappend(known, zone);
+	MemoryContextSwitchTo(context);
+	return true;
+}
+
+/*
+ * Find a time zone, which stays valid as long as the process lives.  Where one is
+ * chosen, it must be "named"; a schedule that has another goes on.
  */
 pg_tz *
-jobq_schedule_zone(const char *name)
+jobq_schedule_zone(const char *name, bool named)
 {
-	pg_tz	   *zone;
+	pg_tz	   *zone = pg_tzset(name);
 
-	if (strspn(name, "+-.:0123456789") > 0 || strpbrk(name, " '") != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("time zone \"%s\" is not a name", name),
-				 errhint("Use a name such as Europe/Berlin or, for a clock that is two hours ahead of UTC, Etc/GMT-2.")));
-	zone = pg_tzset(name);
-	if (zone == NULL || !pg_tz_acceptable(zone))
+	if (zone == NULL || !pg_tz_acceptable(zone) || (named && !has_name(zone)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("time zone \"%s\" not recognized", name),
-				 errhint("Names of time zones are in the view pg_timezone_names.")));
+				 errhint("Use a name of the view pg_timezone_names, such as Europe/Berlin or, for a clock that is two hours ahead of UTC, Etc/GMT-2.")));
 	return zone;
 }
 
@@ -277,7 +297,7 @@ jobq_job_schedule_times(PG_FUNCTION_ARGS)
 			jobq_error_null(names[i]);
 	}
 	jobq_schedule_parse(text_to_cstring(PG_GETARG_TEXT_PP(0)), &spec);
-	zone = jobq_schedule_zone(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	zone = jobq_schedule_zone(text_to_cstring(PG_GETARG_TEXT_PP(1)), true);
 	at = jobq_check_time(PG_GETARG_TIMESTAMPTZ(2), names[2]);
 	n = PG_GETARG_INT32(3);
 	if (n < 0 || n > JOBQ_MAX_SCHEDULE_TIMES)

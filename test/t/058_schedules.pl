@@ -94,11 +94,6 @@ schedule('late', '0 * * * *', '', ', "run_in": "2 h"');
 force('late');
 is($c->value("SELECT j.run_at = s.last_at + interval '2 h' FROM job j, job_schedules s WHERE j.kind = 'late' AND s.name = 'late'"), 't', 'run_in counts from the time of the schedule');
 is(states('late'), 'scheduled', '... and puts the job off');
-$c->rows("SET DateStyle = 'ISO, DMY'");
-schedule('settled', '0 * * * *', '', ', "expires_at": "01/02/2999 00:00+00"');
-$c->rows('RESET DateStyle');
-force('settled');
-is($c->value("SELECT expires_at = '2999-02-01 00:00+00' FROM job WHERE kind = 'settled'"), 't', 'a time is what it was when the schedule was made');
 
 #
 # What overlaps
@@ -143,6 +138,16 @@ is(states('stays'), 'succeeded ready', '... and the next starts');
 $c->rows("SELECT job_unschedule('stays')");
 $c->rows("DELETE FROM job WHERE id = (SELECT last_job FROM job_schedule WHERE name = 'allow')");
 $c->rows("SELECT job_unschedule(s) FROM unnest('{allow,skip,queue,cancel}'::text[]) s");
+
+# ... also if more wait than it can name
+schedule('many', 'every 1 day', "overlap => 'queue'", ', "queue": "many"');
+force('many') for 1 .. 16;
+$c->rows("SELECT * FROM job_cancel_many(ARRAY(SELECT id FROM job WHERE kind = 'many' ORDER BY id LIMIT 6 OFFSET 9))");
+foreach my $n (1 .. 10)
+{
+	is($c->value("SELECT count(job_complete(job_id, token)) FROM job_claim('many', max_jobs => 9)"), 1, "job $n of many waited for the one before it");
+}
+is($c->value("SELECT count(*) FROM job_status WHERE kind = 'many' AND finished_at IS NULL"), 0, '... to the last');
 
 # ... and a unique key: what on_conflict says comes first
 my $keyed = ', "queue": "keyed", "unique_key": "k"';
@@ -216,6 +221,15 @@ schedule('ours', 'every 1 day', "overlap => 'allow'", ', "queue": "theirs"');
 $c->rows($another);
 ok(poll_until(sub { states('ours') eq 'ready ready ready ready' }), '... with a time zone it has its job');
 is($c->value("SELECT last_problem FROM job_schedules WHERE name = 'ours'"), undef, '... and no problem');
+# one that job_schedule would refuse now
+$c->rows(q{UPDATE job_schedule SET timezone = 'UTC+2', schedule = '0 1 * * *' WHERE name = 'ours'});
+force('ours');
+is($c->value("SELECT last_problem FROM job_schedules WHERE name = 'ours'"), undef, 'a time zone of POSIX goes on');
+is(states('ours'), 'ready ready ready ready ready', '... with a job');
+is($c->value("SELECT to_char(next_at AT TIME ZONE 'UTC', 'HH24:MI') FROM job_schedules WHERE name = 'ours'"), '03:00', '... as it was');
+$c->rows(q{UPDATE job_schedule SET job = job || '{"expires_at": "2999-01-01"}' WHERE name = 'ours'});
+force('ours');
+is($c->value("SELECT last_problem FROM job_schedules WHERE name = 'ours'"), 'the job of a schedule cannot have "expires_at"', 'an expires_at does not');
 # a parent that is gone
 my $parent = $c->value("SELECT job_submit('parent')");
 schedule('child', 'every 1 day', '', qq{, "depends_on": [$parent]});
