@@ -384,16 +384,6 @@ get_line(Gate *gate, int64 partition_id)
 	return line;
 }
 
-/* Forget a line. */
-static void
-forget_line(Line *line)
-{
-	set_timer(line, DT_NOEND);
-	unqueue_line(line);
-	pfree(line->floors);
-	hash_search(lines, &line->key, HASH_REMOVE, NULL);
-}
-
 /* The turn of a line is that of a job, or 0. */
 static void
 set_turn(Line *line, int64 job_id)
@@ -404,6 +394,17 @@ set_turn(Line *line, int64 job_id)
 	line->turn_waits = false;
 	if (job_id != 0)
 		((Turn *) hash_search(turns, &job_id, HASH_ENTER, NULL))->line = line;
+}
+
+/* Forget a line. */
+static void
+forget_line(Line *line)
+{
+	set_timer(line, DT_NOEND);
+	set_turn(line, 0);
+	unqueue_line(line);
+	pfree(line->floors);
+	hash_search(lines, &line->key, HASH_REMOVE, NULL);
 }
 
 /* Forget a line that has nothing, and of which nothing need be remembered. */
@@ -1014,6 +1015,7 @@ look_at_all(void)
 	{
 		if (line->turn != 0)
 			want_look(line->turn);
+		drop_line_if_idle(line, jobq_steady());
 	}
 	(void) want_pass();
 }

@@ -325,7 +325,7 @@ jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters 
  * Give a job that stays as far as it is another prefix: where it waits or runs, its
  * row is updated, else it leaves its state and goes on from there, so that lanes and
  * clocks hear of it.  The row is written in any case, for a claim that has read the job
- * takes it only if its row is still the same.  A ready job keeps its place if its lane
+ * takes it only if its row is still the same.  One that is ready, or limited, keeps its place if its queue, partition
  * and priority are the same.  False: the row changed, look again.
  */
 bool
@@ -349,13 +349,15 @@ jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const J
 		}
 		return true;
 	}
-	stays = table == JOBQ_READY && prefix->queue_id == jobq_attr_int64(row, STATE_QUEUE_ID) &&
+	stays = (table == JOBQ_READY || table == JOBQ_LIMITED) && prefix->queue_id == jobq_attr_int64(row, STATE_QUEUE_ID) &&
 		prefix->partition_id == jobq_attr_int64(row, STATE_PARTITION_ID) &&
 		prefix->priority == jobq_attr_int16(row, STATE_PRIORITY) && prefix->run_at <= call->now;
 	if (!jobq_state_leave(call, table, row, LEAVE_WAIT))
 		return false;
 	if (!stays)
 		jobq_enter_next(call, prefix, 0);
+	else if (table == JOBQ_LIMITED)
+		jobq_enter_limited(call, prefix, jobq_attr_int64(row, READY_POSITION), jobq_attr_int64(row, READY_SINCE));
 	else
 	{
 		jobq_enter_ready(call, prefix, jobq_attr_int64(row, READY_POSITION), jobq_attr_int64(row, READY_SINCE));

@@ -211,7 +211,7 @@ in_our_partial(JobqTable table, TupleTableSlot *slot)
 		case JOBQ_READY:
 			return jobq_attr_int64(slot, READY_POSITION) != jobq_attr_int64(slot, STATE_JOB_ID);
 		case JOBQ_LEASE:
-			return !slot_attisnull(slot, LEASE_SESSION);
+			return !heap_attisnull(ExecFetchSlotHeapTuple(slot, false, NULL), LEASE_SESSION, NULL);
 		default:
 			return !slot_attisnull(slot, UNIQUE_UNTIL);
 	}
