@@ -1880,7 +1880,7 @@ BEGIN ATOMIC
     SELECT 'D5', d.downstream, 'what is still to be counted was never begun, or is of a job that never was'
     FROM @extschema@.job_delta d LEFT JOIN @extschema@.job_waiting w ON w.job_id = d.downstream
     WHERE (of_job IS NULL OR d.downstream = of_job)
-        AND (d.downstream > (SELECT q.last_value FROM @extschema@.job_id_seq q) OR d.epoch > w.epoch OR d.undecided >= 0)
+        AND (d.downstream > (SELECT q.last_value FROM @extschema@.job_id_seq q) OR (w.open AND d.epoch > w.epoch) OR d.undecided >= 0)
     UNION ALL
     SELECT 'D5', r.job_id, 'what is to be counted anew never was'
     FROM @extschema@.job_recount r WHERE (of_job IS NULL OR r.job_id = of_job) AND r.job_id > (SELECT q.last_value FROM @extschema@.job_id_seq q)

@@ -1,4 +1,5 @@
 -- How attempts end, which budget each end counts against, and what is on record
+SET jobq.min_lease = 0;
 \set VERBOSITY terse
 CREATE FUNCTION pg_temp.until(id bigint) RETURNS interval LANGUAGE sql AS
     $$ SELECT s.run_at - max(a.ended_at) FROM job_scheduled s JOIN job_attempt a USING (job_id) WHERE s.job_id = id GROUP BY s.run_at $$;

@@ -99,6 +99,25 @@ SELECT count(*) FROM job_claim('prep9');
 ROLLBACK PREPARED 'jobq_h3';
 SELECT string_agg(kind, ' ' ORDER BY n) FROM job_claim('prep9', max_jobs => 9) WITH ORDINALITY x (a, b, c, kind, e, f, g, h, n);
 
+-- it has its keys
+BEGIN;
+SELECT job_submit('prepared', queue => 'prep_key', unique_key => 'k') AS prepared \gset
+PREPARE TRANSACTION 'jobq_key';
+SET lock_timeout = '20ms';
+SELECT job_submit('waits', queue => 'prep_key', unique_key => 'k');
+RESET lock_timeout;
+COMMIT PREPARED 'jobq_key';
+SELECT job_submit('kept', queue => 'prep_key', unique_key => 'k') = :prepared AS kept;
+
+-- metrics have its jobs when it is committed
+CREATE TEMP VIEW jobs AS SELECT labels ->> 'state' AS state, value FROM job_metrics WHERE name = 'jobq_jobs' AND labels ->> 'queue' = 'prep_metrics' AND value > 0;
+BEGIN;
+SELECT count(job_submit('k', queue => 'prep_metrics')) FROM generate_series(1, 3);
+PREPARE TRANSACTION 'jobq_metrics';
+SELECT * FROM jobs;
+COMMIT PREPARED 'jobq_metrics';
+SELECT * FROM jobs;
+
 SELECT count(*) FROM pg_prepared_xacts WHERE gid LIKE 'jobq%';
 
 SELECT count(job_cancel(id)) > 0 AS ok FROM job_status WHERE queue LIKE 'prep%' AND finished_at IS NULL;

@@ -147,6 +147,7 @@ ROLLBACK;
 SELECT kind FROM job_claim('queue_sub');
 
 -- leases that are outside of bounds which were set later
+SET jobq.min_lease = 0;
 SELECT job_queue_set('queue_lease', lease => '2 h');
 SELECT count(job_submit('queue''s', queue => 'queue_lease')), count(job_submit('own', queue => 'queue_lease', lease => '30 ms')),
     count(job_submit('server''s', queue => 'queue_lease2')) FROM generate_series(1, 1);
@@ -155,7 +156,7 @@ SET jobq.max_lease = '1h';
 SET jobq.lease = '3h';
 SELECT count(*) FROM job_claim('{queue_lease,queue_lease2}'::text[], max_jobs => 3);
 SELECT j.kind, l.lease_until - l.started_at, l.period FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.queue LIKE 'queue\_lease%' ORDER BY l.job_id;
-RESET jobq.min_lease;
+SET jobq.min_lease = 0;
 RESET jobq.max_lease;
 RESET jobq.lease;
 -- a thousand queues in one claim

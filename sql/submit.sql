@@ -1,4 +1,5 @@
 -- job_submit: every argument, and the state that a job begins in
+SET jobq.min_lease = 0;
 \set VERBOSITY terse
 SET TimeZone = 'UTC';
 

@@ -418,19 +418,6 @@ SELECT job_submit('se2', queue => 'uq_iso', unique_key => 'k', on_conflict => 'c
 COMMIT;
 SELECT * FROM pg_temp.show('uq_iso');
 
--- a prepared transaction has its keys
-SELECT current_setting('max_prepared_transactions')::int > 0 AS can_prepare \gset
-\if :can_prepare
-BEGIN;
-SELECT job_submit('prepared', queue => 'uq_prep', unique_key => 'k') AS prepared \gset
-PREPARE TRANSACTION 'jobq_unique';
-SET lock_timeout = '20ms';
-SELECT job_submit('waits', queue => 'uq_prep', unique_key => 'k');
-RESET lock_timeout;
-COMMIT PREPARED 'jobq_unique';
-SELECT job_submit('kept', queue => 'uq_prep', unique_key => 'k') = :prepared AS kept;
-\endif
-
 -- U2: the job of a row has its key, is undecided or, with a time, decided
 SELECT count(*) FROM job_unique u LEFT JOIN job j ON j.id = u.job_id
 WHERE j.unique_key IS DISTINCT FROM u.unique_key OR (j.outcome IS NULL) <> (u.until IS NULL);

@@ -1,4 +1,5 @@
 -- job_wait and job_claim_wait, as far as nobody else has to do anything meanwhile
+SET jobq.min_lease = 0;
 \set VERBOSITY terse
 
 -- a decided job: at once

@@ -1,5 +1,7 @@
 -- What the isolation specs share, loaded into their database by test/run.
 
+ALTER DATABASE isolation_regression SET jobq.min_lease = 0;
+
 -- tokens of the attempts that procedure claim began, also of those that have ended since
 CREATE TABLE claimed (kind text, token bigint);
 

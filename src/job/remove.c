@@ -121,8 +121,8 @@ check_need(Batch *batch, const Belonging *of, TupleTableSlot *edge, JobqRemovabl
 
 /*
  * A RowAct: delete a row; if somebody is just doing that, the job is reported.  One that
- * never began stays until what it was to start after has ended, for what comes next of
- * its schedule is to start after that, too (jobq_start_after()).
+ * was to start after another stays while that is undecided: where it never began, what
+ * comes next of its schedule is to start after that one, too (jobq_start_after()).
  */
 static bool
 delete_row(Batch *batch, const Belonging *of, TupleTableSlot *row, JobqRemovable *job)
