@@ -1182,7 +1182,7 @@ REVOKE ALL ON FUNCTION @extschema@.job_metric_values() FROM PUBLIC;
 CREATE VIEW @extschema@.job_metrics AS
 SELECT name, type, help, labels, value FROM @extschema@.job_metric_values();
 COMMENT ON VIEW @extschema@.job_metrics IS
-    'Metrics with the names and types of Prometheus: of the queues that the caller may read, of the background worker and, for members of pg_monitor, of shared memory';
+    'Metrics with the names and types of Prometheus: of the queues and schedules that the caller may read, of the background worker and, for members of pg_monitor, of shared memory';
 COMMENT ON COLUMN @extschema@.job_metrics.name IS 'Name; that of a histogram with _bucket, _sum or _count';
 COMMENT ON COLUMN @extschema@.job_metrics.type IS 'gauge, counter (since the server was started) or histogram';
 COMMENT ON COLUMN @extschema@.job_metrics.help IS 'What it means';

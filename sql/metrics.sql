@@ -154,10 +154,24 @@ SELECT name, type FROM job_metrics GROUP BY 1, 2 ORDER BY 1;
 SELECT labels, value BETWEEN 0 AND 1 AS ok FROM job_metrics WHERE name = 'jobq_memory_used_ratio' ORDER BY labels ->> 'part';
 SELECT labels, value IN (0, 1) AS ok FROM job_metrics WHERE name = 'jobq_worker_running';
 
--- who sees what
+-- schedules: those with a problem, and for how many hours the first has been due, of those that one sees
 CREATE ROLE jobq_metrics_read;
 CREATE ROLE jobq_metrics_none;
 SELECT job_grant('jobq_metrics_read', 'metrics_a', 'read');
+SELECT count(job_schedule('metrics_' || i, '@yearly', format('{"kind": "k", "queue": "metrics_%s"}', left(i, 1))::jsonb)) FROM unnest('{a,a2,c}'::text[]) i;
+PREPARE schedules AS SELECT replace(name, 'jobq_schedule_', '') AS name, labels, CASE WHEN name LIKE '%seconds' THEN floor(value / 3600) ELSE value END AS value
+FROM job_metrics WHERE name LIKE 'jobq\_schedule%' ORDER BY name;
+EXECUTE schedules;
+BEGIN;
+UPDATE job_schedule SET last_problem = 'no' WHERE name IN ('metrics_a2', 'metrics_c');
+UPDATE job_schedule SET next_at = clock_timestamp() - CASE name WHEN 'metrics_c' THEN interval '3 h' ELSE interval '2 h' END WHERE name IN ('metrics_a', 'metrics_c');
+EXECUTE schedules;
+SET LOCAL ROLE jobq_metrics_read;
+EXECUTE schedules;
+ROLLBACK;
+SELECT count(job_unschedule(name)) FROM job_schedules WHERE name LIKE 'metrics\_%';
+
+-- who sees what
 SET ROLE jobq_metrics_read;
 SELECT DISTINCT labels ->> 'queue' AS queue FROM job_metrics ORDER BY 1;
 SELECT count(*) FROM job_metrics WHERE labels ? 'part';

@@ -327,12 +327,14 @@ SELECT state FROM job_status WHERE id = :new;
 SELECT job_cancel(:new), job_delete(:old), job_retry(:new);
 SELECT state FROM job_status WHERE id = :new;
 SELECT count(*) FROM job_check() WHERE job_id IN (:old, :new, :up, :next, :last);
--- superseded twice: the last one waits for the one that runs, too
+-- superseded twice: the last one waits for the one that runs, too, and cannot say otherwise by depending on it
 SELECT job_submit('v1', queue => 'uq_twice', unique_key => 'k') AS v1 \gset
 SELECT job_id AS held, token AS token FROM job_claim('uq_twice') \gset
 SELECT job_submit('v2', queue => 'uq_twice', unique_key => 'k', on_conflict => 'cancel') AS v2 \gset
 SELECT job_submit('v3', queue => 'uq_twice', unique_key => 'k', on_conflict => 'cancel') AS v3 \gset
-SELECT job_submit('v4', queue => 'uq_twice', unique_key => 'k', on_conflict => 'cancel', depends_on => ARRAY[:v1]) AS v4 \gset
+SELECT pg_temp.problem(format('SELECT job_submit(''v4'', queue => ''uq_twice'', unique_key => ''k'', on_conflict => ''cancel'', depends_on => ARRAY[%s], trigger_rule => %L)', :v1, rule))
+FROM unnest(ARRAY['always', 'all_done', 'all_success']) rule;
+SELECT job_submit('v4', queue => 'uq_twice', unique_key => 'k', on_conflict => 'cancel') AS v4 \gset
 SELECT kind, state FROM pg_temp.show('uq_twice');
 SELECT count(*) FROM job_claim('uq_twice');
 SELECT job_complete(:held, :token);

@@ -489,6 +489,7 @@ typedef enum JobqOverlap
 } JobqOverlap;
 
 extern void jobq_read_template(JobqSubmission *s, Jsonb *template);
+extern int	jobq_schedule_problems(JobqCall *call, TimestampTz *due);
 
 /* What the background worker does with a row that is due */
 

@@ -62,6 +62,8 @@ typedef enum Source
 	FROM_TIMES,
 	FROM_OLDEST,
 	FROM_SETTINGS,
+	FROM_SCHEDULES,
+	FROM_DUE,
 	FROM_WORKER,
 	FROM_MEMORY
 } Source;
@@ -101,6 +103,10 @@ static const Metric metrics[] = {
 	FROM_TIMES, COUNT_WAIT},
 	{"jobq_run_seconds", "histogram", "How long attempts took, from the claim to their end.",
 	FROM_TIMES, COUNT_RUN},
+	{"jobq_schedule_problems", "gauge", "Schedules whose last time that was due has no job because of a problem.",
+	FROM_SCHEDULES},
+	{"jobq_schedule_overdue_seconds", "gauge", "How long the schedule that has been due for longest has been due.",
+	FROM_DUE},
 	{"jobq_worker_running", "gauge", "Whether the background worker of the database runs.",
 	FROM_WORKER},
 	{"jobq_memory_used_ratio", "gauge", "Share of a part of shared memory that is used, by all databases.",
@@ -496,16 +502,23 @@ put_all(Sink *sink, const char *function)
 	JobqCall	call;
 	QueueCounts **queues;
 	int			n;
+	int			problems;
+	TimestampTz due;
 	const JobqPart *part;
 
 	jobq_enter(&call, function, false);
 	queues = read_queues(&call, &n);
+	problems = jobq_schedule_problems(&call, &due);
 	for (int i = 0; i < lengthof(metrics); i++)
 	{
 		sink->metric = &metrics[i];
 		sink->begun = false;
 		for (int k = 0; k < n; k++)
 			put_queue(sink, &call, queues[k]);
+		if (sink->metric->source == FROM_SCHEDULES)
+			put(sink, "", NULL, NULL, NULL, problems);
+		if (sink->metric->source == FROM_DUE)
+			put(sink, "", NULL, NULL, NULL, due == DT_NOEND ? 0 : (call.now - due) / 1000000.0);
 		if (sink->metric->source == FROM_WORKER && !RecoveryInProgress())
 			put(sink, "", NULL, NULL, NULL, worker_runs(&call) ? 1 : 0);
 		/* as job_memory, which is not only of this database */

@@ -75,6 +75,35 @@ queue_of(TupleTableSlot *row)
 	return pnstrdup(queue->val.string.val, queue->val.string.len);
 }
 
+/*
+ * Of the schedules that the caller may see: how many have a problem and, in *due,
+ * when the one was due that has been due for longest; DT_NOEND: none is.
+ */
+int
+jobq_schedule_problems(JobqCall *call, TimestampTz *due)
+{
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_SCHEDULE, INDEX_SECOND, 0, NULL, NULL);
+	TupleTableSlot *row;
+	int			n = 0;
+
+	*due = DT_NOEND;
+	while ((row = jobq_scan_next(scan)) != NULL)
+	{
+		TimestampTz next = jobq_attr_or(row, SCHEDULE_NEXT_AT, DT_NOEND);
+		bool		problem = !slot_attisnull(row, SCHEDULE_LAST_PROBLEM);
+		bool		first = next <= call->now && *due == DT_NOEND;
+
+		if ((problem || first) &&
+			jobq_visible(call, jobq_queue_id(queue_of(row)), jobq_attr_oid(row, SCHEDULE_OWNER), InvalidOid))
+		{
+			n += problem ? 1 : 0;
+			*due = first ? next : *due;
+		}
+	}
+	jobq_scan_end(scan);
+	return n;
+}
+
 /* The caller must own a schedule, or operate its queue, to change it. */
 static void
 require_change(JobqCall *call, TupleTableSlot *row)

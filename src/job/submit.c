@@ -197,9 +197,14 @@ resolve_after(JobqCall *call, JobqSubmission *s, JobqCounters *counters, bool *u
 						(long long) s->superseded, s->unique_key)));
 	for (int i = 0; i < s->nafter; i++)
 	{
-		if (depends_on(s, s->after[i]) ||
-			jobq_upstream_outcome(call, s->after[i], OUTCOME_ANY, true, unsure) != 0)
+		if (jobq_upstream_outcome(call, s->after[i], OUTCOME_ANY, true, unsure) != 0)
 			continue;
+		/* there is one edge between two jobs, and that of the rule need not wait */
+		if (depends_on(s, s->after[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("job %lld in \"depends_on\" must have ended before this one can start", (long long) s->after[i]),
+					 errhint("Leave it out: it had the unique key before, or is of the same schedule, so this job starts after it in any case.")));
 		s->after[n++] = s->after[i];
 		jobq_count_undecided(counters, REQUIRE_END_ONLY);
 	}

@@ -209,6 +209,8 @@ is(states('ours'), 'ready ready ready', '... the others go on');
 $c->rows("UPDATE job_schedule SET timezone = 'Mars/Olympus', next_at = now() - interval '1 s' WHERE name = 'ours'");
 my $mars = 'time zone "Mars/Olympus" not recognized';
 ok(poll_until(sub { ($c->value("SELECT last_problem FROM job_schedules WHERE name = 'ours'") // '') eq $mars }), 'a time zone that is gone');
+my $metrics = sub { $c->value("SELECT string_agg(name, ' ' ORDER BY name) FROM job_metrics WHERE name LIKE 'jobq\\_schedule%' AND value > 0") // '' };
+is($metrics->(), 'jobq_schedule_overdue_seconds jobq_schedule_problems', '... which metrics say');
 my $written = $c->value("SELECT xmin::text FROM job_schedule WHERE name = 'ours'");
 # another worker does not wait for that minute
 my $another = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'jobq worker' AND datname = current_database()";
