@@ -369,7 +369,7 @@ extern TimestampTz jobq_lease_deadline(TimestampTz until, TimestampTz timeout_at
 /* workers.c: workers that are registered */
 extern void jobq_workers_init(void);
 extern bool jobq_worker_drains(JobqCall *call, const char *name);
-extern void jobq_keep_workers(JobqCall *call);
+extern void jobq_keep_workers(JobqCall *call, bool remove);
 
 /* sight.c: who may see a job, or act upon it */
 extern TupleTableSlot *jobq_need_job(JobqCall *call, int64 id);

@@ -24,7 +24,6 @@
 
 #define WRITE_SEEN_AFTER	USECS_PER_HOUR
 #define KEEP_WORKER			USECS_PER_DAY
-#define KEEP_ALL			USECS_PER_HOUR	/* after a start: until they were seen */
 
 /* The name that was asked for last */
 static char known_name[JOBQ_MAX_NAME + 1];
@@ -268,13 +267,13 @@ jobq_job_worker_seen(PG_FUNCTION_ARGS)
 }
 
 /*
- * For the background worker's sweep: write when workers were seen into their rows, and
- * remove the rows of those that were not seen for long.  Locked rows are left alone.
+ * For the background worker's sweep: write when workers were seen into their rows, and if
+ * asked to remove the rows of those that were not seen for long.  Locked rows are left
+ * alone.
  */
 void
-jobq_keep_workers(JobqCall *call)
+jobq_keep_workers(JobqCall *call, bool remove)
 {
-	TimestampTz watched = jobq_wall_of(jobq_grace_start());
 	JobqScan   *scan;
 	TupleTableSlot *row;
 
@@ -295,13 +294,10 @@ jobq_keep_workers(JobqCall *call)
 		at = jobq_wall_of(jobq_worker_seen(jobq_worker_key(name, strlen(name)), &lease));
 		if (Max(at, written) < call->now - KEEP_WORKER)
 		{
-			if (watched < call->now - KEEP_ALL)
-			{
-				bool		drained = jobq_attr_bool(row, WORKER_DRAINING);
+			bool		drained = jobq_attr_bool(row, WORKER_DRAINING);
 
-				if (jobq_delete(call, JOBQ_WORKER, row, LockWaitSkip) && drained)
-					draining_changed(false);
-			}
+			if (remove && jobq_delete(call, JOBQ_WORKER, row, LockWaitSkip) && drained)
+				draining_changed(false);
 		}
 		else if (at > written + WRITE_SEEN_AFTER)
 		{

@@ -411,8 +411,12 @@ is(job_field($node, $job, 'length(result::text)'), '17000002', '... that the set
 # As behind a pooler, whose sessions do not know the worker's statements.
 $node->safe_psql('postgres', <<'EOS');
 CREATE SCHEMA pooler;
-CREATE FUNCTION pooler.job_claim(text, text, int, interval) RETURNS SETOF job_assignment
-LANGUAGE plpgsql AS $$ BEGIN DEALLOCATE ALL; RETURN QUERY SELECT * FROM public.job_claim($1, $2, $3, $4); END $$;
+CREATE FUNCTION pooler.job_worker_register(text, text[], text, int) RETURNS void
+LANGUAGE plpgsql AS $$ BEGIN PERFORM public.job_worker_register($1, $2, $3, $4); END $$;
+CREATE FUNCTION pooler.job_worker_unregister(text) RETURNS boolean
+LANGUAGE plpgsql AS $$ BEGIN RETURN public.job_worker_unregister($1); END $$;
+CREATE FUNCTION pooler.job_claim(text, text, int, interval, text[]) RETURNS SETOF job_assignment
+LANGUAGE plpgsql AS $$ BEGIN DEALLOCATE ALL; RETURN QUERY SELECT * FROM public.job_claim($1, $2, $3, $4, $5); END $$;
 CREATE FUNCTION pooler.job_complete(bigint, bigint, jsonb) RETURNS void
 LANGUAGE plpgsql AS $$ BEGIN DEALLOCATE ALL; PERFORM public.job_complete($1, $2, $3); END $$;
 EOS
