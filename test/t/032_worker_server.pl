@@ -555,6 +555,41 @@ ok($node->poll_query_until('elsewhere', qq{SELECT state = 'succeeded' FROM jobs.
 $worker->signal('TERM');
 $worker->ends_with(0, 'leaves');
 
+# It registers, gets nothing while it drains, and unregisters.
+my $as = "SELECT labels, version, capacity, draining, state FROM job_worker_status WHERE worker = 'known'";
+$worker = start_worker($node, @held, '--worker', 'known', '--version', '1.2 b', '--concurrency', '2');
+ok($node->poll_query_until('postgres', $as, '|1.2 b|2|f|alive'), 'a worker registers');
+$job = submit($node, q{'held'});
+ok(started($job), 'it runs a job');
+$node->safe_psql('postgres', q{SELECT job_worker_drain('known')});
+my $later = submit($node, q{'held'});
+let_go($job);
+state_is($node, $job, 'succeeded', 'drains: what it runs is finished');
+is($node->safe_psql('postgres', "$as"), '|1.2 b|2|t|alive', '... it stays');
+is(job_field($node, $later, 'state'), 'ready', '... and gets no more');
+$node->safe_psql('postgres', q{SELECT job_worker_drain('known', false)});
+let_go($later);
+state_is($node, $later, 'succeeded', 'when it drains no more, it goes on');
+$worker->signal('TERM');
+$worker->ends_with(0, 'leaves');
+is($node->safe_psql('postgres', $as), '', 'and has unregistered');
+# where it may not, it works all the same
+$node->safe_psql('postgres', q{CREATE ROLE plain LOGIN; SELECT job_grant('plain', 'plain', 'work');
+	SELECT job_worker_register('taken')});
+$worker = start_worker($node, @held, '--dbname', $node->connstr('postgres') . ' user=plain', '--queue', 'plain', '--worker', 'taken');
+ok($worker->wait_for_log(qr/register_failed sqlstate=42501 .*permission denied for worker/), 'another role has the name');
+$job = submit($node, q{'held', queue => 'plain'});
+let_go($job);
+state_is($node, $job, 'succeeded', '... it works');
+$worker->signal('TERM');
+$worker->ends_with(0, '... and leaves');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM job_worker WHERE worker = 'taken'}), '1', '... the other is registered');
+# killed
+$worker = start_worker($node, @held, '--worker', 'killed', '--lease', '1s');
+ok($node->poll_query_until('postgres', q{SELECT count(*) FROM job_worker_status WHERE worker = 'killed' AND state = 'alive'}, '1'), 'registered');
+$worker->signal('KILL');
+ok($node->poll_query_until('postgres', q{SELECT state FROM job_worker_status WHERE worker = 'killed'}, 'gone'), 'one that was killed is gone after three times its lease');
+
 $worker = start_worker($node, @held, '--dbname', $node->connstr('template1'));
 $worker->ends_with(1, 'a database without the extension is an error');
 like(slurp_file($worker->{log}),

@@ -40,6 +40,7 @@ SELECT job_submit('running', queue => 'long', lease => '1 h');
 SELECT job_heartbeat(job_id, token, progress => '{"half": true}') FROM job_claim('long', 'w2');
 SELECT job_submit('cancel requested', queue => 'long', lease => '1 h');
 SELECT job_cancel(job_id, 'why not') FROM job_claim('long', 'w2');
+SELECT job_worker_register('w2', '{gpu}', '1.0', 2, '{"a": 1}'), job_worker_register('drains'), job_worker_drain('drains');
 SELECT job_submit('succeeds', queue => 'a');
 SELECT job_complete(job_id, token, '{"r": 1}') FROM job_claim('a', 'w3');
 SELECT job_submit('skipped', queue => 'a', depends_on => ARRAY(SELECT id FROM job WHERE kind = 'succeeds'), trigger_rule => 'all_failed');
