@@ -1325,6 +1325,7 @@ DECLARE
     n bigint;
     of bigint;
     ended bigint[];
+    keyed boolean;
     until timestamptz;
     heard timestamptz;
     expired boolean;
@@ -1365,10 +1366,21 @@ BEGIN
             || CASE WHEN j.outcome IN (4, 16) AND j.decided_by IS NULL
                 THEN format(': its dependencies can no longer meet trigger rule %s', @extschema@.job_rule_name(j.rule)) ELSE '' END
             || coalesce(': ' || nullif(j.error, 'timed out'), '') || '.';
-        hint := CASE WHEN j.outcome IN (2, 8) OR (j.outcome = 4 AND j.decided_by IS NOT NULL) THEN format('job_retry(%s) opens it again.', j.id)
+        SELECT p.id, p.kind, u.until INTO x FROM @extschema@.job_unique u JOIN @extschema@.job p ON p.id = u.job_id
+        WHERE u.unique_key = j.unique_key AND u.queue_id = @extschema@.job_queue_id(j.queue) AND u.job_id <> j.id AND coalesce(u.until > now, true);
+        keyed := x.id IS NOT NULL AND ended IS NULL AND j.outcome <> 1;
+        hint := CASE WHEN j.outcome IN (2, 8) OR (j.outcome = 4 AND j.decided_by IS NOT NULL)
+                         THEN format('job_retry(%s) opens it again%s.', j.id, CASE WHEN keyed THEN ', when no other job has its unique key' ELSE '' END)
                      WHEN cardinality(ended) > 0 THEN 'A retry of those upstream that ended otherwise opens it again.'
                      WHEN j.outcome IN (4, 16) THEN 'Those upstream that ended otherwise were removed; submit it again.' END;
         RETURN NEXT;
+        IF keyed THEN
+            reason := 'key taken';
+            detail := format('Job %s (%s) has its unique key%s.', x.id, x.kind, coalesce(' until ' || x.until, ''));
+            hint := CASE WHEN x.until IS NULL THEN 'Cancel that job first, or wait for its end.' END;
+            other := x.id;
+            RETURN NEXT;
+        END IF;
         FOR x IN SELECT p.id, p.kind, p.outcome FROM @extschema@.job p WHERE p.id = ANY (ended) ORDER BY p.id LOOP
             reason := 'upstream';
             detail := format('Job %s (%s) ended as %s.', x.id, x.kind, @extschema@.job_outcome_name(x.outcome));

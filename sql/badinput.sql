@@ -310,6 +310,8 @@ SELECT pg_temp.try(replace(call, '#', lease)) FROM unnest(ARRAY['999 ms', '1441 
     'SELECT job_submit_many(''[{"kind": "k", "lease": "#"}]'')', 'SELECT job_claim(''bad'', lease => ''#'')', 'SELECT job_claim(''{bad}''::text[], lease => ''#'')',
     'CALL job_claim_wait(''bad'', ''w'', ''0'', ''#'')', 'SELECT job_heartbeat(1, 1, ''#'')', 'SELECT job_queue_set(''bad'', lease => ''#'')']) call;
 RESET jobq.min_lease;
+-- -1 is for ever in the settings only
+SELECT pg_temp.try(format('SELECT job_queue_set(''bad'', %s => ''-1'')', what)) FROM unnest('{retention,retention_failed}'::text[]) what;
 -- more queues than a claim takes
 SELECT pg_temp.try($$SELECT job_claim((SELECT array_agg('bad' || i) FROM generate_series(1, 1001) i))$$);
 

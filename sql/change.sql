@@ -107,6 +107,14 @@ SELECT job_complete(:bad, token) FROM job_lease WHERE job_id = :bad;
 SELECT pg_temp.refused(format('job_change(%s, priority => 1)', :bad)), pg_temp.refused(format('job_change(%s)', :bad));
 SELECT priority, args, tags, max_attempts = current_setting('jobq.max_attempts')::int AS unchanged FROM job_status WHERE id = :bad;
 
+-- one that ended, as the hint says
+SELECT job_submit('ended', queue => 'chg_ended') AS ended \gset
+SELECT job_cancel(:ended);
+BEGIN;
+SELECT job_retry(:ended), job_change(:ended, priority => 5);
+COMMIT;
+SELECT state, priority FROM job_status WHERE id = :ended;
+
 -- by the submitter and who may operate; another queue takes submit there
 CREATE ROLE jobq_change;
 CREATE ROLE jobq_change_op;

@@ -121,7 +121,26 @@ RESET ROLE;
 SELECT job_revoke('explain_keyed', 'explain_unique', 'submit');
 UPDATE job SET submitted_by = current_user::regrole WHERE id = :new;
 DROP ROLE explain_keyed;
--- a schedule does the same, by overlap
+-- one that ended, whose key another has now; to one who may not see that, without it
+SELECT job_submit('former', queue => 'explain_key', unique_key => 'k') AS former \gset
+SELECT job_cancel(:former, 'no');
+SELECT replace(hint, :'former', '<former>') AS hint FROM job_explain(:former);
+SELECT job_submit('latter', queue => 'explain_key', unique_key => 'k', unique_for => '1 h') AS latter \gset
+CREATE ROLE explain_former;
+SELECT job_grant('explain_former', 'explain_key', 'submit');
+UPDATE job SET submitted_by = 'explain_former' WHERE id = :former;
+SELECT reason, replace(replace(detail, :'latter', '<latter>'), :'former', '<former>') ~ '^Job <latter> .latter. has its unique key\.$' AS named,
+    replace(replace(hint, :'latter', '<latter>'), :'former', '<former>') AS hint, other = :latter AS other FROM job_explain(:former);
+SET ROLE explain_former;
+SELECT reason, replace(hint, :'former', '<former>') AS hint FROM job_explain(:former);
+RESET ROLE;
+SELECT job_decide(:latter, 'succeeded');
+SELECT reason, replace(detail, :'latter', '<latter>') LIKE 'Job <latter> (latter) has its unique key until 2%' AS named, hint FROM job_explain(:former) OFFSET 1;
+SELECT hint FROM job_explain(:latter);
+SELECT job_revoke('explain_former', 'explain_key', 'submit');
+UPDATE job SET submitted_by = current_user::regrole WHERE id = :former;
+DROP ROLE explain_former;
+-- a schedule does the same as one that takes a key over, by overlap
 BEGIN;
 UPDATE job SET unique_key = NULL WHERE id = :old;
 SELECT * FROM pg_temp.why(:new) WHERE reason = 'schedule';

@@ -82,7 +82,8 @@ change_found(JobqCall *call, const JobqFound *found, void *arg, const char **pro
 	bool		differs;
 
 	if (found->outcome > 0)
-		jobq_refuse_state(problem, found->id, "change", jobq_outcome_name(found->outcome), NULL);
+		jobq_refuse_state(problem, found->id, "change", jobq_outcome_name(found->outcome),
+						  "It has ended. If job_retry opens it again, it can be changed in the same transaction; else submit another.");
 	else if (found->table == JOBQ_LEASE && !only_of_running(s))
 		jobq_refuse_state(problem, found->id, "change", "running",
 						  "Of a job that runs only priority and tags can be changed; job_take_back takes it from its worker.");

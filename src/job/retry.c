@@ -179,7 +179,7 @@ retry_found(JobqCall *call, const JobqFound *found, void *arg, const char **prob
 	}
 	if (outcome > 0)
 		jobq_refuse_state(problem, found->id, "retry", jobq_outcome_name(outcome),
-						  outcome == OUTCOME_SUCCEEDED ? NULL : retry_hint(call, found->id));
+						  outcome == OUTCOME_SUCCEEDED ? "Submit it anew to have it run again." : retry_hint(call, found->id));
 	return true;
 }
 

@@ -43,7 +43,7 @@ jobq_find_rule(const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized trigger rule: \"%s\"", name),
-			 errhint("Valid trigger rules are all_success, all_failed, all_done, all_skipped, one_failed, one_success, one_done, none_failed, none_skipped, none_failed_min_one_success, quorum and always.")));
+			 errhint("Valid trigger rules are \"all_success\", \"all_failed\", \"all_done\", \"all_skipped\", \"one_failed\", \"one_success\", \"one_done\", \"none_failed\", \"none_skipped\", \"none_failed_min_one_success\", \"quorum\" and \"always\".")));
 }
 
 /* Count an edge whose parent gets (n = 1) or loses (n = -1) an outcome. */

@@ -220,10 +220,10 @@ jobq_job_schedule(PG_FUNCTION_ARGS)
 	(void) jobq_schedule_zone(texts[3], true);
 	jobq_set(&new, SCHEDULE_CATCH_UP,
 			 Int16GetDatum(find_name(texts[4], catch_up_names, lengthof(catch_up_names), "catch_up",
-									 "Valid values are none, last and all.")));
+									 "Valid values are \"none\", \"last\" and \"all\".")));
 	jobq_set(&new, SCHEDULE_OVERLAP,
 			 Int16GetDatum(find_name(texts[5], overlap_names, lengthof(overlap_names), "overlap",
-									 "Valid values are allow, skip, queue and cancel.")));
+									 "Valid values are \"allow\", \"skip\", \"queue\" and \"cancel\".")));
 	jobq_read_template(&s, PG_GETARG_JSONB_P(2));
 
 	jobq_set(&new, SCHEDULE_OWNER, ObjectIdGetDatum(GetUserId()));

@@ -61,8 +61,8 @@ jobq_find_conflict(const char *name)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("unrecognized value of \"on_conflict\": \"%s\"", name),
-			 errhint("Valid values are keep, skip, replace, cancel and error.")));
+			 errmsg("unrecognized value for \"on_conflict\": \"%s\"", name),
+			 errhint("Valid values are \"keep\", \"skip\", \"replace\", \"cancel\" and \"error\".")));
 }
 
 /* The row of a key, or NULL. */

@@ -12,7 +12,6 @@
 
 #include "queue/queue.h"
 
-#define MAX_INTERVAL_DAYS	INT64CONST(73000)
 
 /* NULL where a value is needed */
 void
@@ -76,9 +75,9 @@ jobq_check_name(const char *name, const char *what)
 				 errhint("It has 1 to %d bytes and no control characters.", JOBQ_MAX_NAME)));
 }
 
-/* An interval in microseconds, which must be positive (or, if zero_ok, not negative). */
+/* An interval in microseconds; PG_INT64_MAX, if it is out of range. */
 int64
-jobq_interval(Interval *interval, const char *what, bool zero_ok)
+jobq_interval_micros(const Interval *interval)
 {
 	int64		days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
 	int64		micros;
@@ -87,17 +86,25 @@ jobq_interval(Interval *interval, const char *what, bool zero_ok)
 	 * a month has 30 days, as elsewhere in PostgreSQL; both parts are
 	 * bounded, so the sum is a number
 	 */
-	if (days <= MAX_INTERVAL_DAYS && days >= -MAX_INTERVAL_DAYS &&
-		interval->time <= MAX_INTERVAL_DAYS * USECS_PER_DAY &&
-		interval->time >= -MAX_INTERVAL_DAYS * USECS_PER_DAY)
-		micros = days * USECS_PER_DAY + interval->time;
-	else
-		micros = PG_INT64_MAX;
-	if (micros > MAX_INTERVAL_DAYS * USECS_PER_DAY)
+	if (days > JOBQ_MAX_INTERVAL_DAYS || days < -JOBQ_MAX_INTERVAL_DAYS ||
+		interval->time > JOBQ_MAX_INTERVAL_DAYS * USECS_PER_DAY ||
+		interval->time < -JOBQ_MAX_INTERVAL_DAYS * USECS_PER_DAY)
+		return PG_INT64_MAX;
+	micros = days * USECS_PER_DAY + interval->time;
+	return micros > JOBQ_MAX_INTERVAL_DAYS * USECS_PER_DAY ? PG_INT64_MAX : micros;
+}
+
+/* The same, which must be positive (or, if zero_ok, not negative). */
+int64
+jobq_interval(Interval *interval, const char *what, bool zero_ok)
+{
+	int64		micros = jobq_interval_micros(interval);
+
+	if (micros == PG_INT64_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" is out of range", what),
-				 errhint("It can be %d days at most; a month counts as 30 days.", (int) MAX_INTERVAL_DAYS)));
+				 errhint("It can be %d days at most; a month counts as 30 days.", (int) JOBQ_MAX_INTERVAL_DAYS)));
 	if (micros < 0 || (micros == 0 && !zero_ok))
 		jobq_error_must(what, zero_ok ? "not be negative" : "be greater than zero");
 	return micros;

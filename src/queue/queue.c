@@ -346,6 +346,19 @@ change(JobqRow *new, int attno, bool given, Datum value)
 		jobq_set(new, attno, value);
 }
 
+/* An argument that says how long decided jobs are kept; -1: it is NULL. */
+static int64
+check_retention(FunctionCallInfo fcinfo, int argno, const char *what)
+{
+	if (!PG_ARGISNULL(argno) && jobq_interval_micros(PG_GETARG_INTERVAL_P(argno)) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" must not be negative", what),
+				 errhint("The longest is %d days; only the setting jobq.%s can be -1, for ever.",
+						 (int) JOBQ_MAX_INTERVAL_DAYS, what)));
+	return jobq_check_interval(fcinfo, argno, what, true);
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_queue_set);
 
 /*
@@ -366,8 +379,8 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	int64		backoff_cap = jobq_check_interval(fcinfo, 5, "backoff_cap", false);
 	int64		timeout = jobq_check_interval(fcinfo, 6, "timeout", true);
 	int64		lease = jobq_check_lease(jobq_check_interval(fcinfo, 7, "lease", false), "lease");
-	int64		retention = jobq_check_interval(fcinfo, 9, "retention", true);
-	int64		retention_failed = jobq_check_interval(fcinfo, 10, "retention_failed", true);
+	int64		retention = check_retention(fcinfo, 9, "retention");
+	int64		retention_failed = check_retention(fcinfo, 10, "retention_failed");
 	int32		pause_after = jobq_check_count(fcinfo, 11, "pause_after");
 	int64		pause_window = jobq_check_interval(fcinfo, 12, "pause_window", false);
 	int32		max_running = jobq_check_count(fcinfo, 13, "max_running");

@@ -16,6 +16,7 @@
 
 #define JOBQ_MAX_QUEUE_NAME		50
 #define JOBQ_MAX_NAME			128
+#define JOBQ_MAX_INTERVAL_DAYS	INT64CONST(73000)
 #define JOBQ_MAX_QUEUES			1000	/* that one claim names */
 #define JOBQ_MAX_LABELS			100 /* of a job or worker */
 #define JOBQ_ALL_QUEUES			0	/* no queue has this number, so only grants on
@@ -154,6 +155,7 @@ extern void jobq_error_no_such_job(int64 id);
 extern void jobq_check_queue_name(const char *name);
 extern char *jobq_check_queue(FunctionCallInfo fcinfo, int argno);
 extern void jobq_check_name(const char *name, const char *what);
+extern int64 jobq_interval_micros(const Interval *interval);
 extern int64 jobq_interval(Interval *interval, const char *what, bool zero_ok);
 extern int64 jobq_check_interval(FunctionCallInfo fcinfo, int argno, const char *what, bool zero_ok);
 extern int64 jobq_bound_lease(int64 lease);

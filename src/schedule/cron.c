@@ -334,7 +334,10 @@ parse_every(const char *schedule, const char *string, JobqScheduleSpec *spec)
 	if (interval.month != 0)
 		error_schedule(schedule, "Months and years are of different lengths.",
 					   "Use five fields: \"0 0 1 * *\" is the first of each month.");
-	spec->every = jobq_interval(&interval, "every", true);
+	spec->every = jobq_interval_micros(&interval);
+	if (spec->every == PG_INT64_MAX)
+		error_schedule(schedule, "The interval is out of range.",
+					   psprintf("The longest is \"every %d days\".", (int) JOBQ_MAX_INTERVAL_DAYS));
 	if (spec->every < USECS_PER_SEC)
 		error_schedule(schedule, "The interval is shorter than a second.",
 					   "The shortest is \"every 1 second\".");
