@@ -1084,22 +1084,25 @@ look_at(JobqCall *call, int64 job_id, TimestampTz now)
 	queue_line(line, now);
 }
 
-/* Look up the first of those that are to be. */
+/* Look up some, from the one with this number on; it can be asked for more meanwhile. */
 static void
 look_work(JobqCall *call, void *arg)
 {
 	TimestampTz now = jobq_steady();
+	int			from = *(int *) arg;
+	int			upto = nlooks;
 
-	for (int i = 0; i < *(int *) arg; i++)
+	for (int i = from; i < upto; i++)
 		look_at(call, looks[i], now);
 }
 
-/* The same; what fails is tried again. */
+/* Look up the last of those that are to be, since what a sweep asks for has time; what fails is tried again. */
 static void
 do_looks(TimestampTz now)
 {
-	int			n = Min(nlooks, STEP_LOOKS);
-	ErrorData  *error = jobq_worker_run(look_work, &n, true);
+	int			upto = nlooks;
+	int			from = Max(upto - STEP_LOOKS, 0);
+	ErrorData  *error = jobq_worker_run(look_work, &from, true);
 
 	if (error != NULL)
 	{
@@ -1108,8 +1111,8 @@ do_looks(TimestampTz now)
 		return;
 	}
 	look_failures.count = 0;
-	nlooks -= n;
-	memmove(looks, looks + n, nlooks * sizeof(int64));
+	memmove(looks + from, looks + upto, (nlooks - upto) * sizeof(int64));
+	nlooks -= upto - from;
 }
 
 /* Reading job_limited */
@@ -1262,9 +1265,9 @@ jobq_gatekeeper_round(JobqDatabase *database, bool *pause)
 		}
 		read_failures.count = 0;
 	}
-	while (nlooks > 0 && failed_until <= now && jobq_steady() < until && !jobq_worker_must_leave())
+	if (nlooks > 0)
 		do_looks(now);
-	while (passing && failed_until <= now && jobq_steady() < until && !jobq_worker_must_leave())
+	if (passing && failed_until <= now)
 		do_pass(now);
 	due = palloc(hash_get_num_entries(gates) * sizeof(Gate *));
 	hash_seq_init(&seq, gates);
@@ -1276,7 +1279,7 @@ jobq_gatekeeper_round(JobqDatabase *database, bool *pause)
 	changed = false;
 	for (int i = 0; i < n; i++)
 	{
-		if (nlooks > 0 || jobq_steady() >= until || jobq_worker_must_leave())
+		if (jobq_steady() >= until || jobq_worker_must_leave())
 			touch(due[i]);
 		else
 			do_step(due[i]);
