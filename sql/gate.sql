@@ -99,6 +99,9 @@ SELECT job_complete(job_id, l.token) FROM job_lease l JOIN job j ON j.id = l.job
 SELECT * FROM job_partition_status WHERE queue = 'gate_part' ORDER BY partition;
 SELECT job_partition_set('gate_part', 'b', paused => false);
 SELECT pg_temp.settled('gate_part', 2, 2);
+SELECT gates FROM job_queue WHERE name = 'gate_part' \gset
+SELECT job_partition_set('gate_part', 'b', paused => false);
+SELECT gates = :'gates' AS same FROM job_queue WHERE name = 'gate_part';
 -- a job that changes its partition, or its queue
 SELECT job_change(id, partition => 'c') FROM job WHERE kind = 'b3';
 SELECT pg_temp.settled('gate_part', 3, 1);
@@ -129,6 +132,17 @@ SELECT job_hold(r.job_id) FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j
 SELECT pg_temp.settled('gate_order', 2, 0);
 SELECT job_complete(job_id, token) FROM job_claim('gate_order', 'w', 10);
 SELECT job_unhold(w.job_id) FROM job_waiting w JOIN job j ON j.id = w.job_id WHERE j.queue = 'gate_order';
+SELECT pg_temp.settled('gate_order', 1, 0);
+-- one that is held leaves it to those that are behind when it changes its partition, or its queue
+SELECT count(job_submit('hop' || i, queue => 'gate_order', partition => 'm')) FROM generate_series(1, 3) i;
+SELECT pg_temp.settled('gate_order', 2, 2);
+SELECT job_fail(c.job_id, c.token) FROM job_claim('gate_order', 'w', 10) c JOIN job j ON j.id = c.job_id WHERE j.kind = 'hop1';
+SELECT job_hold(id) FROM job WHERE kind = 'hop1';
+SELECT job_change(id, partition => 'n') FROM job WHERE kind = 'hop1';
+SELECT pg_temp.settled('gate_order', 1, 1);
+SELECT kind, job_fail(job_id, token) FROM job_claim('gate_order');
+SELECT job_hold(id) FROM job WHERE kind = 'hop2';
+SELECT job_change(id, queue => 'gate_other') FROM job WHERE kind = 'hop2';
 SELECT pg_temp.settled('gate_order', 1, 0);
 
 -- turns: who has one job waits behind a short row

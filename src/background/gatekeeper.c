@@ -133,6 +133,7 @@ typedef struct Member
 	Line	   *line;
 	int64		position;		/* of its row in job_ready; 0: it runs */
 	int32		attempt;		/* attempts begun */
+	bool		began;			/* the latest has taken its token */
 } Member;
 
 /* Of which line a job has the turn */
@@ -338,7 +339,7 @@ queue_line(Line *line, TimestampTz now)
 	Gate	   *gate = line->gate;
 	TimestampTz at;
 
-	if (line->queued || (jobq_compare_keys(line->head, jobq_key_last) == 0 && !line->turn_waits))
+	if (gate->phase != OPEN || line->queued || (jobq_compare_keys(line->head, jobq_key_last) == 0 && !line->turn_waits))
 		return;
 	if (line_room(line, now, &at) > 0)
 	{
@@ -483,8 +484,8 @@ pass_rows(Line *line, JobqKey key)
 /* Members */
 
 /* A job counts, ready with this position or, 0, running. */
-static void
-add_member(Line *line, int64 job_id, int64 position, int32 attempt, TimestampTz now)
+static Member *
+add_member(Line *line, int64 job_id, int64 position, int32 attempt)
 {
 	bool		found;
 	Member	   *m = hash_search(members, &job_id, HASH_ENTER, &found);
@@ -495,9 +496,9 @@ add_member(Line *line, int64 job_id, int64 position, int32 attempt, TimestampTz 
 		m->line->gate->nmembers--;
 		m->line->nready -= m->position != 0;
 		m->line->gate->nready -= m->position != 0;
-		if (position == 0 && (m->position != 0 || m->attempt != attempt))
-			take_token(line, now);
 	}
+	if (!found || m->position != position || m->attempt != attempt)
+		m->began = false;
 	m->line = line;
 	m->position = position;
 	m->attempt = attempt;
@@ -505,6 +506,16 @@ add_member(Line *line, int64 job_id, int64 position, int32 attempt, TimestampTz 
 	line->gate->nmembers++;
 	line->nready += position != 0;
 	line->gate->nready += position != 0;
+	return m;
+}
+
+/* The attempt of a member has begun. */
+static void
+begin_member(Member *m, TimestampTz now)
+{
+	if (!m->began)
+		take_token(m->line, now);
+	m->began = true;
 }
 
 /* A job does not count any more. */
@@ -681,7 +692,7 @@ read_member(const JobqAdmitted *a, void *arg)
 	Gate	   *gate = hash_search(gates, &a->queue_id, HASH_FIND, NULL);
 
 	if (gate != NULL && gate->phase == READING && !lets_go(gate) && (a->lane == 0 || a->lane == gate->lane))
-		add_member(get_line(gate, a->partition_id), a->job_id, a->position, a->attempt, 0);
+		(void) add_member(get_line(gate, a->partition_id), a->job_id, a->position, a->attempt);
 }
 
 /* Read the members of all gates that are to be. */
@@ -764,10 +775,10 @@ serve_line(JobqCall *call, Step *step, Line *line, int room)
 		return 0;
 	if (ordered && line->turn_waits)
 	{
-		line->turn_waits = false;
 		n = jobq_let_in_job(call, line->turn, gate->lane, in);
+		line->turn_waits = n == 0;
 		if (n == 0)
-			want_look(line->turn);
+			set_timer(line, step->now + BUSY_AGAIN);
 	}
 	else
 	{
@@ -783,7 +794,7 @@ serve_line(JobqCall *call, Step *step, Line *line, int room)
 			set_turn(line, in[0].job_id);
 	}
 	for (int i = 0; i < n && !lets_go(gate); i++)
-		add_member(line, in[i].job_id, in[i].position, in[i].attempt, step->now);
+		(void) add_member(line, in[i].job_id, in[i].position, in[i].attempt);
 	gate->had = line->had;
 	line->had += (double) n / line->weight;
 	return n;
@@ -803,7 +814,6 @@ let_in(JobqCall *call, Step *step)
 	{
 		Line	   *line = pairingheap_container(Line, node, pairingheap_first(gate->lines));
 		JobqKey		head = line->head;
-		bool		waited = line->turn_waits;
 		int			n;
 
 		unqueue_line(line);
@@ -811,22 +821,33 @@ let_in(JobqCall *call, Step *step)
 		room -= n;
 		left -= Max(n, 1);
 		/* one whose rows are all locked is looked at again later */
-		if (n > 0 || jobq_compare_keys(head, line->head) != 0 || waited)
+		if (n > 0 || jobq_compare_keys(head, line->head) != 0)
 			queue_line(line, step->now);
 		drop_line_if_idle(line, step->now);
 	}
 	step->more = room > 0 && !pairingheap_is_empty(gate->lines);
 }
 
-/* Look for rows that came late into the lane of the queue without its gate. */
+/*
+ * Look for what transactions do that have seen the queue without its gate: rows that
+ * come late into its lane, and members that leave untold.
+ */
 static void
 probe(JobqCall *call, Step *step)
 {
 	Gate	   *gate = step->gate;
 	JobqKey		key = jobq_key_first;
 	bool		busy = false;
+	HASH_SEQ_STATUS seq;
+	Member	   *m;
 	int			n = jobq_empty_lane(call, jobq_lane(gate->queue_id), false, STEP_ROWS, &key, &busy);
 
+	hash_seq_init(&seq, members);
+	while ((m = hash_seq_search(&seq)) != NULL)
+	{
+		if (m->line->gate == gate)
+			want_look(m->job_id);
+	}
 	gate->probe_after = n > 0 ? PROBE_FIRST : Min(gate->probe_after * 2, jobq_sweep_interval_ms * INT64CONST(1000));
 	gate->probe_at = step->now + gate->probe_after;
 }
@@ -895,7 +916,7 @@ drop_gate_if_gone(Gate *gate)
 	Line	   *line;
 
 	if (gate->phase != OPEN || gate->ngates > 1 || !lets_go(gate) || !pairingheap_is_empty(gate->lines) ||
-		gate->at != DT_NOEND)
+		!pairingheap_is_empty(gate->timers) || gate->at != DT_NOEND)
 		return false;
 	hash_seq_init(&seq, lines);
 	while ((line = hash_seq_search(&seq)) != NULL)
@@ -965,7 +986,12 @@ hear(const JobqGateEvent *e, TimestampTz now)
 		note_row(get_line(gate, e->partition_id), key, now);
 	}
 	if (gate->phase < PASSING || lets_go(gate))
-		return;					/* its members are still to be read */
+	{
+		/* its members are still to be read, but not what they have begun */
+		if (e->act == GATE_BEGUN)
+			take_token(get_line(gate, e->partition_id), now);
+		return;
+	}
 
 	switch ((JobqGateAct) e->act)
 	{
@@ -976,10 +1002,12 @@ hear(const JobqGateEvent *e, TimestampTz now)
 		case GATE_BEGUN:
 			if (m != NULL && m->position != 0 && m->attempt + 1 == e->number)
 			{
-				add_member(m->line, e->job_id, 0, e->number, now);
+				begin_member(add_member(m->line, e->job_id, 0, e->number), now);
 				touch(gate);
 			}
-			else if (m == NULL || m->position != 0 || m->attempt != e->number)
+			else if (m != NULL && m->position == 0 && m->attempt == e->number)
+				begin_member(m, now);	/* was read before this was told */
+			else
 				want_look(e->job_id);
 			break;
 		case GATE_ENDED:
@@ -1062,10 +1090,11 @@ look_at(JobqCall *call, int64 job_id, TimestampTz now)
 
 	if (counts)
 	{
-		line = get_line(gate, a.partition_id);
-		if (m == NULL && a.position == 0)
-			take_token(line, now);
-		add_member(line, job_id, a.position, a.attempt, now);
+		bool		began = a.position == 0 && (m == NULL || m->position != 0 || m->attempt != a.attempt);
+
+		m = add_member(get_line(gate, a.partition_id), job_id, a.position, a.attempt);
+		if (began)
+			begin_member(m, now);
 	}
 	else if (m != NULL)
 		remove_member(m, now);

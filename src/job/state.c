@@ -347,6 +347,8 @@ jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const J
 			count_state(table, queue_id, -1);
 			count_state(table, prefix->queue_id, 1);
 		}
+		if (table == JOBQ_WAITING)
+			tell_gate_left(call, table, row);
 		return true;
 	}
 	stays = (table == JOBQ_READY || table == JOBQ_LIMITED) && prefix->queue_id == jobq_attr_int64(row, STATE_QUEUE_ID) &&

@@ -22,6 +22,9 @@
 static const int limits[] = {QUEUE_MAX_RUNNING, QUEUE_MAX_RUNNING_PER_PARTITION, QUEUE_ORDERED, QUEUE_FAIR,
 QUEUE_RATE, QUEUE_RATE_PER_PARTITION, QUEUE_RATE_INTERVAL};
 
+/* The same of a partition */
+static const int own_limits[] = {PARTITION_PAUSED, PARTITION_WEIGHT, PARTITION_MAX_RUNNING};
+
 /* The number under which the jobs of a partition are filed; never 0, which is none. */
 int64
 jobq_partition_id(const char *partition)
@@ -97,22 +100,28 @@ next_gate(JobqCall *call, JobqRow *new)
 	}
 }
 
-/* The same where what is to be written differs from the row in what the gatekeeper minds. */
+/* Does what is to be written differ from a row in some of these columns? */
+static bool
+differs(TupleTableSlot *slot, const JobqRow *new, const int *columns, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		int			c = columns[i] - 1;
+		bool		isnull;
+		Datum		old = slot_getattr(slot, columns[i], &isnull);
+
+		if (isnull == new->given[c] || (!isnull && old != new->values[c]))
+			return true;
+	}
+	return false;
+}
+
+/* Give it another gate where what is to be written differs from the row in what the gatekeeper minds. */
 void
 jobq_change_gate(JobqCall *call, TupleTableSlot *slot, JobqRow *new)
 {
-	for (int i = 0; i < lengthof(limits); i++)
-	{
-		int			c = limits[i] - 1;
-		bool		isnull;
-		Datum		old = slot_getattr(slot, limits[i], &isnull);
-
-		if (isnull == new->given[c] || (!isnull && old != new->values[c]))
-		{
-			next_gate(call, new);
-			return;
-		}
-	}
+	if (differs(slot, new, limits, lengthof(limits)))
+		next_gate(call, new);
 }
 
 /* The gates of a queue, the latest, which is in force, last; returns how many, 0 if it has and had none. */
@@ -220,6 +229,7 @@ jobq_job_partition_set(PG_FUNCTION_ARGS)
 	TupleTableSlot *slot;
 	TupleTableSlot *old;
 	Datum		keys[2];
+	bool		changes;
 
 	if (PG_ARGISNULL(1))
 		jobq_error_null("partition");
@@ -259,15 +269,20 @@ jobq_job_partition_set(PG_FUNCTION_ARGS)
 		jobq_set(&row, PARTITION_WEIGHT, Int32GetDatum(weight));
 	if (max_running > 0)
 		jobq_set(&row, PARTITION_MAX_RUNNING, Int32GetDatum(max_running));
-	if (old != NULL)
+	changes = old == NULL || differs(old, &row, own_limits, lengthof(own_limits));
+	if (changes && old != NULL)
 		(void) jobq_update(&call, JOBQ_PARTITION, old, &row, LockWaitBlock);
-	else
+	else if (changes)
 		jobq_insert(&call, JOBQ_PARTITION, &row);
 	jobq_slot_free(old);
-	jobq_advance();				/* whether there is a partition is asked next */
-
-	next_gate(&call, &new);
-	jobq_queue_write(&call, slot, &new);
+	if (changes)
+	{
+		jobq_advance();			/* whether there is a partition is asked next */
+		next_gate(&call, &new);
+		jobq_queue_write(&call, slot, &new);
+	}
+	else
+		jobq_slot_free(slot);
 	jobq_close_call(&call);
 	PG_RETURN_VOID();
 }
