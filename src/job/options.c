@@ -474,6 +474,7 @@ iso_value(const JobqSubmission *s, const Option *option)
 	if (option->type != OPTION_PERIOD && option->type != OPTION_DELAY)
 		return NULL;
 	text = palloc(MAXDATELEN + 1);
+
 	interval.time = DatumGetInt64(s->row.values[option->column - 1]);
 	interval2itm(interval, &itm);
 	EncodeInterval(&itm, INTSTYLE_ISO_8601, text);
