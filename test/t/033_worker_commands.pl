@@ -46,10 +46,13 @@ is($node->safe_psql('latin1', "SELECT state || ' ' || result FROM job_status WHE
 # Columns that come in another order, and more of them.
 $node->safe_psql('postgres', <<'END');
 CREATE SCHEMA columns;
-CREATE FUNCTION columns.job_claim(text, text, int, interval)
+CREATE FUNCTION columns.job_worker_register(text, text[], text, int) RETURNS void
+LANGUAGE plpgsql AS $$ BEGIN PERFORM public.job_worker_register($1, $2, $3, $4); END $$;
+CREATE FUNCTION columns.job_worker_unregister(text) RETURNS boolean RETURN public.job_worker_unregister($1);
+CREATE FUNCTION columns.job_claim(text, text, int, interval, text[])
 	RETURNS TABLE (flow bigint, lease_until timestamptz, key text, inputs jsonb, args jsonb, kind text, attempt int, token bigint, job_id bigint, more text)
 LANGUAGE sql BEGIN ATOMIC
-	SELECT NULL::bigint, a.lease_until, a.key, a.inputs, a.args, a.kind, a.attempt, a.token, a.job_id, 'more'::text FROM public.job_claim($1, $2, $3, $4) a;
+	SELECT NULL::bigint, a.lease_until, a.key, a.inputs, a.args, a.kind, a.attempt, a.token, a.job_id, 'more'::text FROM public.job_claim($1, $2, $3, $4, $5) a;
 END;
 CREATE FUNCTION columns.job_heartbeat(bigint, bigint) RETURNS boolean RETURN public.job_heartbeat($1, $2);
 CREATE FUNCTION columns.job_complete(bigint, bigint, jsonb) RETURNS void RETURN public.job_complete($1, $2, $3);

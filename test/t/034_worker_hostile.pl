@@ -25,11 +25,14 @@ sub done
 # claim that takes long.  The heartbeats would come in an hour.
 $node->safe_psql('postgres', <<'END');
 CREATE SCHEMA slow;
-CREATE FUNCTION slow.job_claim(text[], text, int, interval) RETURNS SETOF job_assignment
+CREATE FUNCTION slow.job_worker_register(text, text[], text, int) RETURNS void
+LANGUAGE plpgsql AS $$ BEGIN PERFORM public.job_worker_register($1, $2, $3, $4); END $$;
+CREATE FUNCTION slow.job_worker_unregister(text) RETURNS boolean RETURN public.job_worker_unregister($1);
+CREATE FUNCTION slow.job_claim(text[], text, int, interval, text[]) RETURNS SETOF job_assignment
 LANGUAGE plpgsql AS $$
 DECLARE a job_assignment;
 BEGIN
-	FOR a IN SELECT * FROM public.job_claim($1, $2, $3, $4) LOOP
+	FOR a IN SELECT * FROM public.job_claim($1, $2, $3, $4, $5) LOOP
 		IF a.kind = 'late' THEN
 			PERFORM public.job_fail(a.job_id, a.token, 'lost', retry => false);
 			a.lease_until := clock_timestamp() - interval '1 s';
@@ -119,10 +122,13 @@ $worker->ends_with(0, 'leaves');
 # cancelled, and then has claimed nothing.
 $node->safe_psql('postgres', <<'END');
 CREATE SCHEMA slower;
-CREATE FUNCTION slower.job_claim(text, text, int, interval) RETURNS SETOF job_assignment
+CREATE FUNCTION slower.job_worker_register(text, text[], text, int) RETURNS void
+LANGUAGE plpgsql AS $$ BEGIN PERFORM public.job_worker_register($1, $2, $3, $4); END $$;
+CREATE FUNCTION slower.job_worker_unregister(text) RETURNS boolean RETURN public.job_worker_unregister($1);
+CREATE FUNCTION slower.job_claim(text, text, int, interval, text[]) RETURNS SETOF job_assignment
 LANGUAGE plpgsql AS $$
 BEGIN
-	RETURN QUERY SELECT * FROM public.job_claim($1, $2, $3, $4);
+	RETURN QUERY SELECT * FROM public.job_claim($1, $2, $3, $4, $5);
 	PERFORM pg_sleep(3600);
 END $$;
 END
