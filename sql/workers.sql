@@ -45,6 +45,13 @@ SELECT job_worker_drain('reg 1');
 SELECT job_worker_unregister('reg 1');
 SELECT count(*) FROM job_claim('workers', 'reg 1');
 
+-- job_explain says so where a queue has no worker
+SELECT job_submit('k', queue => 'workers_none') AS none \gset
+SELECT detail, hint FROM job_explain(:none) WHERE reason = 'no worker';
+SELECT job_worker_register('drains'), job_worker_drain('drains');
+SELECT hint FROM job_explain(:none) WHERE reason = 'no worker';
+SELECT job_worker_unregister('drains'), job_cancel(:none);
+
 -- state: by the lease, or jobq.lease where none is known
 SELECT job_worker_register('idle');
 UPDATE job_worker SET seen_at = '2000-01-01', registered_at = '2000-01-01';
