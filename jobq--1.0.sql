@@ -1540,7 +1540,8 @@ BEGIN
         THEN
             reason := 'no worker';
             detail := format('No worker of queue "%s" was seen in the last minute.', j.queue);
-            hint := format('Start one, such as jobq-worker --queue=%s.', j.queue);
+            hint := format('Start one, such as jobq-worker --queue=%s.', j.queue)
+                || CASE WHEN EXISTS (SELECT FROM @extschema@.job_worker k WHERE k.draining) THEN ' Or let one that drains go on: job_worker_status shows them.' ELSE '' END;
             RETURN NEXT;
         END IF;
     END IF;

@@ -45,6 +45,13 @@ SELECT job_worker_drain('reg 1');
 SELECT job_worker_unregister('reg 1');
 SELECT count(*) FROM job_claim('workers', 'reg 1');
 
+-- job_explain says so where a queue has no worker
+SELECT job_submit('k', queue => 'workers_none') AS none \gset
+SELECT detail, hint FROM job_explain(:none) WHERE reason = 'no worker';
+SELECT job_worker_register('drains'), job_worker_drain('drains');
+SELECT hint FROM job_explain(:none) WHERE reason = 'no worker';
+SELECT job_worker_unregister('drains'), job_cancel(:none);
+
 -- state: by the lease, or jobq.lease where none is known
 SELECT job_worker_register('idle');
 UPDATE job_worker SET seen_at = '2000-01-01', registered_at = '2000-01-01';
@@ -182,10 +189,10 @@ SELECT job_release(:id3, :token3);
 SELECT job_id AS id3, token AS token3, kind, lease_until FROM job_next(:id1, :token1) \gset
 \echo :kind :lease_until
 SELECT count(DISTINCT session) FROM job_lease WHERE queue_id = job_queue_id('sessions');
-SELECT * FROM job_check();
+SELECT * FROM job_check() WHERE job_id IN (:id1, :id2, :id3);
 -- one with an end, or that has none and no session, is repaired
 UPDATE job_lease SET lease_until = now(), deadline = now() WHERE job_id = :id3;
-SELECT invariant, problem, repaired FROM job_check(true);
+SELECT invariant, problem, repaired FROM job_check(true) WHERE job_id = :id3;
 SELECT lease_until, deadline FROM job_lease WHERE job_id = :id3;
 -- taken back
 SELECT job_take_back(:id3);
@@ -225,4 +232,4 @@ SELECT outcome, error FROM job_attempts WHERE job_id = :id4 ORDER BY attempt DES
 -- without any, it does nothing
 DISCARD ALL;
 SELECT count(job_cancel(id)) FROM job_status WHERE queue IN ('workers', 'sessions') AND finished_at IS NULL;
-SELECT * FROM job_check();
+SELECT c.* FROM job_check() c JOIN job j ON j.id = c.job_id WHERE j.queue IN ('workers', 'sessions');
