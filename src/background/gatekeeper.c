@@ -673,16 +673,24 @@ empty_lanes(JobqCall *call, Step *step)
 		}
 	}
 	if (gate->emptying >= gate->ngates - 1)
-	{
-		if (gate->ngates > 1)
-		{
-			jobq_gates_emptied(call, gate->queue_id, gate->gates[gate->ngates - 1]);
-			gate->gates[0] = gate->gates[gate->ngates - 1];
-			gate->ngates = 1;
-		}
 		gate->phase = READING;
-	}
 	step->more = true;
+}
+
+/* Forget the gates before this one, whose lanes are empty. */
+static void
+forget_gates(JobqCall *call, Step *step)
+{
+	Gate	   *gate = step->gate;
+	int64		latest = gate->gates[gate->ngates - 1];
+
+	if (jobq_gates_emptied(call, gate->queue_id, latest))
+	{
+		gate->gates[0] = latest;
+		gate->ngates = 1;
+	}
+	else
+		gate->at = Min(gate->at, step->now + BUSY_AGAIN);
 }
 
 /* A job that runs, or is ready in the lane of a gate that is being read */
@@ -861,6 +869,8 @@ step_work(JobqCall *call, void *arg)
 
 	if (gate->ngates < 0)
 		read_gate(call, gate);
+	if (gate->ngates > 1 && gate->phase != EMPTYING)
+		forget_gates(call, step);
 	switch (gate->phase)
 	{
 		case EMPTYING:
@@ -1251,6 +1261,7 @@ jobq_gatekeeper_sweep(void)
 {
 	if (!unknown)
 		look_at_all();
+	unknown = true;
 }
 
 /* When there is something to do at a gate, by the clock. */

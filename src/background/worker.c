@@ -388,14 +388,20 @@ active_work(JobqCall *call, void *arg)
 static void
 check_database(void)
 {
+	static Oid	known = InvalidOid;
 	ErrorData  *error;
 	bool		exists;
+	Oid			queues;
 	bool		probe;
 
 	StartTransactionCommand();
 	exists = jobq_extension_exists();
+	queues = exists ? jobq_table_oid(JOBQ_QUEUE) : InvalidOid;
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(round_context);
+	if (queues != known)
+		jobq_gatekeeper_restart();	/* it is another extension */
+	known = queues;
 	if (!exists)
 	{
 		active = false;

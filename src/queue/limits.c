@@ -15,6 +15,7 @@
 #include "common/hashfn.h"
 #include "utils/array.h"
 #include "utils/datum.h"
+#include "utils/inval.h"
 
 #include "queue/queue.h"
 
@@ -138,25 +139,32 @@ jobq_read_gates(JobqCall *call, int64 queue_id, int64 **gates)
 	return n;
 }
 
-/* The lanes of all gates before this one are empty, if that is still the latest. */
-void
+/*
+ * The lanes of all gates before this one are empty, if that is still the latest.
+ * False: somebody has the queue locked, and may do so for long.
+ */
+bool
 jobq_gates_emptied(JobqCall *call, int64 queue_id, int64 gate)
 {
+	Datum		key = Int64GetDatum(queue_id);
+	TupleTableSlot *slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
 	JobqRow		new;
-	TupleTableSlot *slot = jobq_queue_lock(call, queue_id, &new);
 	int64	   *gates;
+	bool		ok = true;
 	int			n;
 
 	if (slot == NULL)
-		return;
+		return true;
+	jobq_values(slot, &new);
 	n = new.given[QUEUE_GATES - 1] ? gates_of(new.values[QUEUE_GATES - 1], &gates) : 0;
 	if (n > 1 && gates[n - 1] == gate)
 	{
 		set_gates(&new, 1, &gate);
-		jobq_queue_write(call, slot, &new);
+		ok = jobq_update(call, JOBQ_QUEUE, slot, &new, LockWaitSkip);
+		CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_QUEUE));
 	}
-	else
-		jobq_slot_free(slot);
+	jobq_slot_free(slot);
+	return ok;
 }
 
 /* The partitions of a queue that have settings of their own; returns how many. */

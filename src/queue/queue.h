@@ -117,7 +117,7 @@ extern int64 jobq_partition_id(const char *partition);
 extern void jobq_change_gate(JobqCall *call, TupleTableSlot *slot, JobqRow *new);
 extern void jobq_reset_partitions(JobqCall *call, TupleTableSlot *slot, JobqRow *new);
 extern int	jobq_read_gates(JobqCall *call, int64 queue_id, int64 **gates);
-extern void jobq_gates_emptied(JobqCall *call, int64 queue_id, int64 gate);
+extern bool jobq_gates_emptied(JobqCall *call, int64 queue_id, int64 gate);
 extern int	jobq_read_partitions(JobqCall *call, int64 queue_id, JobqPartition **partitions);
 
 /* privilege.c: grants */

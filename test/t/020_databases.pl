@@ -65,9 +65,16 @@ databases_are('', 'DROP EXTENSION takes it away');
 
 $client->rows('CREATE EXTENSION jobq');
 databases_are('postgres', 'CREATE EXTENSION again');
+$client->rows("SELECT job_queue_set('limited', max_running => 1)");
+ok(within(10, sub { $client->value("SELECT cardinality(gates) FROM job_queue WHERE name = 'limited'") == 1 }), 'a queue with a limit');
 $client->rows('DROP EXTENSION jobq; CREATE EXTENSION jobq');
 ok(works('postgres'), 'DROP and CREATE EXTENSION in one transaction');
 databases_are('postgres', '... leave a worker');
+$client->rows("SELECT job_submit('x', queue => 'limited') FROM generate_series(1, 2)");
+my $written = "SELECT string_agg(xmin::text, ' ') FROM job_ready WHERE queue_id = job_queue_id('limited')";
+my $before = $client->value($written);
+ok(works('postgres'), '... that works');
+is($client->value($written), $before, '... and has forgotten the limits of before');
 
 $client->rows('BEGIN; DROP EXTENSION jobq; ROLLBACK');
 ok(works('postgres'), 'a rolled back DROP EXTENSION changes nothing');
