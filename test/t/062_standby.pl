@@ -37,6 +37,9 @@ foreach my $queue (qw(beating abandoned))
 	$p->value("SELECT job_submit('lease', queue => '$queue', lease => '4 s', backoff => '1 ms')");
 	($held{$queue}) = $p->rows("SELECT job_id, token, extract(epoch FROM lease_until) FROM job_claim('$queue', 'w1')");
 }
+my $session = $p->value("SELECT job_submit('session', queue => 'session', lease => '1 h', backoff => '1 ms')");
+$p->rows("SELECT job_claim('session', 'w1', session => true)");
+$p->rows("SELECT job_worker_register('w1', version => '1'), job_worker_register('idle')");
 $primary->wait_for_catchup($standby);
 
 # Reading
@@ -79,6 +82,9 @@ foreach my $call (
 	"SELECT job_queue_set('default', paused => true)",
 	"SELECT job_grant('pg_monitor', 'default', 'read')",
 	"SELECT job_revoke('pg_monitor', 'default', 'read')",
+	"SELECT job_worker_register('w1')",
+	"SELECT job_worker_drain('w1')",
+	"SELECT job_worker_unregister('w1')",
 	"CALL job_claim_wait('default', 'w', '1 s')")
 {
 	my $r = $s->query($call);
@@ -117,6 +123,10 @@ ok(poll_until(sub { $s->value("SELECT count(*) FROM pg_stat_activity WHERE backe
 ok(poll_until(sub { $s->value("SELECT state FROM job_status WHERE id = $due") eq 'ready' }), 'what is due becomes ready');
 cmp_ok(time - $promoted, '<', stretched(5), 'soon');
 ok(poll_until(sub { $s->value("SELECT state FROM job_status WHERE id = $expires") eq 'cancelled' }), 'what has expired is cancelled');
+
+ok(poll_until(sub { ($s->value("SELECT error FROM job_attempts WHERE job_id = $session") // '') eq 'session ended' }),
+	'a session of the primary holds nothing here, whatever its lease would have been');
+ok(poll_until(sub { $s->value("SELECT count(*) FROM job_claim('session')") == 1 }), '... and its job runs again');
 
 # A session that was there before the promotion goes on.
 my $beats = 0;
