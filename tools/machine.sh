@@ -25,6 +25,11 @@ machine_make() {
 	cp -a /etc/apt/. "$2/etc/apt"
 	find "$2/etc/apt" \( -name '*.list' -o -name '*.sources' \) \
 		-exec sed -i "s/\b$release\b/$1/g" {} +
+	# beside sid there are neither updates nor security
+	if [ "$1" = sid ]; then
+		find "$2/etc/apt" \( -name '*.list' -o -name '*.sources' \) -delete
+		echo "deb $mirror sid main" >"$2/etc/apt/sources.list"
+	fi
 	# it is not worth the wait for the disk, and its servers are not started
 	echo force-unsafe-io >"$2/etc/dpkg/dpkg.cfg.d/unsafe-io"
 	printf '#!/bin/sh\nexit 101\n' >"$2/usr/sbin/policy-rc.d"
