@@ -167,6 +167,13 @@ SELECT job_queue_set('gate_rate', rate => 3, rate_interval => '1 hour');
 SELECT count(job_submit('r' || i, queue => 'gate_rate', partition => 'p')) FROM generate_series(1, 5) i;
 SELECT * FROM pg_temp.why('r5') WHERE reason = 'rate';
 
+-- many lines with a job each, more than one step lets in: without a limit they all go on
+SELECT job_queue_set('wide_gate', max_running => 1);
+SELECT count(job_submit('w', queue => 'wide_gate', partition => 'p' || i)) FROM generate_series(1, 500) i;
+SELECT pg_temp.settled('wide_gate', 1, 499);
+SELECT job_queue_reset('wide_gate');
+SELECT pg_temp.settled('wide_gate', 500, 0);
+
 -- what has one, and takes it back
 SELECT queue, max_running, max_running_per_partition, ordered, fair, rate, rate_per_partition, rate_interval, own FROM job_queues WHERE queue LIKE 'gate%' ORDER BY queue;
 SELECT pg_temp.problem('SELECT job_queue_reset(''gate_rate'', ''rate_interval'')');

@@ -738,7 +738,7 @@ gate_room(Gate *gate, TimestampTz now)
 	double		room = gate->keep_ready - gate->nready;
 
 	if (lets_go(gate))
-		return STEP_ROWS;
+		return INT_MAX;
 	if (q->max_running > 0)
 		room = Min(room, q->max_running - gate->nmembers);
 	if (q->rate > 0 && room >= 1)
@@ -756,10 +756,7 @@ adapt_ready(Gate *gate)
 {
 	int			least = gate->settings.fair ? READY_FAIR : READY_OTHERS;
 
-	if (gate->nready == 0 && gate->begun > 0)
-		gate->keep_ready *= 2;
-	else
-		gate->keep_ready = Max(gate->keep_ready * 0.95, 2.0 * gate->begun);
+	gate->keep_ready = Max(gate->keep_ready * 0.95, 2.0 * gate->begun);
 	gate->keep_ready = Max(Min(gate->keep_ready, READY_MOST), least);
 	gate->begun = 0;
 }
