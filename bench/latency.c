@@ -5,7 +5,8 @@
  *
  * Two sessions.  One waits: in job_claim_wait(), in job_wait(), or with LISTEN
  * for a queue or for a job.  The other prepares a transaction that makes a job
- * ready, or decides one, and when the first has had the time to fall asleep
+ * ready, or decides one ("slot": one that has the only slot of the queue, whose
+ * next job the first then claims), and when the first has had the time to fall asleep
  * sends its COMMIT.  What is measured goes from there to the moment when the
  * answer or the notification is here.  That includes one way of a round trip
  * in each direction, so the median of a bare one, SELECT 1, is subtracted.
@@ -26,6 +27,8 @@
 #include "libpq-fe.h"
 
 #define QUEUE "latency"
+#define CLAIM_WAIT(queue) "CALL job_claim_wait('" queue "', 'waiter', '10 s')"
+#define SLOT_QUEUE "latency-slot"
 /* long enough for the waiter to sleep */
 #define PAUSE_US 2000
 /* long enough for what was announced twice to arrive before it is not meant */
@@ -33,6 +36,8 @@
 
 static PGconn *waiter;
 static PGconn *other;
+static char job[32];				/* that the waiter has claimed */
+static char token[32];
 
 static void
 die(const char *what, const char *why)
@@ -85,7 +90,7 @@ send_query(PGconn *conn, const char *sql)
 		die(sql, PQerrorMessage(conn));
 }
 
-/* Wait for the answer to send_query(); its first value must not be NULL. */
+/* Wait for the answer to send_query(); its first value must not be NULL.  It may be that of a claim. */
 static void
 receive(PGconn *conn, const char *sql, bool value)
 {
@@ -96,6 +101,11 @@ receive(PGconn *conn, const char *sql, bool value)
 		check(conn, res, sql);
 		if (value && (PQntuples(res) != 1 || PQgetisnull(res, 0, 0)))
 			die(sql, "nothing came");
+		if (value)
+		{
+			snprintf(job, sizeof(job), "%s", PQgetvalue(res, 0, 0));
+			snprintf(token, sizeof(token), "%s", PQgetvalue(res, 0, 1));
+		}
 		PQclear(res);
 	}
 }
@@ -164,16 +174,27 @@ main(int argc, char **argv)
 	int			count = argc == 3 ? atoi(argv[2]) : 0;
 	bool		listen = strncmp(mode, "listen-", 7) == 0;
 	bool		decide = strcmp(mode, "wait") == 0 || strcmp(mode, "listen-wait") == 0;
+	bool		slot = strcmp(mode, "slot") == 0;
 	double	   *ms,
 				bare;
 
-	if (count < 1 || (!decide && strcmp(mode, "claim") != 0 && strcmp(mode, "listen-claim") != 0))
-		die("usage", "latency claim|wait|listen-claim|listen-wait COUNT");
+	if (count < 1 || (!decide && !slot && strcmp(mode, "claim") != 0 && strcmp(mode, "listen-claim") != 0))
+		die("usage", "latency claim|wait|listen-claim|listen-wait|slot COUNT");
 	waiter = connection();
 	other = connection();
 	run(other, "SET synchronous_commit = off");
 	if (listen && !decide)
 		run(waiter, "LISTEN \"job_queue_" QUEUE "\"");
+	if (slot)
+	{
+		char		sql[200];
+
+		run(other, "SELECT job_queue_set('" SLOT_QUEUE "', max_running => 1)");
+		snprintf(sql, sizeof(sql), "SELECT count(job_submit('noop', queue => '" SLOT_QUEUE "')) FROM generate_series(0, %d)", count);
+		run(other, sql);
+		send_query(waiter, CLAIM_WAIT(SLOT_QUEUE));
+		receive(waiter, CLAIM_WAIT(SLOT_QUEUE), true);
+	}
 	ms = malloc(count * sizeof(double));
 	bare = round_trip(count);
 
@@ -186,12 +207,9 @@ main(int argc, char **argv)
 		{
 			PGresult   *res;
 			const char *submit = "SELECT job_submit('noop', queue => '" QUEUE "', notify => true)";
-			char		id[32],
-						token[32];
-
 			res = PQexec(other, submit);
 			check(other, res, submit);
-			snprintf(id, sizeof(id), "%s", PQgetvalue(res, 0, 0));
+			snprintf(job, sizeof(job), "%s", PQgetvalue(res, 0, 0));
 			PQclear(res);
 			res = PQexec(other, "SELECT token FROM job_claim('" QUEUE "')");
 			check(other, res, "job_claim");
@@ -202,22 +220,29 @@ main(int argc, char **argv)
 
 			if (listen)
 			{
-				snprintf(sql, sizeof(sql), "LISTEN job_%s", id);
+				snprintf(sql, sizeof(sql), "LISTEN job_%s", job);
 				run(waiter, sql);
 			}
 			else
 			{
-				snprintf(sql, sizeof(sql), "CALL job_wait(%s, '10 s')", id);
+				snprintf(sql, sizeof(sql), "CALL job_wait(%s, '10 s')", job);
 				send_query(waiter, sql);
 			}
 			run(other, "BEGIN");
-			snprintf(sql, sizeof(sql), "SELECT job_complete(%s, %s)", id, token);
+			snprintf(sql, sizeof(sql), "SELECT job_complete(%s, %s)", job, token);
+			run(other, sql);
+		}
+		else if (slot)
+		{
+			snprintf(sql, sizeof(sql), "SELECT job_complete(%s, %s)", job, token);
+			send_query(waiter, CLAIM_WAIT(SLOT_QUEUE));
+			run(other, "BEGIN");
 			run(other, sql);
 		}
 		else
 		{
 			if (!listen)
-				send_query(waiter, "CALL job_claim_wait('" QUEUE "', 'waiter', '10 s')");
+				send_query(waiter, CLAIM_WAIT(QUEUE));
 			run(other, "BEGIN");
 			run(other, "SELECT job_submit('noop', queue => '" QUEUE "')");
 		}
@@ -236,6 +261,13 @@ main(int argc, char **argv)
 			run(waiter, decide ? "UNLISTEN *" : "SELECT FROM job_claim('" QUEUE "')");
 	}
 
+	if (slot)
+	{
+		char		sql[200];
+
+		snprintf(sql, sizeof(sql), "SELECT job_complete(%s, %s)", job, token);
+		run(other, sql);
+	}
 	qsort(ms, count, sizeof(double), compare);
 	printf("%.4f %.4f\n", ms[count / 2], ms[count * 99 / 100]);
 	PQfinish(waiter);

@@ -95,6 +95,11 @@ jobq_fill() {
 	fill bench_fill_jobq "'$1', ${3:-1}," "$2"
 }
 
+# partitions_fill QUEUE PARTITIONS JOBS: the partitions in turn
+partitions_fill() {
+	fill bench_fill_partitions "'$1', $2," $(($3 / $2))
+}
+
 # plain_fill JOBS
 plain_fill() {
 	fill bench_fill_plain '' "$1"
@@ -178,6 +183,48 @@ window() {
 	else
 		sed -n "$(($2 + 1)),$3p" "$1"
 	fi | awk '{ sum += $2 } END { print sum / NR }'
+}
+
+# cpu SECONDS: what the background worker takes, percent of a core
+cpu() {
+	local pid before after
+	pid=$(sql -c "SELECT pid FROM pg_stat_activity WHERE backend_type = 'jobq worker' AND datname = current_database()")
+	[ -n "$pid" ] || die 'No background worker.'
+	before=$(cpu_ticks "$pid")
+	sleep "$1"
+	after=$(cpu_ticks "$pid")
+	awk "BEGIN { print ($after - $before) / $(getconf CLK_TCK) / $1 * 100 }"
+}
+
+# cpu_ticks PID: the fields after the name, which may have blanks
+cpu_ticks() {
+	sed 's/.*) //' "/proc/$1/stat" | awk '{ print $12 + $13 }'
+}
+
+# latency MODE COUNT: samples of bench/latency.c
+latency() {
+	local program=$WORK/out/latency p50 p99
+	[ -e "$program" ] ||
+		"${CC:-gcc}" -O2 -Wall -Wextra -Werror -I"$("$PG_CONFIG" --includedir)" bench/latency.c \
+			-L"$("$PG_CONFIG" --libdir)" -lpq -o "$program"
+	read -r p50 p99 < <("$program" "$@" 9<&-)
+	sample "$1 p50" "${p50:-}"
+	sample "$1 p99" "$p99"
+}
+
+# jobq_worker QUEUE PREFETCH JOBS: seconds of the whole run of a worker whose handler does nothing
+jobq_worker() {
+	local start=$EPOCHREALTIME
+	jobq-worker --queue "$1" --concurrency 16 --prefetch "$2" --kind 'noop=:noop' --max-jobs "$3" \
+		>"$out/worker.log" 2>&1 </dev/null 9<&- || return
+	awk "BEGIN { print $EPOCHREALTIME - $start }"
+}
+
+# rate SAMPLE COMMAND ... JOBS: of a run that prints its seconds
+rate() {
+	local took
+	took=$("${@:2}")
+	sample "$1" "$(awk "BEGIN { print ${*: -1} / $took }")"
 }
 
 # timed SQL: milliseconds that the last statement took

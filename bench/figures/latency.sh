@@ -2,9 +2,6 @@
 # From a commit to whoever waits for it; see latency.c.
 
 count=$((quick ? 100 : 600))
-latency=$WORK/out/latency
-"${CC:-gcc}" -O2 -Wall -Wextra -Werror -I"$("$PG_CONFIG" --includedir)" bench/latency.c \
-	-L"$("$PG_CONFIG" --libdir)" -lpq -o "$latency"
 
 fresh
 for ((round = 1; round <= rounds; round++)); do
@@ -12,9 +9,7 @@ for ((round = 1; round <= rounds; round++)); do
 		n=$count
 		# these pause longer
 		[[ $mode != listen-* ]] || n=$((count / 4))
-		read -r p50 p99 < <("$latency" $mode "$n" 9<&-)
-		sample "$mode p50" "${p50:-}"
-		sample "$mode p99" "$p99"
+		latency $mode "$n"
 	done
 done
 while IFS=: read -r mode name p50 p99; do

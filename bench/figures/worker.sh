@@ -7,24 +7,9 @@
 jobs=$((quick ? 5000 : 50000))
 few=$((quick ? 200 : 1000))  # for the one that would take minutes
 
-# jobq_worker PREFETCH JOBS: seconds
-jobq_worker() {
-	local start=$EPOCHREALTIME
-	jobq-worker --queue bench --concurrency 16 --prefetch "$1" --kind 'noop=:noop' --max-jobs "$2" \
-		>"$out/worker.log" 2>&1 </dev/null 9<&- || return
-	awk "BEGIN { print $EPOCHREALTIME - $start }"
-}
-
 # none SQL: that it counts nothing
 none() {
 	[ "$(sql -c "$1")" -eq 0 ] || die "Not 0: $1"
-}
-
-# rate SAMPLE COMMAND ... JOBS: of a run that prints its seconds
-rate() {
-	local took
-	took=$("${@:2}")
-	sample "$1" "$(awk "BEGIN { print ${*: -1} / $took }")"
 }
 
 for ((round = 1; round <= rounds; round++)); do
@@ -35,11 +20,11 @@ for ((round = 1; round <= rounds; round++)); do
 		peer pgboss fill $jobs
 	fi
 	settle
-	rate 'jobq-worker' jobq_worker 500 $jobs
+	rate 'jobq-worker' jobq_worker bench 500 $jobs
 	none "SELECT count(*) FROM job_status WHERE state <> 'succeeded'"
 	jobq_fill bench $jobs
 	settle
-	rate 'jobq-worker without prefetch' jobq_worker 0 $jobs
+	rate 'jobq-worker without prefetch' jobq_worker bench 0 $jobs
 	[ -z "$no_peers" ] || continue
 	rate 'graphile-worker' peer graphile run $jobs
 	none 'SELECT count(*) FROM graphile_worker.jobs'

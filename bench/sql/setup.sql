@@ -21,6 +21,18 @@ BEGIN
         WHERE jobs > 0;
 END $$;
 
+-- a job of each partition, p1 and so on, with each call
+CREATE PROCEDURE bench_fill_partitions(queue text, partitions int, calls bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    one_of_each jsonb := jsonb_agg(jsonb_build_object('kind', 'noop', 'args', bench_args(), 'queue', queue, 'partition', 'p' || i))
+        FROM generate_series(1, partitions) i;
+BEGIN
+    FOR i IN 1 .. calls LOOP
+        PERFORM job_submit_many(one_of_each);
+        COMMIT;
+    END LOOP;
+END $$;
+
 CREATE PROCEDURE bench_fill_plain(jobs bigint) LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO plain_job (queue, payload) SELECT 1, bench_args() FROM generate_series(1, jobs);

@@ -1,0 +1,2 @@
+-- a worker that lets its leases run out
+CALL job_claim_wait('due', 'bench', '10 s') \gset
