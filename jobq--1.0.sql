@@ -53,6 +53,7 @@ CREATE TABLE @extschema@.job (
     name          text,
     unique_key    text,
     partition     text,
+    requires      text[],
     args          jsonb NOT NULL,
     tags          jsonb,
     worker        text,
@@ -217,6 +218,7 @@ CREATE TABLE @extschema@.job_lease (
     cancel_requested boolean NOT NULL,
     session       bigint,
     worker        text,
+    labels        text[],
     cancel_reason text,
     progress      jsonb,
     PRIMARY KEY (job_id)
@@ -361,6 +363,17 @@ COMMENT ON TABLE @extschema@.job_partition IS 'Partitions with settings of their
 REVOKE ALL ON @extschema@.job_partition FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_partition', '');
 
+CREATE TABLE @extschema@.job_lane (
+    lane          bigint NOT NULL,
+    queue_id      bigint NOT NULL,
+    requires      text[] NOT NULL
+);
+ALTER TABLE @extschema@.job_lane REPLICA IDENTITY FULL;
+CREATE INDEX job_lane_queue_id ON @extschema@.job_lane (queue_id, lane);
+COMMENT ON TABLE @extschema@.job_lane IS 'The sets of labels that jobs of a queue require, each with its order of ready jobs; a row is made on first use, and two can be of one set';
+REVOKE ALL ON @extschema@.job_lane FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_lane', '');
+
 CREATE TABLE @extschema@.job_turn (
     queue_id      bigint NOT NULL,
     partition_id  bigint NOT NULL,
@@ -439,14 +452,15 @@ CREATE FUNCTION @extschema@.job_submit(
     hold          boolean     DEFAULT false,
     manual        boolean     DEFAULT false,
     partition     text        DEFAULT NULL,
+    requires      text[]      DEFAULT NULL,
     name          text        DEFAULT NULL,
     run_in        interval    DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_submit';
-COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text, interval) IS
+COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text[], text, interval) IS
     'Submits a job and returns its id or, where another has its unique_key, what on_conflict says; NULL for an option means the setting of the queue, else the GUC''s. 22003, 22004 or 22023 for a bad value, JQ002 where a job that is named does not exist or may not be seen, 23505 with on_conflict ''error'', 42501.';
-REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text[], text, interval) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_submit_many(jobs jsonb) RETURNS SETOF bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -904,7 +918,8 @@ SELECT j.id, j.queue, j.kind,
              (SELECT a.ended_at FROM @extschema@.job_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1)) AS changed_at,
     j.manual,
     j.unique_key,
-    j.partition
+    j.partition,
+    j.requires
 FROM @extschema@.job j
     LEFT JOIN @extschema@.job_lease l ON l.job_id = j.id
     LEFT JOIN @extschema@.job_scheduled s ON s.job_id = j.id
@@ -946,6 +961,7 @@ COMMENT ON COLUMN @extschema@.job_status.changed_at IS 'When it last changed: wa
 COMMENT ON COLUMN @extschema@.job_status.manual IS 'Nobody runs it: job_decide decides it';
 COMMENT ON COLUMN @extschema@.job_status.unique_key IS 'As submitted; another job may have the key by now';
 COMMENT ON COLUMN @extschema@.job_status.partition IS 'As submitted or changed: what the settings by partition of the queue count';
+COMMENT ON COLUMN @extschema@.job_status.requires IS 'Labels that its worker must have, in the order of their bytes; NULL: none';
 REVOKE ALL ON @extschema@.job_status FROM PUBLIC;
 
 -- The filter stands above the union: one that is written into its branches does not keep the caller's from being run first.
@@ -1206,10 +1222,16 @@ AS 'MODULE_PATHNAME', 'jobq_job_queue_id';
 COMMENT ON FUNCTION @extschema@.job_queue_id(text) IS 'Internal, for job_explain and job_check: the number under which the jobs of a queue are filed';
 REVOKE ALL ON FUNCTION @extschema@.job_queue_id(text) FROM PUBLIC;
 
-CREATE FUNCTION @extschema@.job_gate_lane(queue_id bigint, gate bigint) RETURNS bigint
+CREATE FUNCTION @extschema@.job_lane_id(queue text, requires text[]) RETURNS bigint
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'jobq_job_lane_id';
+COMMENT ON FUNCTION @extschema@.job_lane_id(text, text[]) IS 'Internal, for job_explain and job_check: the lane of the jobs of a queue that require these labels, where it has no gate';
+REVOKE ALL ON FUNCTION @extschema@.job_lane_id(text, text[]) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_gate_lane(lane bigint, gate bigint) RETURNS bigint
 LANGUAGE C IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'jobq_job_gate_lane';
-COMMENT ON FUNCTION @extschema@.job_gate_lane(bigint, bigint) IS 'Internal, for job_explain and the views: the lane into which a gate of a queue lets jobs; NULL or 0: it has none';
+COMMENT ON FUNCTION @extschema@.job_gate_lane(bigint, bigint) IS 'Internal, for job_explain and the views: the lane into which a gate lets the jobs of a lane; NULL or 0: it has none';
 REVOKE ALL ON FUNCTION @extschema@.job_gate_lane(bigint, bigint) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_rule_name(rule smallint) RETURNS text
@@ -1221,7 +1243,7 @@ END;
 COMMENT ON FUNCTION @extschema@.job_rule_name(smallint) IS 'Internal, for job_explain: the name of a stored trigger rule';
 REVOKE ALL ON FUNCTION @extschema@.job_rule_name(smallint) FROM PUBLIC;
 
--- Why a job is behind the gate of its queue.  Jobs that are ready in the gate's lane have slots, too.
+-- Why a job is behind the gate of its queue.  Jobs that are ready in the gate's lanes have slots, too.
 CREATE FUNCTION @extschema@.job_limited_reasons(g @extschema@.job_limited, j @extschema@.job, now timestamptz)
 RETURNS TABLE (reason text, detail text, hint text, other bigint)
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -1235,19 +1257,22 @@ DECLARE
     own_runs record;
     most int;
     wait interval;
+    ready_lanes bigint[];
 BEGIN
     SELECT * INTO q FROM @extschema@.job_queue t WHERE t.queue_id = g.queue_id;
+    ready_lanes := ARRAY(SELECT @extschema@.job_gate_lane(a.lane, q.gates[cardinality(q.gates)])
+        FROM (SELECT g.queue_id AS lane UNION SELECT t.lane FROM @extschema@.job_lane t WHERE t.queue_id = g.queue_id) a);
     SELECT * INTO p FROM @extschema@.job_partition t WHERE t.queue_id = g.queue_id AND t.partition_id = g.partition_id;
     SELECT count(*) INTO ahead FROM (SELECT FROM @extschema@.job_limited o
         WHERE o.queue_id = g.queue_id AND o.partition_id = g.partition_id AND o.priority >= g.priority AND (o.priority > g.priority OR o.position < g.position)
         ORDER BY o.priority DESC, o.position LIMIT counted) o;
     SELECT count(*) FILTER (WHERE s.runs) AS running, count(*) FILTER (WHERE NOT s.runs) AS ready, min(s.job_id) AS first INTO runs
     FROM (SELECT l.job_id, true AS runs, l.partition_id FROM @extschema@.job_lease l WHERE l.queue_id = g.queue_id
-        UNION ALL SELECT r.job_id, false, r.partition_id FROM @extschema@.job_ready r WHERE r.lane = @extschema@.job_gate_lane(g.queue_id, q.gates[cardinality(q.gates)])) s;
+        UNION ALL SELECT r.job_id, false, r.partition_id FROM @extschema@.job_ready r WHERE r.lane = ANY (ready_lanes)) s;
     SELECT count(*) FILTER (WHERE s.runs) AS running, count(*) FILTER (WHERE NOT s.runs) AS ready, min(s.job_id) AS first INTO own_runs
     FROM (SELECT l.job_id, true AS runs FROM @extschema@.job_lease l WHERE l.queue_id = g.queue_id AND l.partition_id = g.partition_id
         UNION ALL SELECT r.job_id, false FROM @extschema@.job_ready r
-            WHERE r.lane = @extschema@.job_gate_lane(g.queue_id, q.gates[cardinality(q.gates)]) AND r.partition_id = g.partition_id) s;
+            WHERE r.lane = ANY (ready_lanes) AND r.partition_id = g.partition_id) s;
 
     IF p.paused THEN
         reason := 'partition paused';
@@ -1304,7 +1329,7 @@ COMMENT ON FUNCTION @extschema@.job_limited_reasons(@extschema@.job_limited, @ex
 REVOKE ALL ON FUNCTION @extschema@.job_limited_reasons(@extschema@.job_limited, @extschema@.job, timestamptz) FROM PUBLIC;
 
 -- Of what a job waits for, so many others are named, and so many before it counted.
-CREATE FUNCTION @extschema@.job_reasons(id bigint, active boolean, worker boolean, waits boolean, worked_at timestamptz, now timestamptz)
+CREATE FUNCTION @extschema@.job_reasons(id bigint, active boolean, worker boolean, waits boolean, worked_at timestamptz, now timestamptz, labels_at timestamptz DEFAULT NULL)
 RETURNS TABLE (reason text, detail text, hint text, other bigint)
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1338,7 +1363,7 @@ BEGIN
         LEFT JOIN @extschema@.job_scheduled ac ON ac.job_id = aj.id
         LEFT JOIN @extschema@.job_limited ag ON ag.job_id = aj.id
         LEFT JOIN @extschema@.job_ready ar ON ar.job_id = aj.id AND ar.position <> ar.job_id
-        LEFT JOIN @extschema@.job_ready ar0 ON ar0.lane = @extschema@.job_queue_id(aj.queue) AND ar0.priority = aj.priority
+        LEFT JOIN @extschema@.job_ready ar0 ON ar0.lane = @extschema@.job_lane_id(aj.queue, aj.requires) AND ar0.priority = aj.priority
             AND ar0.position = aj.id AND ar0.job_id = aj.id
         LEFT JOIN @extschema@.job_lease al ON al.job_id = aj.id
     WHERE aj.id = job_reasons.id;
@@ -1527,14 +1552,15 @@ BEGIN
             WHERE o.lane = r.lane AND o.priority >= r.priority AND (o.priority > r.priority OR o.position < r.position)
             ORDER BY o.priority DESC, o.position LIMIT counted) o;
         reason := 'ready';
-        detail := CASE n WHEN 0 THEN format('It is ready since %s, and the next of queue "%s".', r.since, j.queue)
-            ELSE format('It is ready since %s, behind %s of queue "%s".', r.since,
-                CASE n WHEN 1 THEN '1 job' WHEN counted THEN format('%s jobs or more', n) ELSE format('%s jobs', n) END, j.queue) END;
-        hint := 'The next worker that claims from the queue takes the first.'
+        detail := format('It is ready since %s, ', r.since)
+            || CASE n WHEN 0 THEN 'and the next' WHEN 1 THEN 'behind 1 job' WHEN counted THEN format('behind %s jobs or more', n) ELSE format('behind %s jobs', n) END
+            || format(' of queue "%s"', j.queue) || CASE WHEN j.requires IS NOT NULL THEN ', of those that require the same labels.' ELSE '.' END;
+        hint := CASE WHEN j.requires IS NULL THEN 'The next worker that claims from the queue takes the first.'
+                ELSE 'The next worker that claims from the queue, and has the labels, takes the first.' END
             || coalesce((SELECT format(' job_change(%s, priority => %s) puts it first.', j.id, max(o.priority) + 1)
                 FROM @extschema@.job_ready o WHERE o.lane = r.lane HAVING n > 0 AND max(o.priority) < 32767), '');
         RETURN NEXT;
-        IF NOT waits AND worked_at <= now - interval '1 minute' AND NOT pg_is_in_recovery()
+        IF j.requires IS NULL AND NOT waits AND worked_at <= now - interval '1 minute' AND NOT pg_is_in_recovery()
             AND NOT EXISTS (SELECT FROM @extschema@.job_lease o WHERE o.queue_id = r.queue_id
                 AND (o.session IS NOT NULL OR @extschema@.job_lease_until(o.job_id, o.token, o.lease_until) - o.period * interval '1 microsecond' > now - interval '1 minute'))
         THEN
@@ -1544,6 +1570,24 @@ BEGIN
                 || CASE WHEN EXISTS (SELECT FROM @extschema@.job_worker k WHERE k.draining) THEN ' Or let one that drains go on: job_worker_status shows them.' ELSE '' END;
             RETURN NEXT;
         END IF;
+    END IF;
+
+    -- whoever may take it, or runs jobs with these labels
+    IF j.requires IS NOT NULL AND num_nonnulls(g.job_id, r.job_id) > 0 AND NOT expired IS TRUE THEN
+        IF NOT waits AND labels_at <= now - interval '1 minute' AND NOT pg_is_in_recovery()
+            AND NOT EXISTS (SELECT FROM @extschema@.job_lease o WHERE o.queue_id = @extschema@.job_queue_id(j.queue) AND o.labels @> j.requires
+                AND (o.session IS NOT NULL OR @extschema@.job_lease_until(o.job_id, o.token, o.lease_until) - o.period * interval '1 microsecond' > now - interval '1 minute'))
+        THEN
+            reason := 'no worker with its labels';
+            detail := format('It requires %s; no worker of queue "%s" that has %s was seen in the last minute.', array_to_string(j.requires, ', '), j.queue,
+                CASE cardinality(j.requires) WHEN 1 THEN 'it' ELSE 'all of them' END);
+            hint := format('Start one, such as jobq-worker --queue=%s --label=%s.', j.queue, array_to_string(j.requires, ' --label='));
+        ELSE
+            reason := 'labels';
+            detail := format('It requires %s.', array_to_string(j.requires, ', '));
+            hint := 'Only a worker that claims with these labels takes it.';
+        END IF;
+        RETURN NEXT;
     END IF;
 
     IF l.job_id IS NOT NULL THEN
@@ -1600,9 +1644,9 @@ BEGIN
         RETURN NEXT;
     END IF;
 END $$;
-COMMENT ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz, timestamptz, timestamptz) IS
     'Internal, for job_explain, which knows whether the background worker may act here and runs, whether a session waits for a job of the queue, and when a worker last claimed or ended one';
-REVOKE ALL ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz, timestamptz, timestamptz) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_explain(job_id bigint) RETURNS TABLE (reason text, detail text, hint text, other bigint)
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -1705,7 +1749,7 @@ BEGIN ATOMIC
     UNION ALL
     SELECT r.ctid
     FROM @extschema@.job j JOIN @extschema@.job_ready r
-        ON r.lane = @extschema@.job_queue_id(j.queue) AND r.priority = j.priority AND r.position = j.id AND r.job_id = j.id
+        ON r.lane = @extschema@.job_lane_id(j.queue, j.requires) AND r.priority = j.priority AND r.position = j.id AND r.job_id = j.id
     WHERE j.id = of_job;
 END;
 COMMENT ON FUNCTION @extschema@.job_ready_row(bigint) IS 'Internal, for job_check: where the row of job_ready of a job is';
@@ -1772,8 +1816,10 @@ BEGIN ATOMIC
             coalesce(j.attempt, s.attempt) AS begun, CASE WHEN s.states = '{running}' OR j.attempt_outcome IS NOT NULL THEN 1 ELSE 0 END AS open_attempt,
             s.n = 1 AND (s.priority <> j.priority OR s.queue_id <> @extschema@.job_queue_id(j.queue)
                 OR coalesce(s.partition_id, 0) <> coalesce(@extschema@.job_queue_id(j.partition), 0)
-                -- in a lane of its own only where it was let in by a gate
-                OR (s.lane <> s.queue_id AND (s.states <> '{ready}' OR q.gates IS NULL))) AS misplaced,
+                -- in another lane only where it was let in by a gate
+                OR (s.lane <> @extschema@.job_lane_id(j.queue, j.requires) AND (s.states <> '{ready}' OR q.gates IS NULL))) AS misplaced,
+            s.n = 1 AND j.requires IS NOT NULL
+                AND @extschema@.job_lane_id(j.queue, j.requires) <> ALL (ARRAY (SELECT t.lane FROM @extschema@.job_lane t)) AS unregistered,
             coalesce(a.n, 0) AS on_record, a.first AS first_attempt, a.latest AS latest_attempt,
             coalesce(a.failed, 0) AS record_failed, coalesce(a.lost, 0) AS record_lost,
             coalesce(f.n, 0) AS edges, f.there, f.first AS first_edge, f.min_masks, f.max_masks,
@@ -1789,7 +1835,7 @@ BEGIN ATOMIC
                  WHEN e.undecided > 0 THEN 'wait'
                  ELSE 'skipped' END AS verdict
         FROM (SELECT t.id, t.outcome, t.finished_at, t.decided_by, t.attempt_outcome, t.token, t.started_at, t.worker IS NOT NULL AS has_worker,
-                    t.result IS NOT NULL AS has_result, t.attempt, t.failed, t.lost, t.queue, t.partition, t.priority, t.manual, t.rule, t.quorum, t.dependencies, t.generation
+                    t.result IS NOT NULL AS has_result, t.attempt, t.failed, t.lost, t.queue, t.partition, t.requires, t.priority, t.manual, t.rule, t.quorum, t.dependencies, t.generation
                 FROM @extschema@.job t WHERE of_job IS NULL OR t.id = of_job OFFSET 0) j
             LEFT JOIN states s ON s.job_id = j.id
             LEFT JOIN @extschema@.job_queue q ON q.name = j.queue
@@ -1828,7 +1874,7 @@ BEGIN ATOMIC
                 k.waiting IS NOT NULL AND NOT k.has_deltas AND NOT k.manual
                     AND CASE WHEN k.open THEN k.has = k.should_have AND k.verdict <> 'wait' ELSE NOT k.held END AS d4_nothing
             FROM known k CROSS JOIN LATERAL (SELECT (ARRAY[64 * 1, 64 * 18, 64 * 31, 64 * 4, 18, 1, 64 * 5, 64 * 19, 64 * 5 + 1, 1, 3, 0])[k.rule + 1] AS masks) r) k
-        WHERE s1 OR s1_manual OR s2 OR s2_none OR s2_masks OR s3 OR s4 OR s5 OR misplaced OR s8_manual OR d1 OR d4 OR d4_nothing OR (open AND other_rule))
+        WHERE s1 OR s1_manual OR s2 OR s2_none OR s2_masks OR s3 OR s4 OR s5 OR misplaced OR unregistered OR s8_manual OR d1 OR d4 OR d4_nothing OR (open AND other_rule))
 
     SELECT p.invariant, x.id, p.problem
     FROM (SELECT y.*, (SELECT string_agg(t, ' and ' ORDER BY t) FROM unnest(y.states) t) AS state,
@@ -1844,6 +1890,7 @@ BEGIN ATOMIC
             (x.s4, 'S4', format('%s attempts failed and %s were lost, but %s and %s are counted', x.record_failed, x.record_lost, x.has_failed, x.has_lost)),
             (x.s5, 'S5', 'what it says of its end does not fit together'),
             (x.misplaced, 'S8', format('it is %s with another queue, partition or priority than its own', x.state)),
+            (x.unregistered, 'S10', 'no claim knows the labels that it requires'),
             (x.s8_manual, 'S8', format('it waits as if it were %smanual', CASE WHEN x.has_manual THEN '' ELSE 'not ' END)),
             (x.d1 AND NOT x.recount, 'D1', format('it is %s, but its dependencies mean: %s', @extschema@.job_outcome_name(x.outcome), x.verdict)),
             (x.d4 AND NOT x.recount, 'D4', format('its dependencies are counted as %s, but are %s', x.has, x.should_have)),
@@ -2075,11 +2122,11 @@ BEGIN
               FROM @extschema@.job_lease o WHERE o.job_id = job_repair_job.id) u
         WHERE l.job_id = job_repair_job.id;
     WHEN 'S8' THEN
-        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), manual = j.manual
+        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_lane_id(j.queue, j.requires), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), manual = j.manual
         WHERE t.job_id = job_repair_job.id;
-        UPDATE @extschema@.job_scheduled t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition)
+        UPDATE @extschema@.job_scheduled t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_lane_id(j.queue, j.requires), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition)
         WHERE t.job_id = job_repair_job.id;
-        UPDATE @extschema@.job_lease t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_queue_id(j.queue), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition)
+        UPDATE @extschema@.job_lease t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_lane_id(j.queue, j.requires), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition)
         WHERE t.job_id = job_repair_job.id;
         -- to its place among those that are ready, or behind the gate, of which claims and the gatekeeper are told
         DELETE FROM @extschema@.job_ready t WHERE t.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id))) RETURNING t.job_id, t.attempt, t.failed, t.lost INTO state;
@@ -2089,6 +2136,10 @@ BEGIN
         IF state.job_id IS NOT NULL THEN
             PERFORM @extschema@.job_enter_again(id, state.attempt, state.failed, state.lost, false);
         END IF;
+    WHEN 'S10' THEN
+        INSERT INTO @extschema@.job_lane (lane, queue_id, requires) SELECT @extschema@.job_lane_id(j.queue, j.requires), @extschema@.job_queue_id(j.queue), j.requires;
+        -- of which others hear
+        PERFORM @extschema@.job_queue_set(j.queue);
     WHEN 'D1' THEN
         PERFORM @extschema@.job_count_again(id);
     WHEN 'D4' THEN
@@ -2196,7 +2247,7 @@ BEGIN
         -- with a position of its own it is found, and repaired below
         UPDATE @extschema@.job_ready r SET position = nextval('@extschema@.job_id_seq')
         WHERE (r.lane, r.priority, r.position, r.job_id) = (place.lane, place.priority, x, x)
-            AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = x AND @extschema@.job_queue_id(j.queue) = r.lane AND j.priority = r.priority);
+            AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = x AND @extschema@.job_lane_id(j.queue, j.requires) = r.lane AND j.priority = r.priority);
         PERFORM FROM @extschema@.job_lease t WHERE t.job_id = x FOR UPDATE;
         PERFORM FROM @extschema@.job_waiting t WHERE t.job_id = x FOR UPDATE;
         PERFORM FROM @extschema@.job_scheduled t WHERE t.job_id = x FOR UPDATE;

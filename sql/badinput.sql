@@ -293,10 +293,15 @@ CALL job_claim_wait('bad', 'w', '-1 s');
 \echo :LAST_ERROR_SQLSTATE
 CALL job_claim_wait('bad', 'w', '1 s', '0');
 \echo :LAST_ERROR_SQLSTATE
-CALL job_claim_wait('bad', 'w', '1 s', labels => '{gpu}');
+CALL job_claim_wait('bad', 'w', '1 s', labels => '{""}');
 \echo :LAST_ERROR_SQLSTATE
 SELECT pg_temp.try(call) FROM unnest(ARRAY[
-    'SELECT job_claim(''bad'', labels => ''{gpu}'')', 'SELECT job_claim(''{bad}''::text[], labels => ''{}'')']) call;
+    'SELECT job_claim(''bad'', labels => ARRAY[''gpu'', NULL])', 'SELECT job_claim(''bad'', labels => ''{{gpu}}'')', 'SELECT job_claim(''bad'', labels => ''{""}'')',
+    'SELECT job_claim(''{bad}''::text[], labels => ARRAY[E''a\nb''])', 'SELECT job_claim(''bad'', labels => ARRAY[repeat(''l'', 129)])',
+    'SELECT job_claim(''bad'', labels => ARRAY(SELECT ''l'' || i FROM generate_series(1, 101) i))']) call;
+SELECT pg_temp.try(format('SELECT job_submit(''k'', requires => %s)', requires)) FROM unnest(ARRAY['ARRAY[''gpu'', NULL]', '''{{gpu}}''', '''{""}''', 'ARRAY[E''a\nb'']',
+    'ARRAY[repeat(''l'', 129)]', 'ARRAY(SELECT ''l'' || i FROM generate_series(1, 101) i)']) requires;
+SELECT pg_temp.try(format('SELECT job_submit_many(''[{"kind": "k", "requires": %s}]'')', requires)) FROM unnest(ARRAY['"gpu"', '{}', '[1]', '[null]', '[""]', '[["gpu"]]']) requires;
 
 -- settings
 SET jobq.max_attempts = 0;

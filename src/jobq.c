@@ -101,7 +101,7 @@ static const struct
 	{"jobq.max_workers", "Names of workers of which it is known in shared memory when they were seen.",
 		"Of more workers some are seen only while they run jobs.",
 	&jobq_max_workers, JOBQ_DEFAULT_MAX_WORKERS, 8, 1000000, PGC_POSTMASTER, 0},
-	{"jobq.max_lanes", "Queues whose next jobs are kept in shared memory.",
+	{"jobq.max_lanes", "Queues, and sets of labels in them, whose next jobs are kept in shared memory.",
 		"With more queues some claims begin with a scan.",
 	&jobq_max_lanes, JOBQ_DEFAULT_MAX_LANES, 1, 10000, PGC_POSTMASTER, 0},
 	{"jobq.lane_candidates", "How many of a queue's next jobs are kept in shared memory.",
@@ -142,6 +142,7 @@ _PG_init(void)
 	define_settings();
 	jobq_catalog_init();
 	jobq_queue_init();
+	jobq_labels_init();
 	jobq_privilege_init();
 	jobq_active_init();
 	jobq_workers_init();

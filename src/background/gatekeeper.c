@@ -76,9 +76,11 @@ typedef struct Gate
 	Phase		phase;
 	int			ngates;			/* as in job_queue.gates */
 	int64	   *gates;
-	int64		lane;			/* into which it lets jobs */
-	int			emptying;		/* the gate whose lane is being emptied, by its
-								 * index */
+	int			nlanes;			/* of the queue, as it would be without gates */
+	JobqLaneSet *lanes;
+	int			emptying;		/* the lane that is being emptied: of the gate
+								 * emptying / nlanes, that of emptying %
+								 * nlanes */
 	JobqKey		emptied;		/* how far */
 	bool		found;			/* there were rows in this look at it */
 	int			pass;			/* that must have ended before it is open */
@@ -285,11 +287,18 @@ take_token(Line *line, TimestampTz now)
 
 /* Lines */
 
+/* The number of the gate that is in force; 0: there is none. */
+static int64
+gate_number(const Gate *gate)
+{
+	return gate->ngates > 0 ? gate->gates[gate->ngates - 1] : 0;
+}
+
 /* Has a gate nothing to keep jobs back by?  Then it lets go what is left behind it. */
 static bool
 lets_go(const Gate *gate)
 {
-	return gate->ngates == 0 || (gate->ngates > 0 && gate->gates[gate->ngates - 1] == 0);
+	return gate->ngates >= 0 && gate_number(gate) == 0;
 }
 
 /* How many jobs can be let in from a line, as far as it alone is concerned; *at: when more can, if not now. */
@@ -598,6 +607,7 @@ read_gate(JobqCall *call, Gate *gate)
 {
 	JobqPartition *partitions;
 	int64	   *found;
+	JobqLaneSet *lanes;
 	Datum		key = Int64GetDatum(gate->queue_id);
 	int			n = jobq_read_partitions(call, gate->queue_id, &partitions);
 	JobqScan   *scan;
@@ -610,7 +620,11 @@ read_gate(JobqCall *call, Gate *gate)
 	gate->gates = MemoryContextAlloc(gate_context, Max(gate->ngates, 1) * sizeof(int64));
 	if (gate->ngates > 0)
 		memcpy(gate->gates, found, gate->ngates * sizeof(int64));
-	gate->lane = jobq_gate_lane(jobq_lane(gate->queue_id), gate->ngates > 0 ? gate->gates[gate->ngates - 1] : 0);
+	gate->nlanes = jobq_queue_lanes(call, gate->queue_id, NULL, &lanes);
+	if (gate->lanes != NULL)
+		pfree(gate->lanes);
+	gate->lanes = MemoryContextAlloc(gate_context, gate->nlanes * sizeof(JobqLaneSet));
+	memcpy(gate->lanes, lanes, gate->nlanes * sizeof(JobqLaneSet));
 	gate->emptying = 0;
 	gate->emptied = jobq_key_first;
 	gate->found = false;
@@ -652,11 +666,11 @@ empty_lanes(JobqCall *call, Step *step)
 	int			left = STEP_ROWS;
 	bool		busy = false;
 
-	while (gate->emptying < gate->ngates - 1 && left > 0)
+	while (gate->emptying < (gate->ngates - 1) * gate->nlanes && left > 0)
 	{
-		int64		number = gate->gates[gate->emptying];
-		int			n = jobq_empty_lane(call, jobq_gate_lane(jobq_lane(gate->queue_id), number), number != 0,
-										left, &gate->emptied, &busy);
+		int64		number = gate->gates[gate->emptying / gate->nlanes];
+		int			n = jobq_empty_lane(call, gate->lanes[gate->emptying % gate->nlanes].lane, number, left, &gate->emptied,
+										&busy);
 
 		left -= n;
 		gate->found |= n > 0 || busy;
@@ -672,7 +686,7 @@ empty_lanes(JobqCall *call, Step *step)
 			return;
 		}
 	}
-	if (gate->emptying >= gate->ngates - 1)
+	if (gate->emptying >= (gate->ngates - 1) * gate->nlanes)
 		gate->phase = READING;
 	step->more = true;
 }
@@ -699,7 +713,7 @@ read_member(const JobqAdmitted *a, void *arg)
 {
 	Gate	   *gate = hash_search(gates, &a->queue_id, HASH_FIND, NULL);
 
-	if (gate != NULL && gate->phase == READING && !lets_go(gate) && (a->lane == 0 || a->lane == gate->lane))
+	if (gate != NULL && gate->phase == READING && !lets_go(gate))
 		(void) add_member(get_line(gate, a->partition_id), a->job_id, a->position, a->attempt);
 }
 
@@ -707,7 +721,7 @@ read_member(const JobqAdmitted *a, void *arg)
 static void
 read_members(JobqCall *call)
 {
-	int64	   *lanes = palloc(hash_get_num_entries(gates) * sizeof(int64));
+	int64	   *lanes = NULL;
 	int			n = 0;
 	HASH_SEQ_STATUS seq;
 	Gate	   *gate;
@@ -716,7 +730,11 @@ read_members(JobqCall *call)
 	while ((gate = hash_seq_search(&seq)) != NULL)
 	{
 		if (gate->phase == READING && !lets_go(gate))
-			lanes[n++] = gate->lane;
+		{
+			lanes = lanes ? repalloc(lanes, (n + gate->nlanes) * sizeof(int64)) : palloc(gate->nlanes * sizeof(int64));
+			for (int i = 0; i < gate->nlanes; i++)
+				lanes[n++] = jobq_gate_lane(gate->lanes[i].lane, gate_number(gate));
+		}
 	}
 	if (n > 0)
 		jobq_read_admitted(call, n, lanes, read_member, NULL);
@@ -780,7 +798,7 @@ serve_line(JobqCall *call, Step *step, Line *line, int room)
 		return 0;
 	if (ordered && line->turn_waits)
 	{
-		n = jobq_let_in_job(call, line->turn, gate->lane, in);
+		n = jobq_let_in_job(call, line->turn, gate_number(gate), in);
 		line->turn_waits = n == 0;
 		if (n == 0)
 			set_timer(line, step->now + BUSY_AGAIN);
@@ -791,7 +809,7 @@ serve_line(JobqCall *call, Step *step, Line *line, int room)
 			room = 1;
 		else if (!pairingheap_is_empty(gate->lines))
 			limit = pairingheap_container(Line, node, pairingheap_first(gate->lines))->head;
-		n = jobq_let_in_line(call, &order, line->floors, gate->lane, ordered, Min(room, STEP_ROWS), limit, in, &next, &busy);
+		n = jobq_let_in_line(call, &order, line->floors, gate_number(gate), ordered, Min(room, STEP_ROWS), limit, in, &next, &busy);
 		pass_rows(line, jobq_compare_keys(busy, next) < 0 ? busy : next);
 		if (jobq_compare_keys(busy, jobq_key_last) < 0)
 			set_timer(line, step->now + BUSY_AGAIN);
@@ -835,18 +853,25 @@ let_in(JobqCall *call, Step *step)
 
 /*
  * Look for what transactions do that have seen the queue without its gate: rows that
- * come late into its lane, and members that leave untold.
+ * come late into its lanes, and members that leave untold.
  */
 static void
 probe(JobqCall *call, Step *step)
 {
 	Gate	   *gate = step->gate;
-	JobqKey		key = jobq_key_first;
+	JobqLaneSet *lanes;
+	int			nlanes = jobq_queue_lanes(call, gate->queue_id, NULL, &lanes);
 	bool		busy = false;
 	HASH_SEQ_STATUS seq;
 	Member	   *m;
-	int			n = jobq_empty_lane(call, jobq_lane(gate->queue_id), false, STEP_ROWS, &key, &busy);
+	int			n = 0;
 
+	for (int i = 0; i < nlanes && n < STEP_ROWS; i++)
+	{
+		JobqKey		key = jobq_key_first;
+
+		n += jobq_empty_lane(call, lanes[i].lane, 0, STEP_ROWS - n, &key, &busy);
+	}
 	hash_seq_init(&seq, members);
 	while ((m = hash_seq_search(&seq)) != NULL)
 	{
@@ -934,6 +959,7 @@ drop_gate_if_gone(Gate *gate)
 	pfree(gate->lines);
 	pfree(gate->timers);
 	pfree(gate->gates);
+	pfree(gate->lanes);
 	hash_search(gates, &gate->queue_id, HASH_REMOVE, NULL);
 	return true;
 }
@@ -1087,11 +1113,12 @@ static void
 look_at(JobqCall *call, int64 job_id, TimestampTz now)
 {
 	JobqAdmitted a;
-	JobqTable	table = jobq_look_at_admitted(call, job_id, &a);
+	int64		lane = 0;
+	JobqTable	table = jobq_look_at_admitted(call, job_id, &a, &lane);
 	Gate	   *gate = table != JOBQ_JOB ? hash_search(gates, &a.queue_id, HASH_FIND, NULL) : NULL;
 	Member	   *m = hash_search(members, &job_id, HASH_FIND, NULL);
 	bool		counts = gate != NULL && gate->phase >= PASSING && !lets_go(gate) &&
-		(table == JOBQ_LEASE || (table == JOBQ_READY && a.lane == gate->lane));
+		(table == JOBQ_LEASE || (table == JOBQ_READY && a.lane == jobq_gate_lane(lane, gate_number(gate))));
 	Turn	   *turn = hash_search(turns, &job_id, HASH_FIND, NULL);
 	Line	   *line;
 

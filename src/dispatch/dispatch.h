@@ -15,7 +15,7 @@
 
 #include "shared/shared.h"
 
-#define JOBQ_DEFAULT_MAX_LANES		128
+#define JOBQ_DEFAULT_MAX_LANES		512
 #define JOBQ_DEFAULT_LANE_CANDIDATES	512
 #define JOBQ_DEFAULT_LANE_PRIORITIES	16
 
@@ -54,16 +54,21 @@ typedef struct JobqFloors
 	JobqFloor	floors[FLEXIBLE_ARRAY_MEMBER];
 } JobqFloors;
 
-/* All fields but node: the lane's lock, database and lane also the lanes lock. */
+/*
+ * All fields but node: the lane's lock, database and lane also the lanes lock.
+ * With that alone used_at, first_key and what they stand for are read, and used_at
+ * written.
+ */
 typedef struct JobqLane
 {
 	dlist_node	node;			/* in a bucket or the free list; lanes lock */
-	Oid			database;		/* InvalidOid: the entry is free */
 	int64		lane;
+	pg_atomic_uint64 first_key; /* see jobq_lane_note_first() */
+	TimestampTz used_at;
+	Oid			database;		/* InvalidOid: the entry is free */
 	Oid			table;
 	JobqFileNumber file;
 	uint32		generation;		/* counts how often it was forgotten */
-	TimestampTz used_at;
 
 	int			refiller;		/* pid, 0: none */
 	JobqKey		left_out;		/* since then, the first row that was offered
@@ -112,13 +117,6 @@ extern int	jobq_compare_keys(JobqKey a, JobqKey b);
 extern void jobq_floors_init(JobqFloors *f);
 extern void jobq_floors_lower(JobqFloors *f, JobqKey key, bool refilling);
 
-/* The lane of a queue's jobs, where it has no gate. */
-static inline int64
-jobq_lane(int64 queue_id)
-{
-	return queue_id;
-}
-
 /* The lane into which a gate lets the jobs of a lane; gate 0: there is none. */
 static inline int64
 jobq_gate_lane(int64 lane, int64 gate)
@@ -135,6 +133,9 @@ extern LWLock *jobq_lane_lock(JobqLane *l);
 extern JobqLane *jobq_lane_at(int i);
 extern JobqLane *jobq_lane_open(int64 lane, const JobqReady *origin);
 extern JobqLane *jobq_lane_if_known(int64 lane, const JobqReady *origin);
+extern void jobq_lane_note_first(JobqLane *l);
+extern void jobq_lanes_first(const JobqReady *origin, int n, const int64 *lanes, JobqKey *keys);
+extern TimestampTz jobq_lane_used_at(int64 lane);
 extern void jobq_lane_insert(JobqLane *l, const JobqCandidate *c);
 extern void jobq_lane_offer(const JobqReady *ready);
 extern void jobq_lanes_forget_database(void);
@@ -166,7 +167,7 @@ extern JobqOrderScan *jobq_order_scan_begin(JobqCall *call, JobqOrder order, con
 extern TupleTableSlot *jobq_order_scan_next(JobqOrderScan *s);
 extern void jobq_order_scan_end(JobqOrderScan *s);
 extern bool jobq_handout_peek(JobqCall *call, int64 lane, JobqKey *key);
-extern int	jobq_handout_pop(JobqCall *call, int64 lane, int64 queue_id, JobqKey limit, int max, JobqCandidate *out);
+extern int	jobq_handout_pop(JobqCall *call, const JobqReady *of, JobqKey limit, int max, JobqCandidate *out);
 extern void jobq_handout_sweep_begin(JobqSweep *sweep);
 extern bool jobq_handout_sweep(JobqCall *call, JobqSweep *sweep);
 extern bool jobq_ready_expired(JobqCall *call, TupleTableSlot *row);

@@ -284,6 +284,7 @@ refill(JobqCall *call, JobqLane *l)
 	}
 	l->refiller = 0;
 	refilling = NULL;
+	jobq_lane_note_first(l);
 	LWLockRelease(jobq_lane_lock(l));
 	ConditionVariableBroadcast(&l->refilled);
 	pfree(found.candidates);
@@ -357,19 +358,19 @@ jobq_handout_peek(JobqCall *call, int64 lane, JobqKey *key)
 }
 
 /*
- * Take up to max candidates of a lane whose keys are not after the limit.
- * Returns how many there are, or -1 if the lane must be scanned.
+ * Take up to max candidates of a lane, of queue and labels as given, whose keys are
+ * not after the limit.  Returns how many there are, or -1 if the lane must be scanned.
  */
 int
-jobq_handout_pop(JobqCall *call, int64 lane, int64 queue_id, JobqKey limit, int max, JobqCandidate *out)
+jobq_handout_pop(JobqCall *call, const JobqReady *of, JobqKey limit, int max, JobqCandidate *out)
 {
-	JobqReady	ready = {.lane = lane,.queue_id = queue_id,.count = 1};
+	JobqReady	ready = *of;
 	JobqLane   *l;
 	int			n = 0;
 
 	jobq_ready_origin(call, &ready);
 	jobq_reserve_taken(max);
-	l = ready_lane(call, lane);
+	l = ready_lane(call, of->lane);
 	if (l == NULL)
 		return -1;
 	while (n < max && l->n > 0 && jobq_compare_keys(jobq_candidate_key(jobq_candidate(l, 0)), limit) <= 0)
@@ -385,6 +386,7 @@ jobq_handout_pop(JobqCall *call, int64 lane, int64 queue_id, JobqKey limit, int 
 		ready.tid = out[i].tid;
 		jobq_announce_taken(&ready);
 	}
+	jobq_lane_note_first(l);
 	LWLockRelease(jobq_lane_lock(l));
 	return n;
 }
@@ -503,7 +505,10 @@ jobq_handout_sweep(JobqCall *call, JobqSweep *sweep)
 	memcpy(floors, l->floors, jobq_floors_size());
 	if (ours && sweep->priority == PG_INT16_MAX && sweep->position == 0 &&
 		jobq_compare_keys(l->end, jobq_key_last) == 0)
+	{
 		l->end = l->n > 0 ? jobq_candidate_key(jobq_candidate(l, l->n - 1)) : jobq_key_first;
+		jobq_lane_note_first(l);
+	}
 	LWLockRelease(jobq_lane_lock(l));
 	if (!ours || sweep->priority < Max(floors->rest, PG_INT16_MIN))
 	{

@@ -25,6 +25,10 @@
  * row into the ring if its key is not after the end.  Where the ring is full, its
  * last candidate goes and the end moves to before it.
  *
+ * A claim that may take from many lanes looks at "first_key" of each, which says what
+ * comes first there, without their locks, and opens those only that can have the next
+ * job.
+ *
  * Prepared transactions announce nothing, so when one ends all lanes of its
  * database are forgotten.  An entry belongs to a file of job_ready, known by
  * database, table and file number; another one (TRUNCATE, VACUUM FULL, a new
@@ -46,6 +50,12 @@
 int			jobq_max_lanes = JOBQ_DEFAULT_MAX_LANES;
 int			jobq_lane_candidates = JOBQ_DEFAULT_LANE_CANDIDATES;
 int			jobq_lane_priorities = JOBQ_DEFAULT_LANE_PRIORITIES;
+
+/* What comes first in a lane, in one word: the priority, reversed, above the position */
+#define FIRST_BITS		48
+#define FIRST_MAX		((INT64CONST(1) << FIRST_BITS) - 2)
+#define FIRST_UNKNOWN	UINT64CONST(0)
+#define FIRST_NONE		PG_UINT64_MAX
 
 /* The lanes lock guards it. */
 typedef struct Lanes
@@ -107,6 +117,7 @@ lanes_init(LWLockPadded *locks)
 		l->ring = (JobqCandidate *) p;
 		p += jobq_lane_candidates * sizeof(JobqCandidate);
 		ConditionVariableInit(&l->refilled);
+		pg_atomic_init_u64(&l->first_key, FIRST_UNKNOWN);
 		dlist_push_tail(&shared->free, &l->node);
 	}
 	shared->buckets = (dlist_head *) p;
@@ -218,6 +229,44 @@ jobq_floors_lower(JobqFloors *f, JobqKey key, bool refilling)
 	}
 }
 
+/* What can be claimed first */
+
+/*
+ * Note what comes first in a lane, in one word, whose order is that of the keys, by
+ * which others see that they need not look at it.  Called with its lock, after its
+ * ring or end has changed.
+ */
+void
+jobq_lane_note_first(JobqLane *l)
+{
+	uint64		first = FIRST_UNKNOWN;
+
+	if (l->n > 0)
+	{
+		const JobqCandidate *c = jobq_candidate(l, 0);
+
+		first = (uint64) (PG_INT16_MAX - c->priority) << FIRST_BITS |
+			Min(Max(c->position, 0), FIRST_MAX);
+	}
+	else if (l->refiller == 0 && jobq_compare_keys(l->end, jobq_key_last) == 0)
+		first = FIRST_NONE;
+	if (pg_atomic_read_u64(&l->first_key) != first)
+		pg_atomic_write_u64(&l->first_key, first);
+}
+
+/* The key that a word stands for: there is nothing before it. */
+static JobqKey
+first_key(uint64 first)
+{
+	JobqKey		key = {PG_INT16_MAX - (int) (first >> FIRST_BITS), first & ((UINT64CONST(1) << FIRST_BITS) - 1)};
+
+	if (first == FIRST_NONE)
+		return jobq_key_last;
+	if (key.position == 0)
+		key.position = PG_INT64_MIN;
+	return key;
+}
+
 /* Finding an entry */
 
 /* Forget what is known of a lane.  The caller holds its lock. */
@@ -229,6 +278,7 @@ forget_lane(JobqLane *l)
 	l->end = jobq_key_first;
 	l->first = l->n = 0;
 	jobq_floors_init(l->floors);
+	jobq_lane_note_first(l);
 }
 
 /* The list that a lane is in. */
@@ -356,6 +406,45 @@ jobq_lane_open(int64 lane, const JobqReady *origin)
 	return l;
 }
 
+/*
+ * For a claim that may take from all these lanes: before which key each of them has
+ * nothing; jobq_key_last: it is empty.  An entry in use is marked as such, but not
+ * each time.
+ */
+void
+jobq_lanes_first(const JobqReady *origin, int n, const int64 *lanes, JobqKey *keys)
+{
+	TimestampTz now = GetCurrentStatementStartTimestamp();
+
+	LWLockAcquire(lanes_lock, LW_SHARED);
+	for (int i = 0; i < n; i++)
+	{
+		JobqLane   *l = find_lane(MyDatabaseId, lanes[i]);
+
+		keys[i] = jobq_key_first;
+		if (l == NULL || l->table != origin->table || l->file != origin->file)
+			continue;
+		keys[i] = first_key(pg_atomic_read_u64(&l->first_key));
+		if (l->used_at < now - USECS_PER_SEC)
+			l->used_at = now;
+	}
+	LWLockRelease(lanes_lock);
+}
+
+/* When a claim that may take from a lane last came by, give or take a second; 0: that is not known. */
+TimestampTz
+jobq_lane_used_at(int64 lane)
+{
+	JobqLane   *l;
+	TimestampTz at;
+
+	LWLockAcquire(lanes_lock, LW_SHARED);
+	l = find_lane(MyDatabaseId, lane);
+	at = l ? l->used_at : 0;
+	LWLockRelease(lanes_lock);
+	return at;
+}
+
 /* The ring; the caller holds the lane's lock */
 
 /* The ring ends before this row, which a refill under way may not have seen. */
@@ -450,6 +539,7 @@ jobq_lane_offer(const JobqReady *r)
 	}
 	else
 		jobq_lane_insert(l, &c);
+	jobq_lane_note_first(l);
 	LWLockRelease(jobq_lane_lock(l));
 }
 

@@ -27,7 +27,7 @@ only_of_running(const JobqSubmission *s)
 
 /* What the changes mean for a job's place; true: it is another one. */
 static bool
-change_prefix(const JobqSubmission *s, JobqPrefix *prefix)
+change_prefix(const JobqSubmission *s, TupleTableSlot *job, JobqPrefix *prefix)
 {
 	JobqPrefix	old = *prefix;
 
@@ -37,8 +37,12 @@ change_prefix(const JobqSubmission *s, JobqPrefix *prefix)
 		prefix->run_at = DatumGetTimestampTz(s->row.values[JOB_RUN_AT - 1]);
 	if (s->row.given[JOB_EXPIRES_AT - 1])
 		prefix->expires_at = DatumGetTimestampTz(s->row.values[JOB_EXPIRES_AT - 1]);
+	prefix->lane = jobq_job_lane(job);
 	if (s->queue != NULL)
+	{
 		prefix->queue_id = s->queue_id;
+		prefix->lane = jobq_lane_of(s->queue, jobq_job_requires(job));
+	}
 	if (s->partition_id != 0)
 		prefix->partition_id = s->partition_id;
 	return prefix->priority != old.priority || prefix->run_at != old.run_at ||
@@ -94,9 +98,10 @@ change_found(JobqCall *call, const JobqFound *found, void *arg, const char **pro
 		{
 			jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
 			jobq_queue_register(call, s->queue, s->queue_id);
+			jobq_lane_register(call, s->queue, s->queue_id, jobq_job_requires(found->job));
 		}
 		jobq_read_prefix(found->row, &prefix);
-		if (change_prefix(s, &prefix) || differs)
+		if (change_prefix(s, found->job, &prefix) || differs)
 			return *changed = write_changes(call, s, found->job, &new, found->table, found->row, &prefix);
 	}
 	return true;

@@ -9,7 +9,9 @@
  * worker is just about to cancel: to do that here, with all that follows
  * from it, could wait for others.
  *
- * A worker that drains gets nothing.
+ * A worker that drains gets nothing.  Which lanes of a queue a claim takes from
+ * depends on its labels (labels.c); what may come first in each is looked up for all
+ * of them at once, so that many empty ones cost little.
  *
  * Which rows come next is known to the hand-out (handout.c).  What it names is
  * fetched under a snapshot taken after that, compared, and deleted without
@@ -29,6 +31,7 @@
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/inval.h"
 #include "utils/snapmgr.h"
 
@@ -42,10 +45,11 @@ int			jobq_max_claim_size = JOBQ_DEFAULT_MAX_CLAIM_KB;
 /* A lane that a claim takes from */
 typedef struct Source
 {
-	int64		lane;
-	JobqQueue	queue;
+	int64		lane;			/* of the queue's gate, if it has one */
+	JobqLaneSet set;			/* without that */
+	const JobqQueue *queue;
 	JobqKey		next;			/* of the next row; jobq_key_last: none */
-	bool		known;			/* next is what was found last */
+	bool		known;			/* else nothing is before it */
 	JobqOrderScan *scan;			/* NULL: the hand-out knows */
 	TupleTableSlot *slot;		/* the next row of the scan */
 	int			in_vain;		/* candidates in a row that could not be taken */
@@ -137,12 +141,13 @@ read_job(Claim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAs
 
 /* Insert the lease of a job that was ready since a time, and fill in the rest of what its worker gets. */
 static void
-lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSlot *job,
+lease_job(Claim *claim, const Source *source, JobqPrefix *prefix, TupleTableSlot *job,
 		  TimestampTz since, JobqAssignment *a)
 {
 	JobqCall   *call = claim->call;
 	JobqRow		new = {0};
 	int64		period = claim->request->lease;
+	const JobqQueue *queue = source->queue;
 	int64		timeout = jobq_attr_or(job, JOB_TIMEOUT, queue->timeout);
 	TimestampTz timeout_at;
 	TimestampTz until;
@@ -160,6 +165,7 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 	a->attempt = prefix->attempt + 1;
 	a->kind = DatumGetTextPCopy(slot_getattr(job, JOB_KIND, &isnull));
 	a->key = job_key(job);
+	a->required = source->set.labels;
 
 	/* what the claim waited for is not the worker's time */
 	jobq_open_table(call, JOBQ_LEASE);
@@ -183,6 +189,9 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 		jobq_set(&new, LEASE_SESSION, Int64GetDatum(claim->session));
 	if (claim->request->worker != NULL)
 		jobq_set(&new, LEASE_WORKER, PointerGetDatum(claim->request->worker));
+	if (claim->request->labels != 0)
+		jobq_set(&new, LEASE_LABELS, claim->request->labels);
+	prefix->lane = source->set.lane;
 	prefix->attempt = a->attempt;
 	jobq_state_enter(call, JOBQ_LEASE, prefix, &new);
 	jobq_count_time(prefix->queue_id, COUNT_WAIT, started_at - since);
@@ -191,7 +200,7 @@ lease_job(Claim *claim, const JobqQueue *queue, JobqPrefix *prefix, TupleTableSl
 
 /* Turn a row of job_ready that was deleted into a lease; false: there is no job to run. */
 static bool
-assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, TupleTableSlot *job,
+assign(Claim *claim, const Source *source, TupleTableSlot *row, TupleTableSlot *job,
 	   JobqAssignment *a)
 {
 	JobqPrefix	prefix;
@@ -205,7 +214,7 @@ assign(Claim *claim, const JobqQueue *queue, TupleTableSlot *row, TupleTableSlot
 				 errdetail("Rows were changed by hand; the one in \"job_ready\" is removed now.")));
 		return false;
 	}
-	lease_job(claim, queue, &prefix, job, jobq_attr_int64(row, READY_SINCE), a);
+	lease_job(claim, source, &prefix, job, jobq_attr_int64(row, READY_SINCE), a);
 	claim->size += a->size;
 	return true;
 }
@@ -221,7 +230,7 @@ take_scanned(Claim *claim, Source *source, JobqAssignment *a)
 	ok = !jobq_ready_expired(call, source->slot) &&
 		read_job(claim, jobq_attr_int64(source->slot, STATE_JOB_ID), NULL, &job, a) &&
 		jobq_state_leave(call, JOBQ_READY, source->slot, LEAVE_TRY) &&
-		assign(claim, &source->queue, source->slot, job, a);
+		assign(claim, source, source->slot, job, a);
 	jobq_slot_free(job);
 	return ok;
 }
@@ -232,8 +241,8 @@ take_candidate(Claim *claim, Source *source, const JobqCandidate *c, Snapshot sn
 			   JobqAssignment *a)
 {
 	JobqCall   *call = claim->call;
-	JobqReady	ready = {.lane = source->lane,.queue_id = source->queue.queue_id,.position = c->position,.tid = c->tid,
-	.priority = c->priority};
+	JobqReady	ready = {.lane = source->lane,.queue_id = source->queue->queue_id,.labels = source->set.labels,
+	.position = c->position,.tid = c->tid,.priority = c->priority};
 	TupleTableSlot *row = claim->full ? NULL : jobq_fetch_ready(call, &ready, snapshot);
 	TupleTableSlot *job = NULL;
 	bool		ok = false;
@@ -242,7 +251,7 @@ take_candidate(Claim *claim, Source *source, const JobqCandidate *c, Snapshot sn
 		read_job(claim, jobq_attr_int64(row, STATE_JOB_ID), snapshot, &job, a))
 	{
 		if (jobq_state_leave(call, JOBQ_READY, row, LEAVE_POPPED))
-			ok = assign(claim, &source->queue, row, job, a);
+			ok = assign(claim, source, row, job, a);
 		else if (!jobq_being_deleted(call, JOBQ_READY, row))
 		{
 			jobq_ready_origin(call, &ready);
@@ -309,7 +318,11 @@ take(Claim *claim, Source *source, JobqKey limit, int max, JobqAssignment *a)
 
 	source->known = false;
 	if (source->scan == NULL)
-		npopped = jobq_handout_pop(claim->call, source->lane, source->queue.queue_id, limit, Min(max, MAX_POPPED), popped);
+	{
+		JobqReady	of = {.lane = source->lane,.queue_id = source->queue->queue_id,.labels = source->set.labels,.count = 1};
+
+		npopped = jobq_handout_pop(claim->call, &of, limit, Min(max, MAX_POPPED), popped);
+	}
 	if (npopped == 0)
 		return -1;
 	if (npopped > 0)
@@ -353,33 +366,89 @@ empty_object(void)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
-/* The source whose next row comes first, and where another's comes; NULL: there is none. */
+/* The source whose next row comes first, and a key before which no other has one; NULL: there is none. */
 static Source *
 best_source(Claim *claim, Source *sources, int n, JobqKey *limit)
 {
-	Source	   *best = NULL;
+	Source	   *best;
 
 	*limit = jobq_key_last;
 	if (n == 1)
 		return &sources[0];
+	for (;;)
+	{
+		best = NULL;
+		*limit = jobq_key_last;
+		for (int i = 0; i < n; i++)
+		{
+			Source	   *s = &sources[i];
+
+			if (jobq_compare_keys(s->next, jobq_key_last) == 0)
+				continue;
+			if (best == NULL)
+				best = s;
+			else if (jobq_compare_keys(s->next, best->next) < 0)
+			{
+				*limit = best->next;
+				best = s;
+			}
+			else if (jobq_compare_keys(s->next, *limit) < 0)
+				*limit = s->next;
+		}
+		if (best == NULL || best->known)
+			return best;
+		look(claim, best);
+	}
+}
+
+/* The lanes of a queue that a claim takes from: add them to the sources. */
+static void
+add_sources(Claim *claim, const JobqQueue *queue, Source **sources, int *n, int *room)
+{
+	JobqLaneSet without = {queue->queue_id, NULL};
+	JobqLaneSet *lanes = &without;
+	int			nlanes = 1;
+
+	if (claim->request->labels != 0)
+		nlanes = jobq_queue_lanes(claim->call, queue->queue_id, jobq_labels_of(claim->request->labels), &lanes);
+	if (*n + nlanes > *room)
+	{
+		*room = *n + nlanes;
+		*sources = *sources ? repalloc(*sources, *room * sizeof(Source)) : palloc(*room * sizeof(Source));
+	}
+	for (int i = 0; i < nlanes; i++)
+	{
+		Source	   *s = &(*sources)[(*n)++];
+		int			first = 0;
+
+		memset(s, 0, sizeof(Source));
+		s->set = lanes[i];
+		s->lane = jobq_gate_lane(lanes[i].lane, queue->gate);
+		s->queue = queue;
+		if (IsolationUsesXactSnapshot() || jobq_own_ready(s->lane, &first))
+			scan_from_floors(claim, s);
+	}
+}
+
+/* What may come first in each source, which is looked up as far as it must be. */
+static void
+look_at_all(Claim *claim, Source *sources, int n)
+{
+	int64	   *lanes = palloc(n * sizeof(int64));
+	JobqKey    *keys = palloc(n * sizeof(JobqKey));
+	JobqReady	origin;
+
+	jobq_ready_origin(claim->call, &origin);
+	for (int i = 0; i < n; i++)
+		lanes[i] = sources[i].lane;
+	jobq_lanes_first(&origin, n, lanes, keys);
 	for (int i = 0; i < n; i++)
 	{
-		Source	   *s = &sources[i];
-
-		look(claim, s);
-		if (jobq_compare_keys(s->next, jobq_key_last) == 0)
-			continue;
-		if (best == NULL)
-			best = s;
-		else if (jobq_compare_keys(s->next, best->next) < 0)
-		{
-			*limit = best->next;
-			best = s;
-		}
-		else if (jobq_compare_keys(s->next, *limit) < 0)
-			*limit = s->next;
+		if (sources[i].scan == NULL)
+			sources[i].next = keys[i];
 	}
-	return best;
+	pfree(keys);
+	pfree(lanes);
 }
 
 /* Claim what is asked for.  Returns how many jobs there are in *out. */
@@ -387,7 +456,8 @@ int
 jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out)
 {
 	Claim		claim = {.call = call,.request = request,.no_inputs = empty_object()};
-	Source	   *sources = palloc0(Max(request->nqueues, 1) * sizeof(Source));
+	Source	   *sources = NULL;
+	int			sources_room = 0;
 	int			max_jobs = request->max_jobs;
 	JobqKey		limit;
 	Source	   *s;
@@ -414,23 +484,21 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 	for (int i = 0; i < request->nqueues; i++)
 	{
 		int64		queue_id = jobq_queue_id(request->queues[i]);
+		JobqQueue  *queue;
 		bool		seen = false;
-		int			first = 0;
 
 		for (int k = 0; k < nsources; k++)
-			seen |= sources[k].queue.queue_id == queue_id;
+			seen |= sources[k].queue->queue_id == queue_id;
 		if (seen)
 			continue;
-		s = &sources[nsources];
 		jobq_require_privilege(call, queue_id, PRIV_WORK, request->queues[i]);
-		jobq_queue_settings(call, queue_id, &s->queue);
-		if (s->queue.paused || drains)
-			continue;
-		s->lane = jobq_gate_lane(jobq_lane(queue_id), s->queue.gate);
-		if (IsolationUsesXactSnapshot() || jobq_own_ready(s->lane, &first))
-			scan_from_floors(&claim, s);
-		nsources++;
+		queue = palloc(sizeof(JobqQueue));
+		jobq_queue_settings(call, queue_id, queue);
+		if (!queue->paused && !drains)
+			add_sources(&claim, queue, &sources, &nsources, &sources_room);
 	}
+	if (nsources > 1)
+		look_at_all(&claim, sources, nsources);
 
 	/*
 	 * Of all that is inserted here, the leases, nothing is read again.  None
@@ -526,15 +594,13 @@ jobq_check_queues(FunctionCallInfo fcinfo, int argno, char ***queues)
 	return n;
 }
 
-/* An argument "labels". */
-void
+/* An argument "labels", as they are stored; 0: there are none. */
+Datum
 jobq_check_labels(FunctionCallInfo fcinfo, int argno)
 {
-	if (!PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("\"%s\" is not supported", "labels"),
-				 errhint("Jobs ask for no labels yet; leave it NULL.")));
+	Datum		labels = PG_ARGISNULL(argno) ? 0 : jobq_check_label_set(fcinfo, argno, "labels");
+
+	return labels == 0 || ARR_NDIM(DatumGetArrayTypeP(labels)) == 0 ? 0 : labels;
 }
 
 /* The arguments that both forms have: worker, max_jobs, lease, labels, session. */
@@ -552,7 +618,7 @@ claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues)
 
 	if (request.worker != NULL)
 		jobq_check_name(text_to_cstring(request.worker), "worker");
-	jobq_check_labels(fcinfo, 4);
+	request.labels = jobq_check_labels(fcinfo, 4);
 	InitMaterializedSRF(fcinfo, 0);
 	jobq_enter(&call, "job_claim()", true);
 	n = jobq_claim(&call, &request, &jobs);

@@ -141,6 +141,7 @@ hold(JobqCall *call, TupleTableSlot *job, JobqTable table, TupleTableSlot *state
 	if (!jobq_state_leave(call, table, state, LEAVE_WAIT))
 		return false;
 	jobq_read_prefix(state, &prefix);
+	prefix.lane = jobq_job_lane(job);
 	jobq_enter_waiting(call, &prefix, NULL, jobq_attr_int16(job, JOB_RULE),
 					   jobq_attr_int32(job, JOB_QUORUM), 0, true);
 	return true;

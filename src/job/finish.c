@@ -49,6 +49,7 @@ typedef struct Argument
 	int64		period;			/* of the lease that was ended, -1: none was */
 	bool		session;		/* it lasted as long as its session */
 	const char *worker;			/* its worker, or NULL */
+	Datum		labels;			/* that this had; 0: none */
 	char	   *queue;
 } Argument;
 
@@ -248,6 +249,16 @@ jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome
 	return state;
 }
 
+/* The labels that a lease was claimed with; 0: none. */
+static Datum
+lease_labels(TupleTableSlot *lease)
+{
+	bool		isnull;
+	Datum		labels = slot_getattr(lease, LEASE_LABELS, &isnull);
+
+	return isnull ? 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(labels));
+}
+
 /* Decide a job that its worker completed. */
 static void
 complete(JobqCascade *cascade, TupleTableSlot *lease, Argument *a)
@@ -265,6 +276,7 @@ complete(JobqCascade *cascade, TupleTableSlot *lease, Argument *a)
 	a->period = jobq_attr_int64(lease, LEASE_PERIOD);
 	a->session = !slot_attisnull(lease, LEASE_SESSION);
 	a->worker = decision.worker;
+	a->labels = lease_labels(lease);
 	jobq_decide(cascade, &prefix, &decision);
 }
 
@@ -460,6 +472,7 @@ jobq_job_next(PG_FUNCTION_ARGS)
 		next.worker = cstring_to_text(a.worker);
 	next.lease = a.period;
 	next.session = a.session;
+	next.labels = a.labels;
 	n = jobq_claim(&call, &next, &jobs);
 	jobq_return_assignments(fcinfo, jobs, n);
 	jobq_close_call(&call);

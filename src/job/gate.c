@@ -48,20 +48,20 @@ jobq_set_turn(JobqCall *call, int64 queue_id, int64 partition_id, int64 job_id)
 	jobq_advance();				/* the same partition can come again in this step */
 }
 
-/* Let a job in whose row was found; false: somebody has it locked. */
+/* Let a job in whose row was found, by a gate; false: somebody has it locked. */
 static bool
-let_in(JobqCall *call, TupleTableSlot *row, int64 lane, bool turn, JobqAdmitted *a)
+let_in(JobqCall *call, TupleTableSlot *row, int64 gate, bool turn, JobqAdmitted *a)
 {
 	JobqPrefix	prefix;
 
 	if (!jobq_state_leave(call, JOBQ_LIMITED, row, LEAVE_TRY))
 		return false;
 	jobq_read_prefix(row, &prefix);
-	prefix.lane = lane;
+	prefix.lane = jobq_gate_lane(prefix.lane, gate);
 	a->job_id = prefix.job_id;
 	a->queue_id = prefix.queue_id;
 	a->partition_id = prefix.partition_id;
-	a->lane = lane;
+	a->lane = prefix.lane;
 	a->position = jobq_nextval();
 	a->attempt = prefix.attempt;
 	jobq_enter_ready(call, &prefix, a->position, call->now);
@@ -76,7 +76,7 @@ let_in(JobqCall *call, TupleTableSlot *row, int64 lane, bool turn, JobqAdmitted 
  * those before it are locked, from that key on.  Returns how many there are in *out.
  */
 int
-jobq_let_in_line(JobqCall *call, const JobqOrder *line, const JobqFloors *floors, int64 lane,
+jobq_let_in_line(JobqCall *call, const JobqOrder *line, const JobqFloors *floors, int64 gate,
 				 bool turn, int max, JobqKey limit, JobqAdmitted *out, JobqKey *next, JobqKey *busy)
 {
 	JobqOrderScan *scan = jobq_order_scan_begin(call, *line, floors, GetLatestSnapshot());
@@ -97,7 +97,7 @@ jobq_let_in_line(JobqCall *call, const JobqOrder *line, const JobqFloors *floors
 			*next = key;
 			break;
 		}
-		if (let_in(call, row, lane, turn, &out[n]))
+		if (let_in(call, row, gate, turn, &out[n]))
 			n++;
 		else
 		{
@@ -117,23 +117,23 @@ jobq_let_in_line(JobqCall *call, const JobqOrder *line, const JobqFloors *floors
 
 /* Let in one job that waits behind the gate, which has the turn of its partition; false: it does not, or is locked. */
 bool
-jobq_let_in_job(JobqCall *call, int64 job_id, int64 lane, JobqAdmitted *out)
+jobq_let_in_job(JobqCall *call, int64 job_id, int64 gate, JobqAdmitted *out)
 {
 	TupleTableSlot *row = jobq_find_id(call, JOBQ_LIMITED, job_id);
-	bool		ok = row != NULL && let_in(call, row, lane, false, out);
+	bool		ok = row != NULL && let_in(call, row, gate, false, out);
 
 	jobq_slot_free(row);
 	return ok;
 }
 
 /*
- * Take up to max ready jobs of a lane, from a key on, to where they belong now.  Their
- * places are by id where the lane was a gate's, since their positions there say
+ * Take up to max ready jobs of a lane, as a gate lets them in (0: none), from a key on, to
+ * where they belong now.  Their places are by id where there was a gate, since their positions there say
  * nothing of when they came.  *key: where to go on; jobq_key_first: that was all.
  * *busy is set where some are locked.
  */
 int
-jobq_empty_lane(JobqCall *call, int64 lane, bool by_id, int max, JobqKey *key, bool *busy)
+jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqKey *key, bool *busy)
 {
 	JobqFloors *floors = palloc(jobq_floors_size());
 	JobqOrderScan *scan;
@@ -146,7 +146,7 @@ jobq_empty_lane(JobqCall *call, int64 lane, bool by_id, int max, JobqKey *key, b
 		jobq_floors_add(floors, key->priority, key->position, key->position);
 		floors->rest = key->priority;
 	}
-	scan = jobq_order_scan_begin(call, jobq_lane_order(lane), floors, GetLatestSnapshot());
+	scan = jobq_order_scan_begin(call, jobq_lane_order(jobq_gate_lane(lane, gate)), floors, GetLatestSnapshot());
 	*key = jobq_key_first;
 	while ((row = jobq_order_scan_next(scan)) != NULL)
 	{
@@ -160,9 +160,10 @@ jobq_empty_lane(JobqCall *call, int64 lane, bool by_id, int max, JobqKey *key, b
 			break;
 		}
 		jobq_read_prefix(row, &prefix);
+		prefix.lane = lane;
 		if (jobq_state_leave(call, JOBQ_READY, row, LEAVE_TRY))
 		{
-			(void) jobq_enter_next(call, &prefix, by_id ? prefix.job_id : jobq_attr_int64(row, READY_POSITION));
+			(void) jobq_enter_next(call, &prefix, gate != 0 ? prefix.job_id : jobq_attr_int64(row, READY_POSITION));
 			n++;
 		}
 		else
@@ -207,9 +208,12 @@ jobq_read_admitted(JobqCall *call, int nlanes, const int64 *lanes,
 	UnregisterSnapshot(snapshot);
 }
 
-/* Where a job is: in which state (JOBQ_JOB: decided, or gone), and where it counts if it is ready or runs. */
+/*
+ * Where a job is: in which state (JOBQ_JOB: decided, or gone), and where it counts if
+ * it is ready or runs.  *lane: the lane that it would be ready in without a gate.
+ */
 JobqTable
-jobq_look_at_admitted(JobqCall *call, int64 job_id, JobqAdmitted *a)
+jobq_look_at_admitted(JobqCall *call, int64 job_id, JobqAdmitted *a, int64 *lane)
 {
 	TupleTableSlot *job;
 	TupleTableSlot *row;
@@ -218,7 +222,10 @@ jobq_look_at_admitted(JobqCall *call, int64 job_id, JobqAdmitted *a)
 	memset(a, 0, sizeof(JobqAdmitted));
 	a->job_id = job_id;
 	if (row != NULL)
+	{
 		read_admitted(table, row, a);
+		*lane = jobq_job_lane(job);
+	}
 	jobq_slot_free(row);
 	jobq_slot_free(job);
 	return table;

@@ -81,8 +81,8 @@ typedef struct JobqPrefix
 {
 	int64		job_id;
 	int64		queue_id;		/* what settings and grants name */
-	int64		lane;			/* the order of ready jobs it stands in, if it
-								 * is ready */
+	int64		lane;			/* the order of ready jobs it stands in or, if
+								 * it is not ready, would without a gate */
 	TimestampTz run_at;			/* 0: none */
 	TimestampTz expires_at;		/* 0: none */
 	int64		partition_id;	/* 0: none */
@@ -177,6 +177,8 @@ extern const char *jobq_state_name(JobqTable table);
 extern void jobq_read_prefix(TupleTableSlot *row, JobqPrefix *prefix);
 extern void jobq_read_job_prefix(TupleTableSlot *job, JobqPrefix *prefix);
 extern void jobq_read_waiting(TupleTableSlot *row, JobqPrefix *prefix);
+extern Datum jobq_job_requires(TupleTableSlot *job);
+extern int64 jobq_job_lane(TupleTableSlot *job);
 extern void jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix,
 							 JobqRow *new);
 extern bool jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row,
@@ -204,14 +206,14 @@ typedef struct JobqAdmitted
 } JobqAdmitted;
 
 extern void jobq_set_turn(JobqCall *call, int64 queue_id, int64 partition_id, int64 job_id);
-extern int	jobq_let_in_line(JobqCall *call, const JobqOrder *line, const JobqFloors *floors, int64 lane,
+extern int	jobq_let_in_line(JobqCall *call, const JobqOrder *line, const JobqFloors *floors, int64 gate,
 							 bool turn, int max, JobqKey limit, JobqAdmitted *out, JobqKey *next,
 							 JobqKey *busy);
-extern bool jobq_let_in_job(JobqCall *call, int64 job_id, int64 lane, JobqAdmitted *out);
-extern int	jobq_empty_lane(JobqCall *call, int64 lane, bool by_id, int max, JobqKey *key, bool *busy);
+extern bool jobq_let_in_job(JobqCall *call, int64 job_id, int64 gate, JobqAdmitted *out);
+extern int	jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqKey *key, bool *busy);
 extern void jobq_read_admitted(JobqCall *call, int nlanes, const int64 *lanes,
 							   void (*callback) (const JobqAdmitted *a, void *arg), void *arg);
-extern JobqTable jobq_look_at_admitted(JobqCall *call, int64 job_id, JobqAdmitted *a);
+extern JobqTable jobq_look_at_admitted(JobqCall *call, int64 job_id, JobqAdmitted *a, int64 *lane);
 
 /* cascade.c: what a decision does to those downstream */
 typedef struct JobqCascade JobqCascade;
@@ -342,6 +344,7 @@ typedef struct JobqAssignment
 	Size		size;			/* of args and inputs */
 	text	   *key;
 	TimestampTz lease_until;	/* DT_NOEND: that of a session */
+	const JobqLabels *required; /* NULL: none */
 } JobqAssignment;
 
 /* What a claim asks for */
@@ -353,6 +356,7 @@ typedef struct JobqClaimRequest
 	int			max_jobs;
 	int64		lease;			/* microseconds, -1: the job's or queue's */
 	bool		session;		/* leases last as long as this session */
+	Datum		labels;			/* of the worker, as they are stored; 0: none */
 } JobqClaimRequest;
 
 #define JOBQ_ASSIGNMENT_NATTS	8
@@ -360,7 +364,7 @@ typedef struct JobqClaimRequest
 extern void jobq_assignment_values(const JobqAssignment *a, Datum *values, bool *nulls);
 extern void jobq_return_assignments(FunctionCallInfo fcinfo, const JobqAssignment *jobs, int n);
 extern int	jobq_check_queues(FunctionCallInfo fcinfo, int argno, char ***queues);
-extern void jobq_check_labels(FunctionCallInfo fcinfo, int argno);
+extern Datum jobq_check_labels(FunctionCallInfo fcinfo, int argno);
 extern int	jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out);
 
 /* lease.c: heartbeats, and leases that run out */

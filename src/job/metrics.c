@@ -331,8 +331,13 @@ read_queues(JobqCall *call, int *n)
 		if (q->values[COUNT_READY] > 0)
 		{
 			const JobqQueue *known = jobq_queue_known(call, q->queue_id);
+			int64		gate = known ? known->gate : 0;
+			JobqLaneSet *lanes;
+			int			nlanes = jobq_queue_lanes(call, q->queue_id, NULL, &lanes);
 
-			q->oldest = jobq_handout_oldest(call, jobq_gate_lane(jobq_lane(q->queue_id), known ? known->gate : 0));
+			q->oldest = DT_NOEND;
+			for (int i = 0; i < nlanes; i++)
+				q->oldest = Min(q->oldest, jobq_handout_oldest(call, jobq_gate_lane(lanes[i].lane, gate)));
 		}
 		result[(*n)++] = q;
 	}

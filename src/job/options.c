@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/datetime.h"
 #include "utils/datum.h"
 
@@ -36,7 +37,8 @@ typedef enum OptionType
 	OPTION_TIME,				/* timestamptz */
 	OPTION_JOB,					/* int8 */
 	OPTION_JOBS,				/* depends_on; not stored here */
-	OPTION_BOOL					/* bool */
+	OPTION_BOOL,				/* bool */
+	OPTION_LABELS				/* text[] */
 } OptionType;
 
 typedef struct Option
@@ -73,6 +75,7 @@ static const Option options[] = {
 	{"hold", OPTION_BOOL, SUBMISSION_HOLD},
 	{"manual", OPTION_BOOL, JOB_MANUAL},
 	{"partition", OPTION_NAME, JOB_PARTITION},
+	{"requires", OPTION_LABELS, JOB_REQUIRES},
 	{"name", OPTION_NAME, JOB_NAME},
 	{"run_in", OPTION_DELAY, SUBMISSION_RUN_IN},
 };
@@ -157,6 +160,11 @@ set_option(JobqSubmission *s, const Option *option, Datum value)
 		case OPTION_JOB:
 		case OPTION_BOOL:
 			break;
+		case OPTION_LABELS:
+			/* an empty set is none */
+			if (ARR_NDIM(DatumGetArrayTypeP(value)) == 0)
+				return;
+			break;
 		case OPTION_JOBS:
 			elog(ERROR, "\"%s\" is not a single value", option->name);
 	}
@@ -190,6 +198,8 @@ jobq_read_arguments(FunctionCallInfo fcinfo, JobqSubmission *s)
 		}
 		else if (options[i].type == OPTION_JOBS)
 			read_ids(s, fcinfo, i);
+		else if (options[i].type == OPTION_LABELS)
+			set_option(s, &options[i], jobq_check_label_set(fcinfo, i, options[i].name));
 		else
 			set_option(s, &options[i], PG_GETARG_DATUM(i));
 	}
@@ -267,6 +277,29 @@ read_ids_and_names(JobqSubmission *s, const char *key, JsonbValue *v)
 	}
 }
 
+/* An array of strings, as labels. */
+static Datum
+labels_value(const char *key, JsonbValue *v)
+{
+	Datum	   *values;
+	int			n;
+
+	if (v->type != jbvBinary || !JsonContainerIsArray(v->val.binary.data) ||
+		JsonContainerIsScalar(v->val.binary.data))
+		jobq_error_must(key, "be an array of strings");
+	n = JsonContainerSize(v->val.binary.data);
+	values = palloc(Max(n, 1) * sizeof(Datum));
+	for (int i = 0; i < n; i++)
+	{
+		JsonbValue *item = getIthJsonbValueFromContainer(v->val.binary.data, i);
+
+		if (item->type != jbvString)
+			jobq_error_must(key, "be an array of strings");
+		values[i] = CStringGetTextDatum(string_value(key, item));
+	}
+	return jobq_label_set(n, values, key);
+}
+
 /* A value in JSON as the argument that it stands for. */
 static Datum
 json_argument(const Option *option, JsonbValue *v)
@@ -294,6 +327,8 @@ json_argument(const Option *option, JsonbValue *v)
 			if (v->type != jbvBool)
 				jobq_error_must(option->name, "be true or false");
 			return BoolGetDatum(v->val.boolean);
+		case OPTION_LABELS:
+			return labels_value(option->name, v);
 		case OPTION_JOBS:
 			break;
 	}

@@ -51,7 +51,7 @@ jobq_state_name(JobqTable table)
 	elog(ERROR, "table %d holds no state", (int) table);
 }
 
-/* Read the prefix of a row. */
+/* Read the prefix of a row.  The lane of one that is ready can be that of a gate. */
 void
 jobq_read_prefix(TupleTableSlot *row, JobqPrefix *prefix)
 {
@@ -66,6 +66,23 @@ jobq_read_prefix(TupleTableSlot *row, JobqPrefix *prefix)
 	prefix->lost = jobq_attr_int32(row, STATE_LOST);
 	prefix->priority = jobq_attr_int16(row, STATE_PRIORITY);
 	prefix->manual = false;
+}
+
+/* The labels that a job requires, as in its own row; 0: none. */
+Datum
+jobq_job_requires(TupleTableSlot *job)
+{
+	bool		isnull;
+	Datum		requires = slot_getattr(job, JOB_REQUIRES, &isnull);
+
+	return isnull ? 0 : requires;
+}
+
+/* Its lane, where it has no gate. */
+int64
+jobq_job_lane(TupleTableSlot *job)
+{
+	return jobq_lane_of(jobq_attr_cstring(job, JOB_QUEUE), jobq_job_requires(job));
 }
 
 /* The same for a row of job_waiting: it knows whether anybody runs the job. */
@@ -85,6 +102,7 @@ jobq_read_job_prefix(TupleTableSlot *job, JobqPrefix *prefix)
 	memset(prefix, 0, sizeof(JobqPrefix));
 	prefix->job_id = jobq_attr_int64(job, JOB_ID);
 	prefix->queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
+	prefix->lane = jobq_job_lane(job);
 	prefix->partition_id = partition ? jobq_partition_id(partition) : 0;
 	prefix->run_at = jobq_attr_int64(job, JOB_RUN_AT);
 	prefix->priority = jobq_attr_int16(job, JOB_PRIORITY);
@@ -96,7 +114,8 @@ static void
 announce_ready(JobqCall *call, const JobqPrefix *prefix, int64 position, ItemPointerData tid)
 {
 	JobqReady	ready = {.lane = prefix->lane,.queue_id = prefix->queue_id,.position = position,
-	.count = 1,.tid = tid,.many = !ItemPointerIsValid(&tid),.priority = prefix->priority};
+	.labels = jobq_ready_labels(call, prefix->queue_id, prefix->lane),.count = 1,.tid = tid,
+	.many = !ItemPointerIsValid(&tid),.priority = prefix->priority};
 	JobqQueue	queue;
 
 	jobq_ready_origin(call, &ready);
@@ -152,13 +171,13 @@ count_state(JobqTable table, int64 queue_id, int n)
 	jobq_count(queue_id, counts[table], n);
 }
 
-/* Put a prefix into a row.  Only ready jobs stand in a lane of a gate. */
+/* Put a prefix into a row. */
 static void
 set_prefix(JobqTable table, JobqRow *new, const JobqPrefix *prefix)
 {
 	jobq_set(new, STATE_JOB_ID, Int64GetDatum(prefix->job_id));
 	jobq_set(new, STATE_QUEUE_ID, Int64GetDatum(prefix->queue_id));
-	jobq_set(new, STATE_LANE, Int64GetDatum(table == JOBQ_READY ? prefix->lane : jobq_lane(prefix->queue_id)));
+	jobq_set(new, STATE_LANE, Int64GetDatum(prefix->lane));
 	jobq_set(new, STATE_RUN_AT, TimestampTzGetDatum(prefix->run_at));
 	new->given[STATE_RUN_AT - 1] = prefix->run_at != 0;
 	jobq_set(new, STATE_EXPIRES_AT, TimestampTzGetDatum(prefix->expires_at));
@@ -221,6 +240,7 @@ jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row, JobqLeave
 	if (announce)
 	{
 		jobq_ready_from_slot(call, row, &ready);
+		ready.labels = jobq_ready_labels(call, ready.queue_id, ready.lane);
 		jobq_reserve_taken(1);
 	}
 	if (!jobq_delete(call, table, row, mode == LEAVE_WAIT ? LockWaitBlock : LockWaitSkip))
@@ -271,7 +291,6 @@ const char *
 jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
 {
 	const JobqQueue *queue;
-	JobqPrefix	ready = *prefix;
 	JobqRow		new = {0};
 
 	if (prefix->manual)
@@ -292,8 +311,7 @@ jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
 		jobq_enter_limited(call, prefix, position ? position : jobq_nextval(), call->now);
 		return "waiting";
 	}
-	ready.lane = jobq_lane(prefix->queue_id);
-	jobq_enter_ready(call, &ready, position ? position : jobq_nextval(), call->now);
+	jobq_enter_ready(call, prefix, position ? position : jobq_nextval(), call->now);
 	return "ready";
 }
 
@@ -322,7 +340,7 @@ jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters 
 }
 
 /*
- * Give a job that stays as far as it is another prefix: where it waits or runs, its
+ * Give a job that stays as far as it is another prefix, with the lane where it has no gate: where it waits or runs, its
  * row is updated, else it leaves its state and goes on from there, so that lanes and
  * clocks hear of it.  The row is written in any case, for a claim that has read the job
  * takes it only if its row is still the same.  One that is ready, or limited, keeps its place if its queue, partition
@@ -362,7 +380,10 @@ jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const J
 		jobq_enter_limited(call, prefix, jobq_attr_int64(row, READY_POSITION), jobq_attr_int64(row, READY_SINCE));
 	else
 	{
-		jobq_enter_ready(call, prefix, jobq_attr_int64(row, READY_POSITION), jobq_attr_int64(row, READY_SINCE));
+		JobqPrefix	ready = *prefix;
+
+		ready.lane = jobq_attr_int64(row, STATE_LANE);
+		jobq_enter_ready(call, &ready, jobq_attr_int64(row, READY_POSITION), jobq_attr_int64(row, READY_SINCE));
 		if (has_gate(call, prefix->queue_id))
 			tell_gate(GATE_LOOK, prefix, 0);
 	}
@@ -408,7 +429,7 @@ jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **job, TupleTableSl
 	{
 		found = states[i].table;
 		*row = found != JOBQ_READY ? jobq_find(call, found, INDEX_KEY, 1, &key, snapshot) :
-			find_ready(call, job_id, jobq_lane(jobq_queue_id(jobq_attr_cstring(*job, JOB_QUEUE))),
+			find_ready(call, job_id, jobq_job_lane(*job),
 					   jobq_attr_int16(*job, JOB_PRIORITY), snapshot);
 	}
 	UnregisterSnapshot(snapshot);

@@ -272,6 +272,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 
 	prefix.job_id = s->id;
 	prefix.queue_id = s->queue_id;
+	prefix.lane = s->row.given[JOB_REQUIRES - 1] ? jobq_lane_of(s->queue, s->row.values[JOB_REQUIRES - 1]) : s->queue_id;
 	prefix.partition_id = s->partition_id;
 	prefix.run_at = DatumGetTimestampTz(s->row.values[JOB_RUN_AT - 1]);
 	prefix.expires_at = DatumGetTimestampTz(s->row.values[JOB_EXPIRES_AT - 1]);
@@ -317,6 +318,7 @@ jobq_admit(JobqCall *call, const JobqSubmission *s)
 {
 	jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
 	jobq_queue_register(call, s->queue, s->queue_id);
+	jobq_lane_register(call, s->queue, s->queue_id, s->row.given[JOB_REQUIRES - 1] ? s->row.values[JOB_REQUIRES - 1] : 0);
 	if (s->row.given[JOB_PARENT - 1] &&
 		!jobq_may_see(call, DatumGetInt64(s->row.values[JOB_PARENT - 1]), false))
 		error_argument(DatumGetInt64(s->row.values[JOB_PARENT - 1]), "parent");

@@ -168,11 +168,12 @@ jobq_replace_values(JobqRow *to, const JobqRow *from)
 
 /* Write the state row of a job that is replaced, which is locked. */
 static void
-replace_state(JobqCall *call, JobqTable table, TupleTableSlot *row, const JobqRow *job)
+replace_state(JobqCall *call, JobqTable table, TupleTableSlot *row, int64 lane, const JobqRow *job)
 {
 	JobqPrefix	prefix;
 
 	jobq_read_prefix(row, &prefix);
+	prefix.lane = lane;
 	prefix.priority = DatumGetInt16(job->values[JOB_PRIORITY - 1]);
 	prefix.run_at = job->given[JOB_RUN_AT - 1] ? DatumGetTimestampTz(job->values[JOB_RUN_AT - 1]) : 0;
 	prefix.expires_at = job->given[JOB_EXPIRES_AT - 1] ?
@@ -216,7 +217,7 @@ replace(JobqCall *call, JobqSubmission *s, int64 holder)
 			jobq_replace_values(&new, &s->row);
 			if (jobq_update(call, JOBQ_JOB, job, &new, LockWaitBlock))
 			{
-				replace_state(call, table, row, &new);
+				replace_state(call, table, row, jobq_job_lane(job), &new);
 				jobq_advance();
 				result = REPLACED;
 			}

@@ -196,7 +196,7 @@ jobq_job_wait(PG_FUNCTION_ARGS)
 		JobqCall	call;
 		bool		decided;
 
-		jobq_waiter_register(true, id, 0);
+		jobq_waiter_register(true, id, 0, NULL);
 		begin_look(&wait, &call, false);
 		jobq_require_visible(&call, id);
 		values[0] = CStringGetTextDatum(jobq_job_state(&call, id, &decided, &values[1], &nulls[1]));
@@ -229,7 +229,7 @@ jobq_job_claim_wait(PG_FUNCTION_ARGS)
 	memset(nulls, true, sizeof(nulls));
 	if (name != NULL)
 		jobq_check_name(name, "worker");
-	jobq_check_labels(fcinfo, 4 + JOBQ_ASSIGNMENT_NATTS);
+	request.labels = jobq_check_labels(fcinfo, 4 + JOBQ_ASSIGNMENT_NATTS);
 	begin_wait(&wait, fcinfo, "job_claim_wait()", 2, "JobqClaimWait");
 	for (;;)
 	{
@@ -239,7 +239,7 @@ jobq_job_claim_wait(PG_FUNCTION_ARGS)
 		int			n;
 
 		/* one that drains waits for no queue, or it would get others' wake-ups */
-		jobq_waiter_register(drains, drains ? 0 : queue_id, worker);
+		jobq_waiter_register(drains, drains ? 0 : queue_id, worker, jobq_labels_of(request.labels));
 		if (has_socket() && !pq_check_connection())
 			client_lost();
 		begin_look(&wait, &call, true);
@@ -250,7 +250,7 @@ jobq_job_claim_wait(PG_FUNCTION_ARGS)
 		jobq_close_call(&call);
 		if (n > 0)
 		{
-			jobq_waiter_claimed();
+			jobq_waiter_claimed(job->required);
 			break;
 		}
 		if (drains != drained)

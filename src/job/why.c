@@ -87,7 +87,9 @@ jobq_job_explain(PG_FUNCTION_ARGS)
 	JobqDatabase *db;
 	TupleTableSlot *job;
 	int64		queue_id;
-	Oid			types[] = {INT8OID, BOOLOID, BOOLOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+	int64		lane;
+	const JobqQueue *queue;
+	Oid			types[] = {INT8OID, BOOLOID, BOOLOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
 	Datum		values[lengthof(types)];
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -99,11 +101,14 @@ jobq_job_explain(PG_FUNCTION_ARGS)
 	values[1] = BoolGetDatum(jobq_is_active(&call));
 	values[2] = BoolGetDatum(db != NULL && db->worker_pid != 0);
 	queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
-	values[3] = BoolGetDatum(jobq_waiter_exists(queue_id));
+	lane = jobq_job_lane(job);
+	queue = jobq_queue_known(&call, queue_id);
+	values[3] = BoolGetDatum(jobq_waiter_exists(queue_id, jobq_ready_labels(&call, queue_id, lane)));
 	values[4] = TimestampTzGetDatum(jobq_counts_worked_at(queue_id));
 	values[5] = TimestampTzGetDatum(call.now);
+	values[6] = TimestampTzGetDatum(jobq_lane_used_at(jobq_gate_lane(lane, queue ? queue->gate : 0)));
 	jobq_slot_free(job);
-	return_as_owner(fcinfo, &call, "SELECT * FROM %s.job_reasons($1, $2, $3, $4, $5, $6)",
+	return_as_owner(fcinfo, &call, "SELECT * FROM %s.job_reasons($1, $2, $3, $4, $5, $6, $7)",
 					lengthof(types), types, values, true, names_no_secret);
 	jobq_close_call(&call);
 	return (Datum) 0;
@@ -179,11 +184,11 @@ jobq_job_enter_again(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(jobq_job_gate_lane);
 
-/* job_gate_lane(queue_id, gate) */
+/* job_gate_lane(lane, gate) */
 Datum
 jobq_job_gate_lane(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64(jobq_gate_lane(jobq_lane(PG_GETARG_INT64(0)), PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1)));
+	PG_RETURN_INT64(jobq_gate_lane(PG_GETARG_INT64(0), PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1)));
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_count_again);

@@ -213,13 +213,10 @@ compare_labels(const void *a, const void *b)
 	return strcmp(*(char *const *) a, *(char *const *) b);
 }
 
-/* Labels, an argument that is not null: as text[], in the order of their bytes, each once. */
+/* Labels as text[], in the order of their bytes, each once. */
 Datum
-jobq_check_label_set(FunctionCallInfo fcinfo, int argno, const char *what)
+jobq_label_set(int n, Datum *values, const char *what)
 {
-	Datum	   *values;
-	bool	   *nulls;
-	int			n = jobq_check_array(fcinfo, argno, what, TEXTOID, false, &values, &nulls);
 	char	  **names = palloc(Max(n, 1) * sizeof(char *));
 	int			m = 0;
 
@@ -240,6 +237,17 @@ jobq_check_label_set(FunctionCallInfo fcinfo, int argno, const char *what)
 			values[m++] = CStringGetTextDatum(names[i]);
 	}
 	return PointerGetDatum(construct_array(values, m, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* The same of an argument that is not null. */
+Datum
+jobq_check_label_set(FunctionCallInfo fcinfo, int argno, const char *what)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int			n = jobq_check_array(fcinfo, argno, what, TEXTOID, false, &values, &nulls);
+
+	return jobq_label_set(n, values, what);
 }
 
 /* No job has this id. */

@@ -18,7 +18,7 @@
 #define JOBQ_MAX_NAME			128
 #define JOBQ_MAX_INTERVAL_DAYS	INT64CONST(73000)
 #define JOBQ_MAX_QUEUES			1000	/* that one claim names */
-#define JOBQ_MAX_LABELS			100 /* of a job or worker */
+#define JOBQ_MAX_LABEL_SETS		1000	/* that jobs of a queue require */
 #define JOBQ_ALL_QUEUES			0	/* no queue has this number, so only grants on
 									 * all of them count */
 
@@ -120,6 +120,20 @@ extern int	jobq_read_gates(JobqCall *call, int64 queue_id, int64 **gates);
 extern bool jobq_gates_emptied(JobqCall *call, int64 queue_id, int64 gate);
 extern int	jobq_read_partitions(JobqCall *call, int64 queue_id, JobqPartition **partitions);
 
+/* labels.c: the lanes of the sets of labels that jobs require */
+typedef struct JobqLaneSet
+{
+	int64		lane;
+	const JobqLabels *labels;	/* NULL: none */
+} JobqLaneSet;
+
+extern void jobq_labels_init(void);
+extern const JobqLabels *jobq_labels_of(Datum labels);
+extern int64 jobq_lane_of(const char *queue, Datum requires);
+extern int	jobq_queue_lanes(JobqCall *call, int64 queue_id, const JobqLabels *labels, JobqLaneSet **lanes);
+extern const JobqLabels *jobq_ready_labels(JobqCall *call, int64 queue_id, int64 lane);
+extern void jobq_lane_register(JobqCall *call, const char *queue, int64 queue_id, Datum requires);
+
 /* privilege.c: grants */
 typedef enum JobqPrivilege
 {
@@ -168,6 +182,7 @@ extern Size jobq_json_size(Jsonb *json, Size limit);
 extern void jobq_check_json(Jsonb *json, Jsonb *other, const char *what, const char *setting,
 							int limit_kb);
 extern char *jobq_cut_error(Datum error);
+extern Datum jobq_label_set(int n, Datum *values, const char *what);
 extern Datum jobq_check_label_set(FunctionCallInfo fcinfo, int argno, const char *what);
 extern int	jobq_check_array(FunctionCallInfo fcinfo, int argno, const char *what, Oid elemtype,
 							 bool nulls_ok, Datum **values, bool **nulls);

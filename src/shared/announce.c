@@ -525,7 +525,7 @@ tell_ready(const JobqReady *r)
 		jobq_at_end.offer(r);
 	if (r->count > 0)
 	{
-		jobq_wake(false, r->queue_id, Min(r->count, INT_MAX));
+		jobq_wake(false, r->queue_id, Min(r->count, INT_MAX), r->labels);
 		jobq_worker_queue_ready(r->queue_id);
 	}
 }
@@ -556,7 +556,7 @@ carry_out(void)
 	for (int i = 0; i < ready.n; i++)
 		tell_ready(&((JobqReady *) ready.items)[i]);
 	for (int i = 0; i < decided.n; i++)
-		jobq_wake(true, ((int64 *) decided.items)[i], INT_MAX);
+		jobq_wake(true, ((int64 *) decided.items)[i], INT_MAX, NULL);
 	if (scalars.wake_waiters)
 		jobq_wake_all();
 	if (scalars.nplaces > 0)

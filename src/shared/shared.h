@@ -196,14 +196,39 @@ extern void jobq_base_end(uint32 generation, const JobqCounts *counts, int n);
 extern void jobq_base_forget(void);
 extern void jobq_counts_forget_database(Oid database);
 
+/* Labels that a job requires or a worker has, as ids in ascending order */
+#define JOBQ_MAX_LABELS		100
+
+typedef struct JobqLabels
+{
+	int			n;
+	int64		ids[JOBQ_MAX_LABELS];	/* of those that are kept, n are there */
+} JobqLabels;
+
+/* Does a worker with these labels have all that are required?  NULL: none. */
+static inline bool
+jobq_has_labels(const JobqLabels *labels, const JobqLabels *required)
+{
+	int			k = 0;
+
+	for (int i = 0; required != NULL && i < required->n; i++)
+	{
+		while (k < (labels ? labels->n : 0) && labels->ids[k] < required->ids[i])
+			k++;
+		if (k == (labels ? labels->n : 0) || labels->ids[k] != required->ids[i])
+			return false;
+	}
+	return true;
+}
+
 /* waiter.c: sessions that sleep */
-extern void jobq_waiter_register(bool for_job, int64 id, uint64 worker);
+extern void jobq_waiter_register(bool for_job, int64 id, uint64 worker, const JobqLabels *labels);
 extern void jobq_waiter_leave(bool consumed);
 extern bool jobq_waiter_woken(void);
-extern bool jobq_waiter_exists(int64 queue_id);
+extern bool jobq_waiter_exists(int64 queue_id, const JobqLabels *required);
 extern bool jobq_waiter_of_worker(uint64 worker);
-extern void jobq_wake(bool for_job, int64 id, int n);
-extern void jobq_waiter_claimed(void);
+extern void jobq_wake(bool for_job, int64 id, int n, const JobqLabels *required);
+extern void jobq_waiter_claimed(const JobqLabels *required);
 extern void jobq_waiter_at_commit(void);
 extern void jobq_waiter_at_abort(void);
 extern void jobq_wake_all(void);

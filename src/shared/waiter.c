@@ -10,9 +10,12 @@
  * 1. The waiter registers before it takes its snapshot, and the callback looks
  *	  for waiters after its rows are visible: one of them sees the other.  For
  *	  this the counter of a bucket can be read without the lock.
- * 2. A wake-up for a queue stands for one job.  It is consumed by the commit of
- *	  a claim that came after it; a waiter that leaves in any other way, by an
- *	  error too, passes it on to the next waiter of that queue.
+ * 2. A wake-up for a queue stands for one job.  It goes to a waiter that has the
+ *	  labels which that requires, and is consumed by the commit of a claim that came
+ *	  after it, of a job that requires the same.  A waiter that leaves in any other
+ *	  way, by an error or with another job too, passes it on to the next waiter of
+ *	  that queue that has them.  So it goes on only with a job that was claimed, or
+ *	  with a waiter that leaves, and never comes back.
  * 3. Whoever leaves a transaction by abort or the server by exit is unlinked.
  *
  * The entries are one for each backend, linked into a hash table.  One LWLock
@@ -41,6 +44,8 @@ typedef struct Waiter
 								 * with a name */
 	Oid			database;
 	Latch	   *latch;
+	JobqLabels	labels;			/* that it has */
+	JobqLabels	required;		/* by the job that it was woken for */
 	pg_atomic_uint32 woken;
 } Waiter;
 
@@ -62,8 +67,10 @@ static LWLock *waiters_lock;
 /* What this backend owes */
 static bool registered = false; /* our entry is in use */
 static bool claimed = false;	/* a claim is to be committed */
+static bool consumes = false;	/* and consumes the wake-up that is held */
 static bool holding = false;	/* a wake-up was taken and not consumed yet */
 static int64 held_queue;
+static JobqLabels held_required;
 
 /* How much shared memory it takes. */
 static Size
@@ -133,18 +140,28 @@ unlink_waiter(Waiter *w)
 	w->linked = false;
 }
 
-/* Wake a waiter; the caller holds the lock. */
+/* Copy labels; NULL: none. */
 static void
-wake_waiter(Waiter *w)
+copy_labels(JobqLabels *to, const JobqLabels *from)
+{
+	to->n = from ? from->n : 0;
+	if (to->n > 0)
+		memcpy(to->ids, from->ids, to->n * sizeof(int64));
+}
+
+/* Wake a waiter for a job that requires these labels; the caller holds the lock. */
+static void
+wake_waiter(Waiter *w, const JobqLabels *required)
 {
 	unlink_waiter(w);
+	copy_labels(&w->required, required);
 	pg_atomic_write_u32(&w->woken, 1);
 	SetLatch(w->latch);
 }
 
-/* Wake up to n waiters of a job or queue. */
+/* Wake up to n waiters of a job, or of a queue that have the labels which the jobs there require. */
 void
-jobq_wake(bool for_job, int64 id, int n)
+jobq_wake(bool for_job, int64 id, int n, const JobqLabels *required)
 {
 	Bucket	   *bucket = waiters_bucket(id);
 	dlist_mutable_iter iter;
@@ -158,11 +175,12 @@ jobq_wake(bool for_job, int64 id, int n)
 	{
 		Waiter	   *w = dlist_container(Waiter, node, iter.cur);
 
-		if (w->id != id || w->for_job != for_job || w->database != MyDatabaseId)
+		if (w->id != id || w->for_job != for_job || w->database != MyDatabaseId ||
+			!jobq_has_labels(&w->labels, required))
 			continue;
 		if (n-- <= 0)
 			break;
-		wake_waiter(w);
+		wake_waiter(w, required);
 	}
 	LWLockRelease(waiters_lock);
 }
@@ -175,7 +193,7 @@ jobq_wake_all(void)
 	for (int i = 0; i < MaxBackends; i++)
 	{
 		if (shared->waiters[i].linked && shared->waiters[i].database == MyDatabaseId)
-			wake_waiter(&shared->waiters[i]);
+			wake_waiter(&shared->waiters[i], NULL);
 	}
 	LWLockRelease(waiters_lock);
 }
@@ -192,7 +210,7 @@ leave_at_exit(int code, Datum arg)
  * a wake-up, which is then ours to consume.  worker: the key of its name, or 0.
  */
 void
-jobq_waiter_register(bool for_job, int64 id, uint64 worker)
+jobq_waiter_register(bool for_job, int64 id, uint64 worker, const JobqLabels *labels)
 {
 	static bool exit_registered = false;
 	Waiter	   *w = my_waiter();
@@ -211,10 +229,12 @@ jobq_waiter_register(bool for_job, int64 id, uint64 worker)
 	{
 		holding = true;
 		held_queue = w->id;
+		copy_labels(&held_required, &w->required);
 	}
 	w->id = id;
 	w->for_job = for_job;
 	w->worker = worker;
+	copy_labels(&w->labels, labels);
 	w->database = MyDatabaseId;
 	w->latch = MyLatch;
 	w->linked = true;
@@ -231,9 +251,9 @@ jobq_waiter_woken(void)
 	return pg_atomic_read_u32(&my_waiter()->woken) != 0;
 }
 
-/* Does a session of this database wait for a job of this queue? */
+/* Does a session of this database wait for a job of this queue, and have the labels that it requires? */
 bool
-jobq_waiter_exists(int64 queue_id)
+jobq_waiter_exists(int64 queue_id, const JobqLabels *required)
 {
 	Bucket	   *bucket = waiters_bucket(queue_id);
 	dlist_iter	iter;
@@ -244,7 +264,8 @@ jobq_waiter_exists(int64 queue_id)
 	{
 		Waiter	   *w = dlist_container(Waiter, node, iter.cur);
 
-		found |= w->id == queue_id && !w->for_job && w->database == MyDatabaseId;
+		found |= w->id == queue_id && !w->for_job && w->database == MyDatabaseId &&
+			jobq_has_labels(&w->labels, required);
 	}
 	LWLockRelease(waiters_lock);
 	return found;
@@ -273,16 +294,18 @@ unregister(void)
 {
 	Waiter	   *w = my_waiter();
 	bool		woken;
+	JobqLabels	required;
 
 	if (!registered)
 		return;
 	LWLockAcquire(waiters_lock, LW_EXCLUSIVE);
 	unlink_waiter(w);
 	woken = pg_atomic_exchange_u32(&w->woken, 0) != 0 && !w->for_job;
+	copy_labels(&required, &w->required);
 	LWLockRelease(waiters_lock);
 	registered = false;
 	if (woken)
-		jobq_wake(false, w->id, 1);
+		jobq_wake(false, w->id, 1, &required);
 }
 
 /* Stop waiting; consumed: the job that we were woken for is ours. */
@@ -291,16 +314,21 @@ jobq_waiter_leave(bool consumed)
 {
 	unregister();
 	if (holding && !consumed)
-		jobq_wake(false, held_queue, 1);
+		jobq_wake(false, held_queue, 1, &held_required);
 	holding = claimed = false;
 }
 
-/* Stop waiting, with a job; the wake-up is consumed when the claim commits. */
+/*
+ * Stop waiting, with a job that requires these labels; a wake-up for one that requires
+ * the same is consumed when the claim commits, another passed on then.
+ */
 void
-jobq_waiter_claimed(void)
+jobq_waiter_claimed(const JobqLabels *required)
 {
 	unregister();
 	claimed = true;
+	consumes = holding && held_required.n == (required ? required->n : 0) &&
+		(required == NULL || memcmp(required->ids, held_required.ids, required->n * sizeof(int64)) == 0);
 }
 
 /* Commit callback: the claim, if there was one, holds. */
@@ -308,7 +336,7 @@ void
 jobq_waiter_at_commit(void)
 {
 	if (claimed)
-		jobq_waiter_leave(true);
+		jobq_waiter_leave(consumes);
 }
 
 /* Abort callback: stop waiting. */

@@ -39,6 +39,7 @@ static const char *const table_names[JOBQ_NTABLES] = {
 	[JOBQ_LOG] = "job_log",
 	[JOBQ_QUEUE] = "job_queue",
 	[JOBQ_PARTITION] = "job_partition",
+	[JOBQ_LANE] = "job_lane",
 	[JOBQ_TURN] = "job_turn",
 	[JOBQ_WORKER] = "job_worker",
 	[JOBQ_PRIVILEGE] = "job_privilege",

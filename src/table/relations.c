@@ -52,6 +52,7 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 	{1, {QUEUE_ID}, {F_INT8EQ}}},
 	[JOBQ_PARTITION] = {{2, {PARTITION_QUEUE_ID, PARTITION_ID}, {F_INT8EQ, F_INT8EQ}}},
 	[JOBQ_WORKER] = {{1, {WORKER_NAME}, {F_TEXTEQ}}},
+	[JOBQ_LANE] = {{2, {LANE_QUEUE_ID, LANE_LANE}, {F_INT8EQ, F_INT8EQ}}},
 	[JOBQ_TURN] = {{2, {TURN_QUEUE_ID, TURN_PARTITION_ID}, {F_INT8EQ, F_INT8EQ}}},
 	[JOBQ_PRIVILEGE] = {{3, {PRIVILEGE_ROLE, PRIVILEGE_QUEUE, PRIVILEGE_PRIVILEGE}, {F_OIDEQ, F_TEXTEQ, F_TEXTEQ}}},
 	[JOBQ_ACTIVE] = {{1, {ACTIVE_SYSTEM_IDENTIFIER}, {F_INT8EQ}}},
@@ -61,7 +62,7 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 #define STATE "888tt84442"
 
 static const char *const column_types[JOBQ_NTABLES] = {
-	[JOBQ_JOB] = "88ttt8888tt8r44444444r2222bbxxxxxjjxxj",
+	[JOBQ_JOB] = "88ttt8888tt8r44444444r2222bbxxxxxAjjxxj",
 	[JOBQ_DEPENDENCY] = "8822",
 	[JOBQ_WAITING] = STATE "84444442bbbb",
 	[JOBQ_DELTA] = "88844444",
@@ -69,7 +70,7 @@ static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_SCHEDULED] = STATE,
 	[JOBQ_LIMITED] = STATE "8t",
 	[JOBQ_READY] = STATE "8t",
-	[JOBQ_LEASE] = STATE "8tttt8rb8xxj",
+	[JOBQ_LEASE] = STATE "8tttt8rb8xAxj",
 	[JOBQ_EXPIRY] = "t8",
 	[JOBQ_CANCEL_REQUEST] = "884x",
 	[JOBQ_UNIQUE] = "88tx",
@@ -78,6 +79,7 @@ static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_LOG] = "88t442xj",
 	[JOBQ_QUEUE] = "x8b44888828848xt44bb448a",
 	[JOBQ_PARTITION] = "88b44xx",
+	[JOBQ_LANE] = "88A",
 	[JOBQ_TURN] = "888",
 	[JOBQ_WORKER] = "ttr4bxxAj",
 	[JOBQ_PRIVILEGE] = "rxx",

@@ -44,6 +44,7 @@ typedef enum JobqTable
 	JOBQ_LOG,
 	JOBQ_QUEUE,
 	JOBQ_PARTITION,
+	JOBQ_LANE,
 	JOBQ_TURN,
 	JOBQ_WORKER,
 	JOBQ_PRIVILEGE,
@@ -86,6 +87,7 @@ enum
 	JOB_NAME,
 	JOB_UNIQUE_KEY,
 	JOB_PARTITION,
+	JOB_REQUIRES,
 	JOB_ARGS,
 	JOB_TAGS,
 	JOB_WORKER,
@@ -171,6 +173,7 @@ enum
 	LEASE_CANCEL_REQUESTED,
 	LEASE_SESSION,
 	LEASE_WORKER,
+	LEASE_LABELS,
 	LEASE_CANCEL_REASON,
 	LEASE_PROGRESS
 };
@@ -278,6 +281,13 @@ enum
 
 enum
 {
+	LANE_LANE = 1,
+	LANE_QUEUE_ID,
+	LANE_REQUIRES
+};
+
+enum
+{
 	TURN_QUEUE_ID = 1,
 	TURN_PARTITION_ID,
 	TURN_JOB_ID
@@ -353,6 +363,7 @@ typedef struct JobqReady
 {
 	int64		lane;
 	int64		queue_id;		/* to be notified of */
+	const struct JobqLabels *labels;	/* that it requires; NULL: none */
 	int64		position;
 	int64		count;			/* jobs to wake waiters for */
 	Oid			table;			/* InvalidOid: there is no row, only wake */

@@ -24,6 +24,10 @@ my $control = JobqClient->new($node, name => 'control');
 $control->rows("SELECT job_submit('first use')");
 append_to_file($calm, '');
 
+# What a waiter has, and what a job requires: of those that stay, one in each queue can take all.
+my @labels = ('NULL', q('{a}'), q('{a,b}'));
+my @requires = ('NULL', 'NULL', q('{a}'), q('{b}'), q('{a,b}'));
+
 # Those that stay wait for a minute, in two queues; those that hurry only
 # while there is a storm, and for so short that they often leave when woken.
 sub wait_for_jobs
@@ -31,6 +35,7 @@ sub wait_for_jobs
 	my ($i) = @_;
 	my $hurry = $i >= 6;
 	my $queue = 'q' . $i % 2;
+	my $labels = $labels[ int($i / 2) % 3 ];
 	my $name = $hurry ? 'hurries' : 'stays';
 	my ($client, @claims);
 	until (-e $stop)
@@ -42,7 +47,7 @@ sub wait_for_jobs
 			next;
 		}
 		my $timeout = $hurry ? int(rand(12)) : 60000;
-		my $r = $client->query("CALL job_claim_wait('$queue', 'w$i', '$timeout ms', '1 min')");
+		my $r = $client->query("CALL job_claim_wait('$queue', 'w$i', '$timeout ms', '1 min', labels => $labels)");
 		next if $r->{lost} || ($r->{sqlstate} // '') eq '57014';
 		die "$r->{sqlstate} $r->{message}" if $r->{sqlstate};
 		my ($id, $token, $attempt) = @{ $r->{rows}[0] };
@@ -75,29 +80,30 @@ sub submit
 			next;
 		}
 		my $queue = 'q' . int(rand(2));
+		my $requires = $requires[ rand @requires ];
 		my $dice = rand;
 		if ($dice < 0.5)
 		{
-			$n += my @rows = $client->rows("SELECT job_submit('now', queue => '$queue') FROM generate_series(1, " . (1 + int(rand(4))) . ')');
+			$n += my @rows = $client->rows("SELECT job_submit('now', queue => '$queue', requires => $requires) FROM generate_series(1, " . (1 + int(rand(4))) . ')');
 		}
 		elsif ($dice < 0.6)
 		{
-			$client->rows("BEGIN; SELECT job_submit('never', queue => '$queue'); ROLLBACK");
+			$client->rows("BEGIN; SELECT job_submit('never', queue => '$queue', requires => $requires); ROLLBACK");
 		}
 		elsif ($dice < 0.7)
 		{
-			$client->rows("SELECT job_submit('soon', queue => '$queue', run_at => clock_timestamp() + interval '20 ms')");
+			$client->rows("SELECT job_submit('soon', queue => '$queue', requires => $requires, run_at => clock_timestamp() + interval '20 ms')");
 			$n++;
 		}
 		elsif ($dice < 0.8)
 		{
-			$client->value("SELECT job_submit('child', queue => '$queue', depends_on => ARRAY[job_submit('now', queue => '$queue')])");
+			$client->value("SELECT job_submit('child', queue => '$queue', requires => $requires, depends_on => ARRAY[job_submit('now', queue => '$queue')])");
 			$n += 2;
 		}
 		elsif ($dice < 0.9)
 		{
 			$client->rows('BEGIN');
-			my $id = $client->value("SELECT job_submit('held', queue => '$queue')");
+			my $id = $client->value("SELECT job_submit('held', queue => '$queue', requires => $requires)");
 			$client->rows("SELECT job_hold($id)");
 			$client->rows('COMMIT');
 			$client->rows("SELECT job_unhold($id)");
@@ -105,7 +111,7 @@ sub submit
 		}
 		else
 		{
-			$client->rows("BEGIN; SAVEPOINT s; SELECT job_submit('never', queue => '$queue'); ROLLBACK TO s; SELECT job_submit('now', queue => '$queue'); COMMIT");
+			$client->rows("BEGIN; SAVEPOINT s; SELECT job_submit('never', queue => '$queue', requires => $requires); ROLLBACK TO s; SELECT job_submit('now', queue => '$queue', requires => $requires); COMMIT");
 			$n++;
 		}
 		usleep(int(rand(4000)));
