@@ -47,9 +47,9 @@ SELECT count(*) FROM job_claim('workers', 'reg 1');
 
 -- job_explain says so where a queue has no worker
 SELECT job_submit('k', queue => 'workers_none') AS none \gset
-SELECT detail, hint FROM job_explain(:none) WHERE reason = 'no worker';
+SELECT detail, hint FROM job_reasons(:none, true, true, false, now() - interval '61 s', now()) WHERE reason = 'no worker';
 SELECT job_worker_register('drains'), job_worker_drain('drains');
-SELECT hint FROM job_explain(:none) WHERE reason = 'no worker';
+SELECT hint FROM job_reasons(:none, true, true, false, now() - interval '61 s', now()) WHERE reason = 'no worker';
 SELECT job_worker_unregister('drains'), job_cancel(:none);
 
 -- state: by the lease, or jobq.lease where none is known
