@@ -111,6 +111,15 @@ SELECT queue, partition, state FROM job_status WHERE kind = 'a3';
 -- one that stays where it is keeps its slot
 SELECT job_change(id, tags => '{"a": 1}') FROM job WHERE kind = 'b3';
 SELECT pg_temp.settled('gate_part', 3, 0);
+-- so do many that change at once
+SELECT job_queue_set('gate_many', max_running => 300), job_queue_set('gate_next', max_running => 1);
+SELECT count(job_submit('many', queue => 'gate_many')) FROM generate_series(1, 700);
+SELECT pg_temp.settled('gate_many', 300, 400);
+SELECT count(job_change(r.job_id, tags => '{"a": 1}')) FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'gate_many';
+SELECT job_submit('next', queue => 'gate_next') > 0 AS submitted;
+SELECT pg_temp.settled('gate_next', 1, 0);
+SELECT count(*) FROM job_claim('gate_many', 'w', 1000);
+SELECT count(job_cancel(id)) FROM job WHERE queue = 'gate_many';
 
 -- one after the other
 SELECT job_queue_set('gate_order', ordered => true, backoff => '1 hour');

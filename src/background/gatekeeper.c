@@ -154,10 +154,17 @@ static bool unknown = true;		/* queues are still to be read */
 static TimestampTz began_at;	/* buckets were empty then */
 static bool changed;			/* some gate is dirty */
 
-/* jobs to be looked up */
-static int64 *looks;
-static int	nlooks;
-static int	looks_room;
+/* Jobs to be looked up */
+typedef struct Looks
+{
+	int64	   *ids;
+	int			n;
+	int			room;
+} Looks;
+
+static Looks looks;				/* before any other is let in */
+static Looks all_looks;			/* meanwhile: all members */
+static bool all_again = false;	/* and once more after it */
 
 /* the pass over job_limited */
 static int	pass = 0;			/* the number of the last that has ended */
@@ -214,9 +221,9 @@ jobq_gatekeeper_restart(void)
 	ctl.keysize = sizeof(LineKey);
 	ctl.entrysize = sizeof(Line);
 	lines = hash_create("jobq lines", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	looks_room = STEP_LOOKS;
-	looks = MemoryContextAlloc(gate_context, looks_room * sizeof(int64));
-	nlooks = 0;
+	memset(&looks, 0, sizeof(Looks));
+	memset(&all_looks, 0, sizeof(Looks));
+	all_again = false;
 	unknown = true;
 	changed = false;
 	passing = pass_again = false;
@@ -233,11 +240,15 @@ touch(Gate *gate)
 
 /* Have a job looked up. */
 static void
-want_look(int64 job_id)
+want_look(Looks *l, int64 job_id)
 {
-	if (nlooks == looks_room)
-		looks = repalloc_huge(looks, (looks_room *= 2) * sizeof(int64));
-	looks[nlooks++] = job_id;
+	if (l->n == l->room)
+	{
+		l->room = Max(2 * l->room, STEP_LOOKS);
+		l->ids = l->ids ? repalloc_huge(l->ids, l->room * sizeof(int64)) :
+			MemoryContextAlloc(gate_context, l->room * sizeof(int64));
+	}
+	l->ids[l->n++] = job_id;
 }
 
 /* Have job_limited read; returns the number of a pass that begins from here on. */
@@ -539,7 +550,7 @@ remove_member(Member *m, TimestampTz now)
 	line->nready -= m->position != 0;
 	gate->nready -= m->position != 0;
 	if (gate->settings.ordered && line->turn == m->job_id)
-		want_look(m->job_id);
+		want_look(&looks, m->job_id);
 	hash_search(members, &m->job_id, HASH_REMOVE, NULL);
 	touch(gate);
 	queue_line(line, now);
@@ -645,7 +656,7 @@ read_gate(JobqCall *call, Gate *gate)
 		Line	   *line = get_line(gate, jobq_attr_int64(row, TURN_PARTITION_ID));
 
 		set_turn(line, jobq_attr_int64(row, TURN_JOB_ID));
-		want_look(line->turn);
+		want_look(&looks, line->turn);
 	}
 	jobq_scan_end(scan);
 }
@@ -876,7 +887,7 @@ probe(JobqCall *call, Step *step)
 	while ((m = hash_seq_search(&seq)) != NULL)
 	{
 		if (m->line->gate == gate)
-			want_look(m->job_id);
+			want_look(&all_looks, m->job_id);
 	}
 	gate->probe_after = n > 0 ? PROBE_FIRST : Min(gate->probe_after * 2, jobq_sweep_interval_ms * INT64CONST(1000));
 	gate->probe_at = step->now + gate->probe_after;
@@ -1041,7 +1052,7 @@ hear(const JobqGateEvent *e, TimestampTz now)
 			else if (m != NULL && m->position == 0 && m->attempt == e->number)
 				begin_member(m, now);	/* was read before this was told */
 			else
-				want_look(e->job_id);
+				want_look(&looks, e->job_id);
 			break;
 		case GATE_ENDED:
 			if (m != NULL && m->position != 0 && m->attempt + 1 == e->number)
@@ -1052,7 +1063,7 @@ hear(const JobqGateEvent *e, TimestampTz now)
 				remove_member(m, now);
 			break;
 		case GATE_LOOK:
-			want_look(e->job_id);
+			want_look(&looks, e->job_id);
 			break;
 		case GATE_ARRIVED:
 		case GATE_CHANGED:
@@ -1060,9 +1071,9 @@ hear(const JobqGateEvent *e, TimestampTz now)
 	}
 }
 
-/* Look up all members, and read job_limited: something was not told. */
+/* Begin to look up all members. */
 static void
-look_at_all(void)
+begin_all_looks(void)
 {
 	HASH_SEQ_STATUS seq;
 	Member	   *m;
@@ -1070,14 +1081,27 @@ look_at_all(void)
 
 	hash_seq_init(&seq, members);
 	while ((m = hash_seq_search(&seq)) != NULL)
-		want_look(m->job_id);
+		want_look(&all_looks, m->job_id);
 	hash_seq_init(&seq, lines);
 	while ((line = hash_seq_search(&seq)) != NULL)
 	{
 		if (line->turn != 0)
-			want_look(line->turn);
+			want_look(&all_looks, line->turn);
 		drop_line_if_idle(line, jobq_steady());
 	}
+}
+
+/*
+ * Look up all members, and read job_limited: something was not told.  Others are let in
+ * meanwhile, since whoever has left untold only counts too long.
+ */
+static void
+look_at_all(void)
+{
+	if (all_looks.n > 0)
+		all_again = true;
+	else
+		begin_all_looks();
 	(void) want_pass();
 }
 
@@ -1147,25 +1171,25 @@ look_at(JobqCall *call, int64 job_id, TimestampTz now)
 	queue_line(line, now);
 }
 
-/* Look up some, from the one with this number on; it can be asked for more meanwhile. */
+/* Look up the last of those that are to be. */
 static void
 look_work(JobqCall *call, void *arg)
 {
+	Looks	   *l = arg;
 	TimestampTz now = jobq_steady();
-	int			from = *(int *) arg;
-	int			upto = nlooks;
+	int			upto = l->n;	/* it can be asked for more meanwhile */
 
-	for (int i = from; i < upto; i++)
-		look_at(call, looks[i], now);
+	for (int i = Max(upto - STEP_LOOKS, 0); i < upto; i++)
+		look_at(call, l->ids[i], now);
 }
 
-/* Look up the last of those that are to be, since what a sweep asks for has time; what fails is tried again. */
+/* The same; what fails is tried again. */
 static void
-do_looks(TimestampTz now)
+do_looks(Looks *l, TimestampTz now)
 {
-	int			upto = nlooks;
+	int			upto = l->n;
 	int			from = Max(upto - STEP_LOOKS, 0);
-	ErrorData  *error = jobq_worker_run(look_work, &from, true);
+	ErrorData  *error = jobq_worker_run(look_work, l, true);
 
 	if (error != NULL)
 	{
@@ -1174,8 +1198,13 @@ do_looks(TimestampTz now)
 		return;
 	}
 	look_failures.count = 0;
-	memmove(looks + from, looks + upto, (nlooks - upto) * sizeof(int64));
-	nlooks -= upto - from;
+	memmove(l->ids + from, l->ids + upto, (l->n - upto) * sizeof(int64));
+	l->n -= upto - from;
+	if (all_looks.n == 0 && all_again)
+	{
+		all_again = false;
+		begin_all_looks();
+	}
 }
 
 /* Reading job_limited */
@@ -1329,8 +1358,10 @@ jobq_gatekeeper_round(JobqDatabase *database, bool *pause)
 		}
 		read_failures.count = 0;
 	}
-	if (nlooks > 0)
-		do_looks(now);
+	while (looks.n > 0 && failed_until <= now && jobq_steady() < until && !jobq_worker_must_leave())
+		do_looks(&looks, now);
+	if (all_looks.n > 0 && failed_until <= now)
+		do_looks(&all_looks, now);
 	if (passing && failed_until <= now)
 		do_pass(now);
 	due = palloc(hash_get_num_entries(gates) * sizeof(Gate *));
@@ -1343,19 +1374,19 @@ jobq_gatekeeper_round(JobqDatabase *database, bool *pause)
 	changed = false;
 	for (int i = 0; i < n; i++)
 	{
-		if (jobq_steady() >= until || jobq_worker_must_leave())
+		if (looks.n > 0 || jobq_steady() >= until || jobq_worker_must_leave())
 			touch(due[i]);
 		else
 			do_step(due[i]);
 	}
-	return changed || passing || nlooks > 0;
+	return changed || passing || looks.n > 0 || all_looks.n > 0;
 }
 
 /* When there is something to do next, by jobq_steady(). */
 TimestampTz
 jobq_gatekeeper_next(void)
 {
-	TimestampTz at = changed || passing || nlooks > 0 || unknown ? failed_until : DT_NOEND;
+	TimestampTz at = changed || passing || looks.n > 0 || all_looks.n > 0 || unknown ? failed_until : DT_NOEND;
 	HASH_SEQ_STATUS seq;
 	Gate	   *gate;
 

@@ -229,7 +229,7 @@ take_scanned(Claim *claim, Source *source, JobqAssignment *a)
 
 	ok = !jobq_ready_expired(call, source->slot) &&
 		read_job(claim, jobq_attr_int64(source->slot, STATE_JOB_ID), NULL, &job, a) &&
-		jobq_state_leave(call, JOBQ_READY, source->slot, LEAVE_TRY) &&
+		jobq_state_leave(call, JOBQ_READY, source->slot, LEAVE_CLAIMED) &&
 		assign(claim, source, source->slot, job, a);
 	jobq_slot_free(job);
 	return ok;

@@ -169,7 +169,9 @@ extern void jobq_count_time(int64 queue_id, int first, int64 took);
 typedef enum JobqLeaveMode
 {
 	LEAVE_WAIT,					/* for whoever has the row locked */
+	LEAVE_BRIEFLY,				/* the same, and comes back to its place */
 	LEAVE_TRY,					/* never waits */
+	LEAVE_CLAIMED,				/* the same, to run */
 	LEAVE_POPPED				/* the same, and the hand-out knows already */
 } JobqLeaveMode;
 

@@ -243,14 +243,15 @@ jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row, JobqLeave
 		ready.labels = jobq_ready_labels(call, ready.queue_id, ready.lane);
 		jobq_reserve_taken(1);
 	}
-	if (!jobq_delete(call, table, row, mode == LEAVE_WAIT ? LockWaitBlock : LockWaitSkip))
+	if (!jobq_delete(call, table, row, mode <= LEAVE_BRIEFLY ? LockWaitBlock : LockWaitSkip))
 		return false;
 	/* nothing may fail between the two, or nobody would offer it again */
 	if (announce)
 		jobq_announce_taken(&ready);
 	else if (table == JOBQ_LEASE)
 		jobq_announce_lease(LEASE_END, jobq_attr_int64(row, STATE_JOB_ID), jobq_attr_int64(row, LEASE_TOKEN), 0);
-	if (mode != LEAVE_POPPED)
+	/* one that is claimed is heard of when its attempt begins */
+	if (mode == LEAVE_WAIT || mode == LEAVE_TRY)
 		tell_gate_left(call, table, row);
 	count_state(table, jobq_attr_int64(row, STATE_QUEUE_ID), -1);
 	return true;
@@ -344,7 +345,7 @@ jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters 
  * row is updated, else it leaves its state and goes on from there, so that lanes and
  * clocks hear of it.  The row is written in any case, for a claim that has read the job
  * takes it only if its row is still the same.  One that is ready, or limited, keeps its place if its queue, partition
- * and priority are the same.  False: the row changed, look again.
+ * and priority are the same, and the gatekeeper need not hear of it.  False: the row changed, look again.
  */
 bool
 jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const JobqPrefix *prefix)
@@ -372,7 +373,7 @@ jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const J
 	stays = (table == JOBQ_READY || table == JOBQ_LIMITED) && prefix->queue_id == jobq_attr_int64(row, STATE_QUEUE_ID) &&
 		prefix->partition_id == jobq_attr_int64(row, STATE_PARTITION_ID) &&
 		prefix->priority == jobq_attr_int16(row, STATE_PRIORITY) && prefix->run_at <= call->now;
-	if (!jobq_state_leave(call, table, row, LEAVE_WAIT))
+	if (!jobq_state_leave(call, table, row, stays ? LEAVE_BRIEFLY : LEAVE_WAIT))
 		return false;
 	if (!stays)
 		jobq_enter_next(call, prefix, 0);
@@ -384,8 +385,6 @@ jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const J
 
 		ready.lane = jobq_attr_int64(row, STATE_LANE);
 		jobq_enter_ready(call, &ready, jobq_attr_int64(row, READY_POSITION), jobq_attr_int64(row, READY_SINCE));
-		if (has_gate(call, prefix->queue_id))
-			tell_gate(GATE_LOOK, prefix, 0);
 	}
 	return true;
 }
