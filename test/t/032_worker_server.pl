@@ -584,6 +584,18 @@ state_is($node, $job, 'succeeded', '... it works');
 $worker->signal('TERM');
 $worker->ends_with(0, '... and leaves');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM job_worker WHERE worker = 'taken'}), '1', '... the other is registered');
+# labels: those of its claims, and of its registration, whichever way it waits
+foreach my $mode ([], ['--listen'])
+{
+	$worker = start_worker($node, @held, @$mode, '--worker', 'labelled', '--label', 'gpu', '--label', 'a "b"', '--queue', 'labels', '--max-jobs', '2');
+	ok($node->poll_query_until('postgres', q{SELECT labels FROM job_worker_status WHERE worker = 'labelled'}, '{"a \"b\"",gpu}'), 'registers with labels');
+	my @jobs = map { submit($node, "'held', queue => 'labels', requires => '$_'") } '{gpu}', '{"a \"b\"",gpu}', '{gpu,other}';
+	let_go($_) foreach @jobs;
+	state_is($node, $_, 'succeeded', 'runs a job that requires some of them') foreach @jobs[0, 1];
+	$worker->ends_with(0, 'leaves');
+	is(job_field($node, $jobs[2], 'state'), 'ready', '... and none that requires others');
+	$node->safe_psql('postgres', "SELECT job_cancel($jobs[2])");
+}
 # killed
 $worker = start_worker($node, @held, '--worker', 'killed', '--lease', '1s');
 ok($node->poll_query_until('postgres', q{SELECT count(*) FROM job_worker_status WHERE worker = 'killed' AND state = 'alive'}, '1'), 'registered');
