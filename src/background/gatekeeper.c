@@ -1155,7 +1155,12 @@ look_at(JobqCall *call, int64 job_id, TimestampTz now)
 			begin_member(m, now);
 	}
 	else if (m != NULL)
+	{
+		/* it may have begun, and ended, without that being told */
+		if (m->position != 0 && (table == JOBQ_JOB || a.attempt > m->attempt))
+			take_token(m->line, now);
 		remove_member(m, now);
+	}
 
 	/* a job that has begun keeps its turn until it is decided */
 	if (turn == NULL)
