@@ -23,7 +23,7 @@ our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_succe
   none_failed none_skipped none_failed_min_one_success always quorum);
 
 our @TABLES = qw(job job_dependency job_waiting job_delta job_recount job_scheduled job_limited job_ready job_lease job_expiry job_cancel_request
-  job_unique job_schedule job_attempt job_log job_queue job_partition job_turn job_worker job_privilege);
+  job_unique job_schedule job_attempt job_log job_queue job_lane job_partition job_turn job_worker job_privilege);
 
 # A running server with the extension in database postgres.
 sub jobq_node
@@ -388,7 +388,10 @@ WHERE (w.rule, w.quorum) IS DISTINCT FROM (j.rule, j.quorum)
 EOQ
 	'a state row says what its job says' => <<EOQ,
 SELECT s.*, j.priority, q.queue_id FROM $states s JOIN job j ON j.id = s.job_id LEFT JOIN job_queue q ON q.name = j.queue
-WHERE s.priority <> j.priority OR s.queue_id <> q.queue_id OR s.lane <> s.queue_id
+WHERE s.priority <> j.priority OR s.queue_id <> q.queue_id
+    -- in the lane of its labels, or where it was let in
+    OR NOT (s.lane = coalesce((SELECT l.lane FROM job_lane l WHERE l.queue_id = s.queue_id AND l.requires = j.requires), s.queue_id)
+        OR s.state = 'ready' AND q.gates IS NOT NULL)
     OR s.attempt < 0 OR s.failed < 0 OR s.lost < 0 OR s.failed + s.lost > s.attempt
 EOQ
 	'columns of an outcome are set together' => <<'EOQ',

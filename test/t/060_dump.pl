@@ -63,6 +63,9 @@ SELECT job_submit('had a key', queue => 'v', unique_key => 'k', unique_for => '1
 SELECT job_log(job_id, token, 'half done', 'warning', '{"n": 1}') FROM job_claim('v', max_jobs => 2);
 SELECT job_complete(l.job_id, l.token) FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.queue = 'v';
 SELECT job_decide(job_submit('decided', queue => 'm', manual => true), 'skipped', reason => 'not now');
+SELECT job_queue_set('o', ordered => true), job_partition_set('o', 'p', weight => 2);
+SELECT job_submit('in order', queue => 'o', partition => 'p') FROM generate_series(1, 2);
+SELECT job_submit('labelled', queue => 'label', requires => '{gpu}');
 SELECT job_schedule(kind, '30 2 1 5 *', jsonb_build_object('kind', kind, 'queue', 'ticks'), 'Europe/Berlin') FROM unnest('{yearly,ticks soon}'::text[]) kind;
 SELECT job_schedule('paused', '@hourly', '{"kind": "never"}', catch_up => 'all', overlap => 'cancel', paused => true);
 UPDATE job_schedule SET next_at = clock_timestamp() + interval 'SOON' WHERE name = 'ticks soon';
@@ -71,6 +74,7 @@ EOQ
 	return;
 }
 every_state($source);
+poll_until(sub { $source->value('SELECT count(*) FROM job_turn') == 1 }) or die 'no job is let in';
 is( $source->value("SELECT string_agg(DISTINCT state, ' ' ORDER BY state) FROM job_status"),
 	'cancelled failed ready running scheduled skipped succeeded upstream_failed waiting',
 	'there are jobs in every state');

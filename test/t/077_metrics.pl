@@ -100,7 +100,7 @@ my $wrong = <<'EOQ';
 SELECT queue, state, m.n, t.n
 FROM (SELECT labels ->> 'queue' AS queue, labels ->> 'state' AS state, value AS n FROM job_metrics WHERE name = 'jobq_jobs') m
     FULL JOIN (SELECT s.queue, k.* FROM job_queue_status s,
-        LATERAL (VALUES ('waiting', waiting), ('scheduled', scheduled), ('ready', ready), ('running', running)) k (state, n)) t USING (queue, state)
+        LATERAL (VALUES ('waiting', waiting - limited), ('scheduled', scheduled), ('limited', limited), ('ready', ready), ('running', running)) k (state, n)) t USING (queue, state)
 WHERE m.n IS DISTINCT FROM t.n
 EOQ
 
@@ -287,7 +287,7 @@ $there->rows('DROP EXTENSION jobq');
 ok(within(60, sub { $c->value("SELECT used FROM job_memory WHERE part = 'metrics'") == $used }), 'DROP EXTENSION frees them');
 $there->rows('CREATE EXTENSION jobq');
 $there->rows("SELECT job_submit('k', queue => 'other')");
-is($there->value("SELECT string_agg(value::text, ' ') FROM job_metrics WHERE name = 'jobq_jobs'"), '0 0 1 0', 'an extension that is made anew begins anew');
+is($there->value("SELECT string_agg(value::text, ' ') FROM job_metrics WHERE name = 'jobq_jobs'"), '0 0 1 0 0', 'an extension that is made anew begins anew');
 $there->disconnect;
 $c->rows('DROP DATABASE other WITH (FORCE)');
 ok(within(60, sub { $c->value("SELECT used FROM job_memory WHERE part = 'metrics'") == $used }), 'DROP DATABASE frees them');
