@@ -112,7 +112,7 @@ SELECT queue, partition, state FROM job_status WHERE kind = 'a3';
 SELECT job_change(id, tags => '{"a": 1}') FROM job WHERE kind = 'b3';
 SELECT pg_temp.settled('gate_part', 3, 0);
 -- so do many that change at once
-SELECT job_queue_set('gate_many', max_running => 300), job_queue_set('gate_next', max_running => 1);
+SELECT job_queue_set('gate_many', max_running => 300), job_queue_set('gate_next', max_running => 2);
 SELECT count(job_submit('many', queue => 'gate_many')) FROM generate_series(1, 700);
 SELECT pg_temp.settled('gate_many', 300, 400);
 SELECT count(job_change(r.job_id, tags => '{"a": 1}')) FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'gate_many';
@@ -153,6 +153,16 @@ SELECT kind, job_fail(job_id, token) FROM job_claim('gate_order');
 SELECT job_hold(id) FROM job WHERE kind = 'hop2';
 SELECT job_change(id, queue => 'gate_other') FROM job WHERE kind = 'hop2';
 SELECT pg_temp.settled('gate_order', 1, 0);
+-- one that runs when the queue becomes ordered has the turn
+SELECT count(job_submit('then' || i, queue => 'gate_then', partition => 'p')) FROM generate_series(1, 2) i;
+SELECT kind FROM job_claim('gate_then');
+SELECT job_queue_set('gate_then', ordered => true, backoff => '1 hour');
+SELECT job_submit('none', queue => 'gate_then') > 0 AS submitted;
+SELECT pg_temp.settled('gate_then', 1, 1);
+SELECT job_fail(job_id, l.token) FROM job_lease l JOIN job j ON j.id = l.job_id WHERE kind = 'then1';
+SELECT job_submit('next', queue => 'gate_next') > 0 AS submitted;
+SELECT pg_temp.settled('gate_next', 2, 0);
+SELECT kind, state FROM job_status WHERE queue = 'gate_then' ORDER BY id;
 
 -- turns: who has one job waits behind a short row
 SELECT job_queue_set('gate_fair', fair => true), job_partition_set('gate_fair', 'heavy', weight => 3);

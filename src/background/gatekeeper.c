@@ -723,9 +723,19 @@ static void
 read_member(const JobqAdmitted *a, void *arg)
 {
 	Gate	   *gate = hash_search(gates, &a->queue_id, HASH_FIND, NULL);
+	Line	   *line;
 
-	if (gate != NULL && gate->phase == READING && !lets_go(gate))
-		(void) add_member(get_line(gate, a->partition_id), a->job_id, a->position, a->attempt);
+	if (gate == NULL || gate->phase != READING || lets_go(gate))
+		return;
+	line = get_line(gate, a->partition_id);
+	(void) add_member(line, a->job_id, a->position, a->attempt);
+
+	/* one that has begun before the queue was ordered has the turn */
+	if (gate->settings.ordered && a->partition_id != 0 && a->position == 0 && line->turn == 0)
+	{
+		jobq_set_turn(arg, a->queue_id, a->partition_id, a->job_id);
+		set_turn(line, a->job_id);
+	}
 }
 
 /* Read the members of all gates that are to be. */
@@ -748,7 +758,7 @@ read_members(JobqCall *call)
 		}
 	}
 	if (n > 0)
-		jobq_read_admitted(call, n, lanes, read_member, NULL);
+		jobq_read_admitted(call, n, lanes, read_member, call);
 	hash_seq_init(&seq, gates);
 	while ((gate = hash_seq_search(&seq)) != NULL)
 	{
