@@ -308,7 +308,7 @@ is(join(' ', sort split /, /, $emptied), $node->safe_psql($database, <<'EOS'), '
 SELECT string_agg(c.relname, ' ' ORDER BY c.relname COLLATE "C") FROM pg_class c
 	JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
 	JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
-WHERE e.extname = 'jobq' AND c.relkind = 'r' AND c.relname NOT IN ('job_active_database', 'job_partition', 'job_privilege', 'job_queue', 'job_schedule', 'job_worker')
+WHERE e.extname = 'jobq' AND c.relkind = 'r' AND c.relname NOT IN ('job_active_database', 'job_lane', 'job_partition', 'job_privilege', 'job_queue', 'job_schedule', 'job_worker')
 EOS
 
 my ($help) = run_command([ 'jobq-worker', '--help' ]);
