@@ -169,13 +169,13 @@ SELECT job_queue_set('gate_fair', fair => true), job_partition_set('gate_fair', 
 SELECT count(job_submit('big', queue => 'gate_fair', partition => 'big')) FROM generate_series(1, 200);
 SELECT count(job_submit('heavy', queue => 'gate_fair', partition => 'heavy')) FROM generate_series(1, 200);
 SELECT job_submit('small', queue => 'gate_fair', partition => 'small') > 0;
-SELECT pg_temp.settled('gate_fair', 16, 385);
+SELECT pg_temp.settled('gate_fair', 8, 393);
 DO $$
 BEGIN
     FOR i IN 1 .. 40 LOOP
         PERFORM job_complete(job_id, token) FROM job_claim('gate_fair', 'w', 4);
         COMMIT;
-        PERFORM pg_temp.settled('gate_fair', 16, (SELECT count(*)::int - 16 FROM job WHERE queue = 'gate_fair' AND outcome IS NULL));
+        PERFORM pg_temp.settled('gate_fair', 8, (SELECT count(*)::int - 8 FROM job WHERE queue = 'gate_fair' AND outcome IS NULL));
     END LOOP;
 END $$;
 SELECT count(*) FILTER (WHERE kind = 'small') AS small, count(*) FILTER (WHERE kind = 'big') BETWEEN 30 AND 70 AS big,

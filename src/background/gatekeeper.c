@@ -49,7 +49,7 @@
 #define ROUND_USECS		(10 * INT64CONST(1000)) /* after which others have their turn */
 #define BUSY_AGAIN		(5 * INT64CONST(1000))	/* look at locked rows again */
 #define PROBE_FIRST		(50 * INT64CONST(1000)) /* for rows that came late, see probe() */
-#define READY_FAIR		16		/* jobs that are kept ready, at least */
+#define READY_FAIR		8		/* jobs that are kept ready, at least */
 #define READY_OTHERS	512
 #define READY_MOST		8192
 #define PAUSE_EVENTS	16		/* of one round, for which it pauses after it */
