@@ -50,7 +50,7 @@ typedef struct Source
 	const JobqQueue *queue;
 	JobqKey		next;			/* of the next row; jobq_key_last: none */
 	bool		known;			/* else nothing is before it */
-	JobqOrderScan *scan;			/* NULL: the hand-out knows */
+	JobqOrderScan *scan;		/* NULL: the hand-out knows */
 	TupleTableSlot *slot;		/* the next row of the scan */
 	int			in_vain;		/* candidates in a row that could not be taken */
 } Source;
@@ -60,8 +60,8 @@ typedef struct Claim
 	JobqCall   *call;
 	const JobqClaimRequest *request;
 	int64		period;			/* of the last lease */
-	int64		session;		/* number of this session; 0: leases run out by
-								 * the clock */
+	int64		session;		/* number of this session; 0: leases run out
+								 * by the clock */
 	Jsonb	   *no_inputs;		/* an empty object */
 	Size		size;			/* of the jobs so far */
 	bool		full;			/* the next would exceed jobq.max_claim_size */
@@ -290,7 +290,7 @@ scan_from_floors(Claim *claim, Source *source)
 	JobqFloors *floors = jobq_handout_floors(claim->call, lane);
 
 	source->scan = jobq_order_scan_begin(claim->call, jobq_lane_order(lane), floors, IsolationUsesXactSnapshot() ?
-										GetTransactionSnapshot() : GetLatestSnapshot());
+										 GetTransactionSnapshot() : GetLatestSnapshot());
 	next_scanned(source);
 }
 
@@ -469,7 +469,11 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 	int			n = 0;
 
 	*out = palloc(sizeof(JobqAssignment) * room);
-	/* limits that were set since this transaction has taken its locks hold, too */
+
+	/*
+	 * limits that were set since this transaction has taken its locks hold,
+	 * too
+	 */
 	AcceptInvalidationMessages();
 	if (request->worker != NULL)
 	{
@@ -610,7 +614,7 @@ claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues)
 	JobqClaimRequest request = {.nqueues = nqueues,.queues = queues,
 		.worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1),
 		.max_jobs = PG_ARGISNULL(2) ? 1 : jobq_check_count(fcinfo, 2, "max_jobs"),
-	.lease = jobq_check_lease(jobq_check_interval(fcinfo, 3, "lease", false), "lease"),
+		.lease = jobq_check_lease(jobq_check_interval(fcinfo, 3, "lease", false), "lease"),
 	.session = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5)};
 	JobqCall	call;
 	JobqAssignment *jobs;

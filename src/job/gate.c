@@ -45,7 +45,8 @@ jobq_set_turn(JobqCall *call, int64 queue_id, int64 partition_id, int64 job_id)
 	else if (old != NULL)
 		(void) jobq_delete(call, JOBQ_TURN, old, LockWaitBlock);
 	jobq_slot_free(old);
-	jobq_advance();				/* the same partition can come again in this step */
+	jobq_advance();				/* the same partition can come again in this
+								 * step */
 }
 
 /* Let a job in whose row was found, by a gate; false: somebody has it locked. */

@@ -129,7 +129,7 @@ extern void jobq_count_undecided(JobqCounters *c, int16 require);
 /* edges.c: what a job depends on */
 extern void jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int64 *upstream,
 							  const JobqRuleInfo *rule);
-extern int jobq_read_after(JobqCall *call, int64 id, int64 *after, int max);
+extern int	jobq_read_after(JobqCall *call, int64 id, int64 *after, int max);
 extern void jobq_read_counters(TupleTableSlot *row, int first, JobqCounters *c);
 extern void jobq_set_counters(JobqRow *new, int first, const JobqCounters *c);
 extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool keep, bool *unsure);
@@ -245,7 +245,8 @@ typedef enum JobqConflict
 	CONFLICT_ERROR
 } JobqConflict;
 
-#define JOBQ_AFTER_ONE	8		/* see jobq_start_after(), which is called twice at most */
+#define JOBQ_AFTER_ONE	8		/* see jobq_start_after(), which is called
+								 * twice at most */
 
 typedef struct JobqSubmission
 {

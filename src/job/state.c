@@ -114,7 +114,7 @@ static void
 announce_ready(JobqCall *call, const JobqPrefix *prefix, int64 position, ItemPointerData tid)
 {
 	JobqReady	ready = {.lane = prefix->lane,.queue_id = prefix->queue_id,.position = position,
-	.labels = jobq_ready_labels(call, prefix->queue_id, prefix->lane),.count = 1,.tid = tid,
+		.labels = jobq_ready_labels(call, prefix->queue_id, prefix->lane),.count = 1,.tid = tid,
 	.many = !ItemPointerIsValid(&tid),.priority = prefix->priority};
 	JobqQueue	queue;
 
@@ -156,7 +156,8 @@ tell_gate_left(JobqCall *call, JobqTable table, TupleTableSlot *row)
 	else if (table == JOBQ_LEASE)
 		tell_gate(GATE_ENDED, &prefix, prefix.attempt);
 	else if (queue->ordered && prefix.attempt > 0)
-		tell_gate(GATE_LOOK, &prefix, 0);	/* it may have the turn of its partition */
+		tell_gate(GATE_LOOK, &prefix, 0);	/* it may have the turn of its
+											 * partition */
 }
 
 /* Count a job that enters or leaves a state. */

@@ -200,7 +200,11 @@ resolve_after(JobqCall *call, JobqSubmission *s, JobqCounters *counters, bool *u
 	{
 		if (jobq_upstream_outcome(call, s->after[i], OUTCOME_ANY, true, unsure) != 0)
 			continue;
-		/* there is one edge between two jobs, and that of the rule need not wait */
+
+		/*
+		 * there is one edge between two jobs, and that of the rule need not
+		 * wait
+		 */
 		if (depends_on(s, s->after[i]))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -252,7 +256,11 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 			jobq_count_edge(&counters, info->require, info->suffice, p->outcome, 1);
 	}
 	verdict = jobq_verdict(rule, quorum, &counters);
-	/* who is just opening one of them again has not seen the edges: the recount decides */
+
+	/*
+	 * who is just opening one of them again has not seen the edges: the
+	 * recount decides
+	 */
 	if (unsure && verdict != VERDICT_READY)
 		verdict = VERDICT_WAIT;
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)

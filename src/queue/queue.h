@@ -19,8 +19,8 @@
 #define JOBQ_MAX_INTERVAL_DAYS	INT64CONST(73000)
 #define JOBQ_MAX_QUEUES			1000	/* that one claim names */
 #define JOBQ_MAX_LABEL_SETS		1000	/* that jobs of a queue require */
-#define JOBQ_ALL_QUEUES			0	/* no queue has this number, so only grants on
-									 * all of them count */
+#define JOBQ_ALL_QUEUES			0	/* no queue has this number, so only
+									 * grants on all of them count */
 
 #define JOBQ_DEFAULT_MAX_ATTEMPTS	20
 #define JOBQ_DEFAULT_MAX_LOST		3
