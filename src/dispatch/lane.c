@@ -63,6 +63,7 @@ typedef struct Lanes
 	dlist_head	free;			/* entries that are not in use */
 	dlist_head *buckets;		/* the others by hash, as many as lanes */
 	JobqLane   *lanes;
+	TimestampTz evicted_used_at;	/* the latest use of those that were evicted */
 } Lanes;
 
 static Lanes *shared = NULL;
@@ -322,6 +323,7 @@ evict_lane(void)
 		return;
 	if (oldest->refiller == 0)
 	{
+		shared->evicted_used_at = Max(shared->evicted_used_at, oldest->used_at);
 		oldest->database = InvalidOid;
 		dlist_delete(&oldest->node);
 		dlist_push_head(&shared->free, &oldest->node);
@@ -402,7 +404,8 @@ jobq_lane_open(int64 lane, const JobqReady *origin)
 		l->table = origin->table;
 		l->file = origin->file;
 	}
-	l->used_at = GetCurrentStatementStartTimestamp();
+	/* not the statement's time, since when job_claim_wait can have slept for long */
+	l->used_at = GetCurrentTimestamp();
 	return l;
 }
 
@@ -414,7 +417,7 @@ jobq_lane_open(int64 lane, const JobqReady *origin)
 void
 jobq_lanes_first(const JobqReady *origin, int n, const int64 *lanes, JobqKey *keys)
 {
-	TimestampTz now = GetCurrentStatementStartTimestamp();
+	TimestampTz now = GetCurrentTimestamp();
 
 	LWLockAcquire(lanes_lock, LW_SHARED);
 	for (int i = 0; i < n; i++)
@@ -431,7 +434,10 @@ jobq_lanes_first(const JobqReady *origin, int n, const int64 *lanes, JobqKey *ke
 	LWLockRelease(lanes_lock);
 }
 
-/* When a claim that may take from a lane last came by, give or take a second; 0: that is not known. */
+/*
+ * When a claim that may take from a lane last came by, give or take a second; 0: none
+ * did.  Where the lane has no entry, it can have been evicted: then not after this.
+ */
 TimestampTz
 jobq_lane_used_at(int64 lane)
 {
@@ -440,7 +446,7 @@ jobq_lane_used_at(int64 lane)
 
 	LWLockAcquire(lanes_lock, LW_SHARED);
 	l = find_lane(MyDatabaseId, lane);
-	at = l ? l->used_at : 0;
+	at = l ? l->used_at : shared->evicted_used_at;
 	LWLockRelease(lanes_lock);
 	return at;
 }

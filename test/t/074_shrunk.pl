@@ -63,6 +63,14 @@ in_order('two queues come in order, some at a time', 3, @queues[ 2, 3 ]);
 fill(200);
 in_order('all come in order', 7, @queues);
 
+# a worker that came by is not forgotten with the entry of its lane
+$c->rows("SELECT job_submit('x', queue => 'labels', requires => '{a}') FROM generate_series(1, 2)");
+$c->rows("SELECT job_complete(job_id, token) FROM job_claim('labels', labels => '{a}')");
+$c->rows("SELECT * FROM job_claim('q1')");
+is($c->value("SELECT e.reason FROM job_status s, job_explain(s.id) e WHERE s.queue = 'labels' AND s.state = 'ready' AND e.reason <> 'ready'"),
+	'labels', 'job_explain knows of a worker whose lane has no entry any more');
+$c->rows("SELECT job_complete(job_id, token) FROM job_claim('labels', labels => '{a}')");
+
 # mixed with rollbacks, one after the other from different queues
 fill(100);
 my @got;
