@@ -36,7 +36,7 @@
 
 static PGconn *waiter;
 static PGconn *other;
-static char job[32];				/* that the waiter has claimed */
+static char job[32];			/* that the waiter has claimed */
 static char token[32];
 
 static void
@@ -207,6 +207,7 @@ main(int argc, char **argv)
 		{
 			PGresult   *res;
 			const char *submit = "SELECT job_submit('noop', queue => '" QUEUE "', notify => true)";
+
 			res = PQexec(other, submit);
 			check(other, res, submit);
 			snprintf(job, sizeof(job), "%s", PQgetvalue(res, 0, 0));

@@ -46,9 +46,11 @@
 #define STEP_LOOKS		200		/* jobs that one transaction looks up */
 #define PASS_BLOCKS		32		/* of job_limited, that one reads */
 #define ROUND_EVENTS	4096	/* that one round takes */
-#define ROUND_USECS		(10 * INT64CONST(1000)) /* after which others have their turn */
+#define ROUND_USECS		(10 * INT64CONST(1000)) /* after which others have
+												 * their turn */
 #define BUSY_AGAIN		(5 * INT64CONST(1000))	/* look at locked rows again */
-#define PROBE_FIRST		(50 * INT64CONST(1000)) /* for rows that came late, see probe() */
+#define PROBE_FIRST		(50 * INT64CONST(1000)) /* for rows that came late,
+												 * see probe() */
 #define READY_FAIR		8		/* jobs that are kept ready, at least */
 #define READY_OTHERS	512
 #define READY_MOST		8192
@@ -116,8 +118,8 @@ typedef struct Line
 	TimestampTz again_at;
 	int			room;			/* for so many floors */
 	JobqFloors *floors;
-	JobqKey		head;			/* no row is before it; jobq_key_last: there is
-								 * none */
+	JobqKey		head;			/* no row is before it; jobq_key_last: there
+								 * is none */
 	int			nmembers;
 	int			nready;
 	int64		turn;			/* the job whose turn it is, or 0 */
@@ -1066,7 +1068,8 @@ hear(const JobqGateEvent *e, TimestampTz now)
 			break;
 		case GATE_ENDED:
 			if (m != NULL && m->position != 0 && m->attempt + 1 == e->number)
-				take_token(m->line, now);	/* that it began is still to be told */
+				take_token(m->line, now);	/* that it began is still to be
+											 * told */
 			else if (m != NULL && (m->position != 0 || m->attempt != e->number))
 				break;
 			if (m != NULL)
@@ -1152,7 +1155,7 @@ look_at(JobqCall *call, int64 job_id, TimestampTz now)
 	Gate	   *gate = table != JOBQ_JOB ? hash_search(gates, &a.queue_id, HASH_FIND, NULL) : NULL;
 	Member	   *m = hash_search(members, &job_id, HASH_FIND, NULL);
 	bool		counts = gate != NULL && gate->phase >= PASSING && !lets_go(gate) &&
-		(table == JOBQ_LEASE || (table == JOBQ_READY && a.lane == jobq_gate_lane(lane, gate_number(gate))));
+	(table == JOBQ_LEASE || (table == JOBQ_READY && a.lane == jobq_gate_lane(lane, gate_number(gate))));
 	Turn	   *turn = hash_search(turns, &job_id, HASH_FIND, NULL);
 	Line	   *line;
 

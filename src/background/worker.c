@@ -51,7 +51,8 @@ int			jobq_notify_interval_ms = JOBQ_DEFAULT_NOTIFY_INTERVAL_MS;
 #define LOG_ERROR		2		/* failures in a row before an error is logged */
 #define LOG_CONFLICT	5		/* the same for a conflict with others */
 #define SWEEP_SHARE		20		/* a sweep may take 1/20 of the time */
-#define REMOVE_WORKERS		10	/* sweeps after a start, when all have come back */
+#define REMOVE_WORKERS		10	/* sweeps after a start, when all have come
+								 * back */
 #define STALE_HEARTBEAT		(60 * USECS_PER_SEC)
 #define FOLD_PAUSE_MS		2	/* so that the next fold has more deltas */
 

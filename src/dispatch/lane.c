@@ -63,7 +63,8 @@ typedef struct Lanes
 	dlist_head	free;			/* entries that are not in use */
 	dlist_head *buckets;		/* the others by hash, as many as lanes */
 	JobqLane   *lanes;
-	TimestampTz evicted_used_at;	/* the latest use of those that were evicted */
+	TimestampTz evicted_used_at;	/* the latest use of those that were
+									 * evicted */
 } Lanes;
 
 static Lanes *shared = NULL;
@@ -404,7 +405,11 @@ jobq_lane_open(int64 lane, const JobqReady *origin)
 		l->table = origin->table;
 		l->file = origin->file;
 	}
-	/* not the statement's time, since when job_claim_wait can have slept for long */
+
+	/*
+	 * not the statement's time, since when job_claim_wait can have slept for
+	 * long
+	 */
 	l->used_at = GetCurrentTimestamp();
 	return l;
 }

@@ -238,7 +238,10 @@ jobq_job_claim_wait(PG_FUNCTION_ARGS)
 		bool		drained = drains;
 		int			n;
 
-		/* one that drains waits for no queue, or it would get others' wake-ups */
+		/*
+		 * one that drains waits for no queue, or it would get others'
+		 * wake-ups
+		 */
 		jobq_waiter_register(drains, drains ? 0 : queue_id, worker, jobq_labels_of(request.labels));
 		if (has_socket() && !pq_check_connection())
 			client_lost();

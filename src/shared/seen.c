@@ -28,7 +28,8 @@ int			jobq_max_workers = JOBQ_DEFAULT_MAX_WORKERS;
 
 #define PLACES		8			/* of a name */
 #define WRITE_AFTER	(USECS_PER_SEC / 10)
-#define KEEP		(10 * USECS_PER_MINUTE)	/* before the place is given to another */
+#define KEEP		(10 * USECS_PER_MINUTE) /* before the place is given to
+											 * another */
 
 typedef struct Seen
 {

@@ -110,7 +110,8 @@ typedef struct JobqCounts
 typedef enum JobqGateAct
 {
 	GATE_ARRIVED,				/* behind the gate; number is its position */
-	GATE_LEFT,					/* the ready jobs; number is its position there */
+	GATE_LEFT,					/* the ready jobs; number is its position
+								 * there */
 	GATE_BEGUN,					/* an attempt; number is that of it */
 	GATE_ENDED,					/* the same */
 	GATE_LOOK,					/* where the job is now */

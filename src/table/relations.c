@@ -392,7 +392,7 @@ jobq_choose_index(JobqRel *r, JobqIndex which)
 		for (int c = 0; match && c < want->ncolumns; c++)
 		{
 			bool		descending = (r->table == JOBQ_READY || r->table == JOBQ_LIMITED) &&
-				want->columns[c] == STATE_PRIORITY;
+			want->columns[c] == STATE_PRIORITY;
 
 
 			match = form->indkey.values[c] == want->columns[c] &&

@@ -30,7 +30,8 @@ struct JobqRel
 	int			nindexes;
 	RelIndex   *indexes;		/* NULL: not opened yet */
 	MemoryContext mcxt;			/* of the call */
-	JobqScan   *spare[NINDEXES];		/* ended scans, by JobqIndex, to be used again */
+	JobqScan   *spare[NINDEXES];	/* ended scans, by JobqIndex, to be used
+									 * again */
 	JobqScan   *walk;			/* of jobq_walk_id(), or NULL */
 	bool		at_end;			/* there is no more in the walk */
 	int64		walked;			/* the last id it was asked for */
