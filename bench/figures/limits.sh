@@ -51,10 +51,10 @@ set_queue limited 'max_running => 1000'
 jobq_fill limited $((length * 20000))
 settle
 hold
-timeline held-limited $clients jobq_wait $length -D queue=limited
+timeline limits-held $clients jobq_wait $length -D queue=limited
 release
-sample 'held: first' "$(window "$out/held-limited.tsv" 0 $part)"
-sample 'held: last' "$(window "$out/held-limited.tsv" -$part 0)"
+sample 'held: first' "$(window "$out/limits-held.tsv" 0 $part)"
+sample 'held: last' "$(window "$out/limits-held.tsv" -$part 0)"
 figure "snapshot held for $length s: $name, max_running 1,000, last $part s / first" ratio '>=0.85' \
 	'held: last' 'held: first'
 
