@@ -499,7 +499,7 @@ RETURNS SETOF @extschema@.job_assignment
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_claim';
 COMMENT ON FUNCTION @extschema@.job_claim(text, text, int, interval, text[], boolean) IS
-    'Takes up to max_jobs ready jobs of a queue, by priority, then in the order in which they became ready. 22004 or 22023 for a bad value, 0A000 with labels, 42501. With session the lease lasts as long as the session: no heartbeats.';
+    'Takes up to max_jobs ready jobs of a queue, by priority, then in the order in which they became ready. 22004 or 22023 for a bad value, 42501. With session the lease lasts as long as the session: no heartbeats.';
 REVOKE ALL ON FUNCTION @extschema@.job_claim(text, text, int, interval, text[], boolean) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_claim(queues text[], worker text DEFAULT NULL, max_jobs int DEFAULT 1, lease interval DEFAULT NULL,
@@ -519,7 +519,7 @@ CREATE PROCEDURE @extschema@.job_claim_wait(
 LANGUAGE C
 AS 'MODULE_PATHNAME', 'jobq_job_claim_wait';
 COMMENT ON PROCEDURE @extschema@.job_claim_wait(text, text, interval, interval, bigint, bigint, int, text, jsonb, jsonb, text, timestamptz, text[]) IS
-    'Waits until a job of the queue can be claimed and claims it; job_id is NULL when timeout is over first. 25001 in a transaction block or function, 22004 or 22023 for a bad value, 0A000 with labels, 42501.';
+    'Waits until a job of the queue can be claimed and claims it; job_id is NULL when timeout is over first. 25001 in a transaction block or function, 22004 or 22023 for a bad value, 42501.';
 REVOKE ALL ON PROCEDURE @extschema@.job_claim_wait(text, text, interval, interval, bigint, bigint, int, text, jsonb, jsonb, text, timestamptz, text[]) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_worker_register(worker text, labels text[] DEFAULT NULL, version text DEFAULT NULL, capacity int DEFAULT NULL, data jsonb DEFAULT NULL) RETURNS void

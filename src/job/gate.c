@@ -65,7 +65,7 @@ let_in(JobqCall *call, TupleTableSlot *row, int64 gate, bool turn, JobqAdmitted 
 	a->lane = prefix.lane;
 	a->position = jobq_nextval();
 	a->attempt = prefix.attempt;
-	jobq_enter_ready(call, &prefix, a->position, call->now);
+	jobq_enter_order(call, JOBQ_READY, &prefix, a->position, call->now);
 	if (turn)
 		jobq_set_turn(call, prefix.queue_id, prefix.partition_id, prefix.job_id);
 	return true;

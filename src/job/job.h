@@ -185,8 +185,8 @@ extern void jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *
 							 JobqRow *new);
 extern bool jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row,
 							 JobqLeaveMode mode);
-extern void jobq_enter_ready(JobqCall *call, const JobqPrefix *prefix, int64 position, TimestampTz since);
-extern void jobq_enter_limited(JobqCall *call, const JobqPrefix *prefix, int64 position, TimestampTz since);
+extern void jobq_enter_order(JobqCall *call, JobqTable table, const JobqPrefix *prefix, int64 position,
+							 TimestampTz since);
 extern const char *jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position);
 extern void jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix,
 							   const JobqCounters *counters, JobqRule rule, int quorum, int64 epoch,

@@ -258,30 +258,20 @@ jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *row, JobqLeave
 	return true;
 }
 
-/* Make a job ready, in the lane of its prefix. */
+/*
+ * Put a job into an order: make it ready, in the lane of its prefix, or put it
+ * behind the gate of its queue (JOBQ_LIMITED), at a place that its position gives.
+ */
 void
-jobq_enter_ready(JobqCall *call, const JobqPrefix *prefix, int64 position, TimestampTz since)
+jobq_enter_order(JobqCall *call, JobqTable table, const JobqPrefix *prefix, int64 position, TimestampTz since)
 {
-	JobqPrefix	ready = *prefix;
+	JobqPrefix	placed = *prefix;
 	JobqRow		new = {0};
 
-	ready.run_at = 0;
+	placed.run_at = 0;
 	jobq_set(&new, READY_POSITION, Int64GetDatum(position));
 	jobq_set(&new, READY_SINCE, TimestampTzGetDatum(since));
-	jobq_state_enter(call, JOBQ_READY, &ready, &new);
-}
-
-/* Put a job behind the gate of its queue, at a place that its position gives. */
-void
-jobq_enter_limited(JobqCall *call, const JobqPrefix *prefix, int64 position, TimestampTz since)
-{
-	JobqPrefix	limited = *prefix;
-	JobqRow		new = {0};
-
-	limited.run_at = 0;
-	jobq_set(&new, READY_POSITION, Int64GetDatum(position));
-	jobq_set(&new, READY_SINCE, TimestampTzGetDatum(since));
-	jobq_state_enter(call, JOBQ_LIMITED, &limited, &new);
+	jobq_state_enter(call, table, &placed, &new);
 }
 
 /*
@@ -310,10 +300,10 @@ jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
 	{
 		if (queue->ordered)
 			position = prefix->job_id;
-		jobq_enter_limited(call, prefix, position ? position : jobq_nextval(), call->now);
+		jobq_enter_order(call, JOBQ_LIMITED, prefix, position ? position : jobq_nextval(), call->now);
 		return "waiting";
 	}
-	jobq_enter_ready(call, prefix, position ? position : jobq_nextval(), call->now);
+	jobq_enter_order(call, JOBQ_READY, prefix, position ? position : jobq_nextval(), call->now);
 	return "ready";
 }
 
@@ -379,13 +369,13 @@ jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const J
 	if (!stays)
 		jobq_enter_next(call, prefix, 0);
 	else if (table == JOBQ_LIMITED)
-		jobq_enter_limited(call, prefix, jobq_attr_int64(row, READY_POSITION), jobq_attr_int64(row, READY_SINCE));
+		jobq_enter_order(call, JOBQ_LIMITED, prefix, jobq_attr_int64(row, READY_POSITION), jobq_attr_int64(row, READY_SINCE));
 	else
 	{
 		JobqPrefix	ready = *prefix;
 
 		ready.lane = jobq_attr_int64(row, STATE_LANE);
-		jobq_enter_ready(call, &ready, jobq_attr_int64(row, READY_POSITION), jobq_attr_int64(row, READY_SINCE));
+		jobq_enter_order(call, JOBQ_READY, &ready, jobq_attr_int64(row, READY_POSITION), jobq_attr_int64(row, READY_SINCE));
 	}
 	return true;
 }

@@ -110,9 +110,9 @@ jobq_is_owner(void)
 	return superuser() || has_privs_of_role(GetUserId(), jobq_owner());
 }
 
-/* Has the caller one of these privileges on the queue_id? */
-bool
-jobq_has_privilege(JobqCall *call, int64 queue_id, int wanted)
+/* Has the caller one of these privileges, on the queue_id or, if that will do, on any queue? */
+static bool
+has_privilege(JobqCall *call, bool any_queue, int64 queue_id, int wanted)
 {
 	ListCell   *lc;
 
@@ -123,30 +123,25 @@ jobq_has_privilege(JobqCall *call, int64 queue_id, int wanted)
 	{
 		Grant	   *g = lfirst(lc);
 
-		if ((g->privilege & wanted) && (g->all_queues || g->queue_id == queue_id) &&
+		if ((g->privilege & wanted) && (any_queue || g->all_queues || g->queue_id == queue_id) &&
 			has_privs_of_role(GetUserId(), g->role))
 			return true;
 	}
 	return false;
 }
 
+/* Has the caller one of these privileges on the queue_id? */
+bool
+jobq_has_privilege(JobqCall *call, int64 queue_id, int wanted)
+{
+	return has_privilege(call, false, queue_id, wanted);
+}
+
 /* The same on any queue? */
 bool
 jobq_has_privilege_anywhere(JobqCall *call, int wanted)
 {
-	ListCell   *lc;
-
-	if (jobq_is_owner())
-		return true;
-	load_grants(call);
-	foreach(lc, grants)
-	{
-		Grant	   *g = lfirst(lc);
-
-		if ((g->privilege & wanted) && has_privs_of_role(GetUserId(), g->role))
-			return true;
-	}
-	return false;
+	return has_privilege(call, true, 0, wanted);
 }
 
 /* That one is missing. */
