@@ -1463,11 +1463,12 @@ BEGIN
                 RETURN NEXT;
             END LOOP;
             -- those that it only waits for the end of come first
-            FOR x IN SELECT p.id, p.kind, CASE WHEN pl.job_id IS NOT NULL THEN 'running' WHEN pw.job_id IS NOT NULL THEN 'waiting'
+            FOR x IN SELECT p.id, p.kind, CASE WHEN pl.job_id IS NOT NULL THEN 'running' WHEN num_nonnulls(pw.job_id, pg.job_id) > 0 THEN 'waiting'
                     WHEN ps.job_id IS NOT NULL THEN 'scheduled' ELSE 'ready' END AS state
                 FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
                     LEFT JOIN @extschema@.job_lease pl ON pl.job_id = p.id
                     LEFT JOIN @extschema@.job_waiting pw ON pw.job_id = p.id
+                    LEFT JOIN @extschema@.job_limited pg ON pg.job_id = p.id
                     LEFT JOIN @extschema@.job_scheduled ps ON ps.job_id = p.id
                 WHERE d.downstream = j.id AND p.outcome IS NULL ORDER BY d.require = 63 DESC, p.id LIMIT named
             LOOP
