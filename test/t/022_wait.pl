@@ -340,12 +340,12 @@ $sum += $_ foreach finish_clients(60, @clients);
 is($sum, $total, 'a crowd does every job once');
 
 # A wake-up goes to the first that has the labels; one that takes another job passes it on.
-my ($plain, $big, $gpu) = map { client() } 1 .. 3;
+my ($plain, $both, $gpu) = map { client() } 1 .. 3;
 send_and_sleep($plain, q{CALL job_claim_wait('labels', 'w', '30 s')});
-send_and_sleep($big, q{CALL job_claim_wait('labels', 'w', '30 s', labels => '{gpu,big}')});
+send_and_sleep($both, q{CALL job_claim_wait('labels', 'w', '30 s', labels => '{gpu,big}')});
 send_and_sleep($gpu, q{CALL job_claim_wait('labels', 'w', '30 s', labels => '{gpu}')});
 $client->rows(q{BEGIN; SELECT job_submit('gpu', queue => 'labels', requires => '{gpu}'); SELECT job_submit('big', queue => 'labels', requires => '{gpu,big}', priority => 1); COMMIT});
-($r, $took) = answer($big);
+($r, $took) = answer($both);
 is($r->{rows}[0][3], 'big', 'the first that has the labels is woken, and takes the best');
 ($r, $took) = answer($gpu);
 is($r->{rows}[0][3], 'gpu', '... and the next gets the job that it was woken for');

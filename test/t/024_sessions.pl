@@ -30,7 +30,7 @@ sub holder
 {
 	my ($queue, $worker) = @_;
 	my $client = client();
-	within(60, sub { $client->value("SELECT count(*) FROM job_claim('$queue', '$worker', 1, '1 s', session => true)") }) // 0
+	within(60, sub { $client->value("SELECT count(*) FROM job_claim('$queue', '$worker', 1, '1 s', session => true)") })
 	  or die 'no job';
 	return $client;
 }
@@ -132,7 +132,7 @@ is($c->value("SELECT state FROM job_status WHERE id = $id"), 'ready', '... and e
 # the timeout of the attempt
 my $timed = $c->value(q{SELECT job_submit('j', queue => 'timed', timeout => '200 ms', max_attempts => 1)});
 $holder = holder('timed', 'w');
-ok(within(60, sub { $c->value("SELECT error FROM job_status WHERE id = $timed") // '' eq 'timed out' }), 'the timeout of an attempt ends it');
+ok(within(60, sub { ($c->value("SELECT error FROM job_status WHERE id = $timed") // '') eq 'timed out' }), 'the timeout of an attempt ends it');
 $holder->disconnect;
 
 #

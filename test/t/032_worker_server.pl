@@ -1,4 +1,4 @@
-# jobq-worker: leaving, its own death, and the server's.
+# jobq-worker: leaving, its own death, and the server's; registering, draining, labels.
 use strict;
 use warnings;
 
@@ -562,14 +562,14 @@ ok($node->poll_query_until('postgres', $as, '|1.2 b|2|f|alive'), 'a worker regis
 $job = submit($node, q{'held'});
 ok(started($job), 'it runs a job');
 $node->safe_psql('postgres', q{SELECT job_worker_drain('known')});
-my $later = submit($node, q{'held'});
+my $next = submit($node, q{'held'});
 let_go($job);
 state_is($node, $job, 'succeeded', 'drains: what it runs is finished');
-is($node->safe_psql('postgres', "$as"), '|1.2 b|2|t|alive', '... it stays');
-is(job_field($node, $later, 'state'), 'ready', '... and gets no more');
+is($node->safe_psql('postgres', $as), '|1.2 b|2|t|alive', '... it stays');
+is(job_field($node, $next, 'state'), 'ready', '... and gets no more');
 $node->safe_psql('postgres', q{SELECT job_worker_drain('known', false)});
-let_go($later);
-state_is($node, $later, 'succeeded', 'when it drains no more, it goes on');
+let_go($next);
+state_is($node, $next, 'succeeded', 'when it drains no more, it goes on');
 $worker->signal('TERM');
 $worker->ends_with(0, 'leaves');
 is($node->safe_psql('postgres', $as), '', 'and has unregistered');
