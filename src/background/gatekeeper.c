@@ -25,8 +25,14 @@
  * Where events were lost all members are looked up, and job_limited is read again;
  * the sweep has the same done.  Whatever fails has its gate read anew.
  *
- * Floors of a line are never above a row that is committed, unless its event, or the
- * pass that will read it, is still to come; so a step scans from the floors on.
+ * Floors of a line are never above a row that is committed, unless it is kept aside,
+ * or its event, or the pass that will read it, is still to come; so a step scans from the
+ * floors on.
+ *
+ * A row that somebody has locked is kept aside (Kept): the floors pass it, or each step
+ * would scan what is dead behind it again, and it is looked up by its id and tried again a
+ * little later, in its place.  In an ordered line nobody overtakes it.  If it is not there
+ * any more it is forgotten: its event says where it has gone.
  *
  * A crash leaves nothing: the next worker begins with no gate at all.
  */
@@ -48,7 +54,10 @@
 #define ROUND_EVENTS	4096	/* that one round takes */
 #define ROUND_USECS		(10 * INT64CONST(1000)) /* after which others have
 												 * their turn */
-#define BUSY_AGAIN		(5 * INT64CONST(1000))	/* look at locked rows again */
+#define LOCKED_FIRST	(5 * INT64CONST(1000))	/* until a locked row is tried
+												 * again; what it grows by */
+#define LOCKED_MOST		(50 * INT64CONST(1000))
+#define LOCKED_EACH		100		/* and more where many are, by row */
 #define PROBE_FIRST		(50 * INT64CONST(1000)) /* for rows that came late,
 												 * see probe() */
 #define READY_FAIR		8		/* jobs that are kept ready, at least */
@@ -94,6 +103,7 @@ typedef struct Gate
 	Bucket		bucket;
 	pairingheap *lines;			/* that can let one in */
 	pairingheap *timers;		/* lines that can then */
+	pairingheap kept;			/* rows that are to be tried again then */
 	bool		dirty;			/* there may be something to do */
 	TimestampTz at;				/* there is then; DT_NOEND: not by the clock */
 	TimestampTz probe_at;
@@ -118,12 +128,13 @@ typedef struct Line
 	TimestampTz again_at;
 	int			room;			/* for so many floors */
 	JobqFloors *floors;
-	JobqKey		head;			/* no row is before it; jobq_key_last: there
-								 * is none */
+	JobqKey		head;			/* no row is before it, but those that are
+								 * kept aside; jobq_key_last: there is none */
+	pairingheap kept;			/* these, by compare_kept() */
 	int			nmembers;
 	int			nready;
 	int64		turn;			/* the job whose turn it is, or 0 */
-	bool		turn_waits;		/* behind the gate */
+	bool		turn_waits;		/* behind the gate, where it is kept aside */
 	bool		paused;
 	int			weight;
 	int			max_running;	/* its own, or 0 */
@@ -140,6 +151,21 @@ typedef struct Member
 	bool		began;			/* the latest has taken its token */
 } Member;
 
+/* A row that somebody had locked */
+typedef struct Kept
+{
+	int64		job_id;			/* hash key */
+	Gate	   *gate;
+	Line	   *line;			/* NULL: it is in the lane that is emptied */
+	JobqKey		key;			/* in the line; jobq_key_first: any, it has
+								 * the turn */
+	int			tries;
+	bool		due;			/* to be tried, else "at" */
+	TimestampTz at;
+	pairingheap_node node;		/* in the line's heap */
+	pairingheap_node timer;		/* in the gate's, unless it is due */
+} Kept;
+
 /* Of which line a job has the turn */
 typedef struct Turn
 {
@@ -152,6 +178,7 @@ static HTAB *gates;
 static HTAB *lines;
 static HTAB *members;
 static HTAB *turns;
+static HTAB *kept;
 static bool unknown = true;		/* queues are still to be read */
 static TimestampTz began_at;	/* buckets were empty then */
 static bool changed;			/* some gate is dirty */
@@ -180,6 +207,34 @@ static TimestampTz failed_until = 0;
 
 /* Memory */
 
+/* Is it the line of a partition in an ordered queue? */
+static bool
+is_ordered(const Line *line)
+{
+	return line->gate->settings.ordered && line->key.partition_id != 0;
+}
+
+/* The first of the rows of a line that are kept aside, or NULL. */
+static Kept *
+first_kept(const Line *line)
+{
+	return pairingheap_is_empty(&line->kept) ? NULL : pairingheap_container(Kept, node, line->kept.ph_root);
+}
+
+/* The key of the first job of a line that can be tried; jobq_key_last: there is none. */
+static JobqKey
+first_key(const Line *line)
+{
+	const Kept *k = first_kept(line);
+
+	if (k == NULL || jobq_compare_keys(line->head, k->key) < 0)
+		return line->head;
+	if (k->due)
+		return k->key;
+	/* nobody overtakes */
+	return is_ordered(line) ? jobq_key_last : line->head;
+}
+
 /* The first line is that whose first job comes first or, in a fair queue, that has had the least. */
 static int
 compare_lines(const pairingheap_node *a, const pairingheap_node *b, void *arg)
@@ -189,7 +244,7 @@ compare_lines(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 
 	if (x->gate->settings.fair && x->had != y->had)
 		return x->had < y->had ? 1 : -1;
-	return -jobq_compare_keys(x->head, y->head);
+	return -jobq_compare_keys(first_key(x), first_key(y));
 }
 
 /* Timers, by time. */
@@ -198,6 +253,28 @@ compare_timers(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 {
 	TimestampTz x = pairingheap_const_container(Line, timer, a)->again_at;
 	TimestampTz y = pairingheap_const_container(Line, timer, b)->again_at;
+
+	return x < y ? 1 : (x > y ? -1 : 0);
+}
+
+/* Rows of a line that are kept aside: those that are due first or, in an ordered one, all in the line's order. */
+static int
+compare_kept(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	const Kept *x = pairingheap_const_container(Kept, node, a);
+	const Kept *y = pairingheap_const_container(Kept, node, b);
+
+	if (!is_ordered(x->line) && x->due != y->due)
+		return x->due ? 1 : -1;
+	return -jobq_compare_keys(x->key, y->key);
+}
+
+/* All of a gate that are not due, by time. */
+static int
+compare_kept_timers(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	TimestampTz x = pairingheap_const_container(Kept, timer, a)->at;
+	TimestampTz y = pairingheap_const_container(Kept, timer, b)->at;
 
 	return x < y ? 1 : (x > y ? -1 : 0);
 }
@@ -220,6 +297,8 @@ jobq_gatekeeper_restart(void)
 	members = hash_create("jobq members", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	ctl.entrysize = sizeof(Turn);
 	turns = hash_create("jobq turns", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	ctl.entrysize = sizeof(Kept);
+	kept = hash_create("jobq rows kept aside", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	ctl.keysize = sizeof(LineKey);
 	ctl.entrysize = sizeof(Line);
 	lines = hash_create("jobq lines", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -361,7 +440,7 @@ queue_line(Line *line, TimestampTz now)
 	Gate	   *gate = line->gate;
 	TimestampTz at;
 
-	if (gate->phase != OPEN || line->queued || (jobq_compare_keys(line->head, jobq_key_last) == 0 && !line->turn_waits))
+	if (gate->phase != OPEN || line->queued || jobq_compare_keys(first_key(line), jobq_key_last) == 0)
 		return;
 	if (line_room(line, now, &at) > 0)
 	{
@@ -401,10 +480,118 @@ get_line(Gate *gate, int64 partition_id)
 	line->floors->rest = PG_INT16_MIN;	/* there is no row */
 	line->floors->dropped = false;
 	line->head = jobq_key_last;
+	line->kept.ph_compare = compare_kept;
 	line->weight = 1;
 	line->had = gate->had;
 	line->bucket.at = began_at;
 	return line;
+}
+
+/* Rows that are kept aside */
+
+/* Put one where it belongs. */
+static void
+put_kept(Kept *k)
+{
+	if (k->line != NULL)
+		pairingheap_add(&k->line->kept, &k->node);
+	if (!k->due)
+		pairingheap_add(&k->gate->kept, &k->timer);
+}
+
+/* Take one out, so that it can be changed; the caller queues its line again. */
+static void
+take_kept(Kept *k)
+{
+	if (k->line != NULL)
+	{
+		unqueue_line(k->line);
+		pairingheap_remove(&k->line->kept, &k->node);
+	}
+	if (!k->due)
+		pairingheap_remove(&k->gate->kept, &k->timer);
+}
+
+/* The entry of a job, or NULL. */
+static Kept *
+find_kept(int64 job_id)
+{
+	return hash_search(kept, &job_id, HASH_FIND, NULL);
+}
+
+/* Forget it, if it is kept in this line. */
+static void
+forget_kept(Line *line, int64 job_id)
+{
+	Kept	   *k = find_kept(job_id);
+
+	if (k == NULL || k->line != line)
+		return;
+	take_kept(k);
+	hash_search(kept, &job_id, HASH_REMOVE, NULL);
+}
+
+/* One of a line is to be tried as soon as that is possible. */
+static void
+kept_is_due(Kept *k, TimestampTz now)
+{
+	take_kept(k);
+	k->due = true;
+	put_kept(k);
+	queue_line(k->line, now);
+}
+
+/* When to try one again that was locked: together with others, and the later the more there are. */
+static TimestampTz
+kept_at(int tries, TimestampTz now)
+{
+	int64		delay = Min(LOCKED_FIRST << Min(tries, 10), LOCKED_MOST);
+
+	delay = Max(delay, hash_get_num_entries(kept) * LOCKED_EACH);
+	return ((now + delay) / LOCKED_FIRST + 1) * LOCKED_FIRST;
+}
+
+/* It is still locked. */
+static void
+kept_is_locked(Kept *k, TimestampTz now)
+{
+	take_kept(k);
+	k->due = false;
+	k->at = kept_at(k->tries++, now);
+	put_kept(k);
+}
+
+/* Keep a row aside; one that is there already is to be tried when it was to be. */
+static Kept *
+keep_aside(Gate *gate, Line *line, int64 job_id, JobqKey key, TimestampTz now)
+{
+	bool		found;
+	Kept	   *k = hash_search(kept, &job_id, HASH_ENTER, &found);
+	Line	   *before = found ? k->line : NULL;
+
+	if (found)
+		take_kept(k);
+	else
+	{
+		k->due = false;
+		k->tries = 0;
+		k->at = kept_at(k->tries++, now);
+	}
+	k->gate = gate;
+	k->line = line;
+	k->key = key;
+	put_kept(k);
+	if (before != NULL && before != line)
+		queue_line(before, now);
+	return k;
+}
+
+/* Keep all of these aside. */
+static void
+keep_locked(Gate *gate, Line *line, const JobqLocked *locked, TimestampTz now)
+{
+	for (int i = 0; i < locked->n; i++)
+		(void) keep_aside(gate, line, locked->rows[i].job_id, locked->rows[i].key, now);
 }
 
 /* The turn of a line is that of a job, or 0. */
@@ -413,10 +600,22 @@ set_turn(Line *line, int64 job_id)
 {
 	if (line->turn != 0)
 		hash_search(turns, &line->turn, HASH_REMOVE, NULL);
+	if (line->turn_waits)
+		forget_kept(line, line->turn);
 	line->turn = job_id;
 	line->turn_waits = false;
 	if (job_id != 0)
 		((Turn *) hash_search(turns, &job_id, HASH_ENTER, NULL))->line = line;
+}
+
+/* The job that has the turn waits behind the gate, or does not. */
+static void
+set_turn_waits(Line *line, bool waits, TimestampTz now)
+{
+	forget_kept(line, line->turn);
+	line->turn_waits = waits;
+	if (waits)
+		kept_is_due(keep_aside(line->gate, line, line->turn, jobq_key_first, now), now);
 }
 
 /* Forget a line. */
@@ -437,7 +636,7 @@ drop_line_if_idle(Line *line, TimestampTz now)
 	const JobqQueue *q = &line->gate->settings;
 
 	if (line->nmembers > 0 || line->turn != 0 || line->queued || line->paused || line->max_running > 0 ||
-		line->weight != 1 || jobq_compare_keys(line->head, jobq_key_last) != 0)
+		line->weight != 1 || jobq_compare_keys(line->head, jobq_key_last) != 0 || !pairingheap_is_empty(&line->kept))
 		return;
 	if (q->rate_per_partition > 0 &&
 		tokens(&line->bucket, q->rate_per_partition, q->rate_interval, now) < q->rate_per_partition)
@@ -465,20 +664,25 @@ note_row(Line *line, JobqKey key, TimestampTz now)
 	jobq_floors_lower(line->floors, key, false);
 	if (jobq_compare_keys(key, line->head) < 0)
 	{
-		bool		queued = line->queued;
-
 		unqueue_line(line);
 		line->head = key;
-		if (queued)
-		{
-			pairingheap_add(line->gate->lines, &line->node);
-			line->queued = true;
-		}
 	}
 	queue_line(line, now);
 }
 
-/* All rows of a line before a key were dealt with. */
+/* The same of a row that was found or told of; one that is kept aside is not scanned for. */
+static void
+note_job(Line *line, int64 job_id, JobqKey key, TimestampTz now)
+{
+	Kept	   *k = find_kept(job_id);
+
+	if (k != NULL && k->line != NULL)
+		kept_is_due(k, now);
+	if (k == NULL || k->line != line || jobq_compare_keys(k->key, key) != 0)
+		note_row(line, key, now);
+}
+
+/* All rows of a line before a key were let in, or are kept aside. */
 static void
 pass_rows(Line *line, JobqKey key)
 {
@@ -568,6 +772,7 @@ reopen(Gate *gate)
 	HASH_SEQ_STATUS seq;
 	Line	   *line;
 	Member	   *m;
+	Kept	   *k;
 
 	hash_seq_init(&seq, members);
 	while ((m = hash_seq_search(&seq)) != NULL)
@@ -587,9 +792,19 @@ reopen(Gate *gate)
 		line->weight = 1;
 		unqueue_line(line);
 	}
+	/* what is kept aside is scanned for again, by other settings */
+	gate->phase = EMPTYING;
+	hash_seq_init(&seq, kept);
+	while ((k = hash_seq_search(&seq)) != NULL)
+	{
+		if (k->gate != gate)
+			continue;
+		if (k->line != NULL)
+			note_row(k->line, k->key, 0);
+		forget_kept(k->line, k->job_id);
+	}
 	gate->nmembers = gate->nready = 0;
 	gate->ngates = -1;			/* not read */
-	gate->phase = EMPTYING;
 	gate->at = DT_NOEND;
 	touch(gate);
 }
@@ -608,6 +823,7 @@ get_gate(int64 queue_id)
 	gate->lines->ph_compare = compare_lines;
 	gate->timers = MemoryContextAllocZero(gate_context, sizeof(pairingheap));
 	gate->timers->ph_compare = compare_timers;
+	gate->kept.ph_compare = compare_kept_timers;
 	gate->pass = 1;				/* what came since the first was told */
 	gate->bucket.at = began_at;
 	reopen(gate);
@@ -671,35 +887,63 @@ typedef struct Step
 	bool		more;			/* there is more to do at once */
 } Step;
 
-/* Empty the lanes of the gates before this one, as far as one step does. */
+/* Try again what was locked in the lane that is being emptied; returns how many were tried. */
+static int
+empty_kept(JobqCall *call, Step *step, int64 lane, int64 number)
+{
+	Gate	   *gate = step->gate;
+	int			n = 0;
+
+	while (n < STEP_ROWS && !pairingheap_is_empty(&gate->kept))
+	{
+		Kept	   *k = pairingheap_container(Kept, timer, pairingheap_first(&gate->kept));
+
+		if (k->at > step->now)
+			break;
+		if (jobq_empty_job(call, k->job_id, lane, number) == TRIED_LOCKED)
+			kept_is_locked(k, step->now);
+		else
+			forget_kept(NULL, k->job_id);
+		n++;
+	}
+	return n;
+}
+
+/*
+ * Empty the lanes of the gates before this one, as far as one step does.  A lane is
+ * empty when a look at it from its beginning has found no row.  What is locked is
+ * kept aside, and the next look begins when all of that has gone.
+ */
 static void
 empty_lanes(JobqCall *call, Step *step)
 {
 	Gate	   *gate = step->gate;
+	int			lanes = (gate->ngates - 1) * gate->nlanes;
 	int			left = STEP_ROWS;
-	bool		busy = false;
+	JobqLocked	locked;
 
-	while (gate->emptying < (gate->ngates - 1) * gate->nlanes && left > 0)
+	while (gate->emptying < lanes && left > 0)
 	{
 		int64		number = gate->gates[gate->emptying / gate->nlanes];
-		int			n = jobq_empty_lane(call, gate->lanes[gate->emptying % gate->nlanes].lane, number, left, &gate->emptied,
-										&busy);
+		int64		lane = gate->lanes[gate->emptying % gate->nlanes].lane;
+		int			n;
 
+		left -= empty_kept(call, step, lane, number);
+		if (left <= 0)
+			break;
+		if (jobq_compare_keys(gate->emptied, jobq_key_first) == 0 && !pairingheap_is_empty(&gate->kept))
+			return;				/* until these are to be tried again */
+		n = jobq_empty_lane(call, lane, number, left, &gate->emptied, &locked);
+		keep_locked(gate, NULL, &locked, step->now);
 		left -= n;
-		gate->found |= n > 0 || busy;
+		gate->found |= n > 0 || locked.n > 0;
 		if (jobq_compare_keys(gate->emptied, jobq_key_first) != 0)
 			break;				/* there is more in this lane */
-		/* go on when a look from the beginning has found none */
 		if (!gate->found)
 			gate->emptying++;
 		gate->found = false;
-		if (busy)
-		{
-			gate->at = Min(gate->at, step->now + BUSY_AGAIN);
-			return;
-		}
 	}
-	if (gate->emptying >= (gate->ngates - 1) * gate->nlanes)
+	if (gate->emptying >= lanes)
 		gate->phase = READING;
 	step->more = true;
 }
@@ -717,7 +961,7 @@ forget_gates(JobqCall *call, Step *step)
 		gate->ngates = 1;
 	}
 	else
-		gate->at = Min(gate->at, step->now + BUSY_AGAIN);
+		gate->at = Min(gate->at, step->now + LOCKED_MOST);
 }
 
 /* A job that runs, or is ready in the lane of a gate that is being read */
@@ -802,16 +1046,35 @@ adapt_ready(Gate *gate)
 	gate->begun = 0;
 }
 
+/* Let in a job of a line that was kept aside, if that is possible now; returns how many were. */
+static int
+serve_kept(JobqCall *call, Step *step, Kept *k, const JobqOrder *order, JobqAdmitted *in)
+{
+	Line	   *line = k->line;
+	bool		turn = line->turn_waits;
+	JobqTried	tried = jobq_let_in_job(call, order, k->job_id, turn ? NULL : &k->key, gate_number(line->gate),
+										is_ordered(line) && !turn, in);
+
+	if (tried == TRIED_LOCKED)
+		kept_is_locked(k, step->now);
+	else if (tried == TRIED_GONE && turn)
+	{
+		/* it has left the line, and may keep its turn */
+		want_look(&looks, line->turn);
+		set_turn_waits(line, false, step->now);
+	}
+	else if (tried == TRIED_GONE)
+		forget_kept(line, k->job_id);
+	return tried == TRIED_DONE;
+}
+
 /* Let jobs of a line in; returns how many. */
 static int
 serve_line(JobqCall *call, Step *step, Line *line, int room)
 {
 	Gate	   *gate = step->gate;
 	JobqOrder	order = {JOBQ_LIMITED, 2, {line->key.queue_id, line->key.partition_id}};
-	bool		ordered = gate->settings.ordered && line->key.partition_id != 0;
-	JobqKey		limit = jobq_key_last;
-	JobqKey		next;
-	JobqKey		busy;
+	Kept	   *k = first_kept(line);
 	JobqAdmitted in[STEP_ROWS];
 	TimestampTz at;
 	int			n;
@@ -819,28 +1082,33 @@ serve_line(JobqCall *call, Step *step, Line *line, int room)
 	room = Min(room, line_room(line, step->now, &at));
 	if (room <= 0)
 		return 0;
-	if (ordered && line->turn_waits)
-	{
-		n = jobq_let_in_job(call, line->turn, gate_number(gate), in);
-		line->turn_waits = n == 0;
-		if (n == 0)
-			set_timer(line, step->now + BUSY_AGAIN);
-	}
+	if (k != NULL && k->due && jobq_compare_keys(k->key, line->head) <= 0)
+		n = serve_kept(call, step, k, &order, in);
 	else
 	{
+		JobqKey		limit = jobq_key_last;
+		JobqKey		next;
+		JobqLocked	locked;
+
 		if (gate->settings.fair)
 			room = 1;
 		else if (!pairingheap_is_empty(gate->lines))
-			limit = pairingheap_container(Line, node, pairingheap_first(gate->lines))->head;
-		n = jobq_let_in_line(call, &order, line->floors, gate_number(gate), ordered, Min(room, STEP_ROWS), limit, in, &next, &busy);
-		pass_rows(line, jobq_compare_keys(busy, next) < 0 ? busy : next);
-		if (jobq_compare_keys(busy, jobq_key_last) < 0)
-			set_timer(line, step->now + BUSY_AGAIN);
-		if (ordered && n > 0)
-			set_turn(line, in[0].job_id);
+			limit = first_key(pairingheap_container(Line, node, pairingheap_first(gate->lines)));
+		if (k != NULL && (k->due || is_ordered(line)) && jobq_compare_keys(k->key, limit) < 0)
+			limit = k->key;
+		n = jobq_let_in_line(call, &order, line->floors, gate_number(gate), is_ordered(line), Min(room, STEP_ROWS),
+							 limit, in, &next, &locked);
+		pass_rows(line, next);
+		keep_locked(gate, line, &locked, step->now);
 	}
-	for (int i = 0; i < n && !lets_go(gate); i++)
-		(void) add_member(line, in[i].job_id, in[i].position, in[i].attempt);
+	for (int i = 0; i < n; i++)
+	{
+		forget_kept(line, in[i].job_id);
+		if (!lets_go(gate))
+			(void) add_member(line, in[i].job_id, in[i].position, in[i].attempt);
+	}
+	if (is_ordered(line) && n > 0)
+		set_turn(line, in[0].job_id);
 	gate->had = line->had;
 	line->had += (double) n / line->weight;
 	return n;
@@ -859,16 +1127,13 @@ let_in(JobqCall *call, Step *step)
 	while (room > 0 && left > 0 && !pairingheap_is_empty(gate->lines))
 	{
 		Line	   *line = pairingheap_container(Line, node, pairingheap_first(gate->lines));
-		JobqKey		head = line->head;
 		int			n;
 
 		unqueue_line(line);
 		n = serve_line(call, step, line, Min(room, left));
 		room -= n;
 		left -= Max(n, 1);
-		/* one whose rows are all locked is looked at again later */
-		if (n > 0 || jobq_compare_keys(head, line->head) != 0)
-			queue_line(line, step->now);
+		queue_line(line, step->now);
 		drop_line_if_idle(line, step->now);
 	}
 	step->more = room > 0 && !pairingheap_is_empty(gate->lines);
@@ -884,7 +1149,7 @@ probe(JobqCall *call, Step *step)
 	Gate	   *gate = step->gate;
 	JobqLaneSet *lanes;
 	int			nlanes = jobq_queue_lanes(call, gate->queue_id, NULL, &lanes);
-	bool		busy = false;
+	JobqLocked	locked;			/* for the next time */
 	HASH_SEQ_STATUS seq;
 	Member	   *m;
 	int			n = 0;
@@ -893,7 +1158,7 @@ probe(JobqCall *call, Step *step)
 	{
 		JobqKey		key = jobq_key_first;
 
-		n += jobq_empty_lane(call, lanes[i].lane, 0, STEP_ROWS - n, &key, &busy);
+		n += jobq_empty_lane(call, lanes[i].lane, 0, STEP_ROWS - n, &key, &locked);
 	}
 	hash_seq_init(&seq, members);
 	while ((m = hash_seq_search(&seq)) != NULL)
@@ -937,6 +1202,14 @@ step_work(JobqCall *call, void *arg)
 static void
 queue_timed_lines(Gate *gate, TimestampTz now)
 {
+	while (!pairingheap_is_empty(&gate->kept))
+	{
+		Kept	   *k = pairingheap_container(Kept, timer, pairingheap_first(&gate->kept));
+
+		if (k->at > now)
+			break;
+		kept_is_due(k, now);
+	}
 	while (!pairingheap_is_empty(gate->timers))
 	{
 		Line	   *line = pairingheap_container(Line, timer, pairingheap_first(gate->timers));
@@ -971,7 +1244,7 @@ drop_gate_if_gone(Gate *gate)
 	Line	   *line;
 
 	if (gate->phase != OPEN || gate->ngates > 1 || !lets_go(gate) || !pairingheap_is_empty(gate->lines) ||
-		!pairingheap_is_empty(gate->timers) || gate->at != DT_NOEND)
+		!pairingheap_is_empty(gate->timers) || !pairingheap_is_empty(&gate->kept) || gate->at != DT_NOEND)
 		return false;
 	hash_seq_init(&seq, lines);
 	while ((line = hash_seq_search(&seq)) != NULL)
@@ -997,7 +1270,8 @@ do_step(Gate *gate)
 	gate->dirty = false;
 	if (gate->at <= step.now)
 		gate->at = DT_NOEND;
-	queue_timed_lines(gate, step.now);
+	if (gate->phase == OPEN)
+		queue_timed_lines(gate, step.now);
 	if (gate->phase == PASSING && pass >= gate->pass)
 	{
 		gate->phase = OPEN;
@@ -1039,7 +1313,7 @@ hear(const JobqGateEvent *e, TimestampTz now)
 	{
 		JobqKey		key = {e->priority, e->number};
 
-		note_row(get_line(gate, e->partition_id), key, now);
+		note_job(get_line(gate, e->partition_id), e->job_id, key, now);
 	}
 	if (gate->phase < PASSING || lets_go(gate))
 	{
@@ -1180,7 +1454,7 @@ look_at(JobqCall *call, int64 job_id, TimestampTz now)
 		return;
 	line = turn->line;
 	if (gate == line->gate && a.partition_id == line->key.partition_id && (a.attempt > 0 || counts))
-		line->turn_waits = table == JOBQ_LIMITED;
+		set_turn_waits(line, table == JOBQ_LIMITED, now);
 	else
 	{
 		jobq_set_turn(call, line->key.queue_id, line->key.partition_id, 0);
@@ -1233,8 +1507,8 @@ pass_row(TupleTableSlot *row, void *arg)
 {
 	JobqKey		key = {jobq_attr_int16(row, STATE_PRIORITY), jobq_attr_int64(row, READY_POSITION)};
 
-	note_row(get_line(get_gate(jobq_attr_int64(row, STATE_QUEUE_ID)), jobq_attr_int64(row, STATE_PARTITION_ID)),
-			 key, *(TimestampTz *) arg);
+	note_job(get_line(get_gate(jobq_attr_int64(row, STATE_QUEUE_ID)), jobq_attr_int64(row, STATE_PARTITION_ID)),
+			 jobq_attr_int64(row, STATE_JOB_ID), key, *(TimestampTz *) arg);
 	return true;
 }
 
@@ -1337,7 +1611,7 @@ jobq_gatekeeper_sweep(void)
 
 /* When there is something to do at a gate, by the clock. */
 static TimestampTz
-gate_at(const Gate *gate)
+gate_at(Gate *gate)
 {
 	TimestampTz at = gate->at;
 
@@ -1345,6 +1619,8 @@ gate_at(const Gate *gate)
 		at = Min(at, gate->probe_at);
 	if (!pairingheap_is_empty(gate->timers))
 		at = Min(at, pairingheap_container(Line, timer, pairingheap_first(gate->timers))->again_at);
+	if (!pairingheap_is_empty(&gate->kept))
+		at = Min(at, pairingheap_container(Kept, timer, pairingheap_first(&gate->kept))->at);
 	return at;
 }
 

@@ -102,6 +102,15 @@ jobq_key_before(JobqKey key)
 	return key;
 }
 
+/* The next key after this one, as far as there are rows. */
+static inline JobqKey
+jobq_key_after(JobqKey key)
+{
+	if (key.position < PG_INT64_MAX)
+		key.position++;
+	return key;
+}
+
 /* The candidate with this number, from 0 on. */
 static inline JobqCandidate *
 jobq_candidate(JobqLane *l, uint32 i)

@@ -5,7 +5,7 @@
  * It is the only one that moves rows from job_limited to job_ready, one step after
  * the other, so nothing here takes a lock that it would have to share with another of
  * its kind.  Rows that somebody has locked, to cancel or change the job, are passed
- * over.  A crash leaves each row where the last committed step has put it.
+ * over, and told of.  A crash leaves each row where the last committed step has put it.
  */
 #include "postgres.h"
 
@@ -71,23 +71,42 @@ let_in(JobqCall *call, TupleTableSlot *row, int64 gate, bool turn, JobqAdmitted 
 	return true;
 }
 
+/* The key of a row in an order. */
+static JobqKey
+row_key(TupleTableSlot *row)
+{
+	JobqKey		key = {jobq_attr_int16(row, STATE_PRIORITY), jobq_attr_int64(row, READY_POSITION)};
+
+	return key;
+}
+
+/* Note a row that somebody has locked; true: there is room for another. */
+static bool
+note_locked(TupleTableSlot *row, JobqLocked *locked)
+{
+	locked->rows[locked->n].job_id = jobq_attr_int64(row, STATE_JOB_ID);
+	locked->rows[locked->n++].key = row_key(row);
+	return locked->n < JOBQ_MAX_LOCKED;
+}
+
 /*
  * Let in the first jobs of a line, from its floors on, up to max and to a key.
- * *next: the key of the first row that is left, or jobq_key_last; *busy: some of
- * those before it are locked, from that key on.  Returns how many there are in *out.
+ * *next: all rows before that key were let in, or are in *locked.  Returns how many
+ * there are in *out.
  */
 int
 jobq_let_in_line(JobqCall *call, const JobqOrder *line, const JobqFloors *floors, int64 gate,
-				 bool turn, int max, JobqKey limit, JobqAdmitted *out, JobqKey *next, JobqKey *busy)
+				 bool turn, int max, JobqKey limit, JobqAdmitted *out, JobqKey *next, JobqLocked *locked)
 {
 	JobqOrderScan *scan = jobq_order_scan_begin(call, *line, floors, GetLatestSnapshot());
 	TupleTableSlot *row;
 	int			n = 0;
 
-	*next = *busy = jobq_key_last;
+	*next = jobq_key_last;
+	locked->n = 0;
 	while ((row = jobq_order_scan_next(scan)) != NULL)
 	{
-		JobqKey		key = {jobq_attr_int16(row, STATE_PRIORITY), jobq_attr_int64(row, READY_POSITION)};
+		JobqKey		key = row_key(row);
 
 		CHECK_FOR_INTERRUPTS();
 		/* one that has expired is left to the worker's clock */
@@ -100,41 +119,57 @@ jobq_let_in_line(JobqCall *call, const JobqOrder *line, const JobqFloors *floors
 		}
 		if (let_in(call, row, gate, turn, &out[n]))
 			n++;
-		else
+		else if (!note_locked(row, locked) || turn)
 		{
-			if (jobq_compare_keys(key, *busy) < 0)
-				*busy = key;
 			/* in an ordered line nobody overtakes */
-			if (turn)
-			{
-				*next = key;
-				break;
-			}
+			*next = jobq_key_after(key);
+			break;
 		}
 	}
 	jobq_order_scan_end(scan);
 	return n;
 }
 
-/* Let in one job that waits behind the gate, which has the turn of its partition; false: it does not, or is locked. */
-bool
-jobq_let_in_job(JobqCall *call, int64 job_id, int64 gate, JobqAdmitted *out)
+/*
+ * Let in one job of a line that was kept aside; key NULL: wherever it stands there.
+ * Elsewhere, or where it has expired, it is no matter of the line any more.
+ */
+JobqTried
+jobq_let_in_job(JobqCall *call, const JobqOrder *line, int64 job_id, const JobqKey *key, int64 gate, bool turn, JobqAdmitted *out)
 {
 	TupleTableSlot *row = jobq_find_id(call, JOBQ_LIMITED, job_id);
-	bool		ok = row != NULL && let_in(call, row, gate, false, out);
+	JobqTried	tried = TRIED_GONE;
 
+	if (row != NULL && jobq_attr_int64(row, STATE_QUEUE_ID) == line->keys[0] &&
+		jobq_attr_int64(row, STATE_PARTITION_ID) == line->keys[1] &&
+		(key == NULL || jobq_compare_keys(row_key(row), *key) == 0) && !jobq_ready_expired(call, row))
+		tried = let_in(call, row, gate, turn, out) ? TRIED_DONE : TRIED_LOCKED;
 	jobq_slot_free(row);
-	return ok;
+	return tried;
+}
+
+/* Take a ready job of a lane, as a gate lets them in, to where it belongs now; false: somebody has it locked. */
+static bool
+send_back(JobqCall *call, TupleTableSlot *row, int64 lane, int64 gate)
+{
+	JobqPrefix	prefix;
+
+	if (!jobq_state_leave(call, JOBQ_READY, row, LEAVE_TRY))
+		return false;
+	jobq_read_prefix(row, &prefix);
+	prefix.lane = lane;
+	(void) jobq_enter_next(call, &prefix, gate != 0 ? prefix.job_id : jobq_attr_int64(row, READY_POSITION));
+	return true;
 }
 
 /*
  * Take up to max ready jobs of a lane, as a gate lets them in (0: none), from a key on, to
  * where they belong now.  Their places are by id where there was a gate, since their positions there say
  * nothing of when they came.  *key: where to go on; jobq_key_first: that was all.
- * *busy is set where some are locked.
+ * Those in *locked were passed over.
  */
 int
-jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqKey *key, bool *busy)
+jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqKey *key, JobqLocked *locked)
 {
 	JobqFloors *floors = palloc(jobq_floors_size());
 	JobqOrderScan *scan;
@@ -149,30 +184,42 @@ jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqKey *key, b
 	}
 	scan = jobq_order_scan_begin(call, jobq_lane_order(jobq_gate_lane(lane, gate)), floors, GetLatestSnapshot());
 	*key = jobq_key_first;
+	locked->n = 0;
 	while ((row = jobq_order_scan_next(scan)) != NULL)
 	{
-		JobqPrefix	prefix;
-
 		CHECK_FOR_INTERRUPTS();
 		if (n == max)
 		{
-			key->priority = jobq_attr_int16(row, STATE_PRIORITY);
-			key->position = jobq_attr_int64(row, READY_POSITION);
+			*key = row_key(row);
 			break;
 		}
-		jobq_read_prefix(row, &prefix);
-		prefix.lane = lane;
-		if (jobq_state_leave(call, JOBQ_READY, row, LEAVE_TRY))
-		{
-			(void) jobq_enter_next(call, &prefix, gate != 0 ? prefix.job_id : jobq_attr_int64(row, READY_POSITION));
+		if (send_back(call, row, lane, gate))
 			n++;
+		else if (!note_locked(row, locked))
+		{
+			*key = jobq_key_after(row_key(row));
+			break;
 		}
-		else
-			*busy = true;
 	}
 	jobq_order_scan_end(scan);
 	pfree(floors);
 	return n;
+}
+
+/* The same for one job of the lane that was locked. */
+JobqTried
+jobq_empty_job(JobqCall *call, int64 job_id, int64 lane, int64 gate)
+{
+	TupleTableSlot *job;
+	TupleTableSlot *row;
+	JobqTried	tried = TRIED_GONE;
+
+	if (jobq_find_state(call, job_id, &job, &row) == JOBQ_READY &&
+		jobq_attr_int64(row, STATE_LANE) == jobq_gate_lane(lane, gate))
+		tried = send_back(call, row, lane, gate) ? TRIED_DONE : TRIED_LOCKED;
+	jobq_slot_free(row);
+	jobq_slot_free(job);
+	return tried;
 }
 
 /* Tell of all jobs that run, and of those that are ready in some lanes, as they are at one moment. */

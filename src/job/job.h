@@ -207,12 +207,36 @@ typedef struct JobqAdmitted
 	int32		attempt;		/* attempts begun */
 } JobqAdmitted;
 
+#define JOBQ_MAX_LOCKED		200
+
+/* Rows that were passed over, since somebody has them locked */
+typedef struct JobqLocked
+{
+	int			n;
+	struct
+	{
+		int64		job_id;
+		JobqKey		key;
+	}			rows[JOBQ_MAX_LOCKED];
+} JobqLocked;
+
+/* What became of one that was tried again */
+typedef enum JobqTried
+{
+	TRIED_DONE,
+	TRIED_LOCKED,				/* it still is */
+	TRIED_GONE					/* it is not there any more */
+} JobqTried;
+
 extern void jobq_set_turn(JobqCall *call, int64 queue_id, int64 partition_id, int64 job_id);
 extern int	jobq_let_in_line(JobqCall *call, const JobqOrder *line, const JobqFloors *floors, int64 gate,
 							 bool turn, int max, JobqKey limit, JobqAdmitted *out, JobqKey *next,
-							 JobqKey *busy);
-extern bool jobq_let_in_job(JobqCall *call, int64 job_id, int64 gate, JobqAdmitted *out);
-extern int	jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqKey *key, bool *busy);
+							 JobqLocked *locked);
+extern JobqTried jobq_let_in_job(JobqCall *call, const JobqOrder *line, int64 job_id, const JobqKey *key,
+								 int64 gate, bool turn, JobqAdmitted *out);
+extern int	jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqKey *key,
+							JobqLocked *locked);
+extern JobqTried jobq_empty_job(JobqCall *call, int64 job_id, int64 lane, int64 gate);
 extern void jobq_read_admitted(JobqCall *call, int nlanes, const int64 *lanes,
 							   void (*callback) (const JobqAdmitted *a, void *arg), void *arg);
 extern JobqTable jobq_look_at_admitted(JobqCall *call, int64 job_id, JobqAdmitted *a, int64 *lane);
