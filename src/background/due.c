@@ -11,13 +11,15 @@
  * with a number can be very many where one job is locked, so of each kind of them
  * only the lowest number is remembered.
  *
- * Each lease and each expiry is a transaction of its own, and where a batch
- * fails, each of its rows is tried alone: one bad row never stops the rest.
+ * Rows of a kind are dealt with in batches, a transaction each.  A batch waits for no
+ * lock that others hold, and where it fails, each of its rows is tried alone, as is
+ * what has failed before: one bad row never stops the rest.
  */
 #include "postgres.h"
 
 #include "lib/pairingheap.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
 #include "utils/backend_status.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -82,17 +84,17 @@ typedef struct Kind
 
 static const Kind kinds[DUE_KINDS] = {
 	[DEADLINE_LEASE] = {JOBQ_LEASE, INDEX_SECOND, STATE_JOB_ID, LEASE_DEADLINE,
-	jobq_end_due_lease, 1, false, false, "end the lease of"},
+	jobq_end_due_lease, 100, false, false, "end the lease of"},
 	[DEADLINE_SCHEDULED] = {JOBQ_SCHEDULED, INDEX_SECOND, STATE_JOB_ID, STATE_RUN_AT,
 	jobq_move_due_job, 100, true, false, "make ready"},
 	[DEADLINE_TICK] = {JOBQ_SCHEDULE, INDEX_SECOND, SCHEDULE_ID, SCHEDULE_NEXT_AT,
 	jobq_run_schedule, 50, true, false, "submit the jobs of schedules"},
 	[DEADLINE_EXPIRY] = {JOBQ_EXPIRY, INDEX_KEY, EXPIRY_JOB_ID, EXPIRY_EXPIRES_AT,
-	jobq_expire_job, 1, false, false, "expire"},
+	jobq_expire_job, 100, false, false, "expire"},
 	[DEADLINE_UNIQUE] = {JOBQ_UNIQUE, INDEX_SECOND, UNIQUE_JOB_ID, UNIQUE_UNTIL,
 	jobq_remove_due_key, 100, true, false, "free the unique key of"},
 	[DEADLINE_CANCEL] = {JOBQ_CANCEL_REQUEST, INDEX_KEY, CANCEL_SEQ, CANCEL_SEQ,
-	jobq_act_on_cancel_request, 1, false, true, "cancel a job as requested"},
+	jobq_act_on_cancel_request, 100, false, true, "cancel a job as requested"},
 	[DEADLINE_DELTA] = {JOBQ_DELTA, INDEX_KEY, DELTA_SEQ, DELTA_SEQ,
 	NULL, BATCH, true, true, "count dependencies"},
 	[DEADLINE_RECOUNT] = {JOBQ_RECOUNT, INDEX_KEY, RECOUNT_SEQ, RECOUNT_SEQ,
@@ -207,6 +209,9 @@ act_work(JobqCall *call, void *arg)
 {
 	Batch	   *batch = arg;
 
+	/* others may wait for what it has done already */
+	if (batch->n > 1)
+		LockTimeout = 1;
 	if (batch->kind == DEADLINE_DELTA)
 		fold_deltas(call, batch->rows, batch->n);
 	for (int i = 0; i < batch->n && batch->kind != DEADLINE_DELTA; i++)
@@ -215,6 +220,7 @@ act_work(JobqCall *call, void *arg)
 
 		row->retry_at = 0;
 		row->done = kinds[batch->kind].act(call, row->job_id, row->deadline, &row->retry_at);
+		jobq_advance();			/* the next may be downstream of this one */
 	}
 }
 
@@ -351,24 +357,55 @@ do_due(JobqDeadline kind)
 	return true;
 }
 
+/*
+ * Take rows of one kind whose time to be tried again has come: a batch of those that
+ * have not failed (leases that heartbeats kept alive), or one that has.  Returns how
+ * many there are.
+ */
+static int
+take_pending(JobqDeadline *kind, DueRow *rows, TimestampTz now)
+{
+	int			n = 0;
+
+	while (!pairingheap_is_empty(pending_heap))
+	{
+		Pending    *p = pairingheap_container(Pending, node, pairingheap_first(pending_heap));
+		bool		alone = p->failures.count > 0;
+
+		if (p->at > now || (n > 0 && (alone || p->key.kind != *kind)))
+			break;
+		*kind = p->key.kind;
+		rows[n++] = (DueRow)
+		{
+			.job_id = p->key.job_id,.deadline = p->deadline
+		};
+
+		/* if nobody comes to it now */
+		pairingheap_remove_first(pending_heap);
+		p->at = now + AGAIN_MAX;
+		pairingheap_add(pending_heap, &p->node);
+		if (alone || n == kinds[*kind].batch)
+			break;
+	}
+	return n;
+}
+
 /* Try rows again whose time has come; true if there were any. */
 static bool
 do_pending(void)
 {
 	TimestampTz now = jobq_steady();
-	int			n = 0;
+	DueRow		rows[BATCH];
+	JobqDeadline kind;
+	int			total = 0;
+	int			n;
 
-	while (n < BATCH && !pairingheap_is_empty(pending_heap) && !jobq_worker_must_leave())
+	while (total < BATCH && !jobq_worker_must_leave() && (n = take_pending(&kind, rows, now)) > 0)
 	{
-		Pending    *p = pairingheap_container(Pending, node, pairingheap_first(pending_heap));
-		DueRow		row = {p->key.job_id, p->deadline};
-
-		if (p->at > now)
-			break;
-		(void) act_on_rows(p->key.kind, &row, 1);
-		n++;
+		act(kind, rows, n);
+		total += n;
 	}
-	return n > 0;
+	return total > 0;
 }
 
 /*
