@@ -181,15 +181,16 @@ keep_labels(int64 lane, Datum requires)
 
 /*
  * The lanes of a queue for labels, by its rows in job_lane; those are remembered, if
- * no invalidation came in meanwhile.  Returns how many there are in *lanes, which is
- * the caller's.
+ * no invalidation came in meanwhile.  Returns how many there are in *lanes, to be
+ * looked at before anything else is done.
  */
 static int
-read_lanes(JobqCall *call, int64 queue_id, JobqLaneSet **lanes)
+read_lanes(JobqCall *call, int64 queue_id, const JobqLaneSet **lanes)
 {
 	QueueLanes *entry = queue_lanes ? hash_search(queue_lanes, &queue_id, HASH_FIND, NULL) : NULL;
 	Datum		key = Int64GetDatum(queue_id);
 	uint32		before = resets;
+	JobqLaneSet *found;
 	JobqScan   *scan;
 	TupleTableSlot *row;
 	int			room = 16;
@@ -197,11 +198,10 @@ read_lanes(JobqCall *call, int64 queue_id, JobqLaneSet **lanes)
 
 	if (entry != NULL)
 	{
-		*lanes = palloc(Max(entry->n, 1) * sizeof(JobqLaneSet));
-		memcpy(*lanes, entry->lanes, entry->n * sizeof(JobqLaneSet));
+		*lanes = entry->lanes;
 		return entry->n;
 	}
-	*lanes = palloc(room * sizeof(JobqLaneSet));
+	found = palloc(room * sizeof(JobqLaneSet));
 	scan = jobq_scan_begin(call, JOBQ_LANE, INDEX_KEY, 1, &key, NULL);
 	while ((row = jobq_scan_next(scan)) != NULL)
 	{
@@ -209,14 +209,15 @@ read_lanes(JobqCall *call, int64 queue_id, JobqLaneSet **lanes)
 		bool		isnull;
 
 		/* two rows of a set stand together */
-		if (n > 0 && (*lanes)[n - 1].lane == lane)
+		if (n > 0 && found[n - 1].lane == lane)
 			continue;
 		if (n == room)
-			*lanes = repalloc(*lanes, (room *= 2) * sizeof(JobqLaneSet));
-		(*lanes)[n].lane = lane;
-		(*lanes)[n++].labels = keep_labels(lane, slot_getattr(row, LANE_REQUIRES, &isnull));
+			found = repalloc(found, (room *= 2) * sizeof(JobqLaneSet));
+		found[n].lane = lane;
+		found[n++].labels = keep_labels(lane, slot_getattr(row, LANE_REQUIRES, &isnull));
 	}
 	jobq_scan_end(scan);
+	*lanes = found;
 	if (before != resets)
 		return n;
 
@@ -231,8 +232,10 @@ read_lanes(JobqCall *call, int64 queue_id, JobqLaneSet **lanes)
 	entry = hash_search(queue_lanes, &queue_id, HASH_ENTER, NULL);
 	entry->n = 0;
 	entry->lanes = MemoryContextAlloc(lanes_context, Max(n, 1) * sizeof(JobqLaneSet));
-	memcpy(entry->lanes, *lanes, n * sizeof(JobqLaneSet));
+	memcpy(entry->lanes, found, n * sizeof(JobqLaneSet));
 	entry->n = n;
+	pfree(found);
+	*lanes = entry->lanes;
 	return n;
 }
 
@@ -243,7 +246,7 @@ read_lanes(JobqCall *call, int64 queue_id, JobqLaneSet **lanes)
 int
 jobq_queue_lanes(JobqCall *call, int64 queue_id, const JobqLabels *labels, JobqLaneSet **out)
 {
-	JobqLaneSet *lanes;
+	const JobqLaneSet *lanes;
 	int			all = read_lanes(call, queue_id, &lanes);
 	int			n = 0;
 
@@ -255,7 +258,6 @@ jobq_queue_lanes(JobqCall *call, int64 queue_id, const JobqLabels *labels, JobqL
 		if (labels == NULL || jobq_has_labels(labels, lanes[i].labels))
 			(*out)[n++] = lanes[i];
 	}
-	pfree(lanes);
 	return n;
 }
 
@@ -265,7 +267,7 @@ jobq_ready_labels(JobqCall *call, int64 queue_id, int64 lane)
 {
 	const JobqLabels *labels = NULL;
 	const JobqQueue *queue;
-	JobqLaneSet *lanes;
+	const JobqLaneSet *lanes;
 	int64		gate;
 	int			n;
 
@@ -281,7 +283,6 @@ jobq_ready_labels(JobqCall *call, int64 queue_id, int64 lane)
 		if (lane == lanes[i].lane || lane == jobq_gate_lane(lanes[i].lane, gate))
 			labels = lanes[i].labels;
 	}
-	pfree(lanes);
 	return labels;
 }
 
@@ -289,7 +290,7 @@ jobq_ready_labels(JobqCall *call, int64 queue_id, int64 lane)
 void
 jobq_lane_register(JobqCall *call, const char *queue, int64 queue_id, Datum requires)
 {
-	JobqLaneSet *lanes;
+	const JobqLaneSet *lanes;
 	JobqRow		new = {0};
 	int64		lane;
 	int			n;
