@@ -51,7 +51,7 @@ extern void jobq_purge_lower(TimestampTz at);
 extern void jobq_purge_round(JobqDatabase *database);
 extern TimestampTz jobq_purge_next(void);
 
-/* gatekeeper.c */
+/* gates.c, gatekeeper.c */
 extern void jobq_gatekeeper_restart(void);
 extern void jobq_gatekeeper_sweep(void);
 extern bool jobq_gatekeeper_round(JobqDatabase *database, bool *pause);
