@@ -255,9 +255,11 @@ CREATE TABLE @extschema@.job_unique (
     queue_id      bigint NOT NULL,
     job_id        bigint NOT NULL,
     until         timestamptz,
-    unique_key    text COLLATE "C" NOT NULL,
-    PRIMARY KEY (unique_key, queue_id)
+    unique_key    text COLLATE "C" NOT NULL
 ) WITH (fillfactor = 90);
+-- by the bytes alone, so that no comparison asks for a collation
+CREATE UNIQUE INDEX job_unique_key ON @extschema@.job_unique (unique_key text_pattern_ops, queue_id);
+ALTER TABLE @extschema@.job_unique REPLICA IDENTITY USING INDEX job_unique_key;
 CREATE INDEX job_unique_until ON @extschema@.job_unique (until, job_id) WHERE until IS NOT NULL;
 COMMENT ON TABLE @extschema@.job_unique IS
     'Unique keys that are taken, each by one job of its queue: until that is decided or, where it is decided, until a time';

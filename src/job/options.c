@@ -86,7 +86,7 @@ find_option(const char *name)
 {
 	for (int i = 0; i < lengthof(options); i++)
 	{
-		if (strcmp(options[i].name, name) == 0)
+		if (options[i].name[0] == name[0] && strcmp(options[i].name, name) == 0)
 			return &options[i];
 	}
 	return NULL;

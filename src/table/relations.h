@@ -41,6 +41,7 @@ struct JobqRel
 	TupleTableSlot *formed;		/* for the row that is being written, or NULL */
 	int			nbuffered;		/* rows held back, see jobq_bulk_begin() */
 	TupleTableSlot **buffered;
+	TupleDesc	buffered_desc;	/* of their slots */
 };
 
 /* The columns that tell a table's indexes apart, first one first. */
