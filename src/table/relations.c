@@ -8,10 +8,15 @@
  * is fine is used, an index that was added as well; all else is an error, so
  * nothing that somebody made goes by unnoticed.  Indexes are taken from the
  * relcache at each use (REINDEX CONCURRENTLY swaps OIDs).
+ *
+ * jobq_open_call() and jobq_close_call() advance the command counter, so that
+ * a call sees what its own statement wrote before (a claim inside a
+ * completing SELECT) and is seen by what follows.
  */
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/index.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_type_d.h"
@@ -21,6 +26,8 @@
 #include "utils/fmgroids.h"
 
 #include "table/relations.h"
+
+int			jobq_clock_offset_ms = 0;
 
 const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 	[JOBQ_JOB] = {{1, {JOB_ID}, {F_INT8EQ}}},
@@ -425,4 +432,72 @@ jobq_close_rel(JobqRel *r)
 	if (r->indexes != NULL)
 		pfree(r->indexes);
 	pfree(r);
+}
+
+/* Slots */
+
+/*
+ * A slot for a row that was read.  Slots stay with the table until the call ends,
+ * and an empty one is used again, since to make one costs as much as to read a row.
+ * The caller fills it before it asks for another.
+ */
+TupleTableSlot *
+jobq_empty_slot(JobqRel *r)
+{
+	MemoryContext old;
+
+	for (int i = r->nslots - 1; i >= Max(r->nslots - JOBQ_SLOTS_TRIED, 0); i--)
+	{
+		if (TTS_EMPTY(r->slots[i]))
+			return r->slots[i];
+	}
+	old = MemoryContextSwitchTo(r->mcxt);
+	if (r->nslots == 0)
+		r->slots = r->first_slots;
+	else if (r->nslots >= JOBQ_SLOTS_TRIED && (r->nslots & (r->nslots - 1)) == 0)
+	{
+		TupleTableSlot **few = r->slots;
+
+		r->slots = palloc_extended(2 * r->nslots * sizeof(TupleTableSlot *), MCXT_ALLOC_HUGE);
+		memcpy(r->slots, few, r->nslots * sizeof(TupleTableSlot *));
+	}
+	r->slots[r->nslots++] = table_slot_create(r->rel, NULL);
+	MemoryContextSwitchTo(old);
+	return r->slots[r->nslots - 1];
+}
+
+/* Calls */
+
+/* Begin a call: see what was written before, open nothing yet. */
+void
+jobq_open_call(JobqCall *call)
+{
+	memset(call, 0, sizeof(JobqCall));
+	call->mcxt = CurrentMemoryContext;
+	call->now = jobq_wall();
+	CommandCounterIncrement();
+}
+
+/* End a call: close what it opened (locks stay), let others see what it wrote. */
+void
+jobq_close_call(JobqCall *call)
+{
+	for (int t = 0; t < JOBQ_NTABLES; t++)
+	{
+		JobqRel    *r = call->rels[t];
+
+		if (r == NULL)
+			continue;
+		jobq_end_scans(r);
+		jobq_close_rel(r);
+		call->rels[t] = NULL;
+	}
+	CommandCounterIncrement();
+}
+
+/* Make what this call wrote so far visible to the rest of it. */
+void
+jobq_advance(void)
+{
+	CommandCounterIncrement();
 }

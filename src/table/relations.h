@@ -1,6 +1,6 @@
 /*
  * relations.h
- *	  A table of ours that a call has open; between relations.c and rows.c only.
+ *	  A table of ours that a call has open; between relations.c, scan.c and rows.c only.
  */
 #ifndef JOBQ_RELATIONS_H
 #define JOBQ_RELATIONS_H
@@ -59,7 +59,10 @@ extern void jobq_close_rel(JobqRel *r);
 extern void jobq_open_indexes(JobqRel *r);
 extern Relation jobq_choose_index(JobqRel *r, JobqIndex which);
 extern Relation jobq_index_of_row(JobqRel *r, int i, TupleTableSlot *slot);
+extern TupleTableSlot *jobq_empty_slot(JobqRel *r);
 
+/* scan.c */
+extern void jobq_end_scans(JobqRel *r);
 extern TupleTableSlot *jobq_fetch_deleted(JobqCall *call, JobqTable table, const ItemPointerData *place);
 
 /*

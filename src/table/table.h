@@ -319,7 +319,7 @@ enum
 	ACTIVE_DATABASE
 };
 
-/* rows.c, the only file that calls the table and index AM, and relations.c */
+/* scan.c and rows.c, the only files that call the table and index AM, and relations.c */
 typedef struct JobqRel JobqRel;
 typedef struct JobqScan JobqScan;
 
