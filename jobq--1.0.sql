@@ -54,6 +54,7 @@ CREATE TABLE @extschema@.job (
     unique_key    text,
     partition     text,
     requires      text[],
+    affinity      text,
     args          jsonb NOT NULL,
     tags          jsonb,
     worker        text,
@@ -87,6 +88,7 @@ CREATE TABLE @extschema@.job_waiting (
     run_at        timestamptz,
     expires_at    timestamptz,
     partition_id  bigint,
+    affinity_id   bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
@@ -143,6 +145,7 @@ CREATE TABLE @extschema@.job_scheduled (
     run_at        timestamptz,
     expires_at    timestamptz,
     partition_id  bigint,
+    affinity_id   bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
@@ -161,6 +164,7 @@ CREATE TABLE @extschema@.job_limited (
     run_at        timestamptz,
     expires_at    timestamptz,
     partition_id  bigint NOT NULL,
+    affinity_id   bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
@@ -181,6 +185,7 @@ CREATE TABLE @extschema@.job_ready (
     run_at        timestamptz,
     expires_at    timestamptz,
     partition_id  bigint,
+    affinity_id   bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
@@ -204,6 +209,7 @@ CREATE TABLE @extschema@.job_lease (
     run_at        timestamptz,
     expires_at    timestamptz,
     partition_id  bigint,
+    affinity_id   bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
@@ -229,6 +235,20 @@ CREATE INDEX job_lease_session ON @extschema@.job_lease (session) WHERE session 
 COMMENT ON TABLE @extschema@.job_lease IS 'Jobs that run. Heartbeats extend a lease in shared memory, not here';
 REVOKE ALL ON @extschema@.job_lease FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_lease', '');
+
+CREATE TABLE @extschema@.job_kept (
+    look_at       timestamptz NOT NULL,
+    job_id        bigint NOT NULL,
+    position      bigint NOT NULL,
+    until         timestamptz NOT NULL,
+    worker        bigint NOT NULL
+);
+ALTER TABLE @extschema@.job_kept REPLICA IDENTITY FULL;
+CREATE INDEX job_kept_look_at ON @extschema@.job_kept (look_at, job_id);
+COMMENT ON TABLE @extschema@.job_kept IS
+    'When to look whether a job that is ready is still to be kept for a worker, if it has that position; removed at that time, whatever became of the job';
+REVOKE ALL ON @extschema@.job_kept FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_kept', '');
 
 CREATE TABLE @extschema@.job_expiry (
     expires_at    timestamptz NOT NULL,
@@ -343,6 +363,7 @@ CREATE TABLE @extschema@.job_queue (
     rate          int,
     rate_per_partition int,
     rate_interval bigint,
+    affinity_wait bigint,
     gates         bigint[],
     PRIMARY KEY (name)
 );
@@ -455,14 +476,15 @@ CREATE FUNCTION @extschema@.job_submit(
     manual        boolean     DEFAULT false,
     partition     text        DEFAULT NULL,
     requires      text[]      DEFAULT NULL,
+    affinity      text        DEFAULT NULL,
     name          text        DEFAULT NULL,
     run_in        interval    DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_submit';
-COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text[], text, interval) IS
+COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text[], text, text, interval) IS
     'Submits a job and returns its id or, where another has its unique_key, what on_conflict says; NULL for an option means the setting of the queue, else the GUC''s. 22003, 22004 or 22023 for a bad value, JQ002 where a job that is named does not exist or may not be seen, 23505 with on_conflict ''error'', 42501.';
-REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text[], text, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text[], text, text, interval) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_submit_many(jobs jsonb) RETURNS SETOF bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -749,12 +771,12 @@ CREATE FUNCTION @extschema@.job_queue_set(queue text, paused boolean DEFAULT NUL
     notify text DEFAULT NULL, retention interval DEFAULT NULL, retention_failed interval DEFAULT NULL,
     pause_after int DEFAULT NULL, pause_window interval DEFAULT NULL,
     max_running int DEFAULT NULL, max_running_per_partition int DEFAULT NULL, ordered boolean DEFAULT NULL, fair boolean DEFAULT NULL,
-    rate int DEFAULT NULL, rate_per_partition int DEFAULT NULL, rate_interval interval DEFAULT NULL) RETURNS void
+    rate int DEFAULT NULL, rate_per_partition int DEFAULT NULL, rate_interval interval DEFAULT NULL, affinity_wait interval DEFAULT NULL) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_queue_set';
-COMMENT ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval, interval, interval, interval, text, interval, interval, int, interval, int, int, boolean, boolean, int, int, interval) IS
+COMMENT ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval, interval, interval, interval, text, interval, interval, int, interval, int, int, boolean, boolean, int, int, interval, interval) IS
     'Changes settings of a queue, which is made on first use; NULL leaves one as it is. 22004 or 22023 for a bad value, 42501.';
-REVOKE ALL ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval, interval, interval, interval, text, interval, interval, int, interval, int, int, boolean, boolean, int, int, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.job_queue_set(text, boolean, int, int, interval, interval, interval, interval, text, interval, interval, int, interval, int, int, boolean, boolean, int, int, interval, interval) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_partition_set(queue text, partition text, paused boolean DEFAULT NULL, weight int DEFAULT NULL, max_running int DEFAULT NULL) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -921,7 +943,8 @@ SELECT j.id, j.queue, j.kind,
     j.manual,
     j.unique_key,
     j.partition,
-    j.requires
+    j.requires,
+    j.affinity
 FROM @extschema@.job j
     LEFT JOIN @extschema@.job_lease l ON l.job_id = j.id
     LEFT JOIN @extschema@.job_scheduled s ON s.job_id = j.id
@@ -964,6 +987,7 @@ COMMENT ON COLUMN @extschema@.job_status.manual IS 'Nobody runs it: job_decide d
 COMMENT ON COLUMN @extschema@.job_status.unique_key IS 'As submitted; another job may have the key by now';
 COMMENT ON COLUMN @extschema@.job_status.partition IS 'As submitted or changed: what the settings by partition of the queue count';
 COMMENT ON COLUMN @extschema@.job_status.requires IS 'Labels that its worker must have, in the order of their bytes; NULL: none';
+COMMENT ON COLUMN @extschema@.job_status.affinity IS 'As submitted: it is best run by the worker that last ran a job of the queue with it';
 REVOKE ALL ON @extschema@.job_status FROM PUBLIC;
 
 -- The filter stands above the union: one that is written into its branches does not keep the caller's from being run first.
@@ -1063,10 +1087,12 @@ SELECT q.name AS queue, q.paused,
     q.pause_after,
     coalesce(q.pause_window * interval '1 microsecond', interval '1 minute') AS pause_window,
     q.max_running, q.max_running_per_partition, q.ordered, q.fair, q.rate, q.rate_per_partition, q.rate_interval * interval '1 microsecond' AS rate_interval,
+    coalesce(q.affinity_wait * interval '1 microsecond', (SELECT pg_catalog.current_setting('jobq.affinity_wait', true)::interval)) AS affinity_wait,
     array_remove(ARRAY[CASE WHEN q.paused THEN 'paused' END, CASE WHEN q.max_attempts IS NOT NULL THEN 'max_attempts' END, CASE WHEN q.max_lost IS NOT NULL THEN 'max_lost' END, CASE WHEN q.backoff IS NOT NULL THEN 'backoff' END, CASE WHEN q.backoff_cap IS NOT NULL THEN 'backoff_cap' END, CASE WHEN q.timeout IS NOT NULL THEN 'timeout' END, CASE WHEN q.lease IS NOT NULL THEN 'lease' END,
         CASE WHEN q.notify <> 0 THEN 'notify' END, CASE WHEN q.retention IS NOT NULL THEN 'retention' END, CASE WHEN q.retention_failed IS NOT NULL THEN 'retention_failed' END, CASE WHEN q.pause_after IS NOT NULL THEN 'pause_after' END, CASE WHEN q.pause_window IS NOT NULL THEN 'pause_window' END,
         CASE WHEN q.max_running IS NOT NULL THEN 'max_running' END, CASE WHEN q.max_running_per_partition IS NOT NULL THEN 'max_running_per_partition' END, CASE WHEN q.ordered THEN 'ordered' END, CASE WHEN q.fair THEN 'fair' END,
-        CASE WHEN q.rate IS NOT NULL THEN 'rate' END, CASE WHEN q.rate_per_partition IS NOT NULL THEN 'rate_per_partition' END, CASE WHEN q.rate_interval IS NOT NULL THEN 'rate_interval' END], NULL) AS own
+        CASE WHEN q.rate IS NOT NULL THEN 'rate' END, CASE WHEN q.rate_per_partition IS NOT NULL THEN 'rate_per_partition' END, CASE WHEN q.rate_interval IS NOT NULL THEN 'rate_interval' END,
+        CASE WHEN q.affinity_wait IS NOT NULL THEN 'affinity_wait' END], NULL) AS own
 FROM @extschema@.job_queue q
 WHERE @extschema@.job_visible(q.name, NULL, NULL);
 COMMENT ON VIEW @extschema@.job_queues IS 'One row for each queue that the caller may read: its settings in force, and which of them are its own';
@@ -1090,7 +1116,8 @@ COMMENT ON COLUMN @extschema@.job_queues.fair IS 'Partitions take turns, by weig
 COMMENT ON COLUMN @extschema@.job_queues.rate IS 'So many attempts begin within rate_interval at most; NULL: no limit';
 COMMENT ON COLUMN @extschema@.job_queues.rate_per_partition IS 'The same for those of each partition';
 COMMENT ON COLUMN @extschema@.job_queues.rate_interval IS 'See rate';
-COMMENT ON COLUMN @extschema@.job_queues.own IS 'The settings that are its own; the others are the defaults, those of attempts and leases by the reader''s session';
+COMMENT ON COLUMN @extschema@.job_queues.affinity_wait IS 'So long a job is kept for the worker that last ran one with its affinity; 0: it is not';
+COMMENT ON COLUMN @extschema@.job_queues.own IS 'The settings that are its own; the others are the defaults, those of attempts, leases and affinity by the reader''s session';
 REVOKE ALL ON @extschema@.job_queues FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_worker_seen(worker text, OUT seen timestamptz, OUT lease bigint, OUT watched timestamptz) RETURNS record
@@ -1236,6 +1263,18 @@ AS 'MODULE_PATHNAME', 'jobq_job_gate_lane';
 COMMENT ON FUNCTION @extschema@.job_gate_lane(bigint, bigint) IS 'Internal, for job_explain and the views: the lane into which a gate lets the jobs of a lane; NULL or 0: it has none';
 REVOKE ALL ON FUNCTION @extschema@.job_gate_lane(bigint, bigint) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_is_own_lane(lane bigint, own bigint) RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'jobq_job_is_own_lane';
+COMMENT ON FUNCTION @extschema@.job_is_own_lane(bigint, bigint) IS 'Internal, for job_explain and job_check: whether a lane is one of workers'' own beside another, as a gate has made that';
+REVOKE ALL ON FUNCTION @extschema@.job_is_own_lane(bigint, bigint) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_worker_key(worker text) RETURNS bigint
+LANGUAGE C STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'jobq_job_worker_key';
+COMMENT ON FUNCTION @extschema@.job_worker_key(text) IS 'Internal, for job_explain: the number by which job_kept names a worker';
+REVOKE ALL ON FUNCTION @extschema@.job_worker_key(text) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.job_rule_name(rule smallint) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
@@ -1264,6 +1303,8 @@ BEGIN
     SELECT * INTO q FROM @extschema@.job_queue t WHERE t.queue_id = g.queue_id;
     ready_lanes := ARRAY(SELECT @extschema@.job_gate_lane(a.lane, q.gates[cardinality(q.gates)])
         FROM (SELECT g.queue_id AS lane UNION SELECT t.lane FROM @extschema@.job_lane t WHERE t.queue_id = g.queue_id) a);
+    ready_lanes := ready_lanes || ARRAY(SELECT DISTINCT r.lane FROM @extschema@.job_kept k JOIN @extschema@.job_ready r ON r.job_id = k.job_id AND r.position = k.position AND r.position <> r.job_id
+        WHERE r.queue_id = g.queue_id AND EXISTS (SELECT FROM unnest(ready_lanes) l WHERE @extschema@.job_is_own_lane(l, r.lane)));
     SELECT * INTO p FROM @extschema@.job_partition t WHERE t.queue_id = g.queue_id AND t.partition_id = g.partition_id;
     SELECT count(*) INTO ahead FROM (SELECT FROM @extschema@.job_limited o
         WHERE o.queue_id = g.queue_id AND o.partition_id = g.partition_id AND o.priority >= g.priority AND (o.priority > g.priority OR o.position < g.position)
@@ -1348,6 +1389,7 @@ DECLARE
     l @extschema@.job_lease;
     q record;
     a record;
+    kept record;
     budget int;
     n bigint;
     of bigint;
@@ -1551,18 +1593,31 @@ BEGIN
     END IF;
 
     IF r.job_id IS NOT NULL AND NOT expired IS TRUE THEN
+        SELECT k.until, (SELECT n.worker FROM (SELECT o.worker FROM @extschema@.job_worker o UNION SELECT o.worker FROM @extschema@.job_lease o) n
+            WHERE @extschema@.job_worker_key(n.worker) = k.worker LIMIT 1) AS worker INTO kept
+        FROM @extschema@.job_kept k WHERE k.job_id = r.job_id AND k.position = r.position LIMIT 1;
         SELECT count(*) INTO n FROM (SELECT FROM @extschema@.job_ready o
             WHERE o.lane = r.lane AND o.priority >= r.priority AND (o.priority > r.priority OR o.position < r.position)
             ORDER BY o.priority DESC, o.position LIMIT counted) o;
         reason := 'ready';
         detail := format('It is ready since %s, ', r.since)
             || CASE n WHEN 0 THEN 'and the next' WHEN 1 THEN 'behind 1 job' WHEN counted THEN format('behind %s jobs or more', n) ELSE format('behind %s jobs', n) END
-            || format(' of queue "%s"', j.queue) || CASE WHEN j.requires IS NOT NULL THEN ', of those that require the same labels.' ELSE '.' END;
-        hint := CASE WHEN j.requires IS NULL THEN 'The next worker that claims from the queue takes the first.'
+            || format(' of queue "%s"', j.queue) || CASE WHEN j.requires IS NOT NULL THEN ', of those that require the same labels' ELSE '' END
+            || CASE WHEN kept.until IS NOT NULL THEN ', of those that are kept for the same worker.' ELSE '.' END;
+        hint := CASE WHEN kept.until IS NOT NULL THEN 'The next claim in the name of that worker takes the first.'
+                WHEN j.requires IS NULL THEN 'The next worker that claims from the queue takes the first.'
                 ELSE 'The next worker that claims from the queue, and has the labels, takes the first.' END
             || coalesce((SELECT format(' job_change(%s, priority => %s) puts it first.', j.id, max(o.priority) + 1)
                 FROM @extschema@.job_ready o WHERE o.lane = r.lane HAVING n > 0 AND max(o.priority) < 32767), '');
         RETURN NEXT;
+        IF kept.until IS NOT NULL THEN
+            worker_needed := true;
+            reason := 'affinity';
+            detail := format('It is kept for the worker that was the last to run a job of affinity "%s"%s, until %s at the latest.', j.affinity,
+                coalesce(', "' || kept.worker || '"', ''), kept.until);
+            hint := format('Any worker may take it then. job_queue_set(%L, affinity_wait => ...) says for how long jobs are kept.', j.queue);
+            RETURN NEXT;
+        END IF;
         IF j.requires IS NULL AND NOT waits AND worked_at <= now - interval '1 minute' AND NOT pg_is_in_recovery()
             AND NOT EXISTS (SELECT FROM @extschema@.job_lease o WHERE o.queue_id = r.queue_id
                 AND (o.session IS NOT NULL OR @extschema@.job_lease_until(o.job_id, o.token, o.lease_until) - o.period * interval '1 microsecond' > now - interval '1 minute'))
@@ -1779,16 +1834,16 @@ LANGUAGE sql STABLE PARALLEL UNSAFE
 BEGIN ATOMIC
     WITH states AS (
         SELECT s.job_id, count(*) AS n, array_agg(s.state) AS states, max(s.queue_id) AS queue_id, max(s.lane) AS lane, max(s.priority) AS priority,
-            max(s.partition_id) AS partition_id, max(s.attempt) AS attempt, max(s.failed) AS failed, max(s.lost) AS lost, max(s.expires_at) AS expires_at
-        FROM (SELECT w.job_id, 'waiting' AS state, w.queue_id, w.lane, w.priority, w.partition_id, w.attempt, w.failed, w.lost, w.expires_at FROM @extschema@.job_waiting w
+            max(s.partition_id) AS partition_id, max(s.affinity_id) AS affinity_id, max(s.attempt) AS attempt, max(s.failed) AS failed, max(s.lost) AS lost, max(s.expires_at) AS expires_at
+        FROM (SELECT w.job_id, 'waiting' AS state, w.queue_id, w.lane, w.priority, w.partition_id, w.affinity_id, w.attempt, w.failed, w.lost, w.expires_at FROM @extschema@.job_waiting w
                 WHERE of_job IS NULL OR w.job_id = of_job
-            UNION ALL SELECT c.job_id, 'scheduled', c.queue_id, c.lane, c.priority, c.partition_id, c.attempt, c.failed, c.lost, c.expires_at FROM @extschema@.job_scheduled c
+            UNION ALL SELECT c.job_id, 'scheduled', c.queue_id, c.lane, c.priority, c.partition_id, c.affinity_id, c.attempt, c.failed, c.lost, c.expires_at FROM @extschema@.job_scheduled c
                 WHERE of_job IS NULL OR c.job_id = of_job
-            UNION ALL SELECT g.job_id, 'limited', g.queue_id, g.lane, g.priority, nullif(g.partition_id, 0), g.attempt, g.failed, g.lost, g.expires_at FROM @extschema@.job_limited g
+            UNION ALL SELECT g.job_id, 'limited', g.queue_id, g.lane, g.priority, nullif(g.partition_id, 0), g.affinity_id, g.attempt, g.failed, g.lost, g.expires_at FROM @extschema@.job_limited g
                 WHERE of_job IS NULL OR g.job_id = of_job
-            UNION ALL SELECT r.job_id, 'ready', r.queue_id, r.lane, r.priority, r.partition_id, r.attempt, r.failed, r.lost, r.expires_at FROM @extschema@.job_ready r
+            UNION ALL SELECT r.job_id, 'ready', r.queue_id, r.lane, r.priority, r.partition_id, r.affinity_id, r.attempt, r.failed, r.lost, r.expires_at FROM @extschema@.job_ready r
                 WHERE of_job IS NULL OR r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(of_job)))
-            UNION ALL SELECT l.job_id, 'running', l.queue_id, l.lane, l.priority, l.partition_id, l.attempt, l.failed, l.lost, l.expires_at FROM @extschema@.job_lease l
+            UNION ALL SELECT l.job_id, 'running', l.queue_id, l.lane, l.priority, l.partition_id, l.affinity_id, l.attempt, l.failed, l.lost, l.expires_at FROM @extschema@.job_lease l
                 WHERE of_job IS NULL OR l.job_id = of_job) s
         GROUP BY s.job_id),
     -- no two have one number
@@ -1819,8 +1874,10 @@ BEGIN ATOMIC
             coalesce(j.attempt, s.attempt) AS begun, CASE WHEN s.states = '{running}' OR j.attempt_outcome IS NOT NULL THEN 1 ELSE 0 END AS open_attempt,
             s.n = 1 AND (s.priority <> j.priority OR s.queue_id <> @extschema@.job_queue_id(j.queue)
                 OR coalesce(s.partition_id, 0) <> coalesce(@extschema@.job_queue_id(j.partition), 0)
-                -- in another lane only where it was let in by a gate
-                OR (s.lane <> @extschema@.job_lane_id(j.queue, j.requires) AND (s.states <> '{ready}' OR q.gates IS NULL))) AS misplaced,
+                OR coalesce(s.affinity_id, 0) <> coalesce(@extschema@.job_queue_id(j.affinity), 0)
+                -- in another lane only where it was let in by a gate, or is kept for a worker
+                OR (s.lane <> @extschema@.job_lane_id(j.queue, j.requires) AND (s.states <> '{ready}'
+                    OR (q.gates IS NULL AND NOT @extschema@.job_is_own_lane(@extschema@.job_lane_id(j.queue, j.requires), s.lane))))) AS misplaced,
             s.n = 1 AND j.requires IS NOT NULL
                 AND @extschema@.job_lane_id(j.queue, j.requires) <> ALL (ARRAY (SELECT t.lane FROM @extschema@.job_lane t)) AS unregistered,
             coalesce(a.n, 0) AS on_record, a.first AS first_attempt, a.latest AS latest_attempt,
@@ -1838,7 +1895,7 @@ BEGIN ATOMIC
                  WHEN e.undecided > 0 THEN 'wait'
                  ELSE 'skipped' END AS verdict
         FROM (SELECT t.id, t.outcome, t.finished_at, t.decided_by, t.attempt_outcome, t.token, t.started_at, t.worker IS NOT NULL AS has_worker,
-                    t.result IS NOT NULL AS has_result, t.attempt, t.failed, t.lost, t.queue, t.partition, t.requires, t.priority, t.manual, t.rule, t.quorum, t.dependencies, t.generation
+                    t.result IS NOT NULL AS has_result, t.attempt, t.failed, t.lost, t.queue, t.partition, t.requires, t.affinity, t.priority, t.manual, t.rule, t.quorum, t.dependencies, t.generation
                 FROM @extschema@.job t WHERE of_job IS NULL OR t.id = of_job OFFSET 0) j
             LEFT JOIN states s ON s.job_id = j.id
             LEFT JOIN @extschema@.job_queue q ON q.name = j.queue
@@ -1892,7 +1949,7 @@ BEGIN ATOMIC
             (x.s3, 'S3', format('it has begun %s attempts, and %s are on record', x.begun, x.on_record)),
             (x.s4, 'S4', format('%s attempts failed and %s were lost, but %s and %s are counted', x.record_failed, x.record_lost, x.has_failed, x.has_lost)),
             (x.s5, 'S5', 'what it says of its end does not fit together'),
-            (x.misplaced, 'S8', format('it is %s with another queue, partition or priority than its own', x.state)),
+            (x.misplaced, 'S8', format('it is %s with another queue, partition, affinity or priority than its own', x.state)),
             (x.unregistered, 'S10', 'no claim knows the labels that it requires'),
             (x.s8_manual, 'S8', format('it waits as if it were %smanual', CASE WHEN x.has_manual THEN '' ELSE 'not ' END)),
             (x.d1 AND NOT x.recount, 'D1', format('it is %s, but its dependencies mean: %s', @extschema@.job_outcome_name(x.outcome), x.verdict)),
@@ -1920,6 +1977,13 @@ BEGIN ATOMIC
     FROM states s
     WHERE s.expires_at IS NOT NULL AND s.attempt = 0
         AND NOT EXISTS (SELECT FROM @extschema@.job_expiry e WHERE e.expires_at = s.expires_at AND e.job_id = s.job_id)
+    UNION ALL
+    SELECT 'A1', r.job_id, 'it is kept for a worker, and nothing ends that'
+    FROM @extschema@.job_ready r JOIN @extschema@.job j ON j.id = r.job_id LEFT JOIN @extschema@.job_queue q ON q.name = j.queue
+    WHERE (of_job IS NULL OR r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(of_job)))) AND r.affinity_id IS NOT NULL
+        AND EXISTS (SELECT FROM unnest(0 || q.gates) g
+            WHERE @extschema@.job_is_own_lane(@extschema@.job_gate_lane(@extschema@.job_lane_id(j.queue, j.requires), g), r.lane))
+        AND NOT EXISTS (SELECT FROM @extschema@.job_kept k WHERE k.job_id = r.job_id AND k.position = r.position)
     UNION ALL
     SELECT 'S7', l.job_id, 'its lease has no token, an end that is not its earliest, no length, no attempt, or both a session and an end'
     FROM @extschema@.job_lease l
@@ -2124,12 +2188,12 @@ BEGIN
         FROM (SELECT CASE WHEN o.session IS NOT NULL THEN 'infinity' WHEN isfinite(o.lease_until) THEN o.lease_until ELSE now() END AS lease_until
               FROM @extschema@.job_lease o WHERE o.job_id = job_repair_job.id) u
         WHERE l.job_id = job_repair_job.id;
-    WHEN 'S8' THEN
-        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_lane_id(j.queue, j.requires), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), manual = j.manual
+    WHEN 'S8', 'A1' THEN
+        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_lane_id(j.queue, j.requires), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity), manual = j.manual
         WHERE t.job_id = job_repair_job.id;
-        UPDATE @extschema@.job_scheduled t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_lane_id(j.queue, j.requires), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition)
+        UPDATE @extschema@.job_scheduled t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_lane_id(j.queue, j.requires), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity)
         WHERE t.job_id = job_repair_job.id;
-        UPDATE @extschema@.job_lease t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_lane_id(j.queue, j.requires), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition)
+        UPDATE @extschema@.job_lease t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_lane_id(j.queue, j.requires), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity)
         WHERE t.job_id = job_repair_job.id;
         -- to its place among those that are ready, or behind the gate, of which claims and the gatekeeper are told
         DELETE FROM @extschema@.job_ready t WHERE t.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id))) RETURNING t.job_id, t.attempt, t.failed, t.lost INTO state;

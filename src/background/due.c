@@ -56,6 +56,8 @@ typedef struct Clock
 	TimestampTz again_at;		/* see the rows from again_from on again then */
 	int64		again_from;
 	int			again_count;	/* how often in a row */
+	bool		all;			/* all rows are to be seen, also before their
+								 * time */
 	JobqFailures failures;		/* of the scan */
 } Clock;
 
@@ -89,6 +91,8 @@ static const Kind kinds[DUE_KINDS] = {
 	jobq_move_due_job, 100, true, false, "make ready"},
 	[DEADLINE_TICK] = {JOBQ_SCHEDULE, INDEX_SECOND, SCHEDULE_ID, SCHEDULE_NEXT_AT,
 	jobq_run_schedule, 50, true, false, "submit the jobs of schedules"},
+	[DEADLINE_KEPT] = {JOBQ_KEPT, INDEX_KEY, KEPT_JOB_ID, KEPT_LOOK_AT,
+	jobq_end_kept, 100, true, false, "let any worker have"},
 	[DEADLINE_EXPIRY] = {JOBQ_EXPIRY, INDEX_KEY, EXPIRY_JOB_ID, EXPIRY_EXPIRES_AT,
 	jobq_expire_job, 100, false, false, "expire"},
 	[DEADLINE_UNIQUE] = {JOBQ_UNIQUE, INDEX_SECOND, UNIQUE_JOB_ID, UNIQUE_UNTIL,
@@ -300,7 +304,7 @@ scan_work(JobqCall *call, void *arg)
 			break;
 		}
 		p = find_pending(batch->kind, job_id);
-		if (p != NULL && p->deadline == deadline)
+		if (p != NULL && p->deadline == deadline && !clocks[batch->kind].all)
 			continue;
 		if (batch->n == BATCH)
 		{
@@ -327,6 +331,14 @@ do_due(JobqDeadline kind)
 	Batch		batch = {kind, now, 0, rows};
 	ErrorData  *error;
 
+	/*
+	 * whether a worker is to be waited for changes otherwise than by the
+	 * clock
+	 */
+	if (kind == DEADLINE_KEPT && clock->next <= JOBQ_LOOK_AT_ALL)
+		clock->all = true;
+	if (clock->all)
+		batch.now = DT_NOEND;
 	if (clock->again_at <= now)
 	{
 		clock->floor = Min(clock->floor, clock->again_from);
@@ -346,6 +358,7 @@ do_due(JobqDeadline kind)
 	clock->failures.count = 0;
 	clock->floor = batch.floor;
 	clock->next = batch.next;
+	clock->all &= batch.next != DT_NOEND;
 	if (batch.n == 0)
 	{
 		if (clock->again_at == DT_NOEND)

@@ -155,7 +155,7 @@ look_at(JobqCall *call, int64 job_id, TimestampTz now)
 	Gate	   *gate = table != JOBQ_JOB ? hash_search(jobq_keeper.gates, &a.queue_id, HASH_FIND, NULL) : NULL;
 	Member	   *m = hash_search(jobq_keeper.members, &job_id, HASH_FIND, NULL);
 	bool		counts = gate != NULL && gate->phase >= PASSING && !jobq_gate_lets_go(gate) &&
-	(table == JOBQ_LEASE || (table == JOBQ_READY && a.lane == jobq_gate_lane(lane, jobq_gate_number(gate))));
+	(table == JOBQ_LEASE || (table == JOBQ_READY && jobq_is_in_lane(jobq_gate_lane(lane, jobq_gate_number(gate)), a.lane)));
 	Turn	   *turn = hash_search(jobq_keeper.turns, &job_id, HASH_FIND, NULL);
 	Line	   *line;
 

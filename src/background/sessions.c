@@ -34,7 +34,7 @@ end_range(JobqCall *call, int64 from, int64 upto)
 
 	if (from > upto)
 		return;
-	scan = jobq_scan_between(call, JOBQ_LEASE, INDEX_THIRD, from, upto);
+	scan = jobq_scan_between(call, JOBQ_LEASE, INDEX_THIRD, from, upto, NULL);
 	while ((lease = jobq_scan_next(scan)) != NULL)
 		jobq_due_add(DEADLINE_LEASE, jobq_attr_int64(lease, STATE_JOB_ID),
 					 jobq_attr_int64(lease, LEASE_DEADLINE));

@@ -133,6 +133,43 @@ jobq_gate_lane(int64 lane, int64 gate)
 	return gate == 0 ? lane : (int64) hash_combine64((uint64) lane, (uint64) gate);
 }
 
+/*
+ * Lanes of workers' own: for each lane, as a gate has made it, so many with numbers that
+ * follow one another, which the workers' places give (seen.c).
+ */
+#define JOBQ_OWN_LANES	(UINT64CONST(1) << 20)	/* more than jobq.max_workers
+												 * can be */
+
+/* The first of them, which is no worker's. */
+static inline int64
+jobq_own_lanes(int64 lane)
+{
+	return (int64) (hash_bytes_uint32_extended((uint32) lane, (uint64) lane >> 32) & ~(JOBQ_OWN_LANES - 1));
+}
+
+/* That of the worker at a place. */
+static inline int64
+jobq_own_lane(int64 lane, int place)
+{
+	return jobq_own_lanes(lane) + 1 + place;
+}
+
+/* The place of the worker whose own lane one is beside another lane; -1: it is none. */
+static inline int
+jobq_place_of_lane(int64 lane, int64 own)
+{
+	uint64		place = (uint64) own - (uint64) jobq_own_lanes(lane) - 1;
+
+	return place < JOBQ_OWN_LANES - 1 ? (int) place : -1;
+}
+
+/* Is a job that belongs to one lane ready there, or in a worker's own beside it? */
+static inline bool
+jobq_is_in_lane(int64 lane, int64 ready)
+{
+	return ready == lane || jobq_place_of_lane(lane, ready) >= 0;
+}
+
 extern Size jobq_floors_size(void);
 extern int	jobq_floors_find(const JobqFloors *f, int16 priority);
 extern void jobq_floors_add(JobqFloors *f, int16 priority, int64 position, int64 offered);

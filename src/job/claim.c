@@ -10,8 +10,9 @@
  * from it, could wait for others.
  *
  * A worker that drains gets nothing.  Which lanes of a queue a claim takes from
- * depends on its labels (labels.c); what may come first in each is looked up for all
- * of them at once, so that many empty ones cost little.
+ * depends on its labels (labels.c), and on whether jobs are kept for the worker
+ * (affinity.c); what may come first in each is looked up for all of them at once, so
+ * that many empty ones cost little.
  *
  * Which rows come next is known to the hand-out (handout.c).  What it names is
  * fetched under a snapshot taken after that, compared, and deleted without
@@ -45,8 +46,9 @@ int			jobq_max_claim_size = JOBQ_DEFAULT_MAX_CLAIM_KB;
 /* A lane that a claim takes from */
 typedef struct Source
 {
-	int64		lane;			/* of the queue's gate, if it has one */
-	JobqLaneSet set;			/* without that */
+	int64		lane;			/* of the queue's gate, if it has one, or the
+								 * worker's own beside it */
+	JobqLaneSet set;			/* without these */
 	const JobqQueue *queue;
 	JobqKey		next;			/* of the next row; jobq_key_last: none */
 	bool		known;			/* else nothing is before it */
@@ -59,6 +61,8 @@ typedef struct Claim
 {
 	JobqCall   *call;
 	const JobqClaimRequest *request;
+	uint64		worker;			/* the key of its name; 0: none */
+	int			place;			/* in whose own lanes jobs may be; -1: none */
 	int64		period;			/* of the last lease */
 	int64		session;		/* number of this session; 0: leases run out
 								 * by the clock */
@@ -194,6 +198,8 @@ lease_job(Claim *claim, const Source *source, JobqPrefix *prefix, TupleTableSlot
 	prefix->lane = source->set.lane;
 	prefix->attempt = a->attempt;
 	jobq_state_enter(call, JOBQ_LEASE, prefix, &new);
+	if (prefix->affinity_id != 0 && claim->worker != 0)
+		jobq_note_affinity(prefix->queue_id, prefix->affinity_id, claim->worker);
 	jobq_count_time(prefix->queue_id, COUNT_WAIT, started_at - since);
 	jobq_counts(prefix->queue_id)->worked_at = started_at;
 }
@@ -401,6 +407,20 @@ best_source(Claim *claim, Source *sources, int n, JobqKey *limit)
 	}
 }
 
+/* Add a lane to the sources, whose jobs have these labels. */
+static void
+add_source(Claim *claim, const JobqQueue *queue, int64 lane, const JobqLaneSet *set, Source *s)
+{
+	int			first = 0;
+
+	memset(s, 0, sizeof(Source));
+	s->set = *set;
+	s->lane = lane;
+	s->queue = queue;
+	if (IsolationUsesXactSnapshot() || jobq_own_ready(s->lane, &first))
+		scan_from_floors(claim, s);
+}
+
 /* The lanes of a queue that a claim takes from: add them to the sources. */
 static void
 add_sources(Claim *claim, const JobqQueue *queue, Source **sources, int *n, int *room)
@@ -411,22 +431,22 @@ add_sources(Claim *claim, const JobqQueue *queue, Source **sources, int *n, int 
 
 	if (claim->request->labels != 0)
 		nlanes = jobq_queue_lanes(claim->call, queue->queue_id, jobq_labels_of(claim->request->labels), &lanes);
-	if (*n + nlanes > *room)
+	if (*n + 2 * nlanes > *room)
 	{
-		*room = *n + nlanes;
+		*room = *n + 2 * nlanes;
 		*sources = *sources ? repalloc(*sources, *room * sizeof(Source)) : palloc(*room * sizeof(Source));
 	}
 	for (int i = 0; i < nlanes; i++)
 	{
-		Source	   *s = &(*sources)[(*n)++];
-		int			first = 0;
+		int64		lane = jobq_gate_lane(lanes[i].lane, queue->gate);
 
-		memset(s, 0, sizeof(Source));
-		s->set = lanes[i];
-		s->lane = jobq_gate_lane(lanes[i].lane, queue->gate);
-		s->queue = queue;
-		if (IsolationUsesXactSnapshot() || jobq_own_ready(s->lane, &first))
-			scan_from_floors(claim, s);
+		add_source(claim, queue, lane, &lanes[i], &(*sources)[(*n)++]);
+		if (claim->place >= 0)
+		{
+			JobqLaneSet own = {lanes[i].lane, jobq_own_labels(lanes[i].labels, claim->worker)};
+
+			add_source(claim, queue, jobq_own_lane(lane, claim->place), &own, &(*sources)[(*n)++]);
+		}
 	}
 }
 
@@ -455,7 +475,7 @@ look_at_all(Claim *claim, Source *sources, int n)
 int
 jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out)
 {
-	Claim		claim = {.call = call,.request = request,.no_inputs = empty_object()};
+	Claim		claim = {.call = call,.request = request,.place = -1,.no_inputs = empty_object()};
 	Source	   *sources = NULL;
 	int			sources_room = 0;
 	int			max_jobs = request->max_jobs;
@@ -464,7 +484,6 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 	int			nsources = 0;
 	int			room = Min(max_jobs, MAX_POPPED);
 	bool		wal_is_claims = jobq_wal_is_claims();
-	uint64		worker = 0;
 	bool		drains = false;
 	int			n = 0;
 
@@ -479,12 +498,14 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 	{
 		char	   *name = text_to_cstring(request->worker);
 
-		worker = jobq_worker_key(name, strlen(name));
-		jobq_note_worker(worker, Max(request->lease, 0));
+		claim.worker = jobq_worker_key(name, strlen(name));
+		claim.place = jobq_note_worker(claim.worker, Max(request->lease, 0));
+		if (claim.place >= 0 && !jobq_kept_at(claim.place))
+			claim.place = -1;
 		drains = jobq_worker_drains(call, name);
 	}
 	if (request->session)
-		claim.session = jobq_session_begin(worker);
+		claim.session = jobq_session_begin(claim.worker);
 	for (int i = 0; i < request->nqueues; i++)
 	{
 		int64		queue_id = jobq_queue_id(request->queues[i]);
@@ -536,8 +557,8 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 			jobq_order_scan_end(sources[i].scan);
 	}
 	jobq_note_claim_wal(wal_is_claims);
-	if (n > 0 && worker != 0)
-		jobq_note_worker(worker, claim.period);
+	if (n > 0 && claim.worker != 0)
+		(void) jobq_note_worker(claim.worker, claim.period);
 	if (n > 0)
 		jobq_forbid_prepare("cannot PREPARE a transaction that has claimed jobs");
 	return n;

@@ -62,10 +62,9 @@ let_in(JobqCall *call, TupleTableSlot *row, int64 gate, bool turn, JobqAdmitted 
 	a->job_id = prefix.job_id;
 	a->queue_id = prefix.queue_id;
 	a->partition_id = prefix.partition_id;
-	a->lane = prefix.lane;
-	a->position = jobq_nextval();
 	a->attempt = prefix.attempt;
-	jobq_enter_order(call, JOBQ_READY, &prefix, a->position, call->now);
+	a->position = jobq_enter_ready(call, &prefix, 0);
+	a->lane = prefix.lane;
 	if (turn)
 		jobq_set_turn(call, prefix.queue_id, prefix.partition_id, prefix.job_id);
 	return true;
@@ -162,8 +161,17 @@ send_back(JobqCall *call, TupleTableSlot *row, int64 lane, int64 gate)
 	return true;
 }
 
+/* The rows of all workers' own lanes beside a lane. */
+static JobqScan *
+scan_own_lanes(JobqCall *call, int64 lane, Snapshot snapshot)
+{
+	int64		first = jobq_own_lanes(lane);
+
+	return jobq_scan_between(call, JOBQ_READY, INDEX_KEY, first, first + JOBQ_OWN_LANES - 1, snapshot);
+}
+
 /*
- * Take up to max ready jobs of a lane, as a gate lets them in (0: none), from a key on, to
+ * Take up to max ready jobs of a lane and of workers' own beside it, as a gate lets them in (0: none), from a key on, to
  * where they belong now.  Their places are by id where there was a gate, since their positions there say
  * nothing of when they came.  *key: where to go on; jobq_key_first: that was all.
  * Those in *locked were passed over.
@@ -173,6 +181,7 @@ jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqKey *key, J
 {
 	JobqFloors *floors = palloc(jobq_floors_size());
 	JobqOrderScan *scan;
+	JobqScan   *own;
 	TupleTableSlot *row;
 	int			n = 0;
 
@@ -203,10 +212,27 @@ jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqKey *key, J
 	}
 	jobq_order_scan_end(scan);
 	pfree(floors);
+
+	if (jobq_compare_keys(*key, jobq_key_first) != 0)
+		return n;
+
+	/* then those that are kept for workers, which are few */
+	own = scan_own_lanes(call, jobq_gate_lane(lane, gate), NULL);
+	while (n < max && (row = jobq_scan_next(own)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (send_back(call, row, lane, gate))
+			n++;
+		else if (!note_locked(row, locked))
+			break;				/* the next look finds the others */
+	}
+	jobq_scan_end(own);
+	if (n == max)
+		*key = jobq_key_last;
 	return n;
 }
 
-/* The same for one job of the lane that was locked. */
+/* The same for one job of these lanes that was locked. */
 JobqTried
 jobq_empty_job(JobqCall *call, int64 job_id, int64 lane, int64 gate)
 {
@@ -215,14 +241,17 @@ jobq_empty_job(JobqCall *call, int64 job_id, int64 lane, int64 gate)
 	JobqTried	tried = TRIED_GONE;
 
 	if (jobq_find_state(call, job_id, &job, &row) == JOBQ_READY &&
-		jobq_attr_int64(row, STATE_LANE) == jobq_gate_lane(lane, gate))
+		jobq_is_in_lane(jobq_gate_lane(lane, gate), jobq_attr_int64(row, STATE_LANE)))
 		tried = send_back(call, row, lane, gate) ? TRIED_DONE : TRIED_LOCKED;
 	jobq_slot_free(row);
 	jobq_slot_free(job);
 	return tried;
 }
 
-/* Tell of all jobs that run, and of those that are ready in some lanes, as they are at one moment. */
+/*
+ * Tell of all jobs that run, and of those that are ready in some lanes or workers' own
+ * beside them, as they are at one moment.
+ */
 void
 jobq_read_admitted(JobqCall *call, int nlanes, const int64 *lanes,
 				   void (*callback) (const JobqAdmitted *a, void *arg), void *arg)
@@ -230,6 +259,7 @@ jobq_read_admitted(JobqCall *call, int nlanes, const int64 *lanes,
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	JobqScan   *leases = jobq_scan_begin(call, JOBQ_LEASE, INDEX_KEY, 0, NULL, snapshot);
 	JobqFloors *floors = palloc(jobq_floors_size());
+	JobqScan   *own;
 	TupleTableSlot *row;
 	JobqAdmitted a;
 
@@ -252,6 +282,14 @@ jobq_read_admitted(JobqCall *call, int nlanes, const int64 *lanes,
 			callback(&a, arg);
 		}
 		jobq_order_scan_end(scan);
+		own = scan_own_lanes(call, lanes[i], snapshot);
+		while ((row = jobq_scan_next(own)) != NULL)
+		{
+			CHECK_FOR_INTERRUPTS();
+			read_admitted(JOBQ_READY, row, &a);
+			callback(&a, arg);
+		}
+		jobq_scan_end(own);
 	}
 	UnregisterSnapshot(snapshot);
 }

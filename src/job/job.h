@@ -86,6 +86,7 @@ typedef struct JobqPrefix
 	TimestampTz run_at;			/* 0: none */
 	TimestampTz expires_at;		/* 0: none */
 	int64		partition_id;	/* 0: none */
+	int64		affinity_id;	/* 0: none */
 	int32		attempt;		/* attempts begun */
 	int32		failed;			/* of these failed or timed out */
 	int32		lost;			/* of these lost */
@@ -171,7 +172,8 @@ typedef enum JobqLeaveMode
 	LEAVE_WAIT,					/* for whoever has the row locked */
 	LEAVE_BRIEFLY,				/* the same, and comes back to its place */
 	LEAVE_TRY,					/* never waits */
-	LEAVE_CLAIMED,				/* the same, to run */
+	LEAVE_TRY_BRIEFLY,			/* the same, and comes back */
+	LEAVE_CLAIMED,				/* never waits either: to run */
 	LEAVE_POPPED				/* the same, and the hand-out knows already */
 } JobqLeaveMode;
 
@@ -195,6 +197,10 @@ extern bool jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *
 							   const JobqPrefix *prefix);
 extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **job,
 								 TupleTableSlot **row);
+
+/* affinity.c: the worker that a job is kept for */
+extern int64 jobq_enter_ready(JobqCall *call, JobqPrefix *prefix, int64 position);
+extern bool jobq_end_kept(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
 
 /* gate.c: letting jobs in, and back behind the gate of their queue */
 typedef struct JobqAdmitted
@@ -282,6 +288,7 @@ typedef struct JobqSubmission
 	bool		dropped;		/* another job has its key, and is id */
 	int64		queue_id;
 	int64		partition_id;	/* 0: none */
+	int64		affinity_id;	/* 0: none */
 	char	   *queue;
 	char	   *name;			/* NULL: none */
 	int			nupstream;

@@ -113,7 +113,7 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 		{
 			char	   *worker = jobq_attr_cstring(lease, LEASE_WORKER);
 
-			jobq_note_worker(jobq_worker_key(worker, strlen(worker)), period);
+			(void) jobq_note_worker(jobq_worker_key(worker, strlen(worker)), period);
 		}
 		until = jobq_steady() + (extend > 0 ? extend : period);
 		session = !slot_attisnull(lease, LEASE_SESSION);

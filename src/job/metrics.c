@@ -276,6 +276,20 @@ compare_queues(const void *a, const void *b)
 	return strcmp((*(QueueCounts *const *) a)->name, (*(QueueCounts *const *) b)->name);
 }
 
+/* Since when the oldest job has been ready in a lane, as its gate has made it, or in workers' own beside it. */
+static TimestampTz
+oldest_ready(JobqCall *call, int64 lane)
+{
+	TimestampTz since = jobq_handout_oldest(call, lane);
+
+	for (int i = 0; i < jobq_max_workers; i++)
+	{
+		if (jobq_kept_at(i))
+			since = Min(since, jobq_handout_oldest(call, jobq_own_lane(lane, i)));
+	}
+	return since;
+}
+
 /* The queues that the caller may read, and how many they are. */
 static QueueCounts **
 read_queues(JobqCall *call, int *n)
@@ -337,7 +351,7 @@ read_queues(JobqCall *call, int *n)
 
 			q->oldest = DT_NOEND;
 			for (int i = 0; i < nlanes; i++)
-				q->oldest = Min(q->oldest, jobq_handout_oldest(call, jobq_gate_lane(lanes[i].lane, gate)));
+				q->oldest = Min(q->oldest, oldest_ready(call, jobq_gate_lane(lanes[i].lane, gate)));
 		}
 		result[(*n)++] = q;
 	}

@@ -76,6 +76,7 @@ static const Option options[] = {
 	{"manual", OPTION_BOOL, JOB_MANUAL},
 	{"partition", OPTION_NAME, JOB_PARTITION},
 	{"requires", OPTION_LABELS, JOB_REQUIRES},
+	{"affinity", OPTION_NAME, JOB_AFFINITY},
 	{"name", OPTION_NAME, JOB_NAME},
 	{"run_in", OPTION_DELAY, SUBMISSION_RUN_IN},
 };
@@ -122,6 +123,8 @@ set_option(JobqSubmission *s, const Option *option, Datum value)
 				s->unique_key = string;
 			else if (option->column == JOB_PARTITION)
 				s->partition_id = jobq_partition_id(string);
+			else if (option->column == JOB_AFFINITY)
+				s->affinity_id = jobq_name_id(string);
 			value = CStringGetTextDatum(string);
 			break;
 		case OPTION_QUEUE:

@@ -80,7 +80,7 @@ act_on_belongings(Batch *batch, const Belonging *of, RowAct act)
 
 		while (last + 1 < batch->n && jobs[last + 1].id - jobs[last].id <= NEAR)
 			last++;
-		scan = jobq_scan_between(batch->call, of->table, of->index, jobs[i].id, jobs[last].id);
+		scan = jobq_scan_between(batch->call, of->table, of->index, jobs[i].id, jobs[last].id, NULL);
 		while ((row = jobq_scan_next(scan)) != NULL)
 		{
 			int64		id = jobq_attr_int64(row, of->column);

@@ -51,7 +51,7 @@ jobq_state_name(JobqTable table)
 	elog(ERROR, "table %d holds no state", (int) table);
 }
 
-/* Read the prefix of a row.  The lane of one that is ready can be that of a gate. */
+/* Read the prefix of a row.  The lane of one that is ready can be that of a gate, or a worker's own. */
 void
 jobq_read_prefix(TupleTableSlot *row, JobqPrefix *prefix)
 {
@@ -61,6 +61,7 @@ jobq_read_prefix(TupleTableSlot *row, JobqPrefix *prefix)
 	prefix->run_at = jobq_attr_int64(row, STATE_RUN_AT);
 	prefix->expires_at = jobq_attr_int64(row, STATE_EXPIRES_AT);
 	prefix->partition_id = jobq_attr_int64(row, STATE_PARTITION_ID);
+	prefix->affinity_id = jobq_attr_int64(row, STATE_AFFINITY_ID);
 	prefix->attempt = jobq_attr_int32(row, STATE_ATTEMPT);
 	prefix->failed = jobq_attr_int32(row, STATE_FAILED);
 	prefix->lost = jobq_attr_int32(row, STATE_LOST);
@@ -98,12 +99,14 @@ void
 jobq_read_job_prefix(TupleTableSlot *job, JobqPrefix *prefix)
 {
 	char	   *partition = jobq_attr_cstring(job, JOB_PARTITION);
+	char	   *affinity = jobq_attr_cstring(job, JOB_AFFINITY);
 
 	memset(prefix, 0, sizeof(JobqPrefix));
 	prefix->job_id = jobq_attr_int64(job, JOB_ID);
 	prefix->queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
 	prefix->lane = jobq_job_lane(job);
 	prefix->partition_id = partition ? jobq_partition_id(partition) : 0;
+	prefix->affinity_id = affinity ? jobq_name_id(affinity) : 0;
 	prefix->run_at = jobq_attr_int64(job, JOB_RUN_AT);
 	prefix->priority = jobq_attr_int16(job, JOB_PRIORITY);
 	prefix->manual = jobq_attr_bool(job, JOB_MANUAL);
@@ -185,6 +188,8 @@ set_prefix(JobqTable table, JobqRow *new, const JobqPrefix *prefix)
 	new->given[STATE_EXPIRES_AT - 1] = prefix->expires_at != 0;
 	jobq_set(new, STATE_PARTITION_ID, Int64GetDatum(prefix->partition_id));
 	new->given[STATE_PARTITION_ID - 1] = prefix->partition_id != 0 || table == JOBQ_LIMITED;
+	jobq_set(new, STATE_AFFINITY_ID, Int64GetDatum(prefix->affinity_id));
+	new->given[STATE_AFFINITY_ID - 1] = prefix->affinity_id != 0;
 	jobq_set(new, STATE_ATTEMPT, Int32GetDatum(prefix->attempt));
 	jobq_set(new, STATE_FAILED, Int32GetDatum(prefix->failed));
 	jobq_set(new, STATE_LOST, Int32GetDatum(prefix->lost));
@@ -284,6 +289,7 @@ jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
 {
 	const JobqQueue *queue;
 	JobqRow		new = {0};
+	JobqPrefix	placed;
 
 	if (prefix->manual)
 	{
@@ -303,7 +309,8 @@ jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
 		jobq_enter_order(call, JOBQ_LIMITED, prefix, position ? position : jobq_nextval(), call->now);
 		return "waiting";
 	}
-	jobq_enter_order(call, JOBQ_READY, prefix, position ? position : jobq_nextval(), call->now);
+	placed = *prefix;
+	(void) jobq_enter_ready(call, &placed, position);
 	return "ready";
 }
 

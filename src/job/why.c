@@ -191,6 +191,26 @@ jobq_job_gate_lane(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(jobq_gate_lane(PG_GETARG_INT64(0), PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1)));
 }
 
+PG_FUNCTION_INFO_V1(jobq_job_is_own_lane);
+
+/* job_is_own_lane(lane, own) */
+Datum
+jobq_job_is_own_lane(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(jobq_place_of_lane(PG_GETARG_INT64(0), PG_GETARG_INT64(1)) >= 0);
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_worker_key);
+
+/* job_worker_key(worker) */
+Datum
+jobq_job_worker_key(PG_FUNCTION_ARGS)
+{
+	text	   *worker = PG_GETARG_TEXT_PP(0);
+
+	PG_RETURN_INT64((int64) jobq_worker_key(VARDATA_ANY(worker), VARSIZE_ANY_EXHDR(worker)));
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_count_again);
 
 /* job_count_again(job_id) */

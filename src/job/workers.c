@@ -153,7 +153,7 @@ jobq_job_worker_register(PG_FUNCTION_ARGS)
 			jobq_insert_unless_there(&call, JOBQ_WORKER, &new, true);
 		jobq_slot_free(row);
 	}
-	jobq_note_worker(jobq_worker_key(name, strlen(name)), 0);
+	(void) jobq_note_worker(jobq_worker_key(name, strlen(name)), 0);
 	jobq_close_call(&call);
 	PG_RETURN_VOID();
 }
@@ -166,6 +166,14 @@ draining_changed(bool drains)
 	/* it does not say where it waits */
 	if (!drains)
 		jobq_announce_wake_waiters();
+}
+
+/* A worker takes no jobs any more: those that are kept for it go to others, from the commit on. */
+static void
+keep_nothing_for(const char *name)
+{
+	jobq_forget_affinities(jobq_worker_key(name, strlen(name)));
+	jobq_announce_deadline(DEADLINE_KEPT, JOBQ_LOOK_AT_ALL);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_worker_unregister);
@@ -187,6 +195,7 @@ jobq_job_worker_unregister(PG_FUNCTION_ARGS)
 			draining_changed(false);
 		jobq_slot_free(row);
 	}
+	keep_nothing_for(name);
 	jobq_close_call(&call);
 	PG_RETURN_BOOL(done);
 }
@@ -217,6 +226,8 @@ jobq_job_worker_drain(PG_FUNCTION_ARGS)
 		done = jobq_update(&call, JOBQ_WORKER, row, &new, LockWaitBlock);
 		if (done)
 			draining_changed(drains);
+		if (done && drains)
+			keep_nothing_for(name);
 		jobq_slot_free(row);
 	}
 	jobq_close_call(&call);

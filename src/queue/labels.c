@@ -261,7 +261,18 @@ jobq_queue_lanes(JobqCall *call, int64 queue_id, const JobqLabels *labels, JobqL
 	return n;
 }
 
-/* The labels of a lane of a queue in which jobs are ready; NULL: none. */
+/* Labels and the key of a worker, in whose own lane jobs with these labels are; until the transaction ends. */
+const JobqLabels *
+jobq_own_labels(const JobqLabels *labels, uint64 worker)
+{
+	JobqLabels *own = MemoryContextAlloc(TopTransactionContext, offsetof(JobqLabels, ids) +
+										 ((labels ? labels->n : 0) + 1) * sizeof(int64));
+
+	jobq_add_worker(own, labels, worker);
+	return own;
+}
+
+/* The labels of a lane of a queue in which jobs are ready, with the worker whose own it is; NULL: none. */
 const JobqLabels *
 jobq_ready_labels(JobqCall *call, int64 queue_id, int64 lane)
 {
@@ -269,6 +280,8 @@ jobq_ready_labels(JobqCall *call, int64 queue_id, int64 lane)
 	const JobqQueue *queue;
 	const JobqLaneSet *lanes;
 	int64		gate;
+	int			place;
+	uint64		worker;
 	int			n;
 
 	if (lane == queue_id)
@@ -278,12 +291,23 @@ jobq_ready_labels(JobqCall *call, int64 queue_id, int64 lane)
 	if (lane == jobq_gate_lane(queue_id, gate))
 		return NULL;
 	n = read_lanes(call, queue_id, &lanes);
-	for (int i = 0; i < n && labels == NULL; i++)
+	for (int i = 0; i < n; i++)
 	{
 		if (lane == lanes[i].lane || lane == jobq_gate_lane(lanes[i].lane, gate))
-			labels = lanes[i].labels;
+			return lanes[i].labels;
 	}
-	return labels;
+
+	/* a worker's own beside one of them */
+	place = jobq_place_of_lane(jobq_gate_lane(queue_id, gate), lane);
+	for (int i = 0; i < n && place < 0; i++)
+	{
+		labels = lanes[i].labels;
+		place = jobq_place_of_lane(jobq_gate_lane(lanes[i].lane, gate), lane);
+	}
+	if (place < 0)
+		return NULL;
+	worker = jobq_worker_at(place);
+	return worker != 0 ? jobq_own_labels(labels, worker) : labels;
 }
 
 /* A job that requires labels comes into a queue: see that its lane is known, without waiting for anybody. */

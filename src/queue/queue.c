@@ -39,6 +39,7 @@ int			jobq_max_error_size = JOBQ_DEFAULT_MAX_ERROR_KB;
 int			jobq_timeout_ms = 0;
 int			jobq_retention_s = JOBQ_DEFAULT_RETENTION_S;
 int			jobq_retention_failed_s = JOBQ_DEFAULT_RETENTION_FAILED_S;
+int			jobq_affinity_wait_ms = JOBQ_DEFAULT_AFFINITY_WAIT_MS;
 
 #define MICROS_PER_MS	INT64CONST(1000)
 
@@ -152,6 +153,7 @@ read_queue(JobqQueue *queue, TupleTableSlot *slot)
 	queue->rate = jobq_attr_int32(slot, QUEUE_RATE);
 	queue->rate_per_partition = jobq_attr_int32(slot, QUEUE_RATE_PER_PARTITION);
 	queue->rate_interval = jobq_attr_int64(slot, QUEUE_RATE_INTERVAL);
+	queue->affinity_wait = jobq_attr_or(slot, QUEUE_AFFINITY_WAIT, -1);
 	queue->gate = latest_gate(slot);
 }
 
@@ -202,7 +204,7 @@ jobq_queue_settings(JobqCall *call, int64 queue_id, JobqQueue *result)
 {
 	const JobqQueue *known = jobq_queue_known(call, queue_id);
 	JobqQueue	none = {.queue_id = queue_id,.max_attempts = -1,.max_lost = -1,.backoff = -1,
-	.backoff_cap = -1,.timeout = -1,.lease = -1,.retention = -1,.retention_failed = -1};
+	.backoff_cap = -1,.timeout = -1,.lease = -1,.retention = -1,.retention_failed = -1,.affinity_wait = -1};
 
 	*result = known ? *known : none;
 	if (result->max_attempts < 0)
@@ -221,6 +223,8 @@ jobq_queue_settings(JobqCall *call, int64 queue_id, JobqQueue *result)
 		result->retention = default_retention(jobq_retention_s);
 	if (result->retention_failed < 0)
 		result->retention_failed = default_retention(jobq_retention_failed_s);
+	if (result->affinity_wait < 0)
+		result->affinity_wait = jobq_affinity_wait_ms * MICROS_PER_MS;
 }
 
 /* Make a queue's row if it has none, under a lock that is held to the end of the transaction. */
@@ -365,7 +369,7 @@ PG_FUNCTION_INFO_V1(jobq_job_queue_set);
  * job_queue_set(queue, paused, max_attempts, max_lost, backoff, backoff_cap,
  * timeout, lease, notify, retention, retention_failed, pause_after, pause_window,
  * max_running, max_running_per_partition, ordered, fair, rate, rate_per_partition,
- * rate_interval)
+ * rate_interval, affinity_wait)
  */
 Datum
 jobq_job_queue_set(PG_FUNCTION_ARGS)
@@ -388,6 +392,7 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	int32		rate = jobq_check_count(fcinfo, 17, "rate");
 	int32		rate_per_partition = jobq_check_count(fcinfo, 18, "rate_per_partition");
 	int64		rate_interval = jobq_check_interval(fcinfo, 19, "rate_interval", false);
+	int64		affinity_wait = jobq_check_interval(fcinfo, 20, "affinity_wait", true);
 	int			notify = -1;
 	JobqRow		new;
 	TupleTableSlot *slot;
@@ -443,6 +448,7 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	change(&new, QUEUE_RATE, rate > 0, Int32GetDatum(rate));
 	change(&new, QUEUE_RATE_PER_PARTITION, rate_per_partition > 0, Int32GetDatum(rate_per_partition));
 	change(&new, QUEUE_RATE_INTERVAL, rate_interval > 0, Int64GetDatum(rate_interval));
+	change(&new, QUEUE_AFFINITY_WAIT, affinity_wait >= 0, Int64GetDatum(affinity_wait));
 	if ((rate > 0 || rate_per_partition > 0) && !new.given[QUEUE_RATE_INTERVAL - 1])
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -484,6 +490,7 @@ static const struct
 	{"rate", QUEUE_RATE},
 	{"rate_per_partition", QUEUE_RATE_PER_PARTITION},
 	{"rate_interval", QUEUE_RATE_INTERVAL},
+	{"affinity_wait", QUEUE_AFFINITY_WAIT},
 };
 
 /* Which setting an argument names: its index, or -1 where it is NULL. */

@@ -33,6 +33,7 @@
 #define JOBQ_DEFAULT_RETENTION_S	(7 * SECS_PER_DAY)
 #define JOBQ_DEFAULT_RETENTION_FAILED_S	(30 * SECS_PER_DAY)
 #define JOBQ_DEFAULT_PAUSE_WINDOW	USECS_PER_MINUTE
+#define JOBQ_DEFAULT_AFFINITY_WAIT_MS	5000
 #define JOBQ_NEVER	PG_INT64_MAX	/* a retention */
 
 /*
@@ -54,6 +55,7 @@ extern int	jobq_max_lease_s;
 extern int	jobq_max_error_size;
 extern int	jobq_retention_s;
 extern int	jobq_retention_failed_s;
+extern int	jobq_affinity_wait_ms;
 
 /* queue.c: settings */
 typedef enum JobqNotifyMode
@@ -87,6 +89,7 @@ typedef struct JobqQueue
 	int32		rate;
 	int32		rate_per_partition;
 	int64		rate_interval;
+	int64		affinity_wait;	/* -1: not set */
 	bool		ordered;
 	bool		fair;
 } JobqQueue;
@@ -131,6 +134,7 @@ extern void jobq_labels_init(void);
 extern const JobqLabels *jobq_labels_of(Datum labels);
 extern int64 jobq_lane_of(const char *queue, Datum requires);
 extern int	jobq_queue_lanes(JobqCall *call, int64 queue_id, const JobqLabels *labels, JobqLaneSet **lanes);
+extern const JobqLabels *jobq_own_labels(const JobqLabels *labels, uint64 worker);
 extern const JobqLabels *jobq_ready_labels(JobqCall *call, int64 queue_id, int64 lane);
 extern void jobq_lane_register(JobqCall *call, const char *queue, int64 queue_id, Datum requires);
 

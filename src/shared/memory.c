@@ -83,7 +83,8 @@ jobq_memory_init(void)
 	jobq_add_part(&jobq_counts_part);
 	jobq_add_part(&jobq_gate_events_part);
 	jobq_add_part(&jobq_sessions_part);
-	jobq_add_part(&jobq_seen_part);
+	jobq_add_part(&jobq_workers_part);
+	jobq_add_part(&jobq_affinities_part);
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = shmem_request;
 	prev_shmem_startup_hook = shmem_startup_hook;

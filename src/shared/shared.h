@@ -31,17 +31,20 @@
 #define JOBQ_DEFAULT_MAX_METRICS	1000
 #define JOBQ_DEFAULT_MAX_GATE_EVENTS	16384
 #define JOBQ_DEFAULT_MAX_WORKERS	1000
+#define JOBQ_DEFAULT_MAX_AFFINITIES	10000
 
 extern int	jobq_max_heartbeats;
 extern int	jobq_max_databases;
 extern int	jobq_max_metrics;
 extern int	jobq_max_gate_events;
 extern int	jobq_max_workers;
+extern int	jobq_max_affinities;
 extern bool jobq_async_claim;
 
 typedef enum JobqDeadline
 {
-	DEADLINE_LEASE,				/* by jobq_steady() */
+	DEADLINE_LEASE,				/* these two by jobq_steady() */
+	DEADLINE_KEPT,
 	DEADLINE_SCHEDULED,			/* these four by jobq_wall() */
 	DEADLINE_TICK,
 	DEADLINE_EXPIRY,
@@ -52,6 +55,9 @@ typedef enum JobqDeadline
 	DEADLINE_PURGE,				/* of a decided job; by jobq_wall() */
 	DEADLINE_KINDS
 } JobqDeadline;
+
+/* A time that makes all rows of DEADLINE_KEPT due */
+#define JOBQ_LOOK_AT_ALL	(DT_NOBEGIN + 1)
 
 /* What happens to a lease */
 typedef enum JobqLeaseAct
@@ -83,7 +89,8 @@ extern const JobqPart jobq_waiters_part;
 extern const JobqPart jobq_counts_part;
 extern const JobqPart jobq_gate_events_part;
 extern const JobqPart jobq_sessions_part;
-extern const JobqPart jobq_seen_part;
+extern const JobqPart jobq_workers_part;
+extern const JobqPart jobq_affinities_part;
 
 /* clock.c: time that passes evenly */
 extern void jobq_clock_attach(pg_atomic_uint64 *place, bool made);
@@ -203,7 +210,9 @@ extern void jobq_counts_forget_database(Oid database);
 typedef struct JobqLabels
 {
 	int			n;
-	int64		ids[JOBQ_MAX_LABELS];	/* of those that are kept, n are there */
+	int64		ids[JOBQ_MAX_LABELS + 1];	/* and perhaps the key of one
+											 * worker; of those that are kept,
+											 * n are there */
 } JobqLabels;
 
 /* Does a worker with these labels have all that are required?  NULL: none. */
@@ -220,6 +229,23 @@ jobq_has_labels(const JobqLabels *labels, const JobqLabels *required)
 			return false;
 	}
 	return true;
+}
+
+/* Labels and the key of one worker, which only that one has; NULL: none. */
+static inline void
+jobq_add_worker(JobqLabels *to, const JobqLabels *labels, uint64 worker)
+{
+	int			n = labels ? labels->n : 0;
+	int			i = 0;
+
+	while (i < n && labels->ids[i] < (int64) worker)
+		i++;
+	if (i > 0)
+		memcpy(to->ids, labels->ids, i * sizeof(int64));
+	to->ids[i] = (int64) worker;
+	if (i < n)
+		memcpy(&to->ids[i + 1], &labels->ids[i], (n - i) * sizeof(int64));
+	to->n = n + 1;
 }
 
 /* waiter.c: sessions that sleep */
@@ -241,10 +267,17 @@ extern bool jobq_session_lives(int64 number);
 extern bool jobq_session_of_worker(uint64 worker);
 extern int	jobq_live_sessions(int64 **numbers);
 
-/* seen.c: when workers were last seen */
+/* seen.c: when workers were last seen, and which was the last to run a job of an affinity */
 extern uint64 jobq_worker_key(const char *name, int len);
-extern void jobq_note_worker(uint64 key, int64 lease);
+extern int	jobq_note_worker(uint64 key, int64 lease);
 extern TimestampTz jobq_worker_seen(uint64 key, int64 *lease);
+extern uint64 jobq_worker_at(int at);
+extern int	jobq_worker_place(uint64 key, TimestampTz after, TimestampTz *seen);
+extern void jobq_keep_at(int at);
+extern bool jobq_kept_at(int at);
+extern void jobq_note_affinity(int64 queue_id, int64 affinity_id, uint64 worker);
+extern uint64 jobq_worker_of_affinity(int64 queue_id, int64 affinity_id);
+extern void jobq_forget_affinities(uint64 worker);
 
 /* slots.c: a database, its backends and its background worker */
 typedef enum JobqDatabaseState

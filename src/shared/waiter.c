@@ -44,7 +44,7 @@ typedef struct Waiter
 								 * with a name */
 	Oid			database;
 	Latch	   *latch;
-	JobqLabels	labels;			/* that it has */
+	JobqLabels	labels;			/* that it has, and the key of who waits */
 	JobqLabels	required;		/* by the job that it was woken for */
 	pg_atomic_uint32 woken;
 } Waiter;
@@ -234,7 +234,10 @@ jobq_waiter_register(bool for_job, int64 id, uint64 worker, const JobqLabels *la
 	w->id = id;
 	w->for_job = for_job;
 	w->worker = worker;
-	copy_labels(&w->labels, labels);
+	if (worker != 0)
+		jobq_add_worker(&w->labels, labels, worker);
+	else
+		copy_labels(&w->labels, labels);
 	w->database = MyDatabaseId;
 	w->latch = MyLatch;
 	w->linked = true;

@@ -46,6 +46,7 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 	[JOBQ_LEASE] = {{1, {STATE_JOB_ID}, {F_INT8EQ}},
 	{1, {LEASE_DEADLINE}, {F_TIMESTAMPTZ_EQ}},
 	{1, {LEASE_SESSION}, {F_INT8EQ}}},
+	[JOBQ_KEPT] = {{2, {KEPT_LOOK_AT, KEPT_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
 	[JOBQ_EXPIRY] = {{2, {EXPIRY_EXPIRES_AT, EXPIRY_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
 	[JOBQ_CANCEL_REQUEST] = {{1, {CANCEL_SEQ}, {F_INT8EQ}},
 	{1, {CANCEL_JOB_ID}, {F_INT8EQ}}},
@@ -66,10 +67,10 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 };
 
 /* The types of our tables' columns, a letter each */
-#define STATE "888tt84442"
+#define STATE "888tt884442"
 
 static const char *const column_types[JOBQ_NTABLES] = {
-	[JOBQ_JOB] = "88ttt8888tt8r44444444r2222bbxxxxxAjjxxj",
+	[JOBQ_JOB] = "88ttt8888tt8r44444444r2222bbxxxxxAxjjxxj",
 	[JOBQ_DEPENDENCY] = "8822",
 	[JOBQ_WAITING] = STATE "84444442bbbb",
 	[JOBQ_DELTA] = "88844444",
@@ -78,13 +79,14 @@ static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_LIMITED] = STATE "8t",
 	[JOBQ_READY] = STATE "8t",
 	[JOBQ_LEASE] = STATE "8tttt8rb8xAxj",
+	[JOBQ_KEPT] = "t88t8",
 	[JOBQ_EXPIRY] = "t8",
 	[JOBQ_CANCEL_REQUEST] = "884x",
 	[JOBQ_UNIQUE] = "88tx",
 	[JOBQ_SCHEDULE] = "8tt8r22bxxxjx",
 	[JOBQ_ATTEMPT] = "84tt2xx",
 	[JOBQ_LOG] = "88t442xj",
-	[JOBQ_QUEUE] = "x8b44888828848xt44bb448a",
+	[JOBQ_QUEUE] = "x8b44888828848xt44bb4488a",
 	[JOBQ_PARTITION] = "88b44xx",
 	[JOBQ_LANE] = "88A",
 	[JOBQ_TURN] = "888",

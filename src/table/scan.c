@@ -147,13 +147,13 @@ jobq_scan_from(JobqCall *call, JobqTable table, JobqIndex which, int64 from, Sna
 
 /* Scan the rows whose first index column, a number, is within from .. upto. */
 JobqScan *
-jobq_scan_between(JobqCall *call, JobqTable table, JobqIndex which, int64 from, int64 upto)
+jobq_scan_between(JobqCall *call, JobqTable table, JobqIndex which, int64 from, int64 upto, Snapshot snapshot)
 {
 	ScanKeyData skeys[2];
 
 	ScanKeyInit(&skeys[0], 1, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
 	ScanKeyInit(&skeys[1], 1, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(upto));
-	return begin_scan(call, table, which, 2, skeys, NULL);
+	return begin_scan(call, table, which, 2, skeys, snapshot);
 }
 
 /*

@@ -36,6 +36,7 @@ typedef enum JobqTable
 	JOBQ_LIMITED,
 	JOBQ_READY,
 	JOBQ_LEASE,
+	JOBQ_KEPT,
 	JOBQ_EXPIRY,
 	JOBQ_CANCEL_REQUEST,
 	JOBQ_UNIQUE,
@@ -88,6 +89,7 @@ enum
 	JOB_UNIQUE_KEY,
 	JOB_PARTITION,
 	JOB_REQUIRES,
+	JOB_AFFINITY,
 	JOB_ARGS,
 	JOB_TAGS,
 	JOB_WORKER,
@@ -113,6 +115,7 @@ enum
 	STATE_RUN_AT,
 	STATE_EXPIRES_AT,
 	STATE_PARTITION_ID,
+	STATE_AFFINITY_ID,
 	STATE_ATTEMPT,
 	STATE_FAILED,
 	STATE_LOST,
@@ -176,6 +179,15 @@ enum
 	LEASE_LABELS,
 	LEASE_CANCEL_REASON,
 	LEASE_PROGRESS
+};
+
+enum
+{
+	KEPT_LOOK_AT = 1,
+	KEPT_JOB_ID,
+	KEPT_POSITION,
+	KEPT_UNTIL,
+	KEPT_WORKER
 };
 
 enum
@@ -265,6 +277,7 @@ enum
 	QUEUE_RATE,
 	QUEUE_RATE_PER_PARTITION,
 	QUEUE_RATE_INTERVAL,
+	QUEUE_AFFINITY_WAIT,
 	QUEUE_GATES
 };
 
@@ -398,7 +411,7 @@ extern JobqScan *jobq_scan_begin(JobqCall *call, JobqTable table, JobqIndex whic
 extern JobqScan *jobq_scan_from(JobqCall *call, JobqTable table, JobqIndex which, int64 from,
 								Snapshot snapshot);
 extern JobqScan *jobq_scan_between(JobqCall *call, JobqTable table, JobqIndex which, int64 from,
-								   int64 upto);
+								   int64 upto, Snapshot snapshot);
 extern TupleTableSlot *jobq_scan_next(JobqScan *scan);
 extern void jobq_scan_end(JobqScan *scan);
 extern TupleTableSlot *jobq_find(JobqCall *call, JobqTable table, JobqIndex which, int nkeys,

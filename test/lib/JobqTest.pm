@@ -22,7 +22,7 @@ our @EXPORT = qw(jobq_node poll_until within stretched start_clients finish_clie
 our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_success one_done
   none_failed none_skipped none_failed_min_one_success always quorum);
 
-our @TABLES = qw(job job_dependency job_waiting job_delta job_recount job_scheduled job_limited job_ready job_lease job_expiry job_cancel_request
+our @TABLES = qw(job job_dependency job_waiting job_delta job_recount job_scheduled job_limited job_ready job_lease job_kept job_expiry job_cancel_request
   job_unique job_schedule job_attempt job_log job_queue job_lane job_partition job_turn job_worker job_privilege);
 
 # A running server with the extension in database postgres.

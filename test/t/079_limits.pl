@@ -29,7 +29,7 @@ my %settings = (
 	rate => "rate => 60, rate_per_partition => 30, rate_interval => '1 s'",
 	fair => "fair => true, max_running => $limit{limit}");
 my @queues = sort keys %settings;
-$control->rows("SELECT job_queue_set('$_', $settings{$_}, backoff => '1 ms', lease => '1 s')") foreach @queues;
+$control->rows("SELECT job_queue_set('$_', $settings{$_}, backoff => '1 ms', lease => '1 s', affinity_wait => '50 ms')") foreach @queues;
 
 my $stop = PostgreSQL::Test::Utils::tempdir . '/stop';
 
@@ -74,12 +74,12 @@ sub work
 		if ($dice < 0.25)
 		{
 			my $jobs = 1 + int(rand(4));
-			try($client, "SELECT job_submit('k', queue => '$queue', partition => $partition, priority => " . int(rand(3)) . ", max_attempts => 3) FROM generate_series(1, $jobs)");
+			try($client, "SELECT job_submit('k', queue => '$queue', partition => $partition, affinity => " . (rand() < 0.3 ? $partition : 'NULL') . ", priority => " . int(rand(3)) . ", max_attempts => 3) FROM generate_series(1, $jobs)");
 		}
 		elsif ($dice < 0.85)
 		{
 			try($client, 'BEGIN');
-			my $r = try($client, "SELECT job_id, token FROM job_claim('$queue', 'w', " . (1 + int(rand(3))) . ')');
+			my $r = try($client, "SELECT job_id, token FROM job_claim('$queue', 'w" . int(rand(3)) . "', " . (1 + int(rand(3))) . ')');
 			my $rolled = rand() < 0.1;
 			try($client, $rolled ? 'ROLLBACK' : 'COMMIT');
 			next if $rolled || $r->{lost} || $r->{sqlstate};
