@@ -141,6 +141,21 @@ my $pid = client()->pid;
 kill('KILL', $pid);
 ok(poll_until(sub { $c->connect && defined $c->value('SELECT 1') }), 'the server is there again');
 ok(poll_until(sub { $c->value(q{SELECT count(*) FROM job_claim('minute', 'w2')}) == 1 }), 'after a crash any worker gets it');
+
+#
+# More affinities than there is room for: of those that are forgotten jobs go to any worker
+#
+$node->append_conf('postgresql.conf', 'jobq.max_affinities = 8');
+$node->restart;
+$c->connect;
+foreach my $round (1, 2)
+{
+	$c->rows("SELECT job_submit('many', queue => 'minute', affinity => 'm' || n) FROM generate_series(1, 50) n");
+	is($c->value(q{SELECT count(*) FROM job_kept k JOIN job_ready r USING (job_id, position)}), 8 * $round - 8, "round $round: those are kept that are known");
+	$c->rows(q{SELECT job_complete(job_id, token) FROM job_claim('minute', 'w1', 100)});
+}
+is($c->value(q{SELECT used FROM job_memory WHERE part = 'affinities'}), 8, 'as many are known as there is room for');
+is($c->value(q{SELECT count(*) FROM job_status WHERE kind = 'many' AND state = 'succeeded'}), 100, '... and all jobs run');
 tables_are_sound($node);
 
 $node->stop;
