@@ -2,7 +2,7 @@
 # Submitting with unique keys, one at a time and by the thousand, against the
 # same without: with keys that follow one another, and with random ones.
 
-calls=$((quick ? 25 : 100))  # of each of the two that submit by the thousand
+calls=$((quick ? 25 : 300))  # of each of the two that submit by the thousand
 
 for ((round = 1; round <= rounds; round++)); do
 	fresh
