@@ -157,6 +157,7 @@ BEGIN
     END LOOP;
     RETURN now;
 END $$;
+SELECT job_worker_register('w1');
 SELECT job_submit('g0', queue => 'aff_gate', affinity => 'g') > 0 AS ok;
 SELECT pg_temp.gets('w1', 'aff_gate');
 SELECT count(job_submit('g' || i, queue => 'aff_gate', affinity => 'g')) FROM generate_series(1, 3) i;

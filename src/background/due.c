@@ -131,17 +131,37 @@ find_pending(JobqDeadline kind, int64 job_id)
 	return hash_search(pending, &key, HASH_FIND, NULL);
 }
 
-/* Forget a row. */
+/* Forget an entry. */
 static void
-drop_pending(JobqDeadline kind, int64 job_id)
+drop_entry(Pending *p)
 {
-	PendingKey	key = {job_id, kind};
-	Pending    *p = find_pending(kind, job_id);
-
-	if (p == NULL)
-		return;
 	pairingheap_remove(pending_heap, &p->node);
-	hash_search(pending, &key, HASH_REMOVE, NULL);
+	hash_search(pending, &p->key, HASH_REMOVE, NULL);
+}
+
+/* Forget a row, but not another of the same job. */
+static void
+drop_pending(JobqDeadline kind, const DueRow *row)
+{
+	Pending    *p = find_pending(kind, row->job_id);
+
+	if (p != NULL && p->deadline == row->deadline)
+		drop_entry(p);
+}
+
+/* Forget all rows of a kind. */
+static void
+drop_all_pending(JobqDeadline kind)
+{
+	HASH_SEQ_STATUS seq;
+	Pending    *p;
+
+	hash_seq_init(&seq, pending);
+	while ((p = hash_seq_search(&seq)) != NULL)
+	{
+		if (p->key.kind == kind)
+			drop_entry(p);
+	}
 }
 
 /*
@@ -246,7 +266,7 @@ act_on_rows(JobqDeadline kind, DueRow *rows, int n)
 	{
 		if (rows[i].done || kinds[kind].numbered)
 		{
-			drop_pending(kind, rows[i].job_id);
+			drop_pending(kind, &rows[i]);
 			if (!rows[i].done)
 				put_back(kind, rows[i].deadline);
 		}
@@ -304,12 +324,12 @@ scan_work(JobqCall *call, void *arg)
 			break;
 		}
 		p = find_pending(batch->kind, job_id);
-		if (p != NULL && p->deadline == deadline && !clocks[batch->kind].all)
+		if (p != NULL && p->deadline == deadline)
 			continue;
 		if (batch->n == BATCH)
 		{
 			batch->floor = deadline;
-			batch->next = k->numbered ? batch->now : deadline;
+			batch->next = k->numbered ? batch->now : Min(deadline, jobq_deadline_now(batch->kind));
 			break;
 		}
 		batch->rows[batch->n].job_id = job_id;
@@ -332,11 +352,14 @@ do_due(JobqDeadline kind)
 	ErrorData  *error;
 
 	/*
-	 * whether a worker is to be waited for changes otherwise than by the
-	 * clock
+	 * Whether a worker is to be waited for changes otherwise than by the
+	 * clock.  What is pending from then on was looked at in this look.
 	 */
 	if (kind == DEADLINE_KEPT && clock->next <= JOBQ_LOOK_AT_ALL)
+	{
 		clock->all = true;
+		drop_all_pending(kind);
+	}
 	if (clock->all)
 		batch.now = DT_NOEND;
 	if (clock->again_at <= now)

@@ -160,20 +160,13 @@ jobq_job_worker_register(PG_FUNCTION_ARGS)
 
 /* Whether a worker drains has changed, or will have with the commit. */
 static void
-draining_changed(bool drains)
+draining_changed(const char *name, bool drains)
 {
 	CacheInvalidateRelcacheByRelid(jobq_table_oid(JOBQ_WORKER));
+	jobq_announce_worker(jobq_worker_key(name, strlen(name)), drains);
 	/* it does not say where it waits */
 	if (!drains)
 		jobq_announce_wake_waiters();
-}
-
-/* A worker takes no jobs any more: those that are kept for it go to others, from the commit on. */
-static void
-keep_nothing_for(const char *name)
-{
-	jobq_forget_affinities(jobq_worker_key(name, strlen(name)));
-	jobq_announce_deadline(DEADLINE_KEPT, JOBQ_LOOK_AT_ALL);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_worker_unregister);
@@ -192,10 +185,11 @@ jobq_job_worker_unregister(PG_FUNCTION_ARGS)
 	{
 		done = jobq_delete(&call, JOBQ_WORKER, row, LockWaitBlock);
 		if (done && jobq_attr_bool(row, WORKER_DRAINING))
-			draining_changed(false);
+			draining_changed(name, false);
+		else if (done)
+			jobq_announce_worker(jobq_worker_key(name, strlen(name)), false);
 		jobq_slot_free(row);
 	}
-	keep_nothing_for(name);
 	jobq_close_call(&call);
 	PG_RETURN_BOOL(done);
 }
@@ -225,9 +219,7 @@ jobq_job_worker_drain(PG_FUNCTION_ARGS)
 		jobq_set(&new, WORKER_DRAINING, BoolGetDatum(drains));
 		done = jobq_update(&call, JOBQ_WORKER, row, &new, LockWaitBlock);
 		if (done)
-			draining_changed(drains);
-		if (done && drains)
-			keep_nothing_for(name);
+			draining_changed(name, drains);
 		jobq_slot_free(row);
 	}
 	jobq_close_call(&call);
@@ -308,7 +300,7 @@ jobq_keep_workers(JobqCall *call, bool remove)
 			bool		drained = jobq_attr_bool(row, WORKER_DRAINING);
 
 			if (remove && jobq_delete(call, JOBQ_WORKER, row, LockWaitSkip) && drained)
-				draining_changed(false);
+				draining_changed(name, false);
 		}
 		else if (at > written + WRITE_SEEN_AFTER)
 		{

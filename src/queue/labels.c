@@ -191,6 +191,7 @@ read_lanes(JobqCall *call, int64 queue_id, const JobqLaneSet **lanes)
 	Datum		key = Int64GetDatum(queue_id);
 	uint32		before = resets;
 	JobqLaneSet *found;
+	JobqLaneSet *kept;
 	JobqScan   *scan;
 	TupleTableSlot *row;
 	int			room = 16;
@@ -229,13 +230,13 @@ read_lanes(JobqCall *call, int64 queue_id, const JobqLaneSet **lanes)
 		ctl.hcxt = lanes_context;
 		queue_lanes = hash_create("jobq lanes", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
-	entry = hash_search(queue_lanes, &queue_id, HASH_ENTER, NULL);
-	entry->n = 0;
-	entry->lanes = MemoryContextAlloc(lanes_context, Max(n, 1) * sizeof(JobqLaneSet));
-	memcpy(entry->lanes, found, n * sizeof(JobqLaneSet));
-	entry->n = n;
+	kept = MemoryContextAlloc(lanes_context, Max(n, 1) * sizeof(JobqLaneSet));
+	memcpy(kept, found, n * sizeof(JobqLaneSet));
 	pfree(found);
-	*lanes = entry->lanes;
+	entry = hash_search(queue_lanes, &queue_id, HASH_ENTER, NULL);
+	entry->lanes = kept;
+	entry->n = n;
+	*lanes = kept;
 	return n;
 }
 

@@ -65,6 +65,13 @@ typedef struct Scalars
 	bool		events_lost;	/* there were too many of them */
 } Scalars;
 
+/* A worker drains, or does not any more, or is gone */
+typedef struct WorkerChange
+{
+	uint64		worker;
+	bool		drains;
+} WorkerChange;
+
 /* How things were when a level first announced something */
 typedef struct Mark
 {
@@ -74,6 +81,7 @@ typedef struct Mark
 	int			ndecided;
 	int			nleases;
 	int			nfailed;
+	int			nworkers;
 	int			nevents;
 	int			ncounts;
 	Scalars		scalars;
@@ -92,6 +100,7 @@ static Array taken;				/* JobqReady, see jobq_announce_taken() */
 static Array decided;			/* int64 */
 static Array leases;			/* LeaseChange */
 static Array failed;			/* int64: the queue of each attempt */
+static Array workers;			/* WorkerChange */
 static Array events;			/* JobqGateEvent */
 static Array counts;			/* JobqCounts, of a queue one for each level */
 static Array marks;				/* Mark, of levels above 1 */
@@ -157,6 +166,7 @@ forget(void)
 	empty(&decided);
 	empty(&leases);
 	empty(&failed);
+	empty(&workers);
 	empty(&events);
 	empty(&marks);
 	empty(&counts);
@@ -193,6 +203,7 @@ begin_announcement(void)
 		mark.ndecided = decided.n;
 		mark.nleases = leases.n;
 		mark.nfailed = failed.n;
+		mark.nworkers = workers.n;
 		mark.nevents = events.n;
 		mark.ncounts = counts.n;
 		mark.scalars = scalars;
@@ -318,6 +329,17 @@ jobq_announce_retention(void)
 {
 	if (begin_announcement())
 		scalars.retention = true;
+}
+
+/* A worker begins to drain or, false, ends to, or is gone: what is kept for it goes to any other. */
+void
+jobq_announce_worker(uint64 worker, bool drains)
+{
+	WorkerChange change = {worker, drains};
+
+	if (begin_announcement())
+		*(WorkerChange *) append(&workers, sizeof(WorkerChange)) = change;
+	jobq_announce_deadline(DEADLINE_KEPT, JOBQ_LOOK_AT_ALL);
 }
 
 /* An attempt of a queue that counts them failed, timed out or was lost. */
@@ -563,6 +585,12 @@ carry_out(void)
 		jobq_worker_removals(scalars.places, scalars.nplaces, PLACES);
 	if (failed.n > 0)
 		jobq_worker_failures(failed.items, failed.n);
+	for (int i = 0; i < workers.n; i++)
+	{
+		WorkerChange *w = &((WorkerChange *) workers.items)[i];
+
+		jobq_worker_changed(w->worker, w->drains);
+	}
 	if (events.n > 0 || scalars.events_lost)
 		jobq_worker_gate_events(events.items, events.n, scalars.events_lost);
 	for (int k = 0; k < DEADLINE_KINDS; k++)
@@ -674,6 +702,7 @@ subxact_callback(SubXactEvent event, SubTransactionId subid, SubTransactionId pa
 		decided.n = last->ndecided;
 		leases.n = last->nleases;
 		failed.n = last->nfailed;
+		workers.n = last->nworkers;
 		events.n = last->nevents;
 		counts.n = last->ncounts;
 		scalars = last->scalars;

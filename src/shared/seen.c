@@ -46,11 +46,14 @@ typedef struct Note
 								 * of the worker */
 } Note;
 
+#define MARK_KEPT	0x01		/* jobs are, or were, kept for it */
+#define MARK_DRAINS	0x02		/* none is to be */
+
 typedef struct Notes
 {
 	const int  *entries;
 	Note	   *notes;
-	pg_atomic_uint32 *kept;		/* of workers: jobs are, or were, kept for it */
+	pg_atomic_uint32 *marks;	/* of workers, see below */
 } Notes;
 
 static Notes workers = {&jobq_max_workers};
@@ -92,9 +95,9 @@ workers_init(LWLockPadded *locks)
 {
 	bool		found = init_notes(&workers, "jobq workers", workers_size());
 
-	workers.kept = (pg_atomic_uint32 *) &workers.notes[jobq_max_workers];
+	workers.marks = (pg_atomic_uint32 *) &workers.notes[jobq_max_workers];
 	for (int i = 0; i < jobq_max_workers && !found; i++)
-		pg_atomic_init_u32(&workers.kept[i], 0);
+		pg_atomic_init_u32(&workers.marks[i], 0);
 }
 
 /* The same. */
@@ -176,8 +179,8 @@ take_note(Notes *of, uint64 key, TimestampTz since)
 		!pg_atomic_compare_exchange_u64(&note->key, &old, key))
 		return -1;
 	pg_atomic_write_u64(&note->value, 0);
-	if (of->kept != NULL)
-		pg_atomic_write_u32(&of->kept[oldest], 0);
+	if (of->marks != NULL)
+		pg_atomic_write_u32(&of->marks[oldest], 0);
 	return oldest;
 }
 
@@ -242,15 +245,15 @@ jobq_worker_at(int at)
 }
 
 /*
- * The place of a worker, if it was seen after a time; -1: it was not, or has none.
- * *seen: when.
+ * The place of a worker that was seen after a time and does not drain; -1: it was not,
+ * or has none.  *seen: when.
  */
 int
 jobq_worker_place(uint64 key, TimestampTz after, TimestampTz *seen)
 {
 	int			found = find_note(&workers, key);
 
-	if (found < 0)
+	if (found < 0 || (pg_atomic_read_u32(&workers.marks[found]) & MARK_DRAINS))
 		return -1;
 	*seen = jobq_read_time(&workers.notes[found].at);
 	if (*seen <= after && (jobq_waiter_of_worker(key) || jobq_session_of_worker(key)))
@@ -258,19 +261,19 @@ jobq_worker_place(uint64 key, TimestampTz after, TimestampTz *seen)
 	return *seen > after ? found : -1;
 }
 
-/* Jobs are to be kept for the worker at a place. */
-void
-jobq_keep_at(int at)
-{
-	if (pg_atomic_read_u32(&workers.kept[at]) == 0)
-		pg_atomic_write_u32(&workers.kept[at], 1);
-}
-
-/* Are there, or were there, any? */
+/* Are jobs kept for the worker at a place, or were there? */
 bool
 jobq_kept_at(int at)
 {
-	return pg_atomic_read_u32(&workers.kept[at]) != 0;
+	return (pg_atomic_read_u32(&workers.marks[at]) & MARK_KEPT) != 0;
+}
+
+/* Jobs are to be kept for it. */
+void
+jobq_keep_at(int at)
+{
+	if (!jobq_kept_at(at))
+		pg_atomic_fetch_or_u32(&workers.marks[at], MARK_KEPT);
 }
 
 /* The key of an affinity of a queue in this database; never 0. */
@@ -300,10 +303,19 @@ jobq_worker_of_affinity(int64 queue_id, int64 affinity_id)
 	return found >= 0 ? pg_atomic_read_u64(&affinities.notes[found].value) : 0;
 }
 
-/* A worker takes no jobs any more: none is to be kept for it. */
+/*
+ * Commit callback: a worker drains, or does not, or is gone.  It was the last of no
+ * affinity; a claim that has not seen that it drains may note it again in vain.
+ */
 void
-jobq_forget_affinities(uint64 worker)
+jobq_worker_changed(uint64 worker, bool drains)
 {
+	int			found = find_note(&workers, worker);
+
+	if (found >= 0 && drains)
+		pg_atomic_fetch_or_u32(&workers.marks[found], MARK_DRAINS);
+	else if (found >= 0)
+		pg_atomic_fetch_and_u32(&workers.marks[found], ~MARK_DRAINS);
 	for (int i = 0; i < jobq_max_affinities; i++)
 	{
 		uint64		old = worker;

@@ -156,6 +156,7 @@ extern void jobq_announce_deadline(JobqDeadline kind, TimestampTz at);
 extern void jobq_announce_lease(JobqLeaseAct act, int64 job_id, int64 token, TimestampTz until);
 extern void jobq_announce_wake_worker(void);
 extern void jobq_announce_wake_waiters(void);
+extern void jobq_announce_worker(uint64 worker, bool drains);
 extern void jobq_announce_resumed(int64 queue_id);
 extern bool jobq_own_cancel(int64 job_id);
 extern const JobqReady *jobq_own_ready(int64 lane, int *next);
@@ -277,7 +278,7 @@ extern void jobq_keep_at(int at);
 extern bool jobq_kept_at(int at);
 extern void jobq_note_affinity(int64 queue_id, int64 affinity_id, uint64 worker);
 extern uint64 jobq_worker_of_affinity(int64 queue_id, int64 affinity_id);
-extern void jobq_forget_affinities(uint64 worker);
+extern void jobq_worker_changed(uint64 worker, bool drains);
 
 /* slots.c: a database, its backends and its background worker */
 typedef enum JobqDatabaseState

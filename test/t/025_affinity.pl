@@ -87,6 +87,30 @@ $c->rows(q{SELECT job_submit(k, queue => 'wake', affinity => 'a') FROM unnest(AR
 is_deeply([ sort map { got($_) } @both ], [ 'one', 'two' ], 'all sessions of a worker get what is kept for it');
 
 #
+# Very many are kept for a worker that goes
+#
+$c->rows(q{SELECT job_queue_set('many', affinity_wait => '1 hour')});
+$c->rows(q{SELECT job_worker_register(w) FROM unnest(ARRAY['goes', 'stays']) w});
+runs('goes', 'many', 'a');
+$c->rows(q{SELECT job_submit('k', queue => 'many', affinity => 'a') FROM generate_series(1, 1500)});
+$c->rows(q{SELECT job_worker_drain('stays')});
+is($c->value(q{SELECT count(*) FROM job_claim('many', 'w3', 10)}), 0, 'others get none of them');
+$c->rows(q{SELECT job_worker_drain('goes')});
+my $got = 0;
+ok(within(60, sub { ($got += $c->value(q{SELECT count(*) FROM job_claim('many', 'w3', 1500)})) == 1500 }), 'when it drains they go to another');
+
+#
+# What an earlier time that a job was kept has left is not taken for the present one
+#
+$c->rows(q{SELECT job_worker_register('w4')});
+runs('w4', 'many', 'b');
+my $released = $c->value(q{SELECT job_submit('k', queue => 'many', affinity => 'b')});
+$c->rows(q{SELECT job_queue_set('many', affinity_wait => '200 ms')});
+$c->rows(q{SELECT job_release(job_id, token) FROM job_claim('many', 'w4')});
+$c->rows(q{SELECT job_worker_drain('goes', false)});    # has all that is kept looked at
+ok(within(60, sub { $c->value(q{SELECT count(*) FROM job_claim('many', 'w3')}) == 1 }), 'the time of a job that was kept before, for longer, ends too');
+
+#
 # Under a load, with a limit and without, each worker gets its own, in no other's place
 #
 my $workers = 4;
