@@ -1263,11 +1263,11 @@ AS 'MODULE_PATHNAME', 'jobq_job_gate_lane';
 COMMENT ON FUNCTION @extschema@.job_gate_lane(bigint, bigint) IS 'Internal, for job_explain and the views: the lane into which a gate lets the jobs of a lane; NULL or 0: it has none';
 REVOKE ALL ON FUNCTION @extschema@.job_gate_lane(bigint, bigint) FROM PUBLIC;
 
-CREATE FUNCTION @extschema@.job_is_own_lane(lane bigint, own bigint) RETURNS boolean
+CREATE FUNCTION @extschema@.job_own_lanes(lane bigint) RETURNS bigint
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
-AS 'MODULE_PATHNAME', 'jobq_job_is_own_lane';
-COMMENT ON FUNCTION @extschema@.job_is_own_lane(bigint, bigint) IS 'Internal, for job_explain and job_check: whether a lane is one of workers'' own beside another, as a gate has made that';
-REVOKE ALL ON FUNCTION @extschema@.job_is_own_lane(bigint, bigint) FROM PUBLIC;
+AS 'MODULE_PATHNAME', 'jobq_job_own_lanes';
+COMMENT ON FUNCTION @extschema@.job_own_lanes(bigint) IS 'Internal, for job_explain and job_check: the first of the 1048576 lanes of workers'' own beside a lane, as a gate has made that';
+REVOKE ALL ON FUNCTION @extschema@.job_own_lanes(bigint) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_worker_key(worker text) RETURNS bigint
 LANGUAGE C STABLE STRICT PARALLEL SAFE
@@ -1303,8 +1303,8 @@ BEGIN
     SELECT * INTO q FROM @extschema@.job_queue t WHERE t.queue_id = g.queue_id;
     ready_lanes := ARRAY(SELECT @extschema@.job_gate_lane(a.lane, q.gates[cardinality(q.gates)])
         FROM (SELECT g.queue_id AS lane UNION SELECT t.lane FROM @extschema@.job_lane t WHERE t.queue_id = g.queue_id) a);
-    ready_lanes := ready_lanes || ARRAY(SELECT DISTINCT r.lane FROM @extschema@.job_kept k JOIN @extschema@.job_ready r ON r.job_id = k.job_id AND r.position = k.position AND r.position <> r.job_id
-        WHERE r.queue_id = g.queue_id AND EXISTS (SELECT FROM unnest(ready_lanes) l WHERE @extschema@.job_is_own_lane(l, r.lane)));
+    ready_lanes := ready_lanes || ARRAY(SELECT DISTINCT r.lane FROM unnest(ready_lanes) l, @extschema@.job_own_lanes(l) own,
+        LATERAL (SELECT r.lane FROM @extschema@.job_ready r WHERE r.lane BETWEEN own AND own + 1048575) r);
     SELECT * INTO p FROM @extschema@.job_partition t WHERE t.queue_id = g.queue_id AND t.partition_id = g.partition_id;
     SELECT count(*) INTO ahead FROM (SELECT FROM @extschema@.job_limited o
         WHERE o.queue_id = g.queue_id AND o.partition_id = g.partition_id AND o.priority >= g.priority AND (o.priority > g.priority OR o.position < g.position)
@@ -1595,7 +1595,7 @@ BEGIN
     IF r.job_id IS NOT NULL AND NOT expired IS TRUE THEN
         SELECT k.until, (SELECT n.worker FROM (SELECT o.worker FROM @extschema@.job_worker o UNION SELECT o.worker FROM @extschema@.job_lease o) n
             WHERE @extschema@.job_worker_key(n.worker) = k.worker LIMIT 1) AS worker INTO kept
-        FROM @extschema@.job_kept k WHERE k.job_id = r.job_id AND k.position = r.position LIMIT 1;
+        FROM @extschema@.job_kept k WHERE r.affinity_id IS NOT NULL AND k.job_id = r.job_id AND k.position = r.position LIMIT 1;
         SELECT count(*) INTO n FROM (SELECT FROM @extschema@.job_ready o
             WHERE o.lane = r.lane AND o.priority >= r.priority AND (o.priority > r.priority OR o.position < r.position)
             ORDER BY o.priority DESC, o.position LIMIT counted) o;
@@ -1877,7 +1877,8 @@ BEGIN ATOMIC
                 OR coalesce(s.affinity_id, 0) <> coalesce(@extschema@.job_queue_id(j.affinity), 0)
                 -- in another lane only where it was let in by a gate, or is kept for a worker
                 OR (s.lane <> @extschema@.job_lane_id(j.queue, j.requires) AND (s.states <> '{ready}'
-                    OR (q.gates IS NULL AND NOT @extschema@.job_is_own_lane(@extschema@.job_lane_id(j.queue, j.requires), s.lane))))) AS misplaced,
+                    OR (q.gates IS NULL AND NOT s.lane BETWEEN @extschema@.job_own_lanes(@extschema@.job_lane_id(j.queue, j.requires))
+                        AND @extschema@.job_own_lanes(@extschema@.job_lane_id(j.queue, j.requires)) + 1048575)))) AS misplaced,
             s.n = 1 AND j.requires IS NOT NULL
                 AND @extschema@.job_lane_id(j.queue, j.requires) <> ALL (ARRAY (SELECT t.lane FROM @extschema@.job_lane t)) AS unregistered,
             coalesce(a.n, 0) AS on_record, a.first AS first_attempt, a.latest AS latest_attempt,
@@ -1981,8 +1982,8 @@ BEGIN ATOMIC
     SELECT 'A1', r.job_id, 'it is kept for a worker, and nothing ends that'
     FROM @extschema@.job_ready r JOIN @extschema@.job j ON j.id = r.job_id LEFT JOIN @extschema@.job_queue q ON q.name = j.queue
     WHERE (of_job IS NULL OR r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(of_job)))) AND r.affinity_id IS NOT NULL
-        AND EXISTS (SELECT FROM unnest(0 || q.gates) g
-            WHERE @extschema@.job_is_own_lane(@extschema@.job_gate_lane(@extschema@.job_lane_id(j.queue, j.requires), g), r.lane))
+        AND EXISTS (SELECT FROM unnest(0 || q.gates) g, @extschema@.job_own_lanes(@extschema@.job_gate_lane(@extschema@.job_lane_id(j.queue, j.requires), g)) own
+            WHERE r.lane BETWEEN own AND own + 1048575)
         AND NOT EXISTS (SELECT FROM @extschema@.job_kept k WHERE k.job_id = r.job_id AND k.position = r.position)
     UNION ALL
     SELECT 'S7', l.job_id, 'its lease has no token, an end that is not its earliest, no length, no attempt, or both a session and an end'

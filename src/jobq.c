@@ -107,7 +107,7 @@ static const struct
 	{"jobq.max_affinities", "Affinities of which it is known in shared memory which worker ran the last job.",
 		"Of more of them, jobs go to any worker at once.",
 	&jobq_max_affinities, JOBQ_DEFAULT_MAX_AFFINITIES, 8, 10000000, PGC_POSTMASTER, 0},
-	{"jobq.max_lanes", "Queues, and sets of labels in them, whose next jobs are kept in shared memory.",
+	{"jobq.max_lanes", "Queues, sets of labels in them, and workers that jobs are kept for, whose next jobs are kept in shared memory.",
 		"With more queues some claims begin with a scan.",
 	&jobq_max_lanes, JOBQ_DEFAULT_MAX_LANES, 1, 10000, PGC_POSTMASTER, 0},
 	{"jobq.lane_candidates", "How many of a queue's next jobs are kept in shared memory.",

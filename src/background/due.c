@@ -11,8 +11,8 @@
  * with a number can be very many where one job is locked, so of each kind of them
  * only the lowest number is remembered.
  *
- * Rows of a kind are dealt with in batches, a transaction each.  A batch waits for no
- * lock that others hold, and where it fails, each of its rows is tried alone, as is
+ * Rows of a kind are dealt with in batches, a transaction each.  A batch waits a
+ * millisecond at most for a lock that others hold, and where it fails, each of its rows is tried alone, as is
  * what has failed before: one bad row never stops the rest.
  */
 #include "postgres.h"

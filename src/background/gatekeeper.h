@@ -3,7 +3,7 @@
  *	  What the gatekeeper keeps in memory; between its own files only.
  *
  * lines.c and gates.c keep it, news.c makes it what the tables are, steps.c acts on it,
- * and gatekeeper.c has them do so; each uses only those named before it.
+ * and gatekeeper.c has them do so; each calls only those named before it.
  */
 #ifndef JOBQ_GATEKEEPER_H
 #define JOBQ_GATEKEEPER_H
@@ -42,7 +42,7 @@ typedef struct Gate
 	int			emptying;		/* the lane that is being emptied: of the gate
 								 * emptying / nlanes, that of emptying %
 								 * nlanes */
-	JobqKey		emptied;		/* how far */
+	JobqEmptied emptied;		/* how far */
 	bool		found;			/* there were rows in this look at it */
 	int			pass;			/* that must have ended before it is open */
 	int			nmembers;

@@ -56,7 +56,7 @@ read_gate(JobqCall *call, Gate *gate)
 	gate->lanes = MemoryContextAlloc(jobq_keeper.context, gate->nlanes * sizeof(JobqLaneSet));
 	memcpy(gate->lanes, lanes, gate->nlanes * sizeof(JobqLaneSet));
 	gate->emptying = 0;
-	gate->emptied = jobq_key_first;
+	gate->emptied.lane = 0;
 	gate->found = false;
 	gate->keep_ready = gate->settings.fair ? READY_FAIR : READY_OTHERS;
 	for (int i = 0; i < n; i++)
@@ -126,13 +126,13 @@ empty_lanes(JobqCall *call, Step *step)
 		left -= empty_kept(call, step, lane, number);
 		if (left <= 0)
 			break;
-		if (jobq_compare_keys(gate->emptied, jobq_key_first) == 0 && !pairingheap_is_empty(&gate->kept))
+		if (gate->emptied.lane == 0 && !pairingheap_is_empty(&gate->kept))
 			return;				/* until these are to be tried again */
 		n = jobq_empty_lane(call, lane, number, left, &gate->emptied, &locked);
 		jobq_keep_locked(gate, NULL, &locked, step->now);
 		left -= n;
 		gate->found |= n > 0 || locked.n > 0;
-		if (jobq_compare_keys(gate->emptied, jobq_key_first) != 0)
+		if (gate->emptied.lane != 0)
 			break;				/* there is more in this lane */
 		if (!gate->found)
 			gate->emptying++;
@@ -357,9 +357,9 @@ probe(JobqCall *call, Step *step)
 
 	for (int i = 0; i < nlanes && n < STEP_ROWS; i++)
 	{
-		JobqKey		key = jobq_key_first;
+		JobqEmptied at = {0};
 
-		n += jobq_empty_lane(call, lanes[i].lane, 0, STEP_ROWS - n, &key, &locked);
+		n += jobq_empty_lane(call, lanes[i].lane, 0, STEP_ROWS - n, &at, &locked);
 	}
 	hash_seq_init(&seq, jobq_keeper.members);
 	while ((m = hash_seq_search(&seq)) != NULL)

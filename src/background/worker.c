@@ -116,7 +116,7 @@ jobq_worker_run(JobqTransaction work, void *arg, bool async)
 		HOLD_INTERRUPTS();
 		AbortCurrentTransaction();
 		RESUME_INTERRUPTS();
-		waited |= error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+		waited |= error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && LockTimeout > 1;
 	}
 	PG_END_TRY();
 	synchronous_commit = save_commit;

@@ -43,7 +43,7 @@ note_kept(JobqCall *call, int64 job_id, int64 position, TimestampTz until, int p
 	jobq_set(&new, KEPT_WORKER, Int64GetDatum((int64) worker));
 	jobq_insert(call, JOBQ_KEPT, &new);
 	jobq_announce_deadline(DEADLINE_KEPT, look_at);
-	jobq_keep_at(place);
+	jobq_note_own_lanes(place);
 }
 
 /*
@@ -117,7 +117,7 @@ look_at_kept(JobqCall *call, TupleTableSlot *kept, TupleTableSlot *row, Timestam
 			 * looked at before its time; the worker may not know of it any
 			 * more
 			 */
-			jobq_keep_at(place);
+			jobq_note_own_lanes(place);
 			*retry_at = look_at;
 			return false;
 		}

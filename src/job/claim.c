@@ -225,6 +225,16 @@ assign(Claim *claim, const Source *source, TupleTableSlot *row, TupleTableSlot *
 	return true;
 }
 
+/*
+ * Is a row of the queue whose privilege was checked?  Lanes are numbers that hashes
+ * give; whoever finds two that are the same gets nothing by it.
+ */
+static bool
+is_of_queue(const Source *source, TupleTableSlot *row)
+{
+	return jobq_attr_int64(row, STATE_QUEUE_ID) == source->queue->queue_id;
+}
+
 /* Take a row that a scan found; false: somebody else has it, or it is no job to run now. */
 static bool
 take_scanned(Claim *claim, Source *source, JobqAssignment *a)
@@ -233,7 +243,7 @@ take_scanned(Claim *claim, Source *source, JobqAssignment *a)
 	TupleTableSlot *job = NULL;
 	bool		ok;
 
-	ok = !jobq_ready_expired(call, source->slot) &&
+	ok = is_of_queue(source, source->slot) && !jobq_ready_expired(call, source->slot) &&
 		read_job(claim, jobq_attr_int64(source->slot, STATE_JOB_ID), NULL, &job, a) &&
 		jobq_state_leave(call, JOBQ_READY, source->slot, LEAVE_CLAIMED) &&
 		assign(claim, source, source->slot, job, a);
@@ -253,7 +263,7 @@ take_candidate(Claim *claim, Source *source, const JobqCandidate *c, Snapshot sn
 	TupleTableSlot *job = NULL;
 	bool		ok = false;
 
-	if (row != NULL && !jobq_ready_expired(call, row) &&
+	if (row != NULL && is_of_queue(source, row) && !jobq_ready_expired(call, row) &&
 		read_job(claim, jobq_attr_int64(row, STATE_JOB_ID), snapshot, &job, a))
 	{
 		if (jobq_state_leave(call, JOBQ_READY, row, LEAVE_POPPED))
@@ -500,7 +510,7 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 
 		claim.worker = jobq_worker_key(name, strlen(name));
 		claim.place = jobq_note_worker(claim.worker, Max(request->lease, 0));
-		if (claim.place >= 0 && !jobq_kept_at(claim.place))
+		if (claim.place >= 0 && !jobq_has_own_lanes(claim.place))
 			claim.place = -1;
 		drains = jobq_worker_drains(call, name);
 	}

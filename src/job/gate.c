@@ -171,17 +171,33 @@ scan_own_lanes(JobqCall *call, int64 lane, Snapshot snapshot)
 }
 
 /*
- * Take up to max ready jobs of a lane and of workers' own beside it, as a gate lets them in (0: none), from a key on, to
- * where they belong now.  Their places are by id where there was a gate, since their positions there say
- * nothing of when they came.  *key: where to go on; jobq_key_first: that was all.
- * Those in *locked were passed over.
+ * The lane of a worker's own after one of those beside a lane, or after that itself, in
+ * which there are ready jobs; 0: there is none.
  */
-int
-jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqKey *key, JobqLocked *locked)
+int64
+jobq_next_own_lane(JobqCall *call, int64 lane, int64 after)
+{
+	int64		first = jobq_own_lanes(lane);
+	JobqScan   *scan = jobq_scan_between(call, JOBQ_READY, INDEX_KEY, after == lane ? first : after + 1,
+										 first + JOBQ_OWN_LANES - 1, NULL);
+	TupleTableSlot *row = jobq_scan_next(scan);
+	int64		next = row != NULL ? jobq_attr_int64(row, STATE_LANE) : 0;
+
+	jobq_scan_end(scan);
+	return next;
+}
+
+/*
+ * Take up to max ready jobs of one order, that a gate has let in (0: none), from a key on,
+ * to where they belong now.  Their places are by id where there was a gate, since their
+ * positions there say nothing of when they came.  *key: where to go on; jobq_key_first:
+ * that was all.
+ */
+static int
+empty_order(JobqCall *call, int64 ready_lane, JobqKey *key, int64 lane, int64 gate, int max, JobqLocked *locked)
 {
 	JobqFloors *floors = palloc(jobq_floors_size());
 	JobqOrderScan *scan;
-	JobqScan   *own;
 	TupleTableSlot *row;
 	int			n = 0;
 
@@ -191,9 +207,8 @@ jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqKey *key, J
 		jobq_floors_add(floors, key->priority, key->position, key->position);
 		floors->rest = key->priority;
 	}
-	scan = jobq_order_scan_begin(call, jobq_lane_order(jobq_gate_lane(lane, gate)), floors, GetLatestSnapshot());
+	scan = jobq_order_scan_begin(call, jobq_lane_order(ready_lane), floors, GetLatestSnapshot());
 	*key = jobq_key_first;
-	locked->n = 0;
 	while ((row = jobq_order_scan_next(scan)) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -212,23 +227,32 @@ jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqKey *key, J
 	}
 	jobq_order_scan_end(scan);
 	pfree(floors);
+	return n;
+}
 
-	if (jobq_compare_keys(*key, jobq_key_first) != 0)
-		return n;
+/*
+ * Take up to max ready jobs of a lane, and of workers' own beside it, as a gate lets them
+ * in, to where they belong now.  *at: where to begin, and to go on; its lane 0: at the
+ * beginning, and that was all.  Those in *locked were passed over.
+ */
+int
+jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqEmptied *at, JobqLocked *locked)
+{
+	int64		let_in = jobq_gate_lane(lane, gate);
+	int			n = 0;
 
-	/* then those that are kept for workers, which are few */
-	own = scan_own_lanes(call, jobq_gate_lane(lane, gate), NULL);
-	while (n < max && (row = jobq_scan_next(own)) != NULL)
+	locked->n = 0;
+	if (at->lane == 0)
 	{
-		CHECK_FOR_INTERRUPTS();
-		if (send_back(call, row, lane, gate))
-			n++;
-		else if (!note_locked(row, locked))
-			break;				/* the next look finds the others */
+		at->lane = let_in;
+		at->key = jobq_key_first;
 	}
-	jobq_scan_end(own);
-	if (n == max)
-		*key = jobq_key_last;
+	while (at->lane != 0 && n < max && locked->n < JOBQ_MAX_LOCKED)
+	{
+		n += empty_order(call, at->lane, &at->key, lane, gate, max - n, locked);
+		if (jobq_compare_keys(at->key, jobq_key_first) == 0)
+			at->lane = jobq_next_own_lane(call, let_in, at->lane);
+	}
 	return n;
 }
 

@@ -240,7 +240,16 @@ extern int	jobq_let_in_line(JobqCall *call, const JobqOrder *line, const JobqFlo
 							 JobqLocked *locked);
 extern JobqTried jobq_let_in_job(JobqCall *call, const JobqOrder *line, int64 job_id, const JobqKey *key,
 								 int64 gate, bool turn, JobqAdmitted *out);
-extern int	jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqKey *key,
+
+/* How far a lane, and workers' own beside it, are emptied; lane 0: not begun, or done */
+typedef struct JobqEmptied
+{
+	int64		lane;
+	JobqKey		key;
+} JobqEmptied;
+
+extern int64 jobq_next_own_lane(JobqCall *call, int64 lane, int64 after);
+extern int	jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqEmptied *at,
 							JobqLocked *locked);
 extern JobqTried jobq_empty_job(JobqCall *call, int64 job_id, int64 lane, int64 gate);
 extern void jobq_read_admitted(JobqCall *call, int nlanes, const int64 *lanes,

@@ -280,13 +280,10 @@ compare_queues(const void *a, const void *b)
 static TimestampTz
 oldest_ready(JobqCall *call, int64 lane)
 {
-	TimestampTz since = jobq_handout_oldest(call, lane);
+	TimestampTz since = DT_NOEND;
 
-	for (int i = 0; i < jobq_max_workers; i++)
-	{
-		if (jobq_kept_at(i))
-			since = Min(since, jobq_handout_oldest(call, jobq_own_lane(lane, i)));
-	}
+	for (int64 l = lane; l != 0; l = jobq_next_own_lane(call, lane, l))
+		since = Min(since, jobq_handout_oldest(call, l));
 	return since;
 }
 

@@ -87,6 +87,7 @@ find_option(const char *name)
 {
 	for (int i = 0; i < lengthof(options); i++)
 	{
+		/* most differ there */
 		if (options[i].name[0] == name[0] && strcmp(options[i].name, name) == 0)
 			return &options[i];
 	}

@@ -191,13 +191,13 @@ jobq_job_gate_lane(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(jobq_gate_lane(PG_GETARG_INT64(0), PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1)));
 }
 
-PG_FUNCTION_INFO_V1(jobq_job_is_own_lane);
+PG_FUNCTION_INFO_V1(jobq_job_own_lanes);
 
-/* job_is_own_lane(lane, own) */
+/* job_own_lanes(lane) */
 Datum
-jobq_job_is_own_lane(PG_FUNCTION_ARGS)
+jobq_job_own_lanes(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(jobq_place_of_lane(PG_GETARG_INT64(0), PG_GETARG_INT64(1)) >= 0);
+	PG_RETURN_INT64(jobq_own_lanes(PG_GETARG_INT64(0)));
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_worker_key);

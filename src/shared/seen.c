@@ -46,7 +46,7 @@ typedef struct Note
 								 * of the worker */
 } Note;
 
-#define MARK_KEPT	0x01		/* jobs are, or were, kept for it */
+#define MARK_OWN_LANES	0x01	/* jobs are, or were, kept for it */
 #define MARK_DRAINS	0x02		/* none is to be */
 
 typedef struct Notes
@@ -212,7 +212,7 @@ jobq_worker_key(const char *name, int len)
 
 /*
  * A worker is here, with a lease of so many microseconds; 0: leave that.  Returns its
- * place, which nobody else is given while it is seen; -1: it has none.
+ * place, which nobody else is given for ten minutes; -1: it has none.
  */
 int
 jobq_note_worker(uint64 key, int64 lease)
@@ -263,17 +263,17 @@ jobq_worker_place(uint64 key, TimestampTz after, TimestampTz *seen)
 
 /* Are jobs kept for the worker at a place, or were there? */
 bool
-jobq_kept_at(int at)
+jobq_has_own_lanes(int at)
 {
-	return (pg_atomic_read_u32(&workers.marks[at]) & MARK_KEPT) != 0;
+	return (pg_atomic_read_u32(&workers.marks[at]) & MARK_OWN_LANES) != 0;
 }
 
 /* Jobs are to be kept for it. */
 void
-jobq_keep_at(int at)
+jobq_note_own_lanes(int at)
 {
-	if (!jobq_kept_at(at))
-		pg_atomic_fetch_or_u32(&workers.marks[at], MARK_KEPT);
+	if (!jobq_has_own_lanes(at))
+		pg_atomic_fetch_or_u32(&workers.marks[at], MARK_OWN_LANES);
 }
 
 /* The key of an affinity of a queue in this database; never 0. */
@@ -318,8 +318,9 @@ jobq_worker_changed(uint64 worker, bool drains)
 		pg_atomic_fetch_and_u32(&workers.marks[found], ~MARK_DRAINS);
 	for (int i = 0; i < jobq_max_affinities; i++)
 	{
-		uint64		old = worker;
+		uint64		old = pg_atomic_read_u64(&affinities.notes[i].value);
 
-		(void) pg_atomic_compare_exchange_u64(&affinities.notes[i].value, &old, 0);
+		if (old == worker)
+			(void) pg_atomic_compare_exchange_u64(&affinities.notes[i].value, &old, 0);
 	}
 }

@@ -332,7 +332,7 @@ enum
 	ACTIVE_DATABASE
 };
 
-/* scan.c and rows.c, the only files that call the table and index AM, and relations.c */
+/* scan.c, rows.c and relations.c, the only files that call the table and index AM */
 typedef struct JobqRel JobqRel;
 typedef struct JobqScan JobqScan;
 
