@@ -389,9 +389,9 @@ EOQ
 	'a state row says what its job says' => <<EOQ,
 SELECT s.*, j.priority, q.queue_id FROM $states s JOIN job j ON j.id = s.job_id LEFT JOIN job_queue q ON q.name = j.queue
 WHERE s.priority <> j.priority OR s.queue_id <> q.queue_id
-    -- in the lane of its labels, or where it was let in
+    -- in the lane of its labels, or where it was let in, or kept for a worker
     OR NOT (s.lane = coalesce((SELECT l.lane FROM job_lane l WHERE l.queue_id = s.queue_id AND l.requires = j.requires), s.queue_id)
-        OR s.state = 'ready' AND q.gates IS NOT NULL)
+        OR s.state = 'ready' AND (q.gates IS NOT NULL OR EXISTS (SELECT FROM job_kept k JOIN job_ready r USING (job_id, position) WHERE k.job_id = s.job_id)))
     OR s.attempt < 0 OR s.failed < 0 OR s.lost < 0 OR s.failed + s.lost > s.attempt
 EOQ
 	'columns of an outcome are set together' => <<'EOQ',

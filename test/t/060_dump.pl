@@ -66,6 +66,10 @@ SELECT job_decide(job_submit('decided', queue => 'm', manual => true), 'skipped'
 SELECT job_queue_set('o', ordered => true), job_partition_set('o', 'p', weight => 2);
 SELECT job_submit('in order', queue => 'o', partition => 'p') FROM generate_series(1, 2);
 SELECT job_submit('labelled', queue => 'label', requires => '{gpu}');
+SELECT job_queue_set('kept', affinity_wait => '1 h');
+SELECT job_submit('was the last', queue => 'kept', affinity => 'a');
+SELECT job_complete(job_id, token) FROM job_claim('kept', 'w3');
+SELECT job_submit('kept', queue => 'kept', affinity => 'a');
 SELECT job_schedule(kind, '30 2 1 5 *', jsonb_build_object('kind', kind, 'queue', 'ticks'), 'Europe/Berlin') FROM unnest('{yearly,ticks soon}'::text[]) kind;
 SELECT job_schedule('paused', '@hourly', '{"kind": "never"}', catch_up => 'all', overlap => 'cancel', paused => true);
 UPDATE job_schedule SET next_at = clock_timestamp() + interval 'SOON' WHERE name = 'ticks soon';
