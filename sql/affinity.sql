@@ -1,15 +1,5 @@
 -- Affinity: a job is kept for the worker that was the last to run one with it
 \set VERBOSITY terse
-CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    hint text;
-BEGIN
-    EXECUTE statement;
-    RETURN 'none';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
-    RETURN concat_ws(' | ', SQLSTATE, SQLERRM, nullif(hint, ''));
-END $$;
 -- the kinds that a worker gets, in the order in which it gets them
 CREATE FUNCTION pg_temp.take(worker text, max_jobs int DEFAULT 100, labels text[] DEFAULT NULL, queue text DEFAULT 'aff') RETURNS text LANGUAGE sql AS $$
     SELECT coalesce(string_agg(kind, ' '), '-') FROM job_claim(queue, worker, max_jobs, labels => labels)
@@ -36,9 +26,9 @@ BEGIN
 END $$;
 
 -- bad input, and nothing is changed
-SELECT pg_temp.problem(format('SELECT job_submit(''x'', affinity => %L)', a)) FROM unnest(ARRAY['', repeat('x', 129), E'a\tb']) a;
-SELECT pg_temp.problem($$SELECT job_submit_many('[{"kind": "x", "affinity": 1}]')$$), pg_temp.problem($$SELECT job_submit_many('[{"kind": "x", "affinity": ""}]')$$);
-SELECT pg_temp.problem(format('SELECT job_queue_set(''aff'', affinity_wait => %L)', a)) FROM unnest(ARRAY['-1 s', '300 years', 'x']) a;
+SELECT format('SELECT job_submit(''x'', affinity => %L)', a) FROM unnest(ARRAY['', repeat('x', 129), E'a\tb']) a \gexec
+SELECT format('SELECT job_submit_many(%L)', j) FROM unnest(ARRAY['[{"kind": "x", "affinity": 1}]', '[{"kind": "x", "affinity": ""}]']) j \gexec
+SELECT format('SELECT job_queue_set(''aff'', affinity_wait => %L)', a) FROM unnest(ARRAY['-1 s', '300 years', 'x']) a \gexec
 SELECT count(*) FROM job_queue WHERE name = 'aff';
 
 -- nobody has run one: it goes to any worker, and the next ones to that one
