@@ -1284,21 +1284,33 @@ END;
 COMMENT ON FUNCTION @extschema@.job_rule_name(smallint) IS 'Internal, for job_explain: the name of a stored trigger rule';
 REVOKE ALL ON FUNCTION @extschema@.job_rule_name(smallint) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_undecided_state(id bigint) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT CASE WHEN EXISTS (SELECT FROM @extschema@.job_lease l WHERE l.job_id = id) THEN 'running'
+        WHEN EXISTS (SELECT FROM @extschema@.job_waiting w WHERE w.job_id = id) OR EXISTS (SELECT FROM @extschema@.job_limited g WHERE g.job_id = id) THEN 'waiting'
+        WHEN EXISTS (SELECT FROM @extschema@.job_scheduled s WHERE s.job_id = id) THEN 'scheduled' ELSE 'ready' END;
+END;
+COMMENT ON FUNCTION @extschema@.job_undecided_state(bigint) IS 'Internal, for job_explain: the state of a job that is not decided';
+REVOKE ALL ON FUNCTION @extschema@.job_undecided_state(bigint) FROM PUBLIC;
+
 -- Why a job is behind the gate of its queue.  Jobs that are ready in the gate's lanes have slots, too.
 CREATE FUNCTION @extschema@.job_limited_reasons(g @extschema@.job_limited, j @extschema@.job, now timestamptz)
 RETURNS TABLE (reason text, detail text, hint text, other bigint)
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    named constant int := 10;
     counted constant int := 1000;
     q @extschema@.job_queue;
     p @extschema@.job_partition;
     ahead bigint;
-    runs record;
-    own_runs record;
-    most int;
+    bound record;
+    slots record;
     wait interval;
     ready_lanes bigint[];
+    holders bigint[] := '{}';
+    kept boolean := false;
 BEGIN
     SELECT * INTO q FROM @extschema@.job_queue t WHERE t.queue_id = g.queue_id;
     ready_lanes := ARRAY(SELECT @extschema@.job_gate_lane(a.lane, q.gates[cardinality(q.gates)])
@@ -1309,64 +1321,74 @@ BEGIN
     SELECT count(*) INTO ahead FROM (SELECT FROM @extschema@.job_limited o
         WHERE o.queue_id = g.queue_id AND o.partition_id = g.partition_id AND o.priority >= g.priority AND (o.priority > g.priority OR o.position < g.position)
         ORDER BY o.priority DESC, o.position LIMIT counted) o;
-    SELECT count(*) FILTER (WHERE s.runs) AS running, count(*) FILTER (WHERE NOT s.runs) AS ready, min(s.job_id) AS first INTO runs
-    FROM (SELECT l.job_id, true AS runs, l.partition_id FROM @extschema@.job_lease l WHERE l.queue_id = g.queue_id
-        UNION ALL SELECT r.job_id, false, r.partition_id FROM @extschema@.job_ready r WHERE r.lane = ANY (ready_lanes)) s;
-    SELECT count(*) FILTER (WHERE s.runs) AS running, count(*) FILTER (WHERE NOT s.runs) AS ready, min(s.job_id) AS first INTO own_runs
-    FROM (SELECT l.job_id, true AS runs FROM @extschema@.job_lease l WHERE l.queue_id = g.queue_id AND l.partition_id = g.partition_id
-        UNION ALL SELECT r.job_id, false FROM @extschema@.job_ready r
-            WHERE r.lane = ANY (ready_lanes) AND r.partition_id = g.partition_id) s;
 
     IF p.paused THEN
+        kept := true;
         reason := 'partition paused';
         detail := format('Partition "%s" of queue "%s" is paused.', j.partition, j.queue);
         hint := format('job_partition_set(%L, %L, paused => false) resumes it.', j.queue, j.partition);
         RETURN NEXT;
     END IF;
     IF q.ordered AND g.partition_id <> 0 THEN
-        SELECT t.job_id INTO other FROM @extschema@.job_turn t JOIN @extschema@.job o ON o.id = t.job_id
-        WHERE t.queue_id = g.queue_id AND t.partition_id = g.partition_id AND t.job_id <> g.job_id AND o.outcome IS NULL;
-        IF other IS NOT NULL THEN
+        holders := ARRAY(SELECT t.job_id FROM @extschema@.job_turn t JOIN @extschema@.job o ON o.id = t.job_id
+            WHERE t.queue_id = g.queue_id AND t.partition_id = g.partition_id AND t.job_id <> g.job_id AND o.outcome IS NULL);
+        IF holders <> '{}' THEN
+            kept := true;
             reason := 'order';
-            detail := format('Job %s of partition "%s" comes before it, and is not decided.', other, j.partition);
-            hint := format('job_explain(%s) says why.', other);
+            detail := format('A job of partition "%s" comes before it, and is not decided.', j.partition);
+            hint := 'It goes on when that job is decided and its turn comes.';
             RETURN NEXT;
-            other := NULL;
         END IF;
     END IF;
-    most := CASE WHEN g.partition_id <> 0 THEN coalesce(p.max_running, q.max_running_per_partition) END;
-    IF own_runs.running + own_runs.ready >= most THEN
-        reason := 'partition limit';
-        detail := format('%s of partition "%s" run and %s are ready; %s may.', own_runs.running, j.partition, own_runs.ready, most);
-        hint := 'It is let in when one of them ends.';
-        other := own_runs.first;
+
+    -- the slots of its partition, and of its queue
+    FOR bound IN
+        SELECT 'partition limit' AS name, format('partition "%s"', j.partition) AS whose, g.partition_id AS of, coalesce(p.max_running, q.max_running_per_partition) AS most,
+            CASE WHEN p.max_running IS NULL THEN 'max_running_per_partition' ELSE 'max_running' END AS setting WHERE g.partition_id <> 0
+        UNION ALL SELECT 'queue limit', format('queue "%s"', j.queue), NULL, q.max_running, 'max_running'
+    LOOP
+        CONTINUE WHEN bound.most IS NULL;
+        SELECT count(*) FILTER (WHERE s.runs) AS running, count(*) FILTER (WHERE NOT s.runs) AS ready, array_agg(s.job_id ORDER BY s.runs DESC, s.job_id) AS holders INTO slots
+        FROM (SELECT l.job_id, true AS runs, l.partition_id FROM @extschema@.job_lease l WHERE l.queue_id = g.queue_id
+            UNION ALL SELECT r.job_id, false, r.partition_id FROM @extschema@.job_ready r WHERE r.lane = ANY (ready_lanes)) s
+        WHERE bound.of IS NULL OR s.partition_id = bound.of;
+        CONTINUE WHEN slots.running + slots.ready < bound.most;
+        kept := true;
+        reason := bound.name;
+        detail := format('The slots of %s are taken: running %s, ready %s, %s %s.', bound.whose, slots.running, slots.ready, bound.setting, bound.most);
+        hint := 'It is let in when one of these jobs ends and its turn comes.';
         RETURN NEXT;
-        other := NULL;
-    END IF;
-    IF runs.running + runs.ready >= q.max_running THEN
-        reason := 'queue limit';
-        detail := format('%s of queue "%s" run and %s are ready; %s may.', runs.running, j.queue, runs.ready, q.max_running);
-        hint := CASE WHEN runs.running = 0 THEN 'A worker takes those that are ready.' ELSE 'It is let in when one of them ends and its turn comes.' END;
-        other := runs.first;
-        RETURN NEXT;
-        other := NULL;
-    END IF;
+        holders := holders || slots.holders[:named];
+    END LOOP;
+
     IF q.rate IS NOT NULL OR (q.rate_per_partition IS NOT NULL AND g.partition_id <> 0) THEN
         wait := (ahead + 1) * q.rate_interval * interval '1 microsecond' / least(q.rate, CASE WHEN g.partition_id <> 0 THEN q.rate_per_partition END);
         reason := 'rate';
         detail := concat_ws(' and ', CASE WHEN q.rate IS NOT NULL THEN format('%s of queue "%s"', q.rate, j.queue) END,
                 CASE WHEN q.rate_per_partition IS NOT NULL AND g.partition_id <> 0 THEN format('%s of partition "%s"', q.rate_per_partition, j.partition) END)
             || format(' may begin an attempt within %s.', q.rate_interval * interval '1 microsecond');
-        hint := format('By that, it is let in at about %s, if those before it are claimed.', date_trunc('second', now + wait));
+        hint := CASE WHEN kept THEN 'By that, it is let in when nothing else keeps it, if as many have not begun by then.'
+            ELSE format('By that, it is let in at about %s, if those before it are claimed%s.', date_trunc('second', now + wait),
+                CASE WHEN q.fair THEN ', or later, as other partitions take their turns' ELSE '' END) END;
         RETURN NEXT;
     END IF;
     reason := 'limited';
-    detail := CASE ahead WHEN 0 THEN 'It is the next' ELSE format('It is behind %s', CASE ahead WHEN 1 THEN '1 job' WHEN counted THEN format('%s jobs or more', ahead) ELSE format('%s jobs', ahead) END) END
+    detail := CASE ahead WHEN 0 THEN 'It is the next' WHEN 1 THEN 'It is behind 1 job' WHEN counted THEN format('It is behind %s jobs or more', ahead) ELSE format('It is behind %s jobs', ahead) END
         || CASE WHEN g.partition_id <> 0 THEN format(' of partition "%s"', j.partition) ELSE ' of those without a partition' END
-        || format(' that wait to be let into queue "%s"', j.queue)
+        || CASE ahead WHEN 0 THEN '' WHEN 1 THEN ' that waits' ELSE ' that wait' END || format(' to be let into queue "%s"', j.queue)
         || CASE WHEN q.fair THEN ', whose partitions take turns.' ELSE '.' END;
     hint := 'job_queues shows the limits of the queue.';
     RETURN NEXT;
+
+    -- whose slots and turn these are
+    FOR other, detail IN
+        SELECT o.id, format('Job %s (%s) is %s.', o.id, o.kind, @extschema@.job_undecided_state(o.id))
+        FROM unnest(holders) WITH ORDINALITY h JOIN @extschema@.job o ON o.id = h.h GROUP BY o.id ORDER BY min(h.ordinality)
+    LOOP
+        reason := 'slot';
+        hint := format('job_explain(%s) says why it has not ended.', other);
+        RETURN NEXT;
+    END LOOP;
 END $$;
 COMMENT ON FUNCTION @extschema@.job_limited_reasons(@extschema@.job_limited, @extschema@.job, timestamptz) IS 'Internal, for job_explain: why a job is not let in';
 REVOKE ALL ON FUNCTION @extschema@.job_limited_reasons(@extschema@.job_limited, @extschema@.job, timestamptz) FROM PUBLIC;
@@ -1390,6 +1412,7 @@ DECLARE
     q record;
     a record;
     kept record;
+    drained record;
     budget int;
     n bigint;
     of bigint;
@@ -1507,13 +1530,8 @@ BEGIN
                 RETURN NEXT;
             END LOOP;
             -- those that it only waits for the end of come first
-            FOR x IN SELECT p.id, p.kind, CASE WHEN pl.job_id IS NOT NULL THEN 'running' WHEN num_nonnulls(pw.job_id, pg.job_id) > 0 THEN 'waiting'
-                    WHEN ps.job_id IS NOT NULL THEN 'scheduled' ELSE 'ready' END AS state
+            FOR x IN SELECT p.id, p.kind, @extschema@.job_undecided_state(p.id) AS state
                 FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
-                    LEFT JOIN @extschema@.job_lease pl ON pl.job_id = p.id
-                    LEFT JOIN @extschema@.job_waiting pw ON pw.job_id = p.id
-                    LEFT JOIN @extschema@.job_limited pg ON pg.job_id = p.id
-                    LEFT JOIN @extschema@.job_scheduled ps ON ps.job_id = p.id
                 WHERE d.downstream = j.id AND p.outcome IS NULL ORDER BY d.require = 63 DESC, p.id LIMIT named
             LOOP
                 reason := 'dependency';
@@ -1566,7 +1584,7 @@ BEGIN
             reason := 'backoff';
             detail := format('Attempt %s ', a.attempt) || CASE a.outcome WHEN 'lost' THEN 'was lost' WHEN 'failed' THEN 'failed' ELSE 'timed out' END
                 || coalesce(': ' || nullif(a.error, 'timed out'), '')
-                || format('. The next begins at %s; %s of %s failures and %s losses so far.', until, coalesce(s.failed, w.failed), budget,
+                || format('. The next begins at %s. Failures so far: %s of %s; losses: %s.', until, coalesce(s.failed, w.failed), budget,
                     coalesce(s.lost, w.lost));
         ELSIF a.outcome = 'snoozed' THEN
             reason := 'snoozed';
@@ -1624,8 +1642,7 @@ BEGIN
         THEN
             reason := 'no worker';
             detail := format('No worker of queue "%s" was seen in the last minute.', j.queue);
-            hint := format('Start one, such as jobq-worker --queue=%s.', j.queue)
-                || CASE WHEN EXISTS (SELECT FROM @extschema@.job_worker k WHERE k.draining) THEN ' Or let one that drains go on: job_worker_status shows them.' ELSE '' END;
+            hint := format('Start one, such as jobq-worker --queue=%s.', j.queue);
             RETURN NEXT;
         END IF;
     END IF;
@@ -1646,6 +1663,18 @@ BEGIN
             hint := 'Only a worker that claims with these labels takes it.';
         END IF;
         RETURN NEXT;
+    END IF;
+
+    -- the workers that are registered, of any queue, since they do not say of which they are
+    IF NOT waits AND num_nonnulls(g.job_id, r.job_id) > 0 AND NOT expired IS TRUE THEN
+        SELECT min(k.worker) FILTER (WHERE k.draining) AS worker, count(*) FILTER (WHERE k.draining) AS n, count(*) AS of INTO drained
+        FROM @extschema@.job_worker k, @extschema@.job_worker_seen(k.worker) v WHERE greatest(k.seen_at, v.seen) > now - interval '1 minute';
+        IF drained.n > 0 AND drained.n = drained.of THEN
+            reason := 'draining';
+            detail := 'All registered workers that were seen in the last minute drain.';
+            hint := format('job_worker_drain(%L, false) lets one go on. Or start another.', drained.worker);
+            RETURN NEXT;
+        END IF;
     END IF;
 
     IF l.job_id IS NOT NULL THEN

@@ -14,7 +14,7 @@ BEGIN
 END $$;
 -- what keeps a job back, without times
 CREATE FUNCTION pg_temp.why(kind text) RETURNS TABLE (reason text, detail text, hint text, other text) LANGUAGE sql AS $$
-    SELECT e.reason, regexp_replace(e.detail, 'Job \d+', 'Job N'), regexp_replace(regexp_replace(e.hint, '\(\d+', '(N'), 'about .*, if', 'about …, if'), o.kind
+    SELECT e.reason, regexp_replace(e.detail, 'Job \d+', 'Job N'), regexp_replace(regexp_replace(e.hint, '\(\d+', '(N'), 'about [^,]*, if', 'about …, if'), o.kind
     FROM job j, job_explain(j.id) e LEFT JOIN job o ON o.id = e.other WHERE j.kind = why.kind AND j.queue LIKE 'gate%' $$;
 CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -190,6 +190,36 @@ SELECT count(*) FILTER (WHERE kind = 'small') AS small, count(*) FILTER (WHERE k
 SELECT job_queue_set('gate_rate', rate => 3, rate_interval => '1 hour');
 SELECT count(job_submit('r' || i, queue => 'gate_rate', partition => 'p')) FROM generate_series(1, 5) i;
 SELECT * FROM pg_temp.why('r5') WHERE reason = 'rate';
+-- where partitions take turns, others may come before
+SELECT job_queue_set('gate_rate', fair => true);
+SELECT hint FROM pg_temp.why('r5') WHERE reason = 'rate';
+SELECT job_queue_reset('gate_rate', 'fair');
+
+-- a rate and a limit: the limit keeps it back, and the rate has no time of its own
+SELECT job_queue_set('gate_both', rate => 3, rate_interval => '1 ms', max_running => 2);
+SELECT count(job_submit('both' || i, queue => 'gate_both')) FROM generate_series(1, 4) i;
+SELECT pg_temp.settled('gate_both', 2, 2);
+SELECT kind FROM job_claim('gate_both', 'w', 2);
+SELECT * FROM pg_temp.why('both3');
+-- of more than ten that have the slots, ten are named
+SELECT job_queue_set('gate_ten', max_running => 12, max_running_per_partition => 12);
+SELECT count(job_submit('ten' || i, queue => 'gate_ten', partition => 'p')) FROM generate_series(1, 13) i;
+SELECT pg_temp.settled('gate_ten', 12, 1);
+SELECT count(*) FROM job_claim('gate_ten', 'w', 3);
+SELECT reason, regexp_replace(detail, '^Job .* is', 'Job is') AS detail, count(*) FROM pg_temp.why('ten13') GROUP BY 1, 2 ORDER BY min(detail);
+-- the limit is told to those too who may not see the jobs that have its slots
+CREATE ROLE gate_tenant;
+SELECT job_grant('gate_tenant', 'gate_ten', 'submit');
+SET ROLE gate_tenant;
+SELECT job_submit('tenant', queue => 'gate_ten') AS tenant \gset
+RESET ROLE;
+SELECT pg_temp.settled('gate_ten', 9, 2);
+SET ROLE gate_tenant;
+SELECT reason, detail, other FROM job_explain(:tenant);
+RESET ROLE;
+SELECT job_revoke('gate_tenant', 'gate_ten', 'submit');
+UPDATE job SET submitted_by = current_user::regrole WHERE id = :tenant;
+DROP ROLE gate_tenant;
 
 -- many lines with a job each, more than one step lets in: without a limit they all go on
 SELECT job_queue_set('wide_gate', max_running => 1);
@@ -197,6 +227,20 @@ SELECT count(job_submit('w', queue => 'wide_gate', partition => 'p' || i)) FROM 
 SELECT pg_temp.settled('wide_gate', 1, 499);
 SELECT job_queue_reset('wide_gate');
 SELECT pg_temp.settled('wide_gate', 500, 0);
+
+-- by partition, where there is none: a notice, once
+\set VERBOSITY default
+SELECT job_queue_set('gate_none', ordered => true);
+SELECT job_queue_set('gate_none', ordered => true, fair => true, max_running => 1);
+\set VERBOSITY terse
+-- not where one has settings, waits behind the gate, or is ready
+SELECT job_partition_set('gate_set', 'p', weight => 2), job_queue_set('gate_set', fair => true);
+SELECT count(job_submit('none' || i, queue => 'gate_none', partition => nullif(p, ''))) FROM unnest(ARRAY['', 'a', 'b', 'c']) WITH ORDINALITY u(p, i);
+SELECT pg_temp.settled('gate_none', 1, 3);
+SELECT job_queue_reset('gate_none', 'fair');
+SELECT job_queue_set('gate_none', fair => true);
+SELECT count(job_submit('own' || i, queue => 'gate_own', partition => CASE i WHEN 9 THEN 'p' END)) FROM generate_series(1, 9) i;
+SELECT job_queue_set('gate_own', fair => true, ordered => true);
 
 -- what has one, and takes it back
 SELECT queue, max_running, max_running_per_partition, ordered, fair, rate, rate_per_partition, rate_interval, own FROM job_queues WHERE queue LIKE 'gate%' ORDER BY queue;

@@ -48,8 +48,14 @@ SELECT count(*) FROM job_claim('workers', 'reg 1');
 -- job_explain says so where a queue has no worker
 SELECT job_submit('k', queue => 'workers_none') AS none \gset
 SELECT detail, hint FROM job_reasons(:none, true, true, false, now() - interval '61 s', now()) WHERE reason = 'no worker';
-SELECT job_worker_register('drains'), job_worker_drain('drains');
-SELECT hint FROM job_reasons(:none, true, true, false, now() - interval '61 s', now()) WHERE reason = 'no worker';
+SELECT job_worker_register('drains'), job_worker_drain('drains'), job_worker_register('goes on');
+SELECT reason FROM job_reasons(:none, true, true, false, now() - interval '61 s', now());
+SELECT job_worker_drain('goes on');
+SELECT reason, detail, hint FROM job_reasons(:none, true, true, false, now() - interval '61 s', now()) OFFSET 1;
+-- not while a session waits, nor of those that were not seen
+SELECT reason FROM job_reasons(:none, true, true, true, now() - interval '61 s', now());
+SELECT reason FROM job_reasons(:none, true, true, false, now(), now() + interval '1 hour');
+SELECT job_worker_unregister('goes on');
 SELECT job_worker_unregister('drains'), job_cancel(:none);
 
 -- state: by the lease, or jobq.lease where none is known

@@ -17,7 +17,11 @@
 #include "utils/datum.h"
 #include "utils/inval.h"
 
+#include "dispatch/dispatch.h"
 #include "queue/queue.h"
+
+#define PARTITION_LOOK	100		/* ready jobs that are asked for their
+								 * partition */
 
 /* The settings of a queue that are a matter of the gatekeeper */
 static const int limits[] = {QUEUE_MAX_RUNNING, QUEUE_MAX_RUNNING_PER_PARTITION, QUEUE_ORDERED, QUEUE_FAIR,
@@ -117,12 +121,73 @@ differs(TupleTableSlot *slot, const JobqRow *new, const int *columns, int n)
 	return false;
 }
 
+/*
+ * Does a queue, whose row this is, show a partition: by settings of one, behind its gate,
+ * or among the first jobs that are ready in its own lane?
+ */
+static bool
+shows_partition(JobqCall *call, TupleTableSlot *queue)
+{
+	Datum		key = Int64GetDatum(jobq_attr_int64(queue, QUEUE_ID));
+	int64		none = 0;
+	int64	   *gates = &none;
+	int			n = 1;
+	JobqOrder	order = {JOBQ_READY, 1};
+	JobqScan   *scan;
+	TupleTableSlot *row = jobq_find(call, JOBQ_PARTITION, INDEX_KEY, 1, &key, NULL);
+	bool		shows = row != NULL;
+	bool		isnull;
+
+	jobq_slot_free(row);
+	/* those behind the gate are ordered by partition, and 0 is none */
+	for (int i = 0; i < 2 && !shows; i++)
+	{
+		row = i == 0 ? jobq_find(call, JOBQ_LIMITED, INDEX_SECOND, 1, &key, NULL) :
+			jobq_find_last(call, JOBQ_LIMITED, INDEX_SECOND, 1, &key);
+		shows = row != NULL && jobq_attr_int64(row, STATE_PARTITION_ID) != 0;
+		jobq_slot_free(row);
+	}
+	if (shows)
+		return true;
+	if (!slot_attisnull(queue, QUEUE_GATES))
+		n = gates_of(slot_getattr(queue, QUEUE_GATES, &isnull), &gates);
+	order.keys[0] = jobq_gate_lane(DatumGetInt64(key), gates[n - 1]);
+	scan = jobq_scan_order(call, &order, PG_INT16_MAX, PG_INT16_MIN, 0, PG_INT64_MAX, NULL);
+	for (int i = 0; i < PARTITION_LOOK && !shows && (row = jobq_scan_next(scan)) != NULL; i++)
+		shows = jobq_attr_int64(row, STATE_PARTITION_ID) != 0;
+	jobq_scan_end(scan);
+	return shows;
+}
+
+/* Say so where a queue is made fair or ordered, and shows no partition. */
+static void
+tell_of_partitions(JobqCall *call, TupleTableSlot *slot, const JobqRow *new)
+{
+	static const int flags[] = {QUEUE_ORDERED, QUEUE_FAIR};
+
+	for (int i = 0; i < lengthof(flags); i++)
+	{
+		bool		ordered = flags[i] == QUEUE_ORDERED;
+
+		if (!new->given[flags[i] - 1] || !DatumGetBool(new->values[flags[i] - 1]) || jobq_attr_bool(slot, flags[i]) ||
+			shows_partition(call, slot))
+			continue;
+		ereport(NOTICE,
+				(errmsg("\"%s\" concerns jobs that have a partition", ordered ? "ordered" : "fair"),
+				 errdetail("None of the jobs of queue \"%s\" that can run now has one.", jobq_attr_cstring(slot, QUEUE_NAME)),
+				 ordered ? errhint("Submit jobs with \"partition\": those without one have no order.") :
+				 errhint("Submit jobs with \"partition\": those without one take turns as if they were of the same.")));
+	}
+}
+
 /* Give it another gate where what is to be written differs from the row in what the gatekeeper minds. */
 void
 jobq_change_gate(JobqCall *call, TupleTableSlot *slot, JobqRow *new)
 {
-	if (differs(slot, new, limits, lengthof(limits)))
-		next_gate(call, new);
+	if (!differs(slot, new, limits, lengthof(limits)))
+		return;
+	tell_of_partitions(call, slot, new);
+	next_gate(call, new);
 }
 
 /* The gates of a queue, the latest, which is in force, last; returns how many, 0 if it has and had none. */
@@ -229,7 +294,7 @@ jobq_job_partition_set(PG_FUNCTION_ARGS)
 	char	   *queue = jobq_check_queue(fcinfo, 0);
 	int64		queue_id = jobq_queue_id(queue);
 	char	   *partition;
-	int32		weight = jobq_check_count(fcinfo, 3, "weight");
+	int32		weight = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT32(3);
 	int32		max_running = jobq_check_count(fcinfo, 4, "max_running");
 	JobqCall	call;
 	JobqRow		new;
@@ -243,7 +308,7 @@ jobq_job_partition_set(PG_FUNCTION_ARGS)
 		jobq_error_null("partition");
 	partition = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	jobq_check_name(partition, "partition");
-	if (weight > JOBQ_MAX_WEIGHT)
+	if (!PG_ARGISNULL(3) && (weight < 1 || weight > JOBQ_MAX_WEIGHT))
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				 errmsg("\"weight\" is out of range"),
