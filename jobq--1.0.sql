@@ -22,6 +22,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_id_seq', '');
 CREATE TABLE @extschema@.job (
     id            bigint NOT NULL,
     parent        bigint,
+    flow          bigint,
     submitted_at  timestamptz NOT NULL,
     run_at        timestamptz,
     expires_at    timestamptz,
@@ -46,8 +47,10 @@ CREATE TABLE @extschema@.job (
     rule          smallint NOT NULL,
     outcome       smallint,
     attempt_outcome smallint,
+    flow_type     smallint,
     notify        boolean NOT NULL,
     manual        boolean NOT NULL,
+    critical      boolean,
     queue         text NOT NULL,
     kind          text NOT NULL,
     name          text,
@@ -62,6 +65,7 @@ CREATE TABLE @extschema@.job (
     result        jsonb,
     PRIMARY KEY (id)
 ) WITH (fillfactor = 45);
+CREATE UNIQUE INDEX job_members ON @extschema@.job (flow, name) WHERE flow IS NOT NULL;
 CREATE INDEX job_tags ON @extschema@.job USING gin (tags jsonb_path_ops) WITH (gin_pending_list_limit = 256) WHERE tags IS NOT NULL;
 COMMENT ON TABLE @extschema@.job IS
     'What was asked and, once decided, what came of it; written when a job is submitted and when it ends. Intervals are in microseconds; NULL means the setting of the queue';
@@ -235,6 +239,38 @@ CREATE INDEX job_lease_session ON @extschema@.job_lease (session) WHERE session 
 COMMENT ON TABLE @extschema@.job_lease IS 'Jobs that run. Heartbeats extend a lease in shared memory, not here';
 REVOKE ALL ON @extschema@.job_lease FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_lease', '');
+
+CREATE TABLE @extschema@.job_flow (
+    job_id        bigint NOT NULL,
+    queue_id      bigint NOT NULL,
+    lane          bigint NOT NULL,
+    run_at        timestamptz,
+    expires_at    timestamptz,
+    partition_id  bigint,
+    affinity_id   bigint,
+    attempt       int NOT NULL,
+    failed        int NOT NULL,
+    lost          int NOT NULL,
+    priority      smallint NOT NULL,
+    undecided     int NOT NULL,
+    pending       int NOT NULL,
+    hits          int NOT NULL,
+    violated      int NOT NULL,
+    hurt          int NOT NULL,
+    started_at    timestamptz,
+    on_failure    smallint NOT NULL,
+    open          boolean NOT NULL,
+    stopping      boolean NOT NULL,
+    cancelled     boolean NOT NULL,
+    cancel_reason text,
+    definition    jsonb NOT NULL,
+    args          jsonb,
+    PRIMARY KEY (job_id)
+) WITH (fillfactor = 70);
+COMMENT ON TABLE @extschema@.job_flow IS
+    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. on_failure: 0 continue, 1 cancel';
+REVOKE ALL ON @extschema@.job_flow FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_flow', '');
 
 CREATE TABLE @extschema@.job_kept (
     look_at       timestamptz NOT NULL,
@@ -477,14 +513,15 @@ CREATE FUNCTION @extschema@.job_submit(
     partition     text        DEFAULT NULL,
     requires      text[]      DEFAULT NULL,
     affinity      text        DEFAULT NULL,
+    flow          bigint      DEFAULT NULL,
     name          text        DEFAULT NULL,
     run_in        interval    DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_submit';
-COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text[], text, text, interval) IS
+COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text[], text, bigint, text, interval) IS
     'Submits a job and returns its id or, where another has its unique_key, what on_conflict says; NULL for an option means the setting of the queue, else the GUC''s. 22003, 22004 or 22023 for a bad value, JQ002 where a job that is named does not exist or may not be seen, 23505 with on_conflict ''error'', 42501.';
-REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text[], text, text, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text[], text, bigint, text, interval) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_submit_many(jobs jsonb) RETURNS SETOF bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -492,6 +529,20 @@ AS 'MODULE_PATHNAME', 'jobq_job_submit_many';
 COMMENT ON FUNCTION @extschema@.job_submit_many(jsonb) IS
     'Submits all jobs of an array of objects with job_submit''s arguments, or none, and returns their ids in the array''s order; depends_on may hold the "name" of other elements, which none may share. SQLSTATEs are job_submit''s, and 22023 for an unknown key or name and for a cycle.';
 REVOKE ALL ON FUNCTION @extschema@.job_submit_many(jsonb) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_submit_flow(flow jsonb) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_submit_flow';
+COMMENT ON FUNCTION @extschema@.job_submit_flow(jsonb) IS
+    'Submits a flow, a job whose work is its members, and returns its id. 22023 with all its faults, as job_check_flow lists them; else SQLSTATEs are job_submit''s.';
+REVOKE ALL ON FUNCTION @extschema@.job_submit_flow(jsonb) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_check_flow(flow jsonb) RETURNS TABLE (path text, problem text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_check_flow';
+COMMENT ON FUNCTION @extschema@.job_check_flow(jsonb) IS
+    'All that is wrong with a flow that job_submit_flow would get, and where, as jsonpaths; no rows: nothing. Jobs outside that it depends on and privileges are not looked at. 22004.';
+REVOKE ALL ON FUNCTION @extschema@.job_check_flow(jsonb) FROM PUBLIC;
 
 --
 -- Working
@@ -505,7 +556,8 @@ CREATE TYPE @extschema@.job_assignment AS (
     args          jsonb,
     inputs        jsonb,
     key           text,
-    lease_until   timestamptz
+    lease_until   timestamptz,
+    flow          bigint
 );
 COMMENT ON TYPE @extschema@.job_assignment IS 'A claimed job';
 COMMENT ON COLUMN @extschema@.job_assignment.job_id IS 'Id of the job';
@@ -516,6 +568,7 @@ COMMENT ON COLUMN @extschema@.job_assignment.args IS 'With what: an object';
 COMMENT ON COLUMN @extschema@.job_assignment.inputs IS 'Results of the parents that succeeded, by name where no other parent has it, else by id; NULL if they are larger than jobq.max_inputs_size together: read them with job_parents';
 COMMENT ON COLUMN @extschema@.job_assignment.key IS 'The same over all attempts, new after job_retry, for making effects idempotent';
 COMMENT ON COLUMN @extschema@.job_assignment.lease_until IS 'The job is lost if there is no heartbeat before this time; NULL: when the session ends';
+COMMENT ON COLUMN @extschema@.job_assignment.flow IS 'The flow that it is a member of, or NULL';
 
 CREATE FUNCTION @extschema@.job_claim(queue text DEFAULT 'default', worker text DEFAULT NULL, max_jobs int DEFAULT 1, lease interval DEFAULT NULL,
     labels text[] DEFAULT NULL, session boolean DEFAULT false)
@@ -539,12 +592,12 @@ CREATE PROCEDURE @extschema@.job_claim_wait(
     IN queue text, IN worker text, IN timeout interval, IN lease interval DEFAULT NULL,
     INOUT job_id bigint DEFAULT NULL, INOUT token bigint DEFAULT NULL, INOUT attempt int DEFAULT NULL, INOUT kind text DEFAULT NULL,
     INOUT args jsonb DEFAULT NULL, INOUT inputs jsonb DEFAULT NULL, INOUT key text DEFAULT NULL, INOUT lease_until timestamptz DEFAULT NULL,
-    IN labels text[] DEFAULT NULL)
+    INOUT flow bigint DEFAULT NULL, IN labels text[] DEFAULT NULL)
 LANGUAGE C
 AS 'MODULE_PATHNAME', 'jobq_job_claim_wait';
-COMMENT ON PROCEDURE @extschema@.job_claim_wait(text, text, interval, interval, bigint, bigint, int, text, jsonb, jsonb, text, timestamptz, text[]) IS
+COMMENT ON PROCEDURE @extschema@.job_claim_wait(text, text, interval, interval, bigint, bigint, int, text, jsonb, jsonb, text, timestamptz, bigint, text[]) IS
     'Waits until a job of the queue can be claimed and claims it; job_id is NULL when timeout is over first. 25001 in a transaction block or function, 22004 or 22023 for a bad value, 42501.';
-REVOKE ALL ON PROCEDURE @extschema@.job_claim_wait(text, text, interval, interval, bigint, bigint, int, text, jsonb, jsonb, text, timestamptz, text[]) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE @extschema@.job_claim_wait(text, text, interval, interval, bigint, bigint, int, text, jsonb, jsonb, text, timestamptz, bigint, text[]) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_worker_register(worker text, labels text[] DEFAULT NULL, version text DEFAULT NULL, capacity int DEFAULT NULL, data jsonb DEFAULT NULL) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -812,9 +865,9 @@ AS $$
 DECLARE
     results constant text := 'job_result,job_parents,job_children,job_explain';
     own constant text := 'job_change,job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
-    views constant text := 'job_status,job_attempts,job_logs,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
+    views constant text := 'job_status,job_flow_status,job_attempts,job_logs,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
     members constant jsonb := jsonb_build_object(
-        'submit', 'job_submit,job_submit_many,job_wait,' || own || ',' || results || ',' || views,
+        'submit', 'job_submit,job_submit_many,job_submit_flow,job_check_flow,job_wait,' || own || ',' || results || ',' || views,
         'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
             'job_release,job_snooze,job_log,job_worker_register,job_worker_unregister,job_worker_drain,' || results || ',' || views,
         'operate', 'job_check,job_worker_unregister,job_worker_drain,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_queue_reset,job_partition_set,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
@@ -912,10 +965,20 @@ END;
 COMMENT ON FUNCTION @extschema@.job_attempt_outcome_name(smallint) IS 'Internal, for the views: the name of how an attempt ended';
 REVOKE ALL ON FUNCTION @extschema@.job_attempt_outcome_name(smallint) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_undecided_state(id bigint) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT CASE WHEN EXISTS (SELECT FROM @extschema@.job_lease l WHERE l.job_id = id) OR EXISTS (SELECT FROM @extschema@.job_flow f WHERE f.job_id = id AND f.open) THEN 'running'
+        WHEN EXISTS (SELECT FROM @extschema@.job_waiting w WHERE w.job_id = id) OR EXISTS (SELECT FROM @extschema@.job_limited g WHERE g.job_id = id) THEN 'waiting'
+        WHEN EXISTS (SELECT FROM @extschema@.job_scheduled s WHERE s.job_id = id) THEN 'scheduled' ELSE 'ready' END;
+END;
+COMMENT ON FUNCTION @extschema@.job_undecided_state(bigint) IS 'Internal, for job_explain: the state of a job that is not decided';
+REVOKE ALL ON FUNCTION @extschema@.job_undecided_state(bigint) FROM PUBLIC;
+
 CREATE VIEW @extschema@.job_status WITH (security_barrier) AS
 SELECT j.id, j.queue, j.kind,
     CASE WHEN j.outcome IS NOT NULL THEN @extschema@.job_outcome_name(j.outcome)
-         WHEN l.job_id IS NOT NULL THEN 'running'
+         WHEN l.job_id IS NOT NULL OR f.open THEN 'running'
          WHEN s.job_id IS NOT NULL THEN 'scheduled'
          WHEN w.job_id IS NOT NULL OR g.job_id IS NOT NULL THEN 'waiting'
          ELSE 'ready' END AS state,
@@ -928,7 +991,7 @@ SELECT j.id, j.queue, j.kind,
     l.job_id IS NOT NULL AND (l.cancel_requested OR EXISTS (SELECT FROM @extschema@.job_cancel_request c WHERE c.job_id = l.job_id AND c.generation = j.generation)) AS cancel_requested,
     j.submitted_by, j.submitted_at,
     coalesce(s.run_at, w.run_at, j.run_at) AS run_at,
-    coalesce(j.started_at, l.started_at) AS started_at,
+    coalesce(j.started_at, l.started_at, f.started_at) AS started_at,
     j.finished_at,
     @extschema@.job_lease_until(l.job_id, l.token, l.lease_until) AS lease_until,
     j.name,
@@ -944,8 +1007,10 @@ SELECT j.id, j.queue, j.kind,
     j.unique_key,
     j.partition,
     j.requires,
-    j.affinity
+    j.affinity,
+    j.flow
 FROM @extschema@.job j
+    LEFT JOIN @extschema@.job_flow f ON f.job_id = j.id
     LEFT JOIN @extschema@.job_lease l ON l.job_id = j.id
     LEFT JOIN @extschema@.job_scheduled s ON s.job_id = j.id
     LEFT JOIN @extschema@.job_waiting w ON w.job_id = j.id
@@ -988,7 +1053,52 @@ COMMENT ON COLUMN @extschema@.job_status.unique_key IS 'As submitted; another jo
 COMMENT ON COLUMN @extschema@.job_status.partition IS 'As submitted or changed: what the settings by partition of the queue count';
 COMMENT ON COLUMN @extschema@.job_status.requires IS 'Labels that its worker must have, in the order of their bytes; NULL: none';
 COMMENT ON COLUMN @extschema@.job_status.affinity IS 'As submitted: it is best run by the worker that last ran a job of the queue with it';
+COMMENT ON COLUMN @extschema@.job_status.flow IS 'The flow that it is a member of';
 REVOKE ALL ON @extschema@.job_status FROM PUBLIC;
+
+CREATE VIEW @extschema@.job_flow_status WITH (security_barrier) AS
+SELECT j.id, j.name,
+    CASE WHEN j.outcome IS NOT NULL THEN @extschema@.job_outcome_name(j.outcome) WHEN f.open THEN 'running' WHEN s.job_id IS NOT NULL THEN 'scheduled' ELSE 'waiting' END AS state,
+    m.jobs, m.waiting, m.scheduled, m.ready, m.running, m.succeeded, m.failed, m.skipped, m.cancelled, m.upstream_failed,
+    (ARRAY['continue', 'cancel'])[f.on_failure + 1] AS on_failure,
+    f.started_at, j.finished_at
+FROM @extschema@.job_flow f
+    JOIN @extschema@.job j ON j.id = f.job_id
+    LEFT JOIN @extschema@.job_scheduled s ON s.job_id = j.id,
+    LATERAL (SELECT count(*) AS jobs,
+                 count(*) FILTER (WHERE x.state = 'waiting') AS waiting, count(*) FILTER (WHERE x.state = 'scheduled') AS scheduled,
+                 count(*) FILTER (WHERE x.state = 'ready') AS ready, count(*) FILTER (WHERE x.state = 'running') AS running,
+                 count(*) FILTER (WHERE x.outcome = 1) AS succeeded, count(*) FILTER (WHERE x.outcome = 2) AS failed,
+                 count(*) FILTER (WHERE x.outcome = 4) AS skipped, count(*) FILTER (WHERE x.outcome = 8) AS cancelled,
+                 count(*) FILTER (WHERE x.outcome = 16) AS upstream_failed
+             FROM (SELECT o.outcome, CASE WHEN o.outcome IS NOT NULL THEN NULL WHEN num_nonnulls(ol.job_id, fo.job_id) > 0 THEN 'running'
+                       WHEN num_nonnulls(ow.job_id, og.job_id) > 0 THEN 'waiting' WHEN os.job_id IS NOT NULL THEN 'scheduled' ELSE 'ready' END AS state
+                   FROM @extschema@.job o
+                       LEFT JOIN @extschema@.job_lease ol ON ol.job_id = o.id
+                       LEFT JOIN @extschema@.job_flow fo ON fo.job_id = o.id AND fo.open
+                       LEFT JOIN @extschema@.job_waiting ow ON ow.job_id = o.id
+                       LEFT JOIN @extschema@.job_limited og ON og.job_id = o.id
+                       LEFT JOIN @extschema@.job_scheduled os ON os.job_id = o.id
+                   WHERE o.flow = f.job_id) x) m
+WHERE @extschema@.job_visible(j.queue, j.submitted_by, NULL);
+COMMENT ON VIEW @extschema@.job_flow_status IS 'One row for each flow that the caller may see: its state, and how many of its members are in each';
+COMMENT ON COLUMN @extschema@.job_flow_status.id IS 'Id of the flow';
+COMMENT ON COLUMN @extschema@.job_flow_status.name IS 'As submitted';
+COMMENT ON COLUMN @extschema@.job_flow_status.state IS 'As in job_status; running: it was started, and its members are not all decided';
+COMMENT ON COLUMN @extschema@.job_flow_status.jobs IS 'Its members, flows among them counted as one each';
+COMMENT ON COLUMN @extschema@.job_flow_status.waiting IS 'Of these';
+COMMENT ON COLUMN @extschema@.job_flow_status.scheduled IS 'Of these';
+COMMENT ON COLUMN @extschema@.job_flow_status.ready IS 'Of these';
+COMMENT ON COLUMN @extschema@.job_flow_status.running IS 'Of these';
+COMMENT ON COLUMN @extschema@.job_flow_status.succeeded IS 'Of these';
+COMMENT ON COLUMN @extschema@.job_flow_status.failed IS 'Of these';
+COMMENT ON COLUMN @extschema@.job_flow_status.skipped IS 'Of these';
+COMMENT ON COLUMN @extschema@.job_flow_status.cancelled IS 'Of these';
+COMMENT ON COLUMN @extschema@.job_flow_status.upstream_failed IS 'Of these';
+COMMENT ON COLUMN @extschema@.job_flow_status.on_failure IS 'What becomes of it when a critical member has failed: continue or cancel';
+COMMENT ON COLUMN @extschema@.job_flow_status.started_at IS 'When its members were submitted';
+COMMENT ON COLUMN @extschema@.job_flow_status.finished_at IS 'When it was decided';
+REVOKE ALL ON @extschema@.job_flow_status FROM PUBLIC;
 
 -- The filter stands above the union: one that is written into its branches does not keep the caller's from being run first.
 CREATE VIEW @extschema@.job_attempts WITH (security_barrier) AS
@@ -1284,16 +1394,6 @@ END;
 COMMENT ON FUNCTION @extschema@.job_rule_name(smallint) IS 'Internal, for job_explain: the name of a stored trigger rule';
 REVOKE ALL ON FUNCTION @extschema@.job_rule_name(smallint) FROM PUBLIC;
 
-CREATE FUNCTION @extschema@.job_undecided_state(id bigint) RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE
-BEGIN ATOMIC
-    SELECT CASE WHEN EXISTS (SELECT FROM @extschema@.job_lease l WHERE l.job_id = id) THEN 'running'
-        WHEN EXISTS (SELECT FROM @extschema@.job_waiting w WHERE w.job_id = id) OR EXISTS (SELECT FROM @extschema@.job_limited g WHERE g.job_id = id) THEN 'waiting'
-        WHEN EXISTS (SELECT FROM @extschema@.job_scheduled s WHERE s.job_id = id) THEN 'scheduled' ELSE 'ready' END;
-END;
-COMMENT ON FUNCTION @extschema@.job_undecided_state(bigint) IS 'Internal, for job_explain: the state of a job that is not decided';
-REVOKE ALL ON FUNCTION @extschema@.job_undecided_state(bigint) FROM PUBLIC;
-
 -- Why a job is behind the gate of its queue.  Jobs that are ready in the gate's lanes have slots, too.
 CREATE FUNCTION @extschema@.job_limited_reasons(g @extschema@.job_limited, j @extschema@.job, now timestamptz)
 RETURNS TABLE (reason text, detail text, hint text, other bigint)
@@ -1413,6 +1513,7 @@ DECLARE
     a record;
     kept record;
     drained record;
+    flow record;
     budget int;
     n bigint;
     of bigint;
@@ -1706,7 +1807,26 @@ BEGIN
         END IF;
     END IF;
 
-    IF num_nonnulls(w.job_id, s.job_id, g.job_id, r.job_id, l.job_id) = 0 THEN
+    SELECT count(*) FILTER (WHERE m.outcome IS NULL) AS undecided, count(*) AS members, f.stopping INTO flow
+    FROM @extschema@.job_flow f LEFT JOIN @extschema@.job m ON m.flow = f.job_id WHERE f.job_id = j.id AND f.open GROUP BY f.job_id;
+    IF flow.members IS NOT NULL THEN
+        worker_needed := flow.undecided = 0;
+        reason := 'members';
+        detail := format('It is a flow that was started: %s of its %s members %s not decided.', flow.undecided, flow.members, CASE flow.undecided WHEN 1 THEN 'is' ELSE 'are' END)
+            || CASE WHEN flow.stopping THEN ' They are being cancelled.' ELSE '' END;
+        hint := CASE WHEN flow.undecided = 0 THEN in_a_moment ELSE 'It ends when all of them have ended.' END;
+        RETURN NEXT;
+        FOR x IN SELECT m.id, m.kind, m.name, @extschema@.job_undecided_state(m.id) AS state FROM @extschema@.job m
+            WHERE m.flow = j.id AND m.outcome IS NULL ORDER BY m.id LIMIT named
+        LOOP
+            reason := 'member';
+            detail := format('Job %s (%s) is %s.', x.id, coalesce(x.name, x.kind), x.state);
+            hint := format('job_explain(%s) says why it is not decided.', x.id);
+            other := x.id;
+            RETURN NEXT;
+        END LOOP;
+        other := NULL;
+    ELSIF num_nonnulls(w.job_id, s.job_id, g.job_id, r.job_id, l.job_id) = 0 THEN
         reason := 'no state';
         detail := 'It is in no state, which only a change by hand can bring about.';
         hint := 'job_check(true) repairs that.';
@@ -1872,6 +1992,8 @@ BEGIN ATOMIC
                 WHERE of_job IS NULL OR g.job_id = of_job
             UNION ALL SELECT r.job_id, 'ready', r.queue_id, r.lane, r.priority, r.partition_id, r.affinity_id, r.attempt, r.failed, r.lost, r.expires_at FROM @extschema@.job_ready r
                 WHERE of_job IS NULL OR r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(of_job)))
+            UNION ALL SELECT f.job_id, 'a running flow', f.queue_id, f.lane, f.priority, f.partition_id, f.affinity_id, f.attempt, f.failed, f.lost, f.expires_at FROM @extschema@.job_flow f
+                WHERE f.open AND (of_job IS NULL OR f.job_id = of_job)
             UNION ALL SELECT l.job_id, 'running', l.queue_id, l.lane, l.priority, l.partition_id, l.affinity_id, l.attempt, l.failed, l.lost, l.expires_at FROM @extschema@.job_lease l
                 WHERE of_job IS NULL OR l.job_id = of_job) s
         GROUP BY s.job_id),
@@ -1905,7 +2027,7 @@ BEGIN ATOMIC
                 OR coalesce(s.partition_id, 0) <> coalesce(@extschema@.job_queue_id(j.partition), 0)
                 OR coalesce(s.affinity_id, 0) <> coalesce(@extschema@.job_queue_id(j.affinity), 0)
                 -- in another lane only where it was let in by a gate, or is kept for a worker
-                OR (s.lane <> @extschema@.job_lane_id(j.queue, j.requires) AND (s.states <> '{ready}'
+                OR (s.lane <> CASE WHEN j.flow_type IS NULL THEN @extschema@.job_lane_id(j.queue, j.requires) ELSE 1 END AND (s.states <> '{ready}'
                     OR (q.gates IS NULL AND NOT s.lane BETWEEN @extschema@.job_own_lanes(@extschema@.job_lane_id(j.queue, j.requires))
                         AND @extschema@.job_own_lanes(@extschema@.job_lane_id(j.queue, j.requires)) + 1048575)))) AS misplaced,
             s.n = 1 AND j.requires IS NOT NULL
@@ -1925,7 +2047,7 @@ BEGIN ATOMIC
                  WHEN e.undecided > 0 THEN 'wait'
                  ELSE 'skipped' END AS verdict
         FROM (SELECT t.id, t.outcome, t.finished_at, t.decided_by, t.attempt_outcome, t.token, t.started_at, t.worker IS NOT NULL AS has_worker,
-                    t.result IS NOT NULL AS has_result, t.attempt, t.failed, t.lost, t.queue, t.partition, t.requires, t.affinity, t.priority, t.manual, t.rule, t.quorum, t.dependencies, t.generation
+                    t.result IS NOT NULL AS has_result, t.attempt, t.failed, t.lost, t.queue, t.partition, t.requires, t.affinity, t.priority, t.manual, t.rule, t.quorum, t.dependencies, t.generation, t.flow, t.flow_type
                 FROM @extschema@.job t WHERE of_job IS NULL OR t.id = of_job OFFSET 0) j
             LEFT JOIN states s ON s.job_id = j.id
             LEFT JOIN @extschema@.job_queue q ON q.name = j.queue
@@ -1958,7 +2080,7 @@ BEGIN ATOMIC
                     ELSE k.outcome NOT IN (1, 2, 4, 8, 16) OR num_nulls(k.finished_at, k.attempt, k.failed, k.lost) > 0 OR k.finished_at < k.started_at
                         OR num_nonnulls(k.attempt_outcome, k.token, k.started_at) NOT IN (0, 3) OR (k.has_result AND k.outcome <> 1) END AS s5,
                 k.has_manual <> k.manual AS s8_manual,
-                k.outcome IN (4, 16) AND k.there = k.dependencies AND k.decided_by IS NULL
+                k.outcome IN (4, 16) AND k.there = k.dependencies AND k.decided_by IS NULL AND (k.flow IS NULL OR k.dependencies > 0)
                     AND k.verdict <> CASE k.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END AS d1,
                 k.open AND k.has <> k.should_have AS d4,
                 k.waiting IS NOT NULL AND NOT k.has_deltas AND NOT k.manual
@@ -1995,6 +2117,22 @@ BEGIN ATOMIC
         CASE WHEN d.upstream >= d.downstream THEN 'is not older' WHEN p.id IS NULL THEN 'does not exist' ELSE 'does, but it does not exist itself' END)
     FROM @extschema@.job_dependency d LEFT JOIN @extschema@.job p ON p.id = d.upstream LEFT JOIN @extschema@.job c ON c.id = d.downstream
     WHERE (of_job IS NULL OR d.downstream = of_job) AND (d.upstream >= d.downstream OR p.id IS NULL OR c.id IS NULL)
+    UNION ALL
+    SELECT 'W1', f.job_id, format('its members are counted as %s, but are %s', f.has, f.should_have)
+    FROM (SELECT t.job_id, ROW (t.undecided + coalesce(d.undecided, 0), t.hits + coalesce(d.hits, 0), t.violated + coalesce(d.violated, 0)) AS has,
+              ROW (coalesce(m.undecided, 0), coalesce(m.hits, 0), coalesce(m.violated, 0)) AS should_have
+          FROM @extschema@.job_flow t
+              LEFT JOIN deltas d ON d.downstream = t.job_id AND d.epoch = 0
+              LEFT JOIN (SELECT o.flow, count(*) FILTER (WHERE o.outcome IS NULL) AS undecided, count(*) FILTER (WHERE o.outcome = 1) AS hits,
+                             count(*) FILTER (WHERE o.outcome IN (2, 16) AND o.critical IS NULL) AS violated
+                         FROM @extschema@.job o WHERE o.flow IS NOT NULL AND (of_job IS NULL OR o.flow = of_job) GROUP BY o.flow) m ON m.flow = t.job_id
+          WHERE t.open AND (of_job IS NULL OR t.job_id = of_job)) f
+    WHERE f.has <> f.should_have
+    UNION ALL
+    SELECT 'W2', o.id, format('it is undecided, and flow %s, which it is a member of, does not run', o.flow)
+    FROM @extschema@.job o
+    WHERE o.flow IS NOT NULL AND o.outcome IS NULL AND (of_job IS NULL OR o.id = of_job)
+        AND NOT EXISTS (SELECT FROM @extschema@.job_flow f WHERE f.job_id = o.flow AND f.open)
     UNION ALL
     SELECT s.* FROM @extschema@.job_sequence_problems() s WHERE of_job IS NULL
     UNION ALL
@@ -2037,7 +2175,7 @@ BEGIN ATOMIC
     SELECT 'D5', d.downstream, 'what is still to be counted was never begun, or is of a job that never was'
     FROM @extschema@.job_delta d LEFT JOIN @extschema@.job_waiting w ON w.job_id = d.downstream
     WHERE (of_job IS NULL OR d.downstream = of_job)
-        AND (d.downstream > (SELECT q.last_value FROM @extschema@.job_id_seq q) OR (w.open AND d.epoch > w.epoch) OR d.undecided >= 0)
+        AND (d.downstream > (SELECT q.last_value FROM @extschema@.job_id_seq q) OR (w.open AND d.epoch > w.epoch) OR (d.undecided >= 0 AND d.epoch <> 0))
     UNION ALL
     SELECT 'D5', r.job_id, 'what is to be counted anew never was'
     FROM @extschema@.job_recount r WHERE (of_job IS NULL OR r.job_id = of_job) AND r.job_id > (SELECT q.last_value FROM @extschema@.job_id_seq q)
@@ -2098,7 +2236,7 @@ AS $$
 DECLARE
     j @extschema@.job;
     waits boolean := EXISTS (SELECT FROM @extschema@.job_waiting w WHERE w.job_id = id);
-    runs boolean := EXISTS (SELECT FROM @extschema@.job_lease l WHERE l.job_id = id);
+    runs boolean := EXISTS (SELECT FROM @extschema@.job_lease l WHERE l.job_id = id) OR EXISTS (SELECT FROM @extschema@.job_flow f WHERE f.job_id = id AND f.open);
     scheduled boolean;
     latest int := coalesce((SELECT max(a.attempt) FROM @extschema@.job_attempt a WHERE a.job_id = id), 0);
     n_failed int;
@@ -2119,6 +2257,8 @@ BEGIN
         -- the worker of a job that runs goes on; else what lets it run last stays
         IF j.id IS NULL OR j.outcome IS NOT NULL THEN
             DELETE FROM @extschema@.job_lease l WHERE l.job_id = job_repair_job.id;
+            UPDATE @extschema@.job_flow f SET open = false WHERE f.job_id = job_repair_job.id AND f.open AND j.id IS NOT NULL;
+            DELETE FROM @extschema@.job_flow f WHERE f.job_id = job_repair_job.id AND j.id IS NULL;
         END IF;
         IF j.id IS NULL OR j.outcome IS NOT NULL OR runs THEN
             DELETE FROM @extschema@.job_waiting w WHERE w.job_id = job_repair_job.id;
@@ -2136,8 +2276,11 @@ BEGIN
         END IF;
         DELETE FROM @extschema@.job_ready r WHERE r.ctid = ANY (ARRAY (SELECT t FROM @extschema@.job_ready_row(job_repair_job.id) t OFFSET 1));
         IF j.id IS NOT NULL AND j.outcome IS NULL AND NOT (runs OR waits OR scheduled OR EXISTS (SELECT @extschema@.job_ready_row(id))) THEN
-            -- nobody knows whether it was held; a manual one runs in no case
-            PERFORM @extschema@.job_enter_again(id, latest, n_failed, n_lost, NOT j.manual);
+            -- a flow that was started runs; of others nobody knows whether they were held; a manual one runs in no case
+            UPDATE @extschema@.job_flow f SET open = true WHERE f.job_id = job_repair_job.id AND f.started_at IS NOT NULL;
+            IF NOT FOUND AND (j.flow_type IS NULL OR EXISTS (SELECT FROM @extschema@.job_flow f WHERE f.job_id = job_repair_job.id)) THEN
+                PERFORM @extschema@.job_enter_again(id, latest, n_failed, n_lost, NOT j.manual);
+            END IF;
         END IF;
     WHEN 'S2' THEN
         DELETE FROM @extschema@.job_dependency d
@@ -2219,9 +2362,9 @@ BEGIN
               FROM @extschema@.job_lease o WHERE o.job_id = job_repair_job.id) u
         WHERE l.job_id = job_repair_job.id;
     WHEN 'S8', 'A1' THEN
-        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_lane_id(j.queue, j.requires), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity), manual = j.manual
+        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = CASE WHEN j.flow_type IS NULL THEN @extschema@.job_lane_id(j.queue, j.requires) ELSE 1 END, priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity), manual = j.manual
         WHERE t.job_id = job_repair_job.id;
-        UPDATE @extschema@.job_scheduled t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_lane_id(j.queue, j.requires), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity)
+        UPDATE @extschema@.job_scheduled t SET queue_id = @extschema@.job_queue_id(j.queue), lane = CASE WHEN j.flow_type IS NULL THEN @extschema@.job_lane_id(j.queue, j.requires) ELSE 1 END, priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity)
         WHERE t.job_id = job_repair_job.id;
         UPDATE @extschema@.job_lease t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_lane_id(j.queue, j.requires), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity)
         WHERE t.job_id = job_repair_job.id;
@@ -2246,7 +2389,7 @@ BEGIN
     WHEN 'D5' THEN
         DELETE FROM @extschema@.job_delta d
         WHERE d.downstream = id
-            AND (j.id IS NULL OR d.undecided >= 0 OR d.epoch > (SELECT w.epoch FROM @extschema@.job_waiting w WHERE w.job_id = job_repair_job.id));
+            AND (j.id IS NULL OR (d.undecided >= 0 AND d.epoch <> 0) OR d.epoch > (SELECT w.epoch FROM @extschema@.job_waiting w WHERE w.job_id = job_repair_job.id));
         DELETE FROM @extschema@.job_recount r WHERE r.job_id = job_repair_job.id AND j.id IS NULL;
         DELETE FROM @extschema@.job_cancel_request c WHERE c.job_id = job_repair_job.id AND j.id IS NULL;
         IF waits THEN
@@ -2265,6 +2408,15 @@ BEGIN
         INSERT INTO @extschema@.job_unique (queue_id, unique_key, job_id)
         SELECT @extschema@.job_queue_id(j.queue), j.unique_key, j.id WHERE j.outcome IS NULL AND j.unique_key IS NOT NULL
         ON CONFLICT DO NOTHING;
+    WHEN 'W1' THEN
+        -- counted anew; a delta of nothing has the background worker look whether that ends it
+        DELETE FROM @extschema@.job_delta d WHERE d.downstream = id AND d.epoch = 0;
+        UPDATE @extschema@.job_flow f SET undecided = m.undecided, pending = m.undecided, hits = m.hits, violated = m.violated, hurt = m.hurt
+        FROM (SELECT count(*) FILTER (WHERE o.outcome IS NULL) AS undecided, count(*) FILTER (WHERE o.outcome = 1) AS hits,
+                  count(*) FILTER (WHERE o.outcome IN (2, 16) AND o.critical IS NULL) AS violated, count(*) FILTER (WHERE o.outcome IN (2, 8, 16)) AS hurt
+              FROM @extschema@.job o WHERE o.flow = job_repair_job.id) m
+        WHERE f.job_id = job_repair_job.id;
+        INSERT INTO @extschema@.job_delta VALUES (nextval('@extschema@.job_id_seq'), id, 0, 0, 0, 0, 0, 0);
     ELSE
         NULL;
     END CASE;
@@ -2346,6 +2498,7 @@ BEGIN
         WHERE (r.lane, r.priority, r.position, r.job_id) = (place.lane, place.priority, x, x)
             AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = x AND @extschema@.job_lane_id(j.queue, j.requires) = r.lane AND j.priority = r.priority);
         PERFORM FROM @extschema@.job_lease t WHERE t.job_id = x FOR UPDATE;
+        PERFORM FROM @extschema@.job_flow t WHERE t.job_id = x FOR UPDATE;
         PERFORM FROM @extschema@.job_waiting t WHERE t.job_id = x FOR UPDATE;
         PERFORM FROM @extschema@.job_scheduled t WHERE t.job_id = x FOR UPDATE;
         PERFORM FROM @extschema@.job_limited t WHERE t.job_id = x FOR UPDATE;

@@ -12,6 +12,18 @@ BEGIN
     END LOOP;
     RETURN now;
 END $$;
+-- the same until the lanes of earlier gates are empty
+CREATE FUNCTION pg_temp.moved(q text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    done boolean;
+BEGIN
+    FOR i IN 1 .. 4000 LOOP
+        SELECT cardinality(t.gates) = 1 INTO done FROM job_queue t WHERE t.name = q;
+        EXIT WHEN done;
+        PERFORM pg_sleep(0.005);
+    END LOOP;
+    RETURN done;
+END $$;
 -- what keeps a job back, without times
 CREATE FUNCTION pg_temp.why(kind text) RETURNS TABLE (reason text, detail text, hint text, other text) LANGUAGE sql AS $$
     SELECT e.reason, regexp_replace(e.detail, 'Job \d+', 'Job N'), regexp_replace(regexp_replace(e.hint, '\(\d+', '(N'), 'about [^,]*, if', 'about …, if'), o.kind
@@ -163,6 +175,7 @@ SELECT count(job_submit('then' || i, queue => 'gate_then', partition => 'p')) FR
 SELECT kind FROM job_claim('gate_then');
 SELECT job_queue_set('gate_then', ordered => true, backoff => '1 hour');
 SELECT job_submit('none', queue => 'gate_then') > 0 AS submitted;
+SELECT pg_temp.moved('gate_then');
 SELECT pg_temp.settled('gate_then', 1, 1);
 SELECT job_fail(job_id, l.token) FROM job_lease l JOIN job j ON j.id = l.job_id WHERE kind = 'then1';
 SELECT job_submit('next', queue => 'gate_next') > 0 AS submitted;

@@ -47,6 +47,7 @@ END $$;
 -- Two queues with jobs in each state.  All that is text or JSON names its queue, all numbers and times of the other queue are unlike the first's.
 SET ROLE jobq_leak_submit;
 SELECT count(job_submit('leak_mine', '{"q": "leak_mine"}', 'leak_mine', 100 * i, tags => '"leak_mine"')) FROM generate_series(1, 3) i;
+SELECT job_submit_flow('{"name": "leak_mine", "queue": "leak_mine", "hold": true, "jobs": []}') > 0;
 RESET ROLE;
 CREATE TEMP TABLE q (queue text, priority int);
 INSERT INTO q VALUES ('leak_mine', 1), ('leak_other', 7777);
@@ -61,6 +62,7 @@ BEGIN
     PERFORM job_hold(job_submit(queue, args, queue, priority));
     PERFORM job_cancel(job_submit(queue, args, queue, priority), queue);
     PERFORM job_submit(queue, args, queue, priority + i) FROM generate_series(1, 5) i;
+    PERFORM job_submit_flow(jsonb_build_object('name', queue, 'queue', queue, 'hold', true, 'jobs', '[]'::jsonb));
 END $$;
 SELECT pg_temp.fill(queue, priority) FROM q WHERE queue = 'leak_mine';
 SELECT count(nextval('job_id_seq')) FROM generate_series(1, 1000);
@@ -141,7 +143,7 @@ INSERT INTO calls VALUES
     ('job_problems', 'job_problems()'), ('job_all_problems', 'job_all_problems()'), ('job_problems_of', 'job_problems_of(1)'), ('job_ready_row', 'job_ready_row(1)'), ('job_unique_row', 'job_unique_row(1)'), ('job_schedule_problems', 'job_schedule_problems()'), ('job_sequence_problems', 'job_sequence_problems()'), ('job_repair', 'job_repair()'), ('job_check', 'job_check()'),
     ('job_limited_reasons', 'job_limited_reasons(NULL, NULL, now())'),
     ('job_reasons', format('job_reasons(%s, true, true, true, now(), now())', (SELECT min(id) FROM job WHERE queue = 'leak_other'))),
-    ('job_schedule_times', 'job_schedule_times(''@daily'')'), ('job_shared_memory', 'job_shared_memory()'),
+    ('job_schedule_times', 'job_schedule_times(''@daily'')'), ('job_check_flow', 'job_check_flow(''{}'')'), ('job_shared_memory', 'job_shared_memory()'),
     ('job_state_counts', 'job_state_counts()'), ('job_metric_values', 'job_metric_values()');
 INSERT INTO calls SELECT f, format('%s(%L)', f, (SELECT array_agg(id) FROM job WHERE queue = 'leak_other'))
 FROM unnest(ARRAY['job_cancel_many', 'job_retry_many', 'job_hold_many', 'job_unhold_many', 'job_delete_many']) f;

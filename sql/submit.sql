@@ -15,7 +15,7 @@ SELECT job_complete(job_id, token) FROM job_lease WHERE job_id = :plain;
 
 -- all of it, by position and by name
 SELECT job_submit('by position', '{"a": [1, null]}', 'submit', -5, '2999-01-01', NULL, 'all_success', NULL, 7, 2, '3 s', '1 min', '2 min',
-    '2999-02-01', NULL, '["x"]', true, 'key', '1 day', 'skip', false, false, 'tenant', '{a}', 'cache', 'first', NULL) AS position \gset
+    '2999-02-01', NULL, '["x"]', true, 'key', '1 day', 'skip', false, false, 'tenant', '{a}', 'cache', NULL, 'first', NULL) AS position \gset
 SELECT job_submit(kind => 'by name', args => '{"b": {}}', queue => 'submit', priority => 9, run_at => '2999-01-02', depends_on => ARRAY[:position],
     trigger_rule => 'quorum', quorum => 1, max_attempts => 1, max_lost => 1, backoff => '1 day', timeout => '1 month', lease => '1 us',
     expires_at => '2999-02-02', parent => :position, tags => '{"t": 1}', notify => false, unique_key => 'other', unique_for => '1 us', on_conflict => 'error', name => 'second') AS named \gset

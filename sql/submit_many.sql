@@ -67,7 +67,7 @@ CREATE TEMP TABLE submitted AS SELECT * FROM job_submit_many((SELECT jsonb_agg(j
     FROM generate_series(1, 1000))) WITH ORDINALITY AS s(id, n);
 SELECT count(*), count(DISTINCT id), bool_and(id > before) AS ascending FROM (SELECT id, lag(id, 1, 0::bigint) OVER (ORDER BY n) AS before FROM submitted) x;
 SELECT ready FROM job_queue_status WHERE queue = 'many_bulk';
-SELECT bool_and(same) FROM (SELECT c.job_id = s.id AS same FROM job_claim('many_bulk', max_jobs => 2000) WITH ORDINALITY c(job_id, token, attempt, kind, args, inputs, key, lease_until, n)
+SELECT bool_and(same) FROM (SELECT c.job_id = s.id AS same FROM job_claim('many_bulk', max_jobs => 2000) WITH ORDINALITY c(job_id, token, attempt, kind, args, inputs, key, lease_until, flow, n)
     JOIN submitted s USING (n)) x;
 SELECT count(*) FROM (SELECT job_complete(job_id, token) FROM job_lease WHERE job_id IN (SELECT id FROM submitted)) x;
 DROP TABLE submitted;

@@ -10,6 +10,7 @@
 #include "utils/guc.h"
 
 #include "background/background.h"
+#include "flow/flow.h"
 
 PG_MODULE_MAGIC;
 
@@ -152,6 +153,7 @@ _PG_init(void)
 	jobq_privilege_init();
 	jobq_active_init();
 	jobq_workers_init();
+	jobq_flow_init();
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	jobq_memory_init();

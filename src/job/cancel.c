@@ -60,18 +60,25 @@ jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reaso
 }
 
 /* Ask for a job to be cancelled, without a lock that others could wait for. */
-static void
-request_cancel(JobqCall *call, TupleTableSlot *job, const char *reason)
+void
+jobq_request_cancel(JobqCall *call, int64 id, int32 generation, const char *reason)
 {
 	JobqRow		new = {0};
 	int64		seq = jobq_nextval();
 
 	jobq_set(&new, CANCEL_SEQ, Int64GetDatum(seq));
-	jobq_set(&new, CANCEL_JOB_ID, Int64GetDatum(jobq_attr_int64(job, JOB_ID)));
-	jobq_set(&new, CANCEL_GENERATION, Int32GetDatum(jobq_attr_int32(job, JOB_GENERATION)));
+	jobq_set(&new, CANCEL_JOB_ID, Int64GetDatum(id));
+	jobq_set(&new, CANCEL_GENERATION, Int32GetDatum(generation));
 	jobq_set_text(&new, CANCEL_REASON, reason);
 	jobq_insert(call, JOBQ_CANCEL_REQUEST, &new);
 	jobq_announce_deadline(DEADLINE_CANCEL, seq);
+}
+
+/* The same, given its row in job. */
+static void
+request_cancel(JobqCall *call, TupleTableSlot *job, const char *reason)
+{
+	jobq_request_cancel(call, jobq_attr_int64(job, JOB_ID), jobq_attr_int32(job, JOB_GENERATION), reason);
 }
 
 /* Tell the worker of a running job to end it; false: the row is locked, or changed. */
@@ -114,6 +121,9 @@ jobq_act_on_cancel_request(JobqCall *call, int64 seq, TimestampTz deadline, Time
 		table = JOBQ_JOB;		/* opened again since */
 	if (table == JOBQ_LEASE)
 		ok = jobq_attr_bool(row, LEASE_CANCEL_REQUESTED) || tell_worker(call, row, request);
+	else if (table == JOBQ_FLOW)
+		ok = jobq_attr_bool(row, FLOW_CANCELLED) ||
+			jobq_stop_flow(call, row, true, jobq_attr_cstring(request, CANCEL_REASON));
 	else if (table != JOBQ_JOB)
 	{
 		ok = try_to_leave(call, table, row, job);
@@ -153,8 +163,15 @@ jobq_cancel(JobqCall *call, int64 id, const char *reason, bool checked, const ch
 		outcome = checked ? jobq_look(call, id, &job, &table, &row, problem) :
 			jobq_look_to_act(call, id, true, &job, &table, &row, problem);
 		if (outcome != 0 || requested ||
-			(table == JOBQ_LEASE && jobq_attr_bool(row, LEASE_CANCEL_REQUESTED)))
+			(table == JOBQ_LEASE && jobq_attr_bool(row, LEASE_CANCEL_REQUESTED)) ||
+			(table == JOBQ_FLOW && jobq_attr_bool(row, FLOW_CANCELLED)))
 			done = true;
+		else if (table == JOBQ_FLOW)
+		{
+			/* the background worker cancels its members */
+			request_cancel(call, job, reason);
+			done = changed = true;
+		}
 		else if (table == JOBQ_LEASE)
 		{
 			/* its worker shall not wait for us to report it */
@@ -232,8 +249,8 @@ jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz 
 	if (noted == NULL)
 		return true;
 	table = jobq_find_state(call, job_id, &job, &row);
-	if (row != NULL && jobq_is_expired(call, jobq_attr_int64(row, STATE_EXPIRES_AT),
-									   jobq_attr_int32(row, STATE_ATTEMPT)))
+	if (row != NULL && table != JOBQ_FLOW && jobq_is_expired(call, jobq_attr_int64(row, STATE_EXPIRES_AT),
+															 jobq_attr_int32(row, STATE_ATTEMPT)))
 	{
 		ok = try_to_leave(call, table, row, job);
 		if (ok)

@@ -75,13 +75,24 @@ typedef struct LockedJob
 {
 	int64		id;				/* hash key */
 	bool		ok;				/* its rows could be locked */
+	bool		flow;			/* it is a flow, and these are of its members: */
+	bool		closes;			/* all of them are decided */
+	JobqCounters sum;
 } LockedJob;
+
+/* A flow, and what this call did to its members */
+typedef struct FlowItem
+{
+	int64		id;				/* hash key */
+	JobqCounters change;
+} FlowItem;
 
 struct JobqCascade
 {
 	JobqCall   *call;
 	HTAB	   *items;
 	pairingheap *heap;
+	HTAB	   *flows;			/* NULL: none */
 };
 
 /* Where a job stands whose upstream jobs changed */
@@ -113,6 +124,7 @@ jobq_cascade_create(JobqCall *call)
 	cascade->call = call;
 	cascade->items = hash_create("jobq cascade", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	cascade->heap = pairingheap_allocate(compare_items, NULL);
+	cascade->flows = NULL;
 	return cascade;
 }
 
@@ -173,13 +185,35 @@ jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n)
 	jobq_scan_end(scan);
 }
 
+/* A job got (n = 1) or lost (n = -1) an outcome: tell the flow that it is a member of, if any. */
+void
+jobq_cascade_tell_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome, int n)
+{
+	int64		id = jobq_attr_int64(job, JOB_FLOW);
+	FlowItem   *item;
+	bool		found;
+
+	if (id == 0)
+		return;
+	if (cascade->flows == NULL)
+	{
+		HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(FlowItem),.hcxt = CurrentMemoryContext};
+
+		cascade->flows = hash_create("jobq flows", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	item = hash_search(cascade->flows, &id, HASH_ENTER, &found);
+	if (!found)
+		memset(&item->change, 0, sizeof(JobqCounters));
+	jobq_count_member(&item->change, jobq_is_critical(job), outcome, n);
+}
+
 /*
  * Leave a delta for the background worker.  It bears the epoch of a row that was
  * looked at after the upstream jobs were updated: whoever counts anew after that
- * sees them, or waits for them.
+ * sees them, or waits for them.  Those of a flow's members bear 0.
  */
-static void
-leave_delta(JobqCall *call, int64 id, int64 epoch, const JobqCounters *c)
+void
+jobq_leave_delta(JobqCall *call, int64 id, int64 epoch, const JobqCounters *c)
 {
 	JobqRow		new = {0};
 	int64		seq = jobq_nextval();
@@ -323,7 +357,7 @@ count(JobqCascade *cascade, CascadeItem *item, TupleTableSlot *row, bool walked)
 		TupleTableSlot *latest = walked ? jobq_find_id(cascade->call, JOBQ_WAITING, item->id) : row;
 
 		if (latest != NULL)
-			leave_delta(cascade->call, item->id, jobq_attr_int64(latest, WAITING_EPOCH), &item->change);
+			jobq_leave_delta(cascade->call, item->id, jobq_attr_int64(latest, WAITING_EPOCH), &item->change);
 		if (latest != row)
 			jobq_slot_free(latest);
 	}
@@ -348,10 +382,17 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 	JobqCounters c;
 	JobqVerdict verdict;
 	JobqPrefix	prefix;
+	bool		open = true;
 
 	/* it ran, was cancelled, or was decided by job_decide() */
 	if ((outcome != OUTCOME_SKIPPED && outcome != OUTCOME_UPSTREAM_FAILED) ||
 		!slot_attisnull(job, JOB_DECIDED_BY))
+		return true;
+	/* a flow that is decided keeps its members as they are */
+	if (!slot_attisnull(job, JOB_FLOW) &&
+		!jobq_lock_open_flow(call, jobq_attr_int64(job, JOB_FLOW), LockWaitSkip, &open))
+		return false;
+	if (!open)
 		return true;
 	jobq_advance();				/* this call may have decided some upstream */
 	/* from here on no other retry decides about it */
@@ -374,6 +415,7 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 		jobq_enter_waiting(call, &prefix, &c, rule, quorum, jobq_nextval(), false);
 	jobq_advance();				/* those downstream must see what it is now */
 	jobq_cascade_add_downstream(cascade, id, outcome, -1);
+	jobq_cascade_tell_flow(cascade, job, outcome, -1);
 	if (decision.outcome != 0)
 	{
 		jobq_decide(cascade, &prefix, &decision);
@@ -445,6 +487,22 @@ handle_downstream(JobqCascade *cascade, CascadeItem *item)
 	jobq_slot_free(row);
 }
 
+/* Leave deltas for the flows that were told something. */
+static void
+tell_flows(JobqCascade *cascade)
+{
+	HASH_SEQ_STATUS seq;
+	FlowItem   *item;
+
+	if (cascade->flows == NULL)
+		return;
+	hash_seq_init(&seq, cascade->flows);
+	while ((item = hash_seq_search(&seq)) != NULL)
+		jobq_leave_delta(cascade->call, item->id, 0, &item->change);
+	hash_destroy(cascade->flows);
+	cascade->flows = NULL;
+}
+
 /*
  * Handle the list to its end.  Where there are many jobs downstream their new
  * rows are inserted many at once, which none of this reads again.
@@ -470,6 +528,7 @@ jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg)
 			handler(cascade, item->id, item->argument, arg);
 		hash_search(cascade->items, &item->id, HASH_REMOVE, NULL);
 	}
+	tell_flows(cascade);
 	jobq_bulk_end(cascade->call);
 }
 
@@ -595,15 +654,28 @@ jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)
 		id = jobq_attr_int64(deltas[i], DELTA_DOWNSTREAM);
 		job = hash_search(jobs, &id, HASH_ENTER, &found);
 		if (!found)
-			job->ok = lock_for_fold(call, id);
-		if (job->ok)
+		{
+			memset((char *) job + sizeof(int64), 0, sizeof(LockedJob) - sizeof(int64));
+			job->flow = jobq_attr_int64(deltas[i], DELTA_EPOCH) == 0;
+			job->ok = job->flow ? jobq_lock_to_fold(call, id) : lock_for_fold(call, id);
+		}
+		if (job->flow)
+		{
+			JobqCounters c;
+
+			jobq_read_counters(deltas[i], DELTA_UNDECIDED, &c);
+			jobq_add_counters(&job->sum, &c);
+		}
+		else if (job->ok)
 			add_delta(cascade_item(cascade, id), deltas[i]);
 	}
 	jobq_advance();				/* the rows are locked */
 	hash_seq_init(&status, jobs);
 	while ((job = hash_seq_search(&status)) != NULL)
 	{
-		if (job->ok && !lock_folded(call, cascade_item(cascade, job->id)))
+		if (job->flow)
+			job->ok = job->ok && jobq_prepare_to_close(call, job->id, &job->sum, &job->closes);
+		else if (job->ok && !lock_folded(call, cascade_item(cascade, job->id)))
 		{
 			job->ok = false;
 			cascade_item(cascade, job->id)->folding = false;
@@ -625,5 +697,11 @@ jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)
 		jobq_slot_free(deltas[i]);
 	}
 	jobq_advance();
+	hash_seq_init(&status, jobs);
+	while ((job = hash_seq_search(&status)) != NULL)
+	{
+		if (job->flow && job->ok)
+			jobq_fold_flow(cascade, job->id, &job->sum, job->closes);
+	}
 	jobq_cascade_run(cascade, NULL, NULL);
 }

@@ -41,7 +41,8 @@ change_prefix(const JobqSubmission *s, TupleTableSlot *job, JobqPrefix *prefix)
 	if (s->queue != NULL)
 	{
 		prefix->queue_id = s->queue_id;
-		prefix->lane = jobq_lane_of(s->queue, jobq_job_requires(job));
+		if (!jobq_is_flow(job))
+			prefix->lane = jobq_lane_of(s->queue, jobq_job_requires(job));
 	}
 	if (s->partition_id != 0)
 		prefix->partition_id = s->partition_id;
@@ -88,7 +89,7 @@ change_found(JobqCall *call, const JobqFound *found, void *arg, const char **pro
 	if (found->outcome > 0)
 		jobq_refuse_state(problem, found->id, "change", jobq_outcome_name(found->outcome),
 						  "It has ended. If job_retry opens it again, it can be changed in the same transaction; else submit another.");
-	else if (found->table == JOBQ_LEASE && !only_of_running(s))
+	else if ((found->table == JOBQ_LEASE || found->table == JOBQ_FLOW) && !only_of_running(s))
 		jobq_refuse_state(problem, found->id, "change", "running",
 						  "Of a job that runs only priority and tags can be changed; job_take_back takes it from its worker.");
 	else

@@ -135,6 +135,9 @@ read_job(Claim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAs
 		return true;
 	}
 	a->args = DatumGetJsonbPCopy(slot_getattr(*job, JOB_ARGS, &isnull));
+	a->flow = jobq_attr_int64(*job, JOB_FLOW);
+	if (a->flow != 0)
+		a->args = jobq_resolve_references(claim->call, a->flow, a->args);
 	size = jobq_json_size(a->args, limit);
 	a->inputs = jobq_attr_int32(*job, JOB_DEPENDENCIES) > 0 ?
 		jobq_read_inputs(claim->call, id, jobq_attr_int32(*job, JOB_DEPENDENCIES), &size) : claim->no_inputs;
@@ -586,9 +589,11 @@ jobq_assignment_values(const JobqAssignment *a, Datum *values, bool *nulls)
 	values[5] = PointerGetDatum(a->inputs);
 	values[6] = PointerGetDatum(a->key);
 	values[7] = TimestampTzGetDatum(a->lease_until);
+	values[8] = Int64GetDatum(a->flow);
 	memset(nulls, false, JOBQ_ASSIGNMENT_NATTS * sizeof(bool));
 	nulls[5] = a->inputs == NULL;
 	nulls[7] = a->lease_until == DT_NOEND;
+	nulls[8] = a->flow == 0;
 }
 
 /* Return claimed jobs as the rows of a function, whose result is materialized. */

@@ -172,6 +172,8 @@ change_hold_found(JobqCall *call, const JobqFound *found, void *arg, const char 
 
 	if (found->outcome > 0)
 		jobq_refuse_state(problem, found->id, act, jobq_outcome_name(found->outcome), NULL);
+	else if (want && found->table == JOBQ_FLOW)
+		jobq_refuse_state(problem, found->id, act, "running", "It is a flow that was started; hold those of its members that have not begun.");
 	else if (want && found->table == JOBQ_LEASE)
 		jobq_refuse_state(problem, found->id, act, "running", "Use job_cancel to ask its worker to end it.");
 	else if (held != want)

@@ -54,6 +54,11 @@ decide_found(JobqCall *call, const JobqFound *found, void *arg, const char **pro
 						  "Its worker decides it; job_take_back takes it from its worker.");
 		return true;
 	}
+	if (found->table == JOBQ_FLOW)
+	{
+		jobq_refuse_state(problem, found->id, "decide", "running", "It is a flow that was started; its members decide it, or job_cancel.");
+		return true;
+	}
 	if (!jobq_state_leave(call, found->table, found->row, LEAVE_WAIT))
 		return false;
 	(void) jobq_lock_superseded(call, found->job, LockWaitBlock);

@@ -139,6 +139,8 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 			jobq_free_key_of(call, slot, prefix->attempt == 0);
 		if (done)
 			jobq_note_removal(call, prefix->queue_id, d->outcome, &slot->tts_tid, call->now);
+		if (done)
+			jobq_cascade_tell_flow(cascade, slot, d->outcome, 1);
 		jobq_slot_free(slot);
 		walk = false;
 	}

@@ -265,8 +265,11 @@ extern JobqCascade *jobq_cascade_create(JobqCall *call);
 extern JobqCall *jobq_cascade_call(JobqCascade *cascade);
 extern bool jobq_cascade_add_argument(JobqCascade *cascade, int64 id, int argument);
 extern void jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n);
+extern void jobq_cascade_tell_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome, int n);
 extern void jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg);
 extern void jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done);
+
+extern void jobq_leave_delta(JobqCall *call, int64 id, int64 epoch, const JobqCounters *c);
 
 /* options.c: what a submission says */
 /* Options that are no columns of table job */
@@ -284,8 +287,30 @@ typedef enum JobqConflict
 	CONFLICT_ERROR
 } JobqConflict;
 
+/* job.flow_type; NULL: a job */
+#define JOBQ_FLOW_TYPE_FLOW	1
+
+/* The lane of flows, which no claim asks */
+#define JOBQ_FLOW_LANE			1
+
 #define JOBQ_AFTER_ONE	8		/* see jobq_start_after(), which is called
 								 * twice at most */
+
+/* What becomes of a flow when a critical member has failed */
+typedef enum JobqOnFailure
+{
+	ON_FAILURE_CONTINUE,		/* what does not depend on it goes on */
+	ON_FAILURE_CANCEL			/* the others are cancelled */
+} JobqOnFailure;
+
+/* What a flow is made of */
+typedef struct JobqFlowSpec
+{
+	Jsonb	   *definition;		/* {"jobs": [...], "defaults": {...},
+								 * "result": ...}, the last two if they were
+								 * given */
+	JobqOnFailure on_failure;
+} JobqFlowSpec;
 
 typedef struct JobqSubmission
 {
@@ -305,17 +330,70 @@ typedef struct JobqSubmission
 	int			nnames;
 	char	  **names;			/* and names of elements of the same call */
 	JobqRow		row;			/* in job; 0 where it is null */
+	const JobqFlowSpec *flow;	/* that it is; NULL: it is a job */
+	bool		starts;			/* a flow that the caller starts, if nothing
+								 * keeps it */
+	bool		started;		/* so it has to */
+	bool		skipped;		/* it is decided so at once */
+	JobqCounters *joined;		/* of the flow that it is a member of, which
+								 * is being started; NULL: none is */
 } JobqSubmission;
 
+/* A check of what was read; it can set what follows from it, so it is done once. */
+typedef struct JobqCheck
+{
+	void		(*check) (JobqSubmission *s);
+	const char *keys[4];		/* that it is about, up to a NULL */
+} JobqCheck;
+
+extern const char *jobq_option_name(int i);
+extern bool jobq_is_option(const char *name);
 extern void jobq_submission_init(JobqSubmission *s);
 extern void jobq_read_arguments(FunctionCallInfo fcinfo, JobqSubmission *s);
 extern void jobq_read_key(JobqSubmission *s, const char *key, JsonbValue *v);
 extern void jobq_check_payload(const JobqRow *job);
 extern void jobq_read_object(JobqSubmission *s, JsonbValue *v);
 extern Jsonb *jobq_settle_object(const JobqSubmission *s, Jsonb *element);
+extern const JobqCheck *jobq_submission_check(int i);
 extern void jobq_check_submission(JobqSubmission *s);
 extern void jobq_read_changes(FunctionCallInfo fcinfo, JobqSubmission *s);
 extern bool jobq_apply_changes(const JobqSubmission *s, TupleTableSlot *job, JobqRow *new);
+
+/* reference.c: what args refer to, and where something stands in JSON */
+
+/* One step down into JSON; a chain of these says where something stands */
+typedef struct JobqTrail
+{
+	const struct JobqTrail *up; /* NULL: the step to the root, the rest is
+								 * unused */
+	const char *key;			/* NULL: an element of an array */
+	int			len;			/* of the key */
+	int			index;			/* of the element */
+} JobqTrail;
+
+typedef enum JobqReferenceType
+{
+	REFERENCE_RESULT,			/* {"$result": name, "path": jsonpath} */
+	REFERENCE_ARGS,				/* {"$args": jsonpath} */
+	REFERENCE_LITERAL			/* {"$literal": any} */
+} JobqReferenceType;
+
+/* A reference; its strings stand in the JSON that it was read from */
+typedef struct JobqReference
+{
+	const char *problem;		/* NULL: it is one, else it is not */
+	JobqReferenceType type;
+	JsonbValue	value;			/* the name, the jsonpath, or what stands for
+								 * itself */
+	JsonbValue	path;			/* within a result; jbvNull: all of it */
+} JobqReference;
+
+typedef void (*JobqReferenceCallback) (const JobqReference *r, const JobqTrail *trail, void *arg);
+
+extern char *jobq_trail_path(const JobqTrail *trail);
+extern bool jobq_read_reference(JsonbContainer *json, JobqReference *r);
+extern void jobq_walk_references(JsonbContainer *json, const JobqTrail *trail,
+								 JobqReferenceCallback callback, void *arg);
 
 /* submit.c */
 extern int	jobq_compare_ids(const void *a, const void *b);
@@ -326,6 +404,31 @@ extern void jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at);
 extern void jobq_start_after(JobqCall *call, JobqSubmission *s, int64 id);
 extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
 extern void jobq_submit_alone(JobqCall *call, JobqSubmission *s);
+
+/* submitmany.c: many at once, which may name one another */
+typedef struct JobqElement
+{
+	JobqSubmission s;
+	int		   *uses;			/* the elements that its depends_on names */
+	int			named_by;		/* the latest that named this one, from 1 on */
+	int			ndependents;	/* elements that name this one */
+	int		   *dependents;
+	int			unresolved;		/* named elements not yet in the order */
+	int			owner;			/* the element that has its unique key, or -1 */
+} JobqElement;
+
+typedef struct JobqElements
+{
+	const char *what;			/* the argument, for the error context */
+	int			n;
+	JobqElement *elements;
+	int		   *order;			/* topological */
+	int			at;				/* that is being worked on; -1: none */
+} JobqElements;
+
+extern void jobq_elements_init(JobqElements *es, const char *what, int n);
+extern void jobq_elements_sort(JobqElements *es);
+extern void jobq_elements_submit(JobqCall *call, JobqElements *es);
 
 /* unique.c: unique keys */
 typedef enum JobqKeyResult
@@ -372,6 +475,26 @@ extern const char *jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease,
 									const char *error, bool retry, int64 delay);
 extern void jobq_error_stale(int64 id);
 
+/* member.c: flows and their members */
+extern bool jobq_is_flow(TupleTableSlot *job);
+extern int64 jobq_flow_of(JobqCall *call, int64 id);
+extern void jobq_count_member(JobqCounters *c, bool critical, int outcome, int n);
+extern bool jobq_is_critical(TupleTableSlot *job);
+extern void jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *prefix);
+extern void jobq_open_flow(JobqCall *call, int64 id, const JobqCounters *c, Jsonb *args);
+extern void jobq_join_flow(JobqCall *call, const JobqSubmission *s);
+extern void jobq_check_scope(JobqCall *call, const JobqSubmission *s);
+extern bool jobq_lock_open_flow(JobqCall *call, int64 id, LockWaitPolicy policy, bool *open);
+extern bool jobq_flow_was_started(JobqCall *call, TupleTableSlot *job);
+extern bool jobq_lock_to_fold(JobqCall *call, int64 id);
+extern bool jobq_prepare_to_close(JobqCall *call, int64 id, const JobqCounters *change, bool *closes);
+extern void jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqCounters *change, bool closes);
+extern bool jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, bool cancelled, const char *reason);
+
+/* resolve.c: what references stand for */
+extern Jsonb *jobq_path_first(Jsonb *from, const char *path);
+extern Jsonb *jobq_resolve_references(JobqCall *call, int64 flow, Jsonb *value);
+
 /* inputs.c: results of parents, for the worker of their child */
 extern Jsonb *jobq_read_inputs(JobqCall *call, int64 id, int n, Size *total);
 
@@ -388,6 +511,7 @@ typedef struct JobqAssignment
 	text	   *key;
 	TimestampTz lease_until;	/* DT_NOEND: that of a session */
 	const JobqLabels *required; /* NULL: none */
+	int64		flow;			/* that it is a member of; 0: none */
 } JobqAssignment;
 
 /* What a claim asks for */
@@ -402,7 +526,7 @@ typedef struct JobqClaimRequest
 	Datum		labels;			/* of the worker, as they are stored; 0: none */
 } JobqClaimRequest;
 
-#define JOBQ_ASSIGNMENT_NATTS	8
+#define JOBQ_ASSIGNMENT_NATTS	9
 
 extern void jobq_assignment_values(const JobqAssignment *a, Datum *values, bool *nulls);
 extern void jobq_return_assignments(FunctionCallInfo fcinfo, const JobqAssignment *jobs, int n);
@@ -458,6 +582,7 @@ typedef struct JobqRemovable
 {
 	int64		id;				/* must be first, see jobq_compare_ids() */
 	ItemPointerData place;		/* of its row when it was read */
+	int64		flow;			/* that it is a member of; 0: none */
 	JobqRemoval became;
 } JobqRemovable;
 
@@ -490,6 +615,7 @@ extern void jobq_purge_blocks(JobqCall *call, JobqPurge *purge, BlockNumber firs
 /* cancel.c, retry.c, control.c: what others than its worker do to a job */
 extern bool jobq_cancel(JobqCall *call, int64 id, const char *reason, bool checked,
 						const char **problem);
+extern void jobq_request_cancel(JobqCall *call, int64 id, int32 generation, const char *reason);
 extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
 extern int	jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table,
@@ -544,6 +670,10 @@ extern int	jobq_schedule_problems(JobqCall *call, TimestampTz *due);
 typedef bool (*JobqDueAct) (JobqCall *call, int64 id, TimestampTz deadline, TimestampTz *retry_at);
 
 extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
+
+/* Starts a flow whose time has come, and which has left its state */
+extern void (*jobq_start_flow) (JobqCall *call, const JobqPrefix *prefix);
+
 extern bool jobq_move_due_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
 extern bool jobq_run_schedule(JobqCall *call, int64 schedule_id, TimestampTz deadline, TimestampTz *retry_at);
 extern bool jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);

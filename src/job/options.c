@@ -77,6 +77,7 @@ static const Option options[] = {
 	{"partition", OPTION_NAME, JOB_PARTITION},
 	{"requires", OPTION_LABELS, JOB_REQUIRES},
 	{"affinity", OPTION_NAME, JOB_AFFINITY},
+	{"flow", OPTION_JOB, JOB_FLOW},
 	{"name", OPTION_NAME, JOB_NAME},
 	{"run_in", OPTION_DELAY, SUBMISSION_RUN_IN},
 };
@@ -92,6 +93,20 @@ find_option(const char *name)
 			return &options[i];
 	}
 	return NULL;
+}
+
+/* The name of an option, by its number from 0 on; NULL: there are no more. */
+const char *
+jobq_option_name(int i)
+{
+	return i < lengthof(options) ? options[i].name : NULL;
+}
+
+/* Is this the name of an option? */
+bool
+jobq_is_option(const char *name)
+{
+	return find_option(name) != NULL;
 }
 
 /* The defaults of job_submit's arguments. */
@@ -165,9 +180,12 @@ set_option(JobqSubmission *s, const Option *option, Datum value)
 		case OPTION_BOOL:
 			break;
 		case OPTION_LABELS:
-			/* an empty set is none */
+			/* an empty set is none, whatever was read before */
 			if (ARR_NDIM(DatumGetArrayTypeP(value)) == 0)
+			{
+				s->row.given[option->column - 1] = false;
 				return;
+			}
 			break;
 		case OPTION_JOBS:
 			elog(ERROR, "\"%s\" is not a single value", option->name);
@@ -371,18 +389,36 @@ jobq_check_payload(const JobqRow *job)
 					"jobq.max_args_size", jobq_max_args_size);
 }
 
-/* Check what can be checked without reading anything, and set what follows from it. */
-void
-jobq_check_submission(JobqSubmission *s)
+/* There must be something to run. */
+static void
+check_kind(JobqSubmission *s)
+{
+	if (!s->row.given[JOB_KIND - 1])
+		jobq_error_null("kind");
+}
+
+/* Arguments and tags, together */
+static void
+check_payload(JobqSubmission *s)
+{
+	jobq_check_payload(&s->row);
+}
+
+/* A lease has bounds. */
+static void
+check_lease(JobqSubmission *s)
+{
+	if (s->row.given[JOB_LEASE - 1])
+		jobq_check_lease(DatumGetInt64(s->row.values[JOB_LEASE - 1]), "lease");
+}
+
+/* A quorum is one of the upstream jobs, or what the rule says. */
+static void
+check_quorum(JobqSubmission *s)
 {
 	JobqRule	rule = DatumGetInt16(s->row.values[JOB_RULE - 1]);
 	int32		quorum = DatumGetInt32(s->row.values[JOB_QUORUM - 1]);
 
-	if (!s->row.given[JOB_KIND - 1])
-		jobq_error_null("kind");
-	jobq_check_payload(&s->row);
-	if (s->row.given[JOB_LEASE - 1])
-		jobq_check_lease(DatumGetInt64(s->row.values[JOB_LEASE - 1]), "lease");
 	if (rule == RULE_QUORUM)
 	{
 		if (quorum < 1 || quorum > s->nupstream + s->nnames)
@@ -394,30 +430,50 @@ jobq_check_submission(JobqSubmission *s)
 				 errmsg("\"quorum\" goes with trigger rule \"quorum\" only")));
 	else
 		jobq_set(&s->row, JOB_QUORUM, Int32GetDatum(jobq_rules[rule].quorum));
+}
+
+/* What is said of a unique key needs one. */
+static void
+check_unique_for(JobqSubmission *s)
+{
 	if (s->row.given[JOB_UNIQUE_FOR - 1] && s->unique_key == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"unique_for\" goes with \"unique_key\" only")));
+}
+
+/* A job that is replaced has its dependencies already. */
+static void
+check_on_conflict(JobqSubmission *s)
+{
 	if (DatumGetInt16(s->row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_REPLACE &&
 		s->nupstream + s->nnames > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"on_conflict\" \"replace\" and \"depends_on\" cannot be given together"),
 				 errhint("A job that is replaced keeps what it depends on; \"cancel\" submits a new one in its place.")));
-	if (s->row.given[SUBMISSION_RUN_IN - 1])
-	{
-		int64		run_in = DatumGetInt64(s->row.values[SUBMISSION_RUN_IN - 1]);
-		TimestampTz run_at = GetCurrentTransactionStartTimestamp() + run_in;
+}
 
-		if (s->row.given[JOB_RUN_AT - 1])
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("\"run_at\" and \"run_in\" cannot be given together")));
-		jobq_set(&s->row, JOB_RUN_AT,
-				 TimestampTzGetDatum(jobq_check_time(run_at, "run_in")));
-	}
-	s->queue_id = jobq_queue_id(s->queue);
+/* A time is absolute or relative. */
+static void
+check_run_in(JobqSubmission *s)
+{
+	int64		run_in = DatumGetInt64(s->row.values[SUBMISSION_RUN_IN - 1]);
 
+	if (!s->row.given[SUBMISSION_RUN_IN - 1])
+		return;
+	if (s->row.given[JOB_RUN_AT - 1])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"run_at\" and \"run_in\" cannot be given together")));
+	jobq_set(&s->row, JOB_RUN_AT,
+			 TimestampTzGetDatum(jobq_check_time(GetCurrentTransactionStartTimestamp() + run_in, "run_in")));
+}
+
+/* The ids of upstream jobs, which are sorted, differ. */
+static void
+check_upstream(JobqSubmission *s)
+{
 	if (s->nupstream > 1)
 		qsort(s->upstream, s->nupstream, sizeof(int64), jobq_compare_ids);
 	for (int i = 1; i < s->nupstream; i++)
@@ -427,6 +483,34 @@ jobq_check_submission(JobqSubmission *s)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("job %lld is named twice in \"depends_on\"", (long long) s->upstream[i])));
 	}
+}
+
+/* What is checked without reading anything, once all keys were read */
+static const JobqCheck checks[] = {
+	{check_kind, {"kind"}},
+	{check_payload, {"args", "tags"}},
+	{check_lease, {"lease"}},
+	{check_quorum, {"quorum", "trigger_rule", "depends_on"}},
+	{check_unique_for, {"unique_for", "unique_key"}},
+	{check_on_conflict, {"on_conflict", "depends_on"}},
+	{check_run_in, {"run_in", "run_at"}},
+	{check_upstream, {"depends_on"}},
+};
+
+/* These checks one by one, by their number from 0 on; NULL: there are no more. */
+const JobqCheck *
+jobq_submission_check(int i)
+{
+	return i < lengthof(checks) ? &checks[i] : NULL;
+}
+
+/* Check what can be checked without reading anything, and set what follows from it. */
+void
+jobq_check_submission(JobqSubmission *s)
+{
+	for (int i = 0; i < lengthof(checks); i++)
+		checks[i].check(s);
+	s->queue_id = jobq_queue_id(s->queue);
 }
 
 /* What job_change can change, in the order of its arguments behind job_id */

@@ -13,6 +13,7 @@
  *	  inserts edges, those of succeeded ones too (FOR KEY SHARE), and waits for
  *	  whoever is just removing one: so either its edge is seen here, or the job does
  *	  not exist for it.
+ *	  Nor while it is a member of an undecided flow, others of which may refer to it.
  * 2. A job that is opened again while some that it depends on are removed counts
  *	  those as succeeded (edges.c).
  * 3. An edge that another transaction is just deleting, with the job at its other
@@ -42,6 +43,7 @@ static const Belonging belongings[] = {
 	{JOBQ_DEPENDENCY, INDEX_KEY, DEP_UPSTREAM},
 	{JOBQ_ATTEMPT, INDEX_KEY, ATTEMPT_JOB_ID},
 	{JOBQ_LOG, INDEX_KEY, LOG_JOB_ID},
+	{JOBQ_FLOW, INDEX_KEY, STATE_JOB_ID},
 };
 
 static const Belonging *const upstream = &belongings[0];
@@ -119,6 +121,32 @@ check_need(Batch *batch, const Belonging *of, TupleTableSlot *edge, JobqRemovabl
 	return job->became == REMOVAL_DONE;
 }
 
+/* A job stays, and is reported, if the flow that it is a member of is undecided. */
+static JobqRemovable *
+check_flows(Batch *batch)
+{
+	JobqRemovable *reported = NULL;
+	int64		last = 0;
+	bool		undecided = false;
+
+	for (int i = 0; i < batch->n; i++)
+	{
+		JobqRemovable *job = &batch->jobs[i];
+
+		if (job->flow == 0 || job->became != REMOVAL_DONE)
+			continue;
+		if (job->flow != last)
+			undecided = is_undecided(batch->call, job->flow);
+		last = job->flow;
+		if (undecided)
+		{
+			job->became = REMOVAL_NEEDED;
+			reported = job;
+		}
+	}
+	return reported;
+}
+
 /*
  * A RowAct: delete a row; if somebody is just doing that, the job is reported.  One that
  * was to start after another stays while that is undecided: where it never began, what
@@ -181,6 +209,12 @@ remove_batch(Batch *batch)
 		else
 			job->became = REMOVAL_BUSY;
 	}
+	needed = check_flows(batch);
+	if (needed != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_WRONG_STATE),
+				 errmsg("cannot delete job %lld, a member of flow %lld, which is undecided", (long long) needed->id, (long long) needed->flow),
+				 errhint("Wait until the flow is decided, or cancel it.")));
 	/* no edge downstream can be inserted from here on */
 	needed = act_on_belongings(batch, downstream, check_need);
 	if (needed != NULL)
@@ -231,7 +265,7 @@ try_to_remove(Batch *batch)
  * where its row stands; false: it cannot be removed.
  */
 static bool
-lock_decided(JobqCall *call, int64 id, ItemPointer place, const char **problem)
+lock_decided(JobqCall *call, int64 id, JobqRemovable *removable, const char **problem)
 {
 	int			outcome;
 	bool		locked = false;
@@ -247,7 +281,8 @@ lock_decided(JobqCall *call, int64 id, ItemPointer place, const char **problem)
 			jobq_refuse_state(problem, id, "delete", jobq_state_name(table), "Cancel it first.");
 		else if (outcome > 0)
 		{
-			*place = job->tts_tid;
+			removable->place = job->tts_tid;
+			removable->flow = jobq_attr_int64(job, JOB_FLOW);
 			locked = jobq_lock(call, JOBQ_JOB, job, LockTupleExclusive, LockWaitBlock);
 		}
 		jobq_slot_free(state);
@@ -268,7 +303,7 @@ delete_job(JobqCall *call, int64 id, void *arg, const char **problem)
 	Batch		batch = {call, problem == NULL ? LockWaitBlock : LockWaitSkip, 1, &job};
 	ErrorData  *error = NULL;
 
-	if (!lock_decided(call, id, &job.place, problem))
+	if (!lock_decided(call, id, &job, problem))
 		return false;
 	if (problem == NULL)
 		remove_batch(&batch);
@@ -323,6 +358,7 @@ jobq_remove_free(JobqCall *call, int n, JobqRemovable *jobs)
 		jobs[i].became = REMOVAL_DONE;
 	/* those that are needed make nothing fail */
 	(void) act_on_belongings(&batch, downstream, check_need);
+	(void) check_flows(&batch);
 	remove_some(&batch, 0, n);
 	for (int i = 0; i < n; i++)
 		removed += jobs[i].became == REMOVAL_DONE;

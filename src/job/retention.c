@@ -110,6 +110,7 @@ look_at(TupleTableSlot *job, void *arg)
 		return false;
 	}
 	found->jobs[found->n].id = jobq_attr_int64(job, JOB_ID);
+	found->jobs[found->n].flow = jobq_attr_int64(job, JOB_FLOW);
 	found->jobs[found->n++].place = job->tts_tid;
 	found->shortest = Min(found->shortest, keep);
 	return true;

@@ -98,6 +98,27 @@ retry_hint(JobqCall *call, int64 id)
 	return psprintf("It was never run; retry job %lld, which it depends on.", (long long) id);
 }
 
+/* A flow that was started, and a member of one that is decided, stay decided; false: with a *problem. */
+static bool
+may_open(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem)
+{
+	int64		id = jobq_attr_int64(job, JOB_ID);
+	int64		flow = jobq_attr_int64(job, JOB_FLOW);
+	bool		open = true;
+
+	if (jobq_flow_was_started(call, job))
+		jobq_refuse_state(problem, id, "retry", jobq_outcome_name(outcome), "It is a flow that was started; submit it anew.");
+	else if (flow != 0)
+	{
+		while (!jobq_lock_open_flow(call, flow, LockWaitBlock, &open))
+			;
+		if (!open)
+			jobq_refuse_state(problem, id, "retry", jobq_outcome_name(outcome),
+							  psprintf("It is a member of flow %lld, which is decided.", (long long) flow));
+	}
+	return problem == NULL || *problem == NULL;
+}
+
 /*
  * Open a job again that failed, was cancelled or skipped by job_decide().  False: its row changed, look again; or
  * it was refused, with a *problem.
@@ -114,6 +135,9 @@ open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **proble
 	JobqPrefix	prefix;
 	JobqCascade *cascade;
 	int64		holder;
+
+	if (!may_open(call, job, outcome, problem))
+		return false;
 
 	/* one that never ran may have dependencies left */
 	if (jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0)
@@ -161,6 +185,7 @@ open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **proble
 	jobq_advance();				/* those downstream must see it undecided */
 	cascade = jobq_cascade_create(call);
 	jobq_cascade_add_downstream(cascade, id, outcome, -1);
+	jobq_cascade_tell_flow(cascade, job, outcome, -1);
 	jobq_cascade_run(cascade, NULL, NULL);
 	return true;
 }

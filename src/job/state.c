@@ -8,8 +8,9 @@
  *	  job_limited    behind the gate of its queue, for a slot, a rate or its turn
  *	  job_ready      can be claimed now
  *	  job_lease      runs
+ *	  job_flow       a flow that runs, if the row is open
  *
- * A job that is not decided has exactly one row in the five.  All of them begin
+ * A job that is not decided has exactly one row in the six.  All of them begin
  * with the same columns, the prefix, which is what a job carries from state to
  * state.  A move leaves one state and enters another in one transaction, through
  * jobq_state_leave() and jobq_state_enter(), which announce it to those who have
@@ -37,6 +38,7 @@ static const struct
 	{JOBQ_SCHEDULED, "scheduled"},
 	{JOBQ_LIMITED, "waiting"},
 	{JOBQ_READY, "ready"},
+	{JOBQ_FLOW, "running"},		/* if its row is open */
 };
 
 /* The name of the state that a table stands for. */
@@ -83,7 +85,7 @@ jobq_job_requires(TupleTableSlot *job)
 int64
 jobq_job_lane(TupleTableSlot *job)
 {
-	return jobq_lane_of(jobq_attr_cstring(job, JOB_QUEUE), jobq_job_requires(job));
+	return jobq_is_flow(job) ? JOBQ_FLOW_LANE : jobq_lane_of(jobq_attr_cstring(job, JOB_QUEUE), jobq_job_requires(job));
 }
 
 /* The same for a row of job_waiting: it knows whether anybody runs the job. */
@@ -296,9 +298,12 @@ jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
 		jobq_enter_waiting(call, prefix, NULL, RULE_ALL_SUCCESS, 0, 0, false);
 		return "waiting";
 	}
-	if (prefix->run_at > call->now)
+	if (prefix->run_at > call->now || prefix->lane == JOBQ_FLOW_LANE)
 	{
-		jobq_state_enter(call, JOBQ_SCHEDULED, prefix, &new);
+		/* a flow is due at once, for the background worker to start it */
+		placed = *prefix;
+		placed.run_at = Max(prefix->run_at, call->now);
+		jobq_state_enter(call, JOBQ_SCHEDULED, &placed, &new);
 		return "scheduled";
 	}
 	queue = jobq_queue_known(call, prefix->queue_id);
@@ -350,7 +355,7 @@ jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const J
 {
 	bool		stays;
 
-	if (table == JOBQ_WAITING || table == JOBQ_LEASE)
+	if (table == JOBQ_WAITING || table == JOBQ_LEASE || table == JOBQ_FLOW)
 	{
 		JobqRow		new;
 		int64		queue_id = jobq_attr_int64(row, STATE_QUEUE_ID);
@@ -428,13 +433,20 @@ jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **job, TupleTableSl
 		*row = found != JOBQ_READY ? jobq_find(call, found, INDEX_KEY, 1, &key, snapshot) :
 			find_ready(call, job_id, jobq_job_lane(*job),
 					   jobq_attr_int16(*job, JOB_PRIORITY), snapshot);
+		if (found == JOBQ_FLOW && *row != NULL && !jobq_attr_bool(*row, FLOW_OPEN))
+		{
+			jobq_slot_free(*row);
+			*row = NULL;
+		}
 	}
 	UnregisterSnapshot(snapshot);
 	return *row ? found : JOBQ_JOB;
 }
 
+void		(*jobq_start_flow) (JobqCall *call, const JobqPrefix *prefix) = NULL;
+
 /*
- * For the background worker: make a due job ready.  False: somebody has it
+ * For the background worker: make a due job ready, or start a flow.  False: somebody has it
  * locked, try again later.
  */
 bool
@@ -450,7 +462,9 @@ jobq_move_due_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampT
 		if (prefix.run_at <= call->now)
 		{
 			ok = jobq_state_leave(call, JOBQ_SCHEDULED, row, LEAVE_TRY);
-			if (ok)
+			if (ok && prefix.lane == JOBQ_FLOW_LANE)
+				jobq_start_flow(call, &prefix);
+			else if (ok)
 				jobq_enter_next(call, &prefix, 0);
 		}
 	}

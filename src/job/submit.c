@@ -216,6 +216,23 @@ resolve_after(JobqCall *call, JobqSubmission *s, JobqCounters *counters, bool *u
 	s->nafter = n;
 }
 
+/* Count a job that is submitted, and perhaps decided at once, for the flow that it is a member of. */
+static void
+count_for_flow(JobqCall *call, JobqSubmission *s, int outcome)
+{
+	JobqCounters joins = {0};
+	JobqCounters *c = s->joined ? s->joined : &joins;
+	bool		critical = !s->row.given[JOB_CRITICAL - 1];
+
+	if (!s->row.given[JOB_FLOW - 1])
+		return;
+	jobq_count_member(c, critical, 0, 1);
+	if (outcome != 0)
+		jobq_count_member(c, critical, outcome, 1);
+	if (s->joined == NULL)
+		jobq_leave_delta(call, DatumGetInt64(s->row.values[JOB_FLOW - 1]), 0, c);
+}
+
 /*
  * Insert a job whose parents are all in the table of parents.  s->upstream is
  * sorted.  The job itself is added to the table, as a parent for others; without
@@ -265,6 +282,8 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 		verdict = VERDICT_WAIT;
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
 		outcome = verdict;
+	if (s->skipped)
+		outcome = OUTCOME_SKIPPED;
 
 	if (s->id == 0)
 		s->id = jobq_nextval();
@@ -280,13 +299,16 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 
 	prefix.job_id = s->id;
 	prefix.queue_id = s->queue_id;
-	prefix.lane = s->row.given[JOB_REQUIRES - 1] ? jobq_lane_of(s->queue, s->row.values[JOB_REQUIRES - 1]) : s->queue_id;
+	prefix.lane = s->flow != NULL ? JOBQ_FLOW_LANE : s->row.given[JOB_REQUIRES - 1] ? jobq_lane_of(s->queue, s->row.values[JOB_REQUIRES - 1]) : s->queue_id;
 	prefix.partition_id = s->partition_id;
 	prefix.affinity_id = s->affinity_id;
 	prefix.run_at = DatumGetTimestampTz(s->row.values[JOB_RUN_AT - 1]);
 	prefix.expires_at = DatumGetTimestampTz(s->row.values[JOB_EXPIRES_AT - 1]);
 	prefix.priority = DatumGetInt16(s->row.values[JOB_PRIORITY - 1]);
 	prefix.manual = DatumGetBool(s->row.values[JOB_MANUAL - 1]);
+	if (s->flow != NULL)
+		jobq_insert_flow(call, s, &prefix);
+	count_for_flow(call, s, outcome);
 	if (outcome != 0)
 	{
 		jobq_notify_decided(s->id, s->queue_id, DatumGetBool(s->row.values[JOB_NOTIFY - 1]), outcome);
@@ -302,7 +324,10 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	{
 		if (prefix.expires_at != 0)
 			jobq_note_expiry(call, s->id, prefix.expires_at);
-		if (verdict == VERDICT_READY && !hold)
+		s->started = s->starts && verdict == VERDICT_READY && !hold && prefix.run_at <= call->now;
+		if (s->started)
+			;
+		else if (verdict == VERDICT_READY && !hold)
 			jobq_enter_next(call, &prefix, s->id);
 		else
 			jobq_enter_waiting(call, &prefix, verdict == VERDICT_READY ? NULL : &counters,
@@ -328,6 +353,9 @@ jobq_admit(JobqCall *call, const JobqSubmission *s)
 	jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
 	jobq_queue_register(call, s->queue, s->queue_id);
 	jobq_lane_register(call, s->queue, s->queue_id, s->row.given[JOB_REQUIRES - 1] ? s->row.values[JOB_REQUIRES - 1] : 0);
+	if (s->row.given[JOB_FLOW - 1] && s->joined == NULL)
+		jobq_join_flow(call, s);
+	jobq_check_scope(call, s);
 	if (s->row.given[JOB_PARENT - 1] &&
 		!jobq_may_see(call, DatumGetInt64(s->row.values[JOB_PARENT - 1]), false))
 		error_argument(DatumGetInt64(s->row.values[JOB_PARENT - 1]), "parent");

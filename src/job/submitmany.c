@@ -16,24 +16,6 @@
 
 #include "job/job.h"
 
-typedef struct Element
-{
-	JobqSubmission s;
-	int		   *uses;			/* the elements that its depends_on names */
-	int			named_by;		/* the latest that named this one, from 1 on */
-	int			ndependents;	/* elements that name this one */
-	int		   *dependents;
-	int			unresolved;		/* named elements not yet in the order */
-	int			owner;			/* the element that has its unique key, or -1 */
-} Element;
-
-/* The element that is being worked on, for the error context */
-typedef struct Where
-{
-	const Element *elements;
-	int			index;			/* -1: none */
-} Where;
-
 typedef struct NameEntry
 {
 	char	   *name;			/* hash key */
@@ -44,22 +26,21 @@ typedef struct NameEntry
 static void
 element_error_callback(void *arg)
 {
-	Where	   *where = arg;
-
+	const JobqElements *es = arg;
 	const char *name;
 
-	if (where->index < 0)
+	if (es->at < 0)
 		return;
-	name = where->elements[where->index].s.name;
+	name = es->elements[es->at].s.name;
 	if (name != NULL)
-		errcontext("element %d (\"%s\") of \"jobs\"", where->index, name);
+		errcontext("element %d (\"%s\") of \"%s\"", es->at, name, es->what);
 	else
-		errcontext("element %d of \"jobs\"", where->index);
+		errcontext("element %d of \"%s\"", es->at, es->what);
 }
 
 /* All elements of the array. */
 static void
-read_elements(Jsonb *jobs, Element *elements, Where *where)
+read_elements(Jsonb *jobs, JobqElements *es)
 {
 	JsonbIterator *it = JsonbIteratorInit(&jobs->root);
 	JsonbIteratorToken token;
@@ -69,11 +50,10 @@ read_elements(Jsonb *jobs, Element *elements, Where *where)
 	{
 		if (token != WJB_ELEM)
 			continue;
-		where->index++;
-		elements[where->index].owner = -1;
-		jobq_read_object(&elements[where->index].s, &item);
+		es->at++;
+		jobq_read_object(&es->elements[es->at].s, &item);
 	}
-	where->index = -1;
+	es->at = -1;
 }
 
 /* Hash of a NameEntry's key. */
@@ -94,8 +74,10 @@ name_match(const void *a, const void *b, Size keysize)
 
 /* Resolve the names in depends_on to elements. */
 static void
-resolve_names(Element *elements, int n, Where *where)
+resolve_names(JobqElements *es)
 {
+	JobqElement *elements = es->elements;
+	int			n = es->n;
 	HASHCTL		ctl = {.keysize = sizeof(char *),.entrysize = sizeof(NameEntry),
 		.hash = name_hash,.match = name_match,
 	.hcxt = CurrentMemoryContext};
@@ -106,7 +88,7 @@ resolve_names(Element *elements, int n, Where *where)
 
 	for (int i = 0; i < n; i++)
 	{
-		where->index = i;
+		es->at = i;
 		if (elements[i].s.name == NULL)
 			continue;
 		entry = hash_search(names, &elements[i].s.name, HASH_ENTER, &found);
@@ -119,9 +101,9 @@ resolve_names(Element *elements, int n, Where *where)
 	}
 	for (int i = 0; i < n; i++)
 	{
-		Element    *e = &elements[i];
+		JobqElement *e = &elements[i];
 
-		where->index = i;
+		es->at = i;
 		e->uses = palloc(Max(e->s.nnames, 1) * sizeof(int));
 		for (int k = 0; k < e->s.nnames; k++)
 		{
@@ -143,13 +125,13 @@ resolve_names(Element *elements, int n, Where *where)
 			elements[e->uses[k]].named_by = i + 1;
 		}
 	}
-	where->index = -1;
+	es->at = -1;
 	hash_destroy(names);
 }
 
 /* An element that one which is left waits for, and which is left itself. */
 static int
-next_unresolved(const Element *elements, int i)
+next_unresolved(const JobqElement *elements, int i)
 {
 	int			k = 0;
 
@@ -160,7 +142,7 @@ next_unresolved(const Element *elements, int i)
 
 /* Some elements could not be sorted: find a cycle among them and name it. */
 static void
-error_cycle(Element *elements, int n)
+error_cycle(JobqElement *elements, int n)
 {
 	bool	   *seen = palloc0(n * sizeof(bool));
 	StringInfoData path;
@@ -190,7 +172,7 @@ error_cycle(Element *elements, int n)
 
 /* Sort the elements topologically, in input order where it does not matter. */
 static int *
-sort_elements(Element *elements, int n)
+sort_elements(JobqElement *elements, int n)
 {
 	int		   *order = palloc(Max(n, 1) * sizeof(int));
 	int			done = 0;
@@ -202,12 +184,12 @@ sort_elements(Element *elements, int n)
 	}
 	for (int i = 0; i < n; i++)
 	{
-		Element    *e = &elements[i];
+		JobqElement *e = &elements[i];
 
 		e->unresolved = e->s.nnames;
 		for (int k = 0; k < e->s.nnames; k++)
 		{
-			Element    *used = &elements[e->uses[k]];
+			JobqElement *used = &elements[e->uses[k]];
 
 			used->dependents[used->ndependents++] = i;
 		}
@@ -216,7 +198,7 @@ sort_elements(Element *elements, int n)
 	}
 	for (int next = 0; next < done; next++)
 	{
-		Element    *e = &elements[order[next]];
+		JobqElement *e = &elements[order[next]];
 
 		for (int k = 0; k < e->ndependents; k++)
 		{
@@ -232,7 +214,7 @@ sort_elements(Element *elements, int n)
 /* An element with a unique key, for sorting */
 typedef struct KeyedElement
 {
-	Element    *element;
+	JobqElement *element;
 	int			index;
 	int64		queue_id;
 	uint64		prefix;			/* of the key, which settles most comparisons */
@@ -262,7 +244,7 @@ compare_keyed(const void *a, const void *b)
 
 /* An element before this one has its key, and is to be submitted by this call. */
 static void
-resolve_within(JobqCall *call, Element *elements, Element *e, int owner)
+resolve_within(JobqCall *call, JobqElement *elements, JobqElement *e, int owner)
 {
 	JobqSubmission *s = &e->s;
 	JobqSubmission *other = &elements[owner].s;
@@ -287,13 +269,13 @@ resolve_within(JobqCall *call, Element *elements, Element *e, int owner)
 
 /* Take the keys after the first together, if all are free. */
 static bool
-take_together(JobqCall *call, const KeyedElement *keyed, int nkeyed, Where *where)
+take_together(JobqCall *call, JobqElements *es, const KeyedElement *keyed, int nkeyed)
 {
 	JobqSubmission **submissions = palloc_extended(nkeyed * sizeof(JobqSubmission *), MCXT_ALLOC_HUGE);
 	int			n = 0;
 	bool		taken;
 
-	where->index = -1;
+	es->at = -1;
 	for (int i = 1; i < nkeyed; i++)
 	{
 		if (compare_keys(&keyed[i - 1], &keyed[i]) != 0)
@@ -310,8 +292,11 @@ take_together(JobqCall *call, const KeyedElement *keyed, int nkeyed, Where *wher
  * name them.  If the first key was free, the others are likely to be free, too.
  */
 static void
-resolve_keys(JobqCall *call, Element *elements, const int *order, int n, Where *where)
+resolve_keys(JobqCall *call, JobqElements *es)
 {
+	JobqElement *elements = es->elements;
+	const int  *order = es->order;
+	int			n = es->n;
 	KeyedElement *keyed = palloc_extended(Max(n, 1) * sizeof(KeyedElement), MCXT_ALLOC_HUGE);
 	int			nkeyed = 0;
 	int			owner = -1;
@@ -335,10 +320,10 @@ resolve_keys(JobqCall *call, Element *elements, const int *order, int n, Where *
 	qsort(keyed, nkeyed, sizeof(KeyedElement), compare_keyed);
 	for (int i = 0; i < nkeyed; i++)
 	{
-		Element    *e = keyed[i].element;
+		JobqElement *e = keyed[i].element;
 
 		CHECK_FOR_INTERRUPTS();
-		where->index = keyed[i].index;
+		es->at = keyed[i].index;
 		if (i > 0 && compare_keys(&keyed[i - 1], &keyed[i]) != 0)
 			owner = -1;
 		if (owner >= 0)
@@ -346,12 +331,12 @@ resolve_keys(JobqCall *call, Element *elements, const int *order, int n, Where *
 		else
 		{
 			if (!together && jobq_resolve_key(call, &e->s) && i == 0)
-				together = take_together(call, keyed, nkeyed, where);
+				together = take_together(call, es, keyed, nkeyed);
 			if (!e->s.dropped)
 				owner = keyed[i].index;
 		}
 	}
-	where->index = -1;
+	es->at = -1;
 	pfree(keyed);
 }
 
@@ -364,8 +349,10 @@ typedef struct OutsideParent
 
 /* Lock and read the parents outside the call, in ascending order. */
 static void
-resolve_upstream(JobqCall *call, Element *elements, int n, HTAB *parents, Where *where)
+resolve_upstream(JobqCall *call, JobqElements *es, HTAB *parents)
 {
+	JobqElement *elements = es->elements;
+	int			n = es->n;
 	Size		total = 0;
 	OutsideParent *all;
 
@@ -392,10 +379,10 @@ resolve_upstream(JobqCall *call, Element *elements, int n, HTAB *parents, Where 
 	qsort(all, total, sizeof(OutsideParent), jobq_compare_ids);
 	for (Size i = 0; i < total; i++)
 	{
-		where->index = all[i].element;
+		es->at = all[i].element;
 		jobq_resolve_upstream(call, parents, all[i].id);
 	}
-	where->index = -1;
+	es->at = -1;
 	pfree(all);
 }
 
@@ -405,7 +392,7 @@ resolve_upstream(JobqCall *call, Element *elements, int n, HTAB *parents, Where 
  * those that are left.
  */
 static void
-add_named(const Element *elements, Element *e)
+add_named(const JobqElement *elements, JobqElement *e)
 {
 	JobqSubmission *s = &e->s;
 	int			kept = 0;
@@ -429,6 +416,77 @@ add_named(const Element *elements, Element *e)
 				 errdetail("Some of them are one job, which has the unique keys of the elements that stand there.")));
 }
 
+/* Room for n elements, which the caller reads into it. */
+void
+jobq_elements_init(JobqElements *es, const char *what, int n)
+{
+	es->what = what;
+	es->n = n;
+	es->elements = palloc_extended(Max(n, 1) * sizeof(JobqElement), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (int i = 0; i < n; i++)
+		es->elements[i].owner = -1;
+	es->order = NULL;
+	es->at = -1;
+}
+
+/* Have errors say which element they are about. */
+static void
+push_context(JobqElements *es, ErrorContextCallback *context)
+{
+	context->callback = element_error_callback;
+	context->arg = es;
+	context->previous = error_context_stack;
+	error_context_stack = context;
+}
+
+/* Resolve their names, and sort them. */
+void
+jobq_elements_sort(JobqElements *es)
+{
+	ErrorContextCallback context;
+
+	push_context(es, &context);
+	resolve_names(es);
+	es->order = sort_elements(es->elements, es->n);
+	error_context_stack = context.previous;
+}
+
+/* Submit them, which were sorted. */
+void
+jobq_elements_submit(JobqCall *call, JobqElements *es)
+{
+	HTAB	   *outcomes;
+	ErrorContextCallback context;
+
+	push_context(es, &context);
+	for (int i = 0; i < es->n; i++)
+	{
+		es->at = i;
+		jobq_admit(call, &es->elements[i].s);
+	}
+	es->at = -1;
+	resolve_keys(call, es);
+	outcomes = jobq_upstream_create();
+	resolve_upstream(call, es, outcomes);
+	jobq_bulk_begin(call);
+	for (int i = 0; i < es->n; i++)
+	{
+		JobqElement *e = &es->elements[es->order[i]];
+		JobqSubmission *s = &e->s;
+
+		CHECK_FOR_INTERRUPTS();
+		es->at = es->order[i];
+		if (s->dropped)
+			continue;
+		add_named(es->elements, e);
+		jobq_settle_id(call, s);
+		jobq_submit(call, s, outcomes);
+	}
+	es->at = -1;
+	jobq_bulk_end(call);
+	error_context_stack = context.previous;
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_submit_many);
 
 /* job_submit_many(jobs) */
@@ -438,60 +496,29 @@ jobq_job_submit_many(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	JobqCall	call;
 	Jsonb	   *jobs;
-	int			n;
-	Element    *elements;
-	int		   *order;
-	HTAB	   *outcomes;
-	Where		where = {.index = -1};
-	ErrorContextCallback context = {.callback = element_error_callback,.arg = &where};
+	JobqElements es;
+	ErrorContextCallback context;
 
 	if (PG_ARGISNULL(0))
 		jobq_error_null("jobs");
 	jobs = PG_GETARG_JSONB_P(0);
 	if (!JB_ROOT_IS_ARRAY(jobs) || JB_ROOT_IS_SCALAR(jobs))
 		jobq_error_must("jobs", "be a JSON array of objects");
-	n = JB_ROOT_COUNT(jobs);
-	elements = palloc_extended(Max(n, 1) * sizeof(Element), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-
-	where.elements = elements;
-	context.previous = error_context_stack;
-	error_context_stack = &context;
-	read_elements(jobs, elements, &where);
-	resolve_names(elements, n, &where);
-	order = sort_elements(elements, n);
+	jobq_elements_init(&es, "jobs", JB_ROOT_COUNT(jobs));
+	push_context(&es, &context);
+	read_elements(jobs, &es);
+	error_context_stack = context.previous;
+	jobq_elements_sort(&es);
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	jobq_enter(&call, "job_submit_many()", true);
-	for (int i = 0; i < n; i++)
-	{
-		where.index = i;
-		jobq_admit(&call, &elements[i].s);
-	}
-	resolve_keys(&call, elements, order, n, &where);
-	outcomes = jobq_upstream_create();
-	resolve_upstream(&call, elements, n, outcomes, &where);
-	jobq_bulk_begin(&call);
-	for (int i = 0; i < n; i++)
-	{
-		Element    *e = &elements[order[i]];
-		JobqSubmission *s = &e->s;
+	jobq_elements_submit(&call, &es);
 
-		CHECK_FOR_INTERRUPTS();
-		where.index = order[i];
-		if (s->dropped)
-			continue;
-		add_named(elements, e);
-		jobq_settle_id(&call, s);
-		jobq_submit(&call, s, outcomes);
-	}
-	jobq_bulk_end(&call);
-	error_context_stack = context.previous;
-
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < es.n; i++)
 	{
-		const JobqSubmission *s = &elements[i].s;
-		int			owner = elements[i].owner;
-		Datum		value = Int64GetDatum(owner >= 0 ? elements[owner].s.id : s->id);
+		const JobqSubmission *s = &es.elements[i].s;
+		int			owner = es.elements[i].owner;
+		Datum		value = Int64GetDatum(owner >= 0 ? es.elements[owner].s.id : s->id);
 		bool		isnull = s->dropped &&
 		DatumGetInt16(s->row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_SKIP;
 

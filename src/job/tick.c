@@ -115,20 +115,6 @@ submit_tick(void *arg)
 	SetUserIdAndSecContext(user, context);
 }
 
-/* Does an error go away by itself, so that the same can be tried again? */
-static bool
-is_passing(const ErrorData *error)
-{
-	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
-
-	return error->elevel > ERROR ||
-		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-		category == ERRCODE_TRANSACTION_ROLLBACK ||
-		category == ERRCODE_INSUFFICIENT_RESOURCES ||
-		category == ERRCODE_OPERATOR_INTERVENTION ||
-		category == ERRCODE_SYSTEM_ERROR;
-}
-
 /*
  * Note in the row, and log, how something went that comes of the schedule; NULL:
  * well.  If again, it was tried before: what the row says already is not logged.
@@ -143,7 +129,7 @@ note_problem(Run *run, ErrorData *error, bool again)
 		run->row.given[SCHEDULE_LAST_PROBLEM - 1] = false;
 		return;
 	}
-	if (is_passing(error))
+	if (jobq_error_passes(error))
 		ReThrowError(error);
 	problem = error->detail == NULL ? error->message :
 		psprintf("%s: %s", error->message, error->detail);

@@ -202,7 +202,7 @@ replace(JobqCall *call, JobqSubmission *s, int64 holder)
 	char	   *reason;
 	JobqRow		new;
 
-	if (row == NULL || table == JOBQ_LEASE || jobq_attr_int32(row, STATE_ATTEMPT) > 0)
+	if (row == NULL || table == JOBQ_LEASE || table == JOBQ_FLOW || jobq_attr_int32(row, STATE_ATTEMPT) > 0)
 		result = BEGUN;
 	else if (!jobq_may_operate(call, job, true, &problem))
 		result = ANOTHERS;

@@ -31,6 +31,7 @@ static const char *const table_names[JOBQ_NTABLES] = {
 	[JOBQ_LIMITED] = "job_limited",
 	[JOBQ_READY] = "job_ready",
 	[JOBQ_LEASE] = "job_lease",
+	[JOBQ_FLOW] = "job_flow",
 	[JOBQ_KEPT] = "job_kept",
 	[JOBQ_EXPIRY] = "job_expiry",
 	[JOBQ_CANCEL_REQUEST] = "job_cancel_request",

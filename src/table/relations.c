@@ -30,7 +30,8 @@
 int			jobq_clock_offset_ms = 0;
 
 const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
-	[JOBQ_JOB] = {{1, {JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_JOB] = {{1, {JOB_ID}, {F_INT8EQ}},
+	{2, {JOB_FLOW, JOB_NAME}, {F_INT8EQ, F_TEXTEQ}}},
 	[JOBQ_DEPENDENCY] = {{2, {DEP_UPSTREAM, DEP_DOWNSTREAM}, {F_INT8EQ, F_INT8EQ}},
 	{2, {DEP_DOWNSTREAM, DEP_UPSTREAM}, {F_INT8EQ, F_INT8EQ}}},
 	[JOBQ_WAITING] = {{1, {STATE_JOB_ID}, {F_INT8EQ}}},
@@ -46,6 +47,7 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 	[JOBQ_LEASE] = {{1, {STATE_JOB_ID}, {F_INT8EQ}},
 	{1, {LEASE_DEADLINE}, {F_TIMESTAMPTZ_EQ}},
 	{1, {LEASE_SESSION}, {F_INT8EQ}}},
+	[JOBQ_FLOW] = {{1, {STATE_JOB_ID}, {F_INT8EQ}}},
 	[JOBQ_KEPT] = {{2, {KEPT_LOOK_AT, KEPT_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
 	[JOBQ_EXPIRY] = {{2, {EXPIRY_EXPIRES_AT, EXPIRY_JOB_ID}, {F_TIMESTAMPTZ_EQ, F_INT8EQ}}},
 	[JOBQ_CANCEL_REQUEST] = {{1, {CANCEL_SEQ}, {F_INT8EQ}},
@@ -70,7 +72,7 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 #define STATE "888tt884442"
 
 static const char *const column_types[JOBQ_NTABLES] = {
-	[JOBQ_JOB] = "88ttt8888tt8r44444444r2222bbxxxxxAxjjxxj",
+	[JOBQ_JOB] = "888ttt8888tt8r44444444r22222bbbxxxxxAxjjxxj",
 	[JOBQ_DEPENDENCY] = "8822",
 	[JOBQ_WAITING] = STATE "84444442bbbb",
 	[JOBQ_DELTA] = "88844444",
@@ -79,6 +81,7 @@ static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_LIMITED] = STATE "8t",
 	[JOBQ_READY] = STATE "8t",
 	[JOBQ_LEASE] = STATE "8tttt8rb8xAxj",
+	[JOBQ_FLOW] = STATE "44444t2bbbxjj",
 	[JOBQ_KEPT] = "t88t8",
 	[JOBQ_EXPIRY] = "t8",
 	[JOBQ_CANCEL_REQUEST] = "884x",
@@ -160,8 +163,35 @@ check_triggers(Relation rel, JobqTable table)
 				 errhint("Drop it.  What can be done instead is in docs/operations.md.")));
 }
 
-/* The partial index of each table that has one, once it was seen. */
-static Oid	our_partial[JOBQ_NTABLES];
+/* Our partial indexes, and which they are, once they were seen */
+typedef struct Partial
+{
+	JobqTable	table;
+	AttrNumber	key;			/* its first column */
+	bool		not_by_id;		/* the predicate is position <> job_id, else
+								 * that the key is not null */
+} Partial;
+
+static const Partial partials[] = {
+	{JOBQ_JOB, JOB_TAGS},
+	{JOBQ_JOB, JOB_FLOW},
+	{JOBQ_READY, STATE_JOB_ID, true},
+	{JOBQ_LEASE, LEASE_SESSION},
+	{JOBQ_UNIQUE, UNIQUE_UNTIL},
+};
+static Oid	our_partial[lengthof(partials)];
+
+/* Which of them was seen under this OID? NULL: none. */
+static const Partial *
+known_partial(JobqTable table, Oid oid)
+{
+	for (int i = 0; i < lengthof(partials); i++)
+	{
+		if (partials[i].table == table && our_partial[i] == oid)
+			return &partials[i];
+	}
+	return NULL;
+}
 
 /* Does an index predicate say "position <> job_id"? */
 static bool
@@ -185,47 +215,34 @@ is_not_null(Node *predicate, AttrNumber column)
 		IsA(test->arg, Var) && ((Var *) test->arg)->varattno == column;
 }
 
-/* Is this job_tags, job_ready_job_id, job_lease_session or job_unique_until? */
-static bool
-is_our_partial(JobqTable table, Relation index)
+/* Which of our partial indexes is this? NULL: none. */
+static const Partial *
+find_partial(JobqTable table, Relation index)
 {
-	Form_pg_index form = index->rd_index;
-	AttrNumber	key = form->indkey.values[0];
 	List	   *predicate = RelationGetIndexPredicate(index);
 
-	if (list_length(predicate) != 1)
-		return false;
-	switch (table)
+	for (int i = 0; i < lengthof(partials) && list_length(predicate) == 1; i++)
 	{
-		case JOBQ_JOB:
-			return form->indnatts == 1 && key == JOB_TAGS && is_not_null(linitial(predicate), JOB_TAGS);
-		case JOBQ_READY:
-			return form->indnatts == 1 && key == STATE_JOB_ID && is_not_by_id(linitial(predicate));
-		case JOBQ_LEASE:
-			return form->indnatts == 1 && key == LEASE_SESSION && is_not_null(linitial(predicate), LEASE_SESSION);
-		case JOBQ_UNIQUE:
-			return key == UNIQUE_UNTIL && is_not_null(linitial(predicate), UNIQUE_UNTIL);
-		default:
-			return false;
+		const Partial *p = &partials[i];
+
+		if (p->table == table && p->key == index->rd_index->indkey.values[0] &&
+			(p->not_by_id ? is_not_by_id(linitial(predicate)) : is_not_null(linitial(predicate), p->key)))
+		{
+			our_partial[i] = RelationGetRelid(index);
+			return p;
+		}
 	}
+	return NULL;
 }
 
-/* Has a row an entry in its table's partial index? */
+/* Has a row an entry in a partial index? */
 static bool
-in_our_partial(JobqTable table, TupleTableSlot *slot)
+in_partial(const Partial *partial, TupleTableSlot *slot)
 {
-	switch (table)
-	{
-		case JOBQ_JOB:
-			/* not by the slot, which would read all columns before it */
-			return !heap_attisnull(ExecFetchSlotHeapTuple(slot, false, NULL), JOB_TAGS, NULL);
-		case JOBQ_READY:
-			return jobq_attr_int64(slot, READY_POSITION) != jobq_attr_int64(slot, STATE_JOB_ID);
-		case JOBQ_LEASE:
-			return !heap_attisnull(ExecFetchSlotHeapTuple(slot, false, NULL), LEASE_SESSION, NULL);
-		default:
-			return !slot_attisnull(slot, UNIQUE_UNTIL);
-	}
+	if (partial->not_by_id)
+		return jobq_attr_int64(slot, READY_POSITION) != jobq_attr_int64(slot, STATE_JOB_ID);
+	/* not by the slot, which would read all columns before it */
+	return !heap_attisnull(ExecFetchSlotHeapTuple(slot, false, NULL), partial->key, NULL);
 }
 
 /*
@@ -235,7 +252,9 @@ in_our_partial(JobqTable table, TupleTableSlot *slot)
 static bool
 is_other_unique(JobqTable table, Form_pg_index form)
 {
-	const IndexColumns *key = &jobq_index_columns[table][table == JOBQ_QUEUE && form->indkey.values[0] == QUEUE_ID];
+	AttrNumber	first = form->indkey.values[0];
+	bool		second = (table == JOBQ_QUEUE && first == QUEUE_ID) || (table == JOBQ_JOB && first == JOB_FLOW);
+	const IndexColumns *key = &jobq_index_columns[table][second ? INDEX_SECOND : INDEX_KEY];
 
 	return (form->indisunique || form->indisexclusion) &&
 		(form->indnkeyatts != key->ncolumns ||
@@ -247,23 +266,25 @@ static void
 open_index(JobqRel *r, RelIndex *index)
 {
 	Relation	rel = index_open(index->oid, r->lockmode);
+	bool		other = false;
 
 	if (!rel->rd_index->indisready)
 	{
 		index_close(rel, NoLock);
 		return;
 	}
-	index->partial = !heap_attisnull(rel->rd_indextuple, Anum_pg_index_indpred, NULL);
-	if (!heap_attisnull(rel->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
-		is_other_unique(r->table, rel->rd_index) ||
-		(index->partial && index->oid != our_partial[r->table] && !is_our_partial(r->table, rel)))
+	if (index->partial == NULL && !heap_attisnull(rel->rd_indextuple, Anum_pg_index_indpred, NULL))
+	{
+		index->partial = find_partial(r->table, rel);
+		other = index->partial == NULL;
+	}
+	if (other || !heap_attisnull(rel->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
+		is_other_unique(r->table, rel->rd_index))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("index \"%s\" on a table of extension jobq is unique, partial or on an expression",
 						RelationGetRelationName(rel)),
 				 errhint("Drop the index; only plain indexes on columns can be added.")));
-	if (index->partial)
-		our_partial[r->table] = index->oid;
 	index->rel = rel;
 	index->info = rel->rd_rel->relam == BTREE_AM_OID ? NULL : BuildIndexInfo(rel);
 }
@@ -304,7 +325,7 @@ jobq_open_rel(JobqCall *call, JobqTable table)
 
 /*
  * Open the indexes of a table for the rest of the call, when the first is needed;
- * but the partial one, once it is known, when a row has an entry there.
+ * but partial ones, once they are known, when a row has an entry there.
  */
 void
 jobq_open_indexes(JobqRel *r)
@@ -323,10 +344,10 @@ jobq_open_indexes(JobqRel *r)
 		RelIndex   *index = &r->indexes[r->nindexes];
 
 		index->oid = lfirst_oid(lc);
-		index->partial = index->oid == our_partial[r->table];
-		if (!index->partial)
+		index->partial = known_partial(r->table, index->oid);
+		if (index->partial == NULL)
 			open_index(r, index);
-		if (index->partial || index->rel != NULL)
+		if (index->partial != NULL || index->rel != NULL)
 			r->nindexes++;
 	}
 	list_free(oids);
@@ -353,7 +374,7 @@ jobq_index_of_row(JobqRel *r, int i, TupleTableSlot *slot)
 {
 	RelIndex   *index = &r->indexes[i];
 
-	if (index->partial && !in_our_partial(r->table, slot))
+	if (index->partial != NULL && !in_partial(index->partial, slot))
 		return NULL;
 	return opened(r, index);
 }
@@ -389,7 +410,7 @@ jobq_choose_index(JobqRel *r, JobqIndex which)
 		bool		match;
 
 		/* no key is in a partial one */
-		if (r->indexes[i].partial && which == INDEX_KEY)
+		if (r->indexes[i].partial != NULL && which == INDEX_KEY)
 			continue;
 		index = opened(r, &r->indexes[i]);
 		if (index == NULL)

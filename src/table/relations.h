@@ -19,7 +19,8 @@ typedef struct RelIndex
 	Oid			oid;
 	Relation	rel;			/* NULL: not opened, as no row had an entry */
 	IndexInfo  *info;			/* NULL for a btree, which needs none */
-	bool		partial;		/* has entries for some rows only */
+	const struct Partial *partial;	/* has entries for some rows only; NULL:
+									 * for all */
 } RelIndex;
 
 struct JobqRel

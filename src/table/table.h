@@ -36,6 +36,7 @@ typedef enum JobqTable
 	JOBQ_LIMITED,
 	JOBQ_READY,
 	JOBQ_LEASE,
+	JOBQ_FLOW,
 	JOBQ_KEPT,
 	JOBQ_EXPIRY,
 	JOBQ_CANCEL_REQUEST,
@@ -57,6 +58,7 @@ enum
 {
 	JOB_ID = 1,
 	JOB_PARENT,
+	JOB_FLOW,
 	JOB_SUBMITTED_AT,
 	JOB_RUN_AT,
 	JOB_EXPIRES_AT,
@@ -81,8 +83,10 @@ enum
 	JOB_RULE,
 	JOB_OUTCOME,
 	JOB_ATTEMPT_OUTCOME,
+	JOB_FLOW_TYPE,
 	JOB_NOTIFY,
 	JOB_MANUAL,
+	JOB_CRITICAL,
 	JOB_QUEUE,
 	JOB_KIND,
 	JOB_NAME,
@@ -179,6 +183,23 @@ enum
 	LEASE_LABELS,
 	LEASE_CANCEL_REASON,
 	LEASE_PROGRESS
+};
+
+enum
+{
+	FLOW_UNDECIDED = STATE_NATTS + 1,
+	FLOW_PENDING,
+	FLOW_HITS,
+	FLOW_VIOLATED,
+	FLOW_HURT,
+	FLOW_STARTED_AT,
+	FLOW_ON_FAILURE,
+	FLOW_OPEN,
+	FLOW_STOPPING,
+	FLOW_CANCELLED,
+	FLOW_CANCEL_REASON,
+	FLOW_DEFINITION,
+	FLOW_ARGS
 };
 
 enum
@@ -521,6 +542,7 @@ jobq_is_expired(JobqCall *call, TimestampTz expires_at, int32 attempt)
 extern void jobq_foreign_keys_act(JobqCall *call, JobqTable table, int n, const ItemPointerData *places);
 
 /* try.c */
+extern bool jobq_error_passes(const ErrorData *error);
 extern ErrorData *jobq_try(void (*work) (void *arg), void *arg);
 extern bool jobq_try_is_cheap(void);
 

@@ -48,3 +48,17 @@ jobq_try(void (*work) (void *arg), void *arg)
 	CurrentResourceOwner = resowner;
 	return error;
 }
+
+/* Does an error go away by itself, so that the same can be tried again? */
+bool
+jobq_error_passes(const ErrorData *error)
+{
+	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+
+	return error->elevel > ERROR ||
+		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		category == ERRCODE_TRANSACTION_ROLLBACK ||
+		category == ERRCODE_INSUFFICIENT_RESOURCES ||
+		category == ERRCODE_OPERATOR_INTERVENTION ||
+		category == ERRCODE_SYSTEM_ERROR;
+}

@@ -177,7 +177,7 @@ is($client->value(q{SELECT result FROM done WHERE state = 'succeeded'}), '[2]', 
 # job_claim_wait
 #
 
-is_deeply([ $w->rows(q{CALL job_claim_wait('w', 'w', '0')}) ], [ [ (undef) x 8 ] ], 'nothing to claim');
+is_deeply([ $w->rows(q{CALL job_claim_wait('w', 'w', '0')}) ], [ [ (undef) x 9 ] ], 'nothing to claim');
 $id = $client->value(q{SELECT job_submit('k', '{"a": 1}', queue => 'w')});
 my ($job) = $w->rows(q{CALL job_claim_wait('w', 'worker 1', '0', '5 s')});
 is_deeply([ @$job[ 0, 2, 3, 4, 5 ] ], [ $id, 1, 'k', '{"a": 1}', '{}' ], 'a job that is there');

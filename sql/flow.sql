@@ -1,0 +1,254 @@
+-- Flows: jobs whose work is other jobs
+\set VERBOSITY terse
+-- poll until a condition holds, with a limit
+CREATE FUNCTION pg_temp.comes_true(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    ok boolean := false;
+BEGIN
+    FOR i IN 1 .. 4000 LOOP
+        EXECUTE 'SELECT ' || condition INTO ok;
+        EXIT WHEN ok;
+        PERFORM pg_sleep(0.005);
+    END LOOP;
+    RETURN ok;
+END $$;
+CREATE FUNCTION pg_temp.until(of bigint, state text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_temp.comes_true(format('(SELECT state = %L FROM job_status WHERE id = %s)', state, of));
+    RETURN (SELECT s.state FROM job_status s WHERE s.id = of);
+END $$;
+CREATE FUNCTION pg_temp.members(flow bigint) RETURNS TABLE (name text, kind text, state text, depends_on text, result jsonb, error text) LANGUAGE sql AS $$
+    SELECT s.name, s.kind, s.state, (SELECT string_agg(coalesce(p.name, 'outside'), ', ' ORDER BY p.id) FROM job_status p WHERE p.id = ANY (s.depends_on)), s.result, s.error
+    FROM job_status s WHERE s.flow = members.flow ORDER BY s.id $$;
+-- run what comes first in a queue: the result is the args; kind "fail" fails
+CREATE FUNCTION pg_temp.work(q text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    c record;
+BEGIN
+    PERFORM pg_temp.comes_true(format('EXISTS (SELECT FROM job_queue_status WHERE queue = %L AND ready > 0)', q));
+    FOR c IN SELECT * FROM job_claim(q) LOOP
+        RETURN NEXT format('%s %s', c.kind, c.args);
+        IF c.kind = 'fail' THEN
+            PERFORM job_fail(c.job_id, c.token, 'no luck', retry => false);
+        ELSE
+            PERFORM job_complete(c.job_id, c.token, c.args);
+        END IF;
+    END LOOP;
+END $$;
+CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    detail text; hint text;
+BEGIN
+    EXECUTE statement;
+    RETURN 'none';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT, detail = PG_EXCEPTION_DETAIL;
+    RETURN regexp_replace(concat_ws(' | ', SQLSTATE, SQLERRM, nullif(detail, ''), nullif(hint, '')), '(job|flow) \d+', '\1 N', 'g');
+END $$;
+
+-- references to results and args, a condition, a sub-flow; a job outside that depends on it
+SELECT job_submit_flow('{"name": "all", "queue": "flow", "args": {"a": {"b": 7}, "x": true}, "tags": {"t": 1}, "defaults": {"queue": "flow"}, "jobs": [
+  {"name": "end", "kind": "end", "depends_on": ["sub", "left out"], "trigger_rule": "none_failed", "args": {"r": {"$result": "sub"}, "none": {"$result": "left out"}, "part": {"$result": "load", "path": "$.none"}}},
+  {"name": "load", "kind": "load", "args": {"src": {"$args": "$.a.b"}, "list": [{"$args": "$.x"}, {"deep": {"$args": "$"}}]}},
+  {"name": "left out", "kind": "s", "if": "$.x == false", "depends_on": ["load"]},
+  {"name": "sub", "args": {"n": {"$result": "load", "path": "$.list[0]"}}, "depends_on": ["load"], "jobs": [
+      {"name": "in", "kind": "in", "if": "$.n", "args": {"m": {"$args": "$.n"}, "of": {"$result": "load", "path": "$.src"}, "as is": {"$literal": {"$args": 1}}}}],
+    "result": {"$result": "in"}}],
+  "result": {"$result": "end", "path": "$.r.of"}}') AS f \gset
+SELECT job_submit('after', queue => 'flow', depends_on => ARRAY[:f], priority => -1) AS after \gset
+SELECT * FROM pg_temp.members(:f);
+SELECT name, kind, state, tags, flow, started_at IS NOT NULL AS started FROM job_status WHERE id = :f;
+SELECT name, state, jobs, waiting, scheduled, ready, running, succeeded, failed, skipped, cancelled, upstream_failed, on_failure, started_at IS NOT NULL AS started FROM job_flow_status WHERE id = :f;
+SELECT * FROM job_check();
+SELECT pg_temp.work('flow');
+SELECT pg_temp.work('flow');
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT * FROM pg_temp.members(:f);
+SELECT result, started_at IS NOT NULL AS started, finished_at IS NOT NULL AS finished FROM job_status WHERE id = :f;
+SELECT job_result(:f), kind, inputs, job_complete(job_id, token) FROM job_claim('flow');
+SELECT state, jobs, succeeded, skipped, finished_at IS NOT NULL AS finished FROM job_flow_status WHERE id = :f;
+
+-- how it ends: a critical member that fails, one that is not critical, none at all
+SELECT job_submit_flow('{"queue": "flow", "defaults": {"queue": "flow"}, "jobs": [{"name": "a", "kind": "fail"}, {"name": "b", "kind": "b", "depends_on": ["a"]}, {"name": "c", "kind": "c"}]}') AS f \gset
+SELECT pg_temp.work('flow');
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'failed');
+SELECT regexp_replace(error, 'job \d+', 'job N') AS error FROM job_status WHERE id = :f;
+SELECT * FROM pg_temp.members(:f);
+SELECT job_submit_flow('{"queue": "flow", "defaults": {"queue": "flow"}, "jobs": [{"name": "a", "kind": "fail", "critical": false}, {"name": "b", "kind": "b", "depends_on": ["a"], "trigger_rule": "all_done"}], "result": {"$result": "b"}}') AS f \gset
+SELECT pg_temp.work('flow');
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded'), job_result(:f);
+SELECT job_submit_flow('{"queue": "flow", "jobs": []}') AS f \gset
+SELECT pg_temp.until(:f, 'succeeded'), job_result(:f);
+SELECT jobs FROM job_flow_status WHERE id = :f;
+-- one that is left out alone
+SELECT job_submit_flow('{"queue": "flow", "args": {}, "jobs": [{"kind": "x", "queue": "flow", "if": "$.none == 1"}]}') AS f \gset
+SELECT pg_temp.until(:f, 'succeeded');
+-- on_failure cancel: what has not begun is cancelled
+SELECT job_submit_flow('{"queue": "flow", "on_failure": "cancel", "defaults": {"queue": "flow"}, "jobs": [{"name": "a", "kind": "fail", "priority": 1}, {"name": "b", "kind": "b", "run_in": "1 hour"}, {"name": "c", "kind": "c", "depends_on": ["b"]}]}') AS f \gset
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'failed');
+SELECT * FROM pg_temp.members(:f);
+
+-- it waits as any job: held, for a job, for a time; nothing of it is there before
+SELECT job_submit('first', queue => 'flow') AS first \gset
+SELECT job_submit_flow(jsonb_build_object('queue', 'flow', 'hold', true, 'depends_on', jsonb_build_array(:first), 'jobs', '[{"name": "a", "kind": "a", "queue": "flow"}]'::jsonb)) AS f \gset
+SELECT state, held, kind FROM job_status WHERE id = :f;
+SELECT state, jobs FROM job_flow_status WHERE id = :f;
+SELECT pg_temp.problem(format('SELECT job_submit(''x'', flow => %s)', :f));
+SELECT pg_temp.work('flow');
+SELECT job_unhold(:f);
+SELECT pg_temp.until(:f, 'running');
+SELECT pg_temp.problem(format('SELECT %s(%s)', f, :f)) FROM unnest('{job_hold,job_retry}'::text[]) f;
+SELECT pg_temp.problem(format('SELECT job_decide(%s, ''succeeded'')', :f));
+SELECT pg_temp.problem(format('SELECT job_change(%s, args => ''{}'')', :f));
+SELECT job_change(:f, priority => 5), job_take_back(:f), job_unhold(:f);
+SELECT priority, state FROM job_status WHERE id = :f;
+SELECT reason, replace(detail, 'Job ' || id, 'Job N') AS detail, replace(hint, id::text, 'N') AS hint, other = id AS other FROM (SELECT id FROM job WHERE flow = :f) m, job_explain(:f);
+SELECT pg_temp.problem(format('SELECT job_delete(%s)', :f));
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT job_submit_flow('{"queue": "flow", "run_in": "1 hour", "unique_key": "k", "jobs": [{"name": "a", "kind": "a", "queue": "flow"}]}') AS f \gset
+SELECT state FROM job_status WHERE id = :f;
+SELECT job_submit_flow('{"queue": "flow", "unique_key": "k", "jobs": []}') = :f AS same, job_submit_flow('{"queue": "flow", "unique_key": "k", "on_conflict": "skip", "jobs": []}') IS NULL AS skipped;
+SELECT job_change(:f, run_at => now());
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
+
+-- members join while it runs: who submitted it, operates on its queue, or runs one of them may have them do so
+CREATE ROLE flow_worker;
+CREATE ROLE flow_stranger;
+SELECT job_grant('flow_worker', 'flow', 'work'), job_grant('flow_worker', 'flow', 'submit'), job_grant('flow_stranger', 'flow', 'submit');
+SELECT job_submit_flow('{"queue": "flow", "jobs": [{"name": "a", "kind": "a", "queue": "flow"}]}') AS f \gset
+SET ROLE flow_worker;
+SELECT pg_temp.problem(format('SELECT job_submit(''x'', queue => ''flow'', flow => %s)', :f));
+SELECT job_id, token, flow = :f AS flow FROM job_claim('flow') \gset
+\echo :flow
+SELECT job_submit('grown', '{"g": 1}', queue => 'flow', flow => :f, name => 'grown', depends_on => ARRAY[:job_id]) AS grown \gset
+SELECT pg_temp.problem(format('SELECT job_submit(''x'', queue => ''flow'', flow => %s, name => ''grown'')', :f));
+SELECT job_complete(:job_id, :token);
+RESET ROLE;
+SET ROLE flow_stranger;
+SELECT pg_temp.problem(format('SELECT job_submit(''x'', queue => ''flow'', flow => %s)', :f));
+RESET ROLE;
+SELECT pg_temp.problem(format('SELECT job_submit(''x'', flow => %s)', :grown));
+SELECT pg_temp.problem(format('SELECT job_submit(''x'', flow => %s, depends_on => ARRAY[%s])', :f, :f));
+SELECT job_submit('later', queue => 'flow', hold => true) AS later \gset
+SELECT pg_temp.problem(format('SELECT job_submit(''x'', flow => %s, depends_on => ARRAY[%s])', :f, :later));
+SELECT pg_temp.problem('SELECT job_submit(''x'', flow => 9223372036854775807)');
+SELECT pg_temp.problem(format('SELECT job_submit_many(''[{"kind": "x", "flow": %s, "name": "grown"}]'')', :f));
+SELECT count(*) FROM job_submit_many(format('[{"kind": "m1", "queue": "flow", "flow": %s, "name": "m1"}, {"kind": "m2", "queue": "flow", "flow": %s, "depends_on": ["m1"]}]', :f, :f)::jsonb);
+SELECT job_cancel(:later);
+SELECT pg_temp.work('flow');
+SELECT pg_temp.work('flow');
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded'), job_result(:f);
+SELECT * FROM pg_temp.members(:f);
+SELECT pg_temp.problem(format('SELECT job_submit(''x'', flow => %s)', :f));
+SELECT job_revoke('flow_worker', 'flow', 'work'), job_revoke('flow_worker', 'flow', 'submit'), job_revoke('flow_stranger', 'flow', 'submit');
+DROP ROLE flow_stranger;
+
+-- cancelled: while it waits, while it runs, with what is in it
+SELECT job_submit_flow('{"queue": "flow", "hold": true, "jobs": [{"kind": "a", "queue": "flow"}]}') AS f \gset
+SELECT job_cancel(:f, 'no'), job_cancel(:f);
+SELECT state, error FROM job_status WHERE id = :f;
+SELECT job_submit_flow('{"queue": "flow", "defaults": {"queue": "flow"}, "jobs": [{"name": "a", "kind": "a", "priority": 1}, {"name": "b", "kind": "b", "depends_on": ["a"]}, {"name": "sub", "jobs": [{"name": "s1", "kind": "s1"}, {"name": "s2", "kind": "s2", "depends_on": ["s1"]}]}]}') AS f \gset
+SELECT id AS sub FROM job WHERE flow = :f AND name = 'sub' \gset
+SELECT pg_temp.until(:sub, 'running');
+SELECT job_id, token, kind FROM job_claim('flow') \gset
+\echo :kind
+SELECT job_cancel(:f, 'enough'), job_cancel(:f);
+SELECT pg_temp.comes_true(format('job_heartbeat(%s, %s) = false', :job_id, :token));
+SELECT pg_temp.comes_true(format('(SELECT stopping FROM job_flow WHERE job_id = %s)', :f));
+SELECT pg_temp.problem(format('SELECT job_submit(''x'', flow => %s)', :f));
+SELECT reason, regexp_replace(detail, '\d of its 3 members \w+', 'N of its 3 members are') AS detail FROM job_explain(:f) WHERE reason = 'members';
+SELECT job_fail(:job_id, :token, 'told to');
+SELECT pg_temp.until(:f, 'cancelled');
+SELECT regexp_replace(error, 'job \d+', 'job N') AS error FROM job_status WHERE id = :f;
+SELECT * FROM pg_temp.members(:f);
+SELECT * FROM pg_temp.members(:sub);
+
+-- opened again: a member while the flow runs; not the flow, nor a member of one that is decided
+SELECT job_submit_flow('{"queue": "flow", "defaults": {"queue": "flow"}, "jobs": [{"name": "a", "kind": "fail", "priority": 1}, {"name": "b", "kind": "b", "depends_on": ["a"]}, {"name": "c", "kind": "c"}]}') AS f \gset
+SELECT pg_temp.work('flow');
+SELECT pg_temp.members(:f);
+SELECT job_retry(id) FROM job WHERE flow = :f AND name = 'a';
+SELECT pg_temp.members(:f);
+SELECT job_complete(job_id, token) FROM job_claim('flow');
+SELECT pg_temp.work('flow');
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT job_submit_flow('{"queue": "flow", "defaults": {"queue": "flow"}, "jobs": [{"name": "a", "kind": "fail"}]}') AS f \gset
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'failed');
+SELECT pg_temp.problem(format('SELECT job_retry(%s)', :f)), pg_temp.problem(format('SELECT job_retry(%s)', id)) FROM job WHERE flow = :f;
+-- what is opened outside leaves it as it is
+SELECT job_submit('fail', queue => 'flow') AS outside \gset
+SELECT job_submit_flow(format('{"queue": "flow", "jobs": [{"name": "a", "kind": "a", "depends_on": [%s]}]}', :outside)::jsonb) AS f \gset
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'failed');
+SELECT job_retry(:outside);
+SELECT * FROM pg_temp.members(:f);
+SELECT job_cancel(:outside);
+
+-- the flow cannot be started: it has failed, and says why
+SELECT job_grant('flow_worker', 'flow', 'submit');
+SET ROLE flow_worker;
+SELECT pg_temp.problem('SELECT job_submit_flow(''{"queue": "flow", "jobs": [{"kind": "x", "queue": "flow"}, {"jobs": [{"kind": "y", "queue": "flow_other"}]}]}'')');
+SELECT job_submit_flow('{"queue": "flow", "hold": true, "jobs": [{"kind": "x", "queue": "flow"}]}') AS f \gset
+RESET ROLE;
+SELECT job_revoke('flow_worker', 'flow', 'submit');
+SELECT job_unhold(:f);
+SELECT pg_temp.until(:f, 'failed');
+SELECT regexp_replace(error, 'job \d+', 'job N') AS error FROM job_status WHERE id = :f;
+UPDATE job SET submitted_by = current_user::regrole WHERE id = :f;
+-- it has no members, so that it can be tried again
+SELECT job_retry(:f);
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
+DROP ROLE flow_worker;
+
+-- removed: not a member of one that is undecided; what it is made of goes with the flow
+SELECT job_submit_flow('{"queue": "flow_remove", "defaults": {"queue": "flow_remove"}, "jobs": [{"name": "a", "kind": "a"}, {"name": "b", "kind": "b", "depends_on": ["a"]}]}') AS f \gset
+SELECT pg_temp.work('flow_remove');
+SELECT pg_temp.problem(format('SELECT job_delete(%s)', id)) FROM job WHERE flow = :f AND name = 'a';
+SELECT job_purge('flow_remove', '0');
+SELECT pg_temp.work('flow_remove');
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT job_delete(:f);
+SELECT count(*) FROM job_flow WHERE job_id = :f;
+SELECT job_purge('flow_remove', '0');
+SELECT count(*) FROM job WHERE queue = 'flow_remove';
+
+-- all in one transaction, rolled back to a savepoint
+BEGIN;
+SELECT job_submit_flow('{"queue": "flow", "jobs": [{"name": "a", "kind": "a", "queue": "flow"}]}') AS f \gset
+SAVEPOINT s;
+SELECT job_submit('b', queue => 'flow', flow => :f) > 0 AS joined;
+ROLLBACK TO s;
+COMMIT;
+SELECT * FROM pg_temp.members(:f);
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
+
+-- 10,000 members, of whom one waits for all
+SELECT job_submit_flow(jsonb_build_object('queue', 'flow_many', 'defaults', '{"queue": "flow_many", "kind": "m"}'::jsonb, 'jobs', (SELECT jsonb_agg(jsonb_build_object('name', 'm' || i)) FROM generate_series(1, 9999) i)
+    || (SELECT jsonb_build_object('name', 'last', 'depends_on', jsonb_agg('m' || i)) FROM generate_series(1, 9999) i))) AS f \gset
+SELECT ready, waiting, jobs FROM job_flow_status WHERE id = :f;
+SELECT count(*) FROM (SELECT array_agg(job_id) AS ids, array_agg(token) AS tokens FROM job_claim('flow_many', max_jobs => 10000)) c, job_complete_many(c.ids, c.tokens);
+SELECT pg_temp.work('flow_many');
+SELECT pg_temp.until(:f, 'succeeded');
+
+-- the checks: counters that are wrong by hand are found, and repaired
+SELECT job_submit_flow('{"queue": "flow", "jobs": [{"name": "a", "kind": "a", "queue": "flow"}]}') AS f \gset
+UPDATE job_flow SET undecided = 3 WHERE job_id = :f;
+SELECT invariant, problem, repaired FROM job_check(true);
+SELECT * FROM job_check();
+UPDATE job_flow SET open = false WHERE job_id = :f;
+SELECT invariant, problem, repaired FROM job_check(true);
+SELECT * FROM job_check();
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT name, state FROM job_status WHERE queue LIKE 'flow%' AND finished_at IS NULL;

@@ -1,0 +1,214 @@
+/*
+ * expand.c
+ *	  Submitting flows, and starting them.
+ *
+ * A flow is submitted as a job.  When it starts its members are inserted, as
+ * job_submit_many does, in one transaction with the change of its state: by
+ * job_submit_flow() where nothing keeps it waiting, else by the background worker, as
+ * the role that submitted it.  Members that are flows start in their turn.
+ *
+ * A crash leaves the flow as it was, waiting or due, or started with all its members.
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/syscache.h"
+
+#include "flow/flow.h"
+
+#define SHOWN_FAULTS	20		/* in an error */
+
+/* The row of a flow in job_flow. */
+static TupleTableSlot *
+need_flow(JobqCall *call, int64 id)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
+
+	if (row == NULL)
+		elog(ERROR, "flow %lld has no row", (long long) id);
+	return row;
+}
+
+/* Does the condition of a member hold? */
+static bool
+holds(const char *condition, Jsonb *args)
+{
+	Jsonb	   *found = jobq_path_first(args, condition);
+	JsonbValue	value;
+
+	return found != NULL && JB_ROOT_IS_SCALAR(found) && JsonbExtractScalar(&found->root, &value) &&
+		value.type == jbvBool && value.val.boolean;
+}
+
+/* Insert the members of a flow, which has left its state, and open its row. */
+static void
+start(JobqCall *call, int64 id)
+{
+	TupleTableSlot *row = need_flow(call, id);
+	TupleTableSlot *job = jobq_need_job(call, id);
+	int64		around = jobq_attr_int64(job, JOB_FLOW);
+	bool		isnull;
+	Jsonb	   *definition = DatumGetJsonbPCopy(slot_getattr(row, FLOW_DEFINITION, &isnull));
+	Jsonb	   *own = DatumGetJsonbPCopy(slot_getattr(job, JOB_ARGS, &isnull));
+	Jsonb	   *args = around != 0 ? jobq_resolve_references(call, around, own) : own;
+	JobqFlowMember *members;
+	int			n = jobq_read_members(definition, &members);
+	JobqCounters c = {0};
+	JobqElements es;
+
+	jobq_slot_free(row);
+	jobq_slot_free(job);
+	jobq_elements_init(&es, "jobs", n);
+	for (int i = 0; i < n; i++)
+	{
+		JobqSubmission *s = &es.elements[i].s;
+
+		*s = members[i].s;
+		jobq_set(&s->row, JOB_FLOW, Int64GetDatum(id));
+		s->joined = &c;
+		/* one that is left out waits for nothing, so no retry opens it */
+		if (members[i].condition != NULL && !holds(members[i].condition, args))
+		{
+			s->skipped = true;
+			s->nnames = s->nupstream = 0;
+		}
+	}
+	jobq_elements_sort(&es);
+	jobq_elements_submit(call, &es);
+	jobq_advance();
+	jobq_open_flow(call, id, &c, args != own ? args : NULL);
+}
+
+/* What the background worker does, as the role that submitted the flow. */
+static void
+start_as_submitter(void *arg)
+{
+	int64		id = *(int64 *) arg;
+	JobqCall	call;
+	TupleTableSlot *job;
+	Oid			submitter;
+	Oid			user;
+	int			context;
+
+	jobq_open_call(&call);
+	job = jobq_need_job(&call, id);
+	submitter = jobq_attr_oid(job, JOB_SUBMITTED_BY);
+	jobq_slot_free(job);
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(submitter)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the role that submitted the flow does not exist any more")));
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(submitter, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	start(&call, id);
+	SetUserIdAndSecContext(user, context);
+	jobq_close_call(&call);
+}
+
+/*
+ * For the background worker: start a flow that has left its state.  If that fails in a
+ * way that does not pass, the flow has failed.
+ */
+static void
+start_due(JobqCall *call, const JobqPrefix *prefix)
+{
+	int64		id = prefix->job_id;
+	ErrorData  *error;
+
+	jobq_advance();
+	error = jobq_try(start_as_submitter, &id);
+	if (error != NULL)
+	{
+		JobqCascade *cascade = jobq_cascade_create(call);
+		JobqDecision decision = {.outcome = OUTCOME_FAILED,.attempt_outcome = -1};
+
+		if (jobq_error_passes(error))
+			ReThrowError(error);
+		decision.error = error->detail == NULL ? error->message : psprintf("%s: %s", error->message, error->detail);
+		jobq_decide(cascade, prefix, &decision);
+		jobq_cascade_run(cascade, NULL, NULL);
+	}
+}
+
+/* Have the layer below start flows. */
+void
+jobq_flow_init(void)
+{
+	jobq_start_flow = start_due;
+}
+
+/* The caller must be allowed to submit to the queues of all members of flows inside. */
+static void
+admit_inside(JobqCall *call, Jsonb *definition)
+{
+	JobqFlowMember *members;
+	int			n = jobq_read_members(definition, &members);
+
+	check_stack_depth();
+	for (int i = 0; i < n; i++)
+	{
+		JobqSubmission *s = &members[i].s;
+
+		jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
+		if (s->flow != NULL)
+			admit_inside(call, s->flow->definition);
+	}
+}
+
+/* Refuse a flow that has faults, and say all of them. */
+static void
+refuse(List *faults)
+{
+	StringInfoData detail;
+	int			n = list_length(faults);
+
+	initStringInfo(&detail);
+	for (int i = 0; i < Min(n, SHOWN_FAULTS); i++)
+	{
+		JobqFlowFault *fault = list_nth(faults, i);
+
+		appendStringInfo(&detail, "%s%s: %s", i > 0 ? "\n" : "", fault->path, fault->problem);
+	}
+	if (n > SHOWN_FAULTS)
+		appendStringInfo(&detail, "\n%d more", n - SHOWN_FAULTS);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg_plural("the flow has %d fault", "the flow has %d faults", n, n),
+			 errdetail_internal("%s", detail.data),
+			 errhint("job_check_flow lists them all.")));
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_submit_flow);
+
+/* job_submit_flow(flow) */
+Datum
+jobq_job_submit_flow(PG_FUNCTION_ARGS)
+{
+	JobqSubmission s;
+	JobqCall	call;
+	Jsonb	   *flow;
+	List	   *faults;
+
+	if (PG_ARGISNULL(0))
+		jobq_error_null("flow");
+	flow = PG_GETARG_JSONB_P(0);
+	faults = jobq_check_document(flow);
+	if (faults != NIL)
+		refuse(faults);
+	jobq_read_flow(flow, &s);
+	s.starts = true;
+
+	jobq_enter(&call, "job_submit_flow()", true);
+	admit_inside(&call, s.flow->definition);
+	jobq_submit_alone(&call, &s);
+	if (s.started)
+	{
+		jobq_advance();
+		start(&call, s.id);
+	}
+	jobq_close_call(&call);
+	if (s.dropped && DatumGetInt16(s.row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_SKIP)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(s.id);
+}

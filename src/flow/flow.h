@@ -1,0 +1,48 @@
+/*
+ * flow.h
+ *	  Flows: jobs whose work is other jobs.
+ */
+#ifndef JOBQ_FLOW_H
+#define JOBQ_FLOW_H
+
+#include "job/job.h"
+
+/* document.c: what a flow says, as JSON */
+
+/* Something in it that cannot be */
+typedef struct JobqFlowFault
+{
+	char	   *path;			/* where, as a jsonpath:
+								 * $.jobs[3].depends_on[0] */
+	char	   *problem;
+} JobqFlowFault;
+
+/* A member of a flow, read */
+typedef struct JobqFlowMember
+{
+	JobqSubmission s;			/* depends_on: names of members, and ids */
+	char	   *path;			/* where it stands in the document that was
+								 * read */
+	char	   *condition;		/* "if": a jsonpath over the flow's args;
+								 * NULL: none */
+} JobqFlowMember;
+
+extern List *jobq_check_document(Jsonb *flow);
+extern void jobq_read_flow(Jsonb *flow, JobqSubmission *s);
+extern int	jobq_read_members(Jsonb *definition, JobqFlowMember **members);
+
+/* graph.c: which members of a flow depend on which others */
+typedef struct JobqFlowGraph JobqFlowGraph;
+
+extern JobqFlowGraph *jobq_graph_create(JsonbContainer *jobs);
+extern int	jobq_graph_size(const JobqFlowGraph *g);
+extern JsonbContainer *jobq_graph_member(const JobqFlowGraph *g, int i);
+extern int	jobq_graph_namesake(const JobqFlowGraph *g, int i);
+extern int	jobq_graph_find(const JobqFlowGraph *g, const char *name, int len);
+extern bool jobq_graph_is_ancestor(JobqFlowGraph *g, int ancestor, int of);
+extern List *jobq_graph_cycles(JobqFlowGraph *g);
+
+/* expand.c: submitting and starting them */
+extern void jobq_flow_init(void);
+
+#endif							/* JOBQ_FLOW_H */

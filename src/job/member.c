@@ -1,0 +1,475 @@
+/*
+ * member.c
+ *	  Flows and their members: who joins one, and when it ends.
+ *
+ * A flow that was started has an open row in job_flow, with counters of its members.
+ * What becomes of these reaches the row as deltas only, which bear epoch 0, and which
+ * the background worker folds: the id of a flow is lower than those of its members,
+ * so whoever decides one may not write the flow's row.
+ *
+ *	W1	The counters of an open row, plus the deltas that name it, equal what its
+ *		members say.
+ *	W2	A member that is undecided has an open flow around it.  Who adds one, or opens
+ *		one again, locks the flow's row FOR SHARE and sees it open; who closes it
+ *		has the row locked, and then compares the counters with the members: where
+ *		they differ there are deltas that are still to be folded.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/acl.h"
+
+#include "job/job.h"
+
+/* What the end of a critical member must be for its flow not to fail */
+#define CRITICAL_REQUIRE	(OUTCOME_ANY & ~(OUTCOME_FAILED | OUTCOME_UPSTREAM_FAILED))
+
+/* Is a job a flow? */
+bool
+jobq_is_flow(TupleTableSlot *job)
+{
+	return !slot_attisnull(job, JOB_FLOW_TYPE);
+}
+
+/* Is a member of a flow critical? */
+bool
+jobq_is_critical(TupleTableSlot *job)
+{
+	return slot_attisnull(job, JOB_CRITICAL);
+}
+
+/* The flow that a job is a member of; 0: none. */
+int64
+jobq_flow_of(JobqCall *call, int64 id)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+	int64		flow = job != NULL ? jobq_attr_int64(job, JOB_FLOW) : 0;
+
+	jobq_slot_free(job);
+	return flow;
+}
+
+/* Count a member: one that joins (outcome 0), got an outcome (n = 1) or lost it (n = -1). */
+void
+jobq_count_member(JobqCounters *c, bool critical, int outcome, int n)
+{
+	int16		require = critical ? CRITICAL_REQUIRE : OUTCOME_ANY;
+
+	if (outcome == 0)
+		jobq_count_undecided(c, require);
+	else
+		jobq_count_edge(c, require, OUTCOME_SUCCEEDED, outcome, n);
+}
+
+/* Insert the row of a flow that is submitted. */
+void
+jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *prefix)
+{
+	static const JobqCounters none = {0};
+	JobqRow		new = {0};
+
+	jobq_set(&new, STATE_JOB_ID, Int64GetDatum(s->id));
+	jobq_set(&new, STATE_QUEUE_ID, Int64GetDatum(prefix->queue_id));
+	jobq_set(&new, STATE_LANE, Int64GetDatum(prefix->lane));
+	jobq_set(&new, STATE_ATTEMPT, Int32GetDatum(0));
+	jobq_set(&new, STATE_FAILED, Int32GetDatum(0));
+	jobq_set(&new, STATE_LOST, Int32GetDatum(0));
+	jobq_set(&new, STATE_PRIORITY, Int16GetDatum(prefix->priority));
+	jobq_set_counters(&new, FLOW_UNDECIDED, &none);
+	jobq_set(&new, FLOW_ON_FAILURE, Int16GetDatum(s->flow->on_failure));
+	jobq_set(&new, FLOW_OPEN, BoolGetDatum(false));
+	jobq_set(&new, FLOW_STOPPING, BoolGetDatum(false));
+	jobq_set(&new, FLOW_CANCELLED, BoolGetDatum(false));
+	jobq_set(&new, FLOW_DEFINITION, JsonbPGetDatum(s->flow->definition));
+	jobq_insert(call, JOBQ_FLOW, &new);
+}
+
+/*
+ * Open the row of a flow whose members were inserted: it runs.  args: what its own
+ * are once references in them are replaced; NULL: the same.  Where no member is
+ * undecided, a delta has the background worker close it.
+ */
+void
+jobq_open_flow(JobqCall *call, int64 id, const JobqCounters *c, Jsonb *args)
+{
+	static const JobqCounters none = {0};
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
+	JobqRow		new;
+
+	if (row == NULL)
+		elog(ERROR, "flow %lld has no row", (long long) id);
+	jobq_values(row, &new);
+	jobq_set_counters(&new, FLOW_UNDECIDED, c);
+	jobq_set(&new, FLOW_STARTED_AT, TimestampTzGetDatum(call->now));
+	jobq_set(&new, FLOW_OPEN, BoolGetDatum(true));
+	if (args != NULL)
+		jobq_set(&new, FLOW_ARGS, JsonbPGetDatum(args));
+	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
+		elog(ERROR, "row of flow %lld has changed", (long long) id);
+	jobq_slot_free(row);
+	if (c->n[UNDECIDED] == 0)
+		jobq_leave_delta(call, id, 0, &none);
+}
+
+/*
+ * Lock a flow's row FOR SHARE to the end of the transaction, so that it is not closed
+ * meanwhile, and say whether it is open.  False: somebody has it locked, or it changed.
+ */
+bool
+jobq_lock_open_flow(JobqCall *call, int64 id, LockWaitPolicy policy, bool *open)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
+	bool		ok = true;
+
+	*open = row != NULL && jobq_attr_bool(row, FLOW_OPEN) && !jobq_attr_bool(row, FLOW_STOPPING);
+	if (*open)
+		ok = jobq_lock(call, JOBQ_FLOW, row, LockTupleShare, policy);
+	jobq_slot_free(row);
+	return ok;
+}
+
+/* Is a job a flow that was started once? */
+bool
+jobq_flow_was_started(JobqCall *call, TupleTableSlot *job)
+{
+	TupleTableSlot *row = jobq_is_flow(job) ? jobq_find_id(call, JOBQ_FLOW, jobq_attr_int64(job, JOB_ID)) : NULL;
+	bool		started = row != NULL && !slot_attisnull(row, FLOW_STARTED_AT);
+
+	jobq_slot_free(row);
+	return started;
+}
+
+/* Does the caller run a member of a flow? */
+static bool
+runs_member(JobqCall *call, int64 flow)
+{
+	Datum		key = Int64GetDatum(flow);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_JOB, INDEX_SECOND, 1, &key, NULL);
+	TupleTableSlot *job;
+	bool		runs = false;
+
+	while (!runs && (job = jobq_scan_next(scan)) != NULL)
+		runs = slot_attisnull(job, JOB_OUTCOME) && jobq_held_by_caller(call, jobq_attr_int64(job, JOB_ID));
+	jobq_scan_end(scan);
+	return runs;
+}
+
+/* Has a flow a member of this name? */
+static bool
+has_member(JobqCall *call, int64 flow, const char *name)
+{
+	Datum		keys[2] = {Int64GetDatum(flow), CStringGetTextDatum(name)};
+	TupleTableSlot *job = jobq_find(call, JOBQ_JOB, INDEX_SECOND, 2, keys, NULL);
+
+	jobq_slot_free(job);
+	return job != NULL;
+}
+
+/*
+ * A job is submitted that becomes a member of a flow which runs.  The caller must
+ * have submitted the flow, operate on its queue, or run a member of it.  The flow's
+ * row is locked FOR SHARE, which waits for the background worker at most.
+ */
+void
+jobq_join_flow(JobqCall *call, const JobqSubmission *s)
+{
+	int64		id = DatumGetInt64(s->row.values[JOB_FLOW - 1]);
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+	bool		open;
+	bool		runs = job != NULL && runs_member(call, id);
+
+	if (job == NULL || !(runs || jobq_may_see(call, id, false)))
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_NO_SUCH_JOB),
+				 errmsg("job %lld in \"flow\" does not exist", (long long) id),
+				 errhint("It was removed, or you may not see it.")));
+	if (!jobq_is_flow(job))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("job %lld in \"flow\" is no flow", (long long) id)));
+	if (!has_privs_of_role(GetUserId(), jobq_attr_oid(job, JOB_SUBMITTED_BY)) && !runs)
+		jobq_require_privilege(call, jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE)), PRIV_OPERATE, jobq_attr_cstring(job, JOB_QUEUE));
+	while (!jobq_lock_open_flow(call, id, LockWaitBlock, &open))
+		;
+	if (!open)
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_WRONG_STATE),
+				 errmsg("cannot add a member to flow %lld, which %s", (long long) id,
+						!slot_attisnull(job, JOB_OUTCOME) ? "is decided" : jobq_flow_was_started(call, job) ? "is ending" : "has not started"),
+				 errhint("Members are added while the flow runs.")));
+	jobq_slot_free(job);
+	if (s->name != NULL && has_member(call, id, s->name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("flow %lld has a member \"%s\"", (long long) id, s->name),
+				 errhint("Names are unique in a flow.")));
+}
+
+/*
+ * A member of a flow may depend on another job unless that waits for the flow, or could:
+ * not on a flow that it is in itself, and only on what is older than the outermost
+ * flow that it is in and the other is not.  Then ids grow along what waits for what.
+ */
+void
+jobq_check_scope(JobqCall *call, const JobqSubmission *s)
+{
+	int64		own = s->row.given[JOB_FLOW - 1] ? DatumGetInt64(s->row.values[JOB_FLOW - 1]) : 0;
+
+	for (int i = 0; own != 0 && i < s->nupstream; i++)
+	{
+		int64		up = s->upstream[i];
+		int64		around = jobq_flow_of(call, up);
+		int64		outermost = 0;
+
+		if (around == own)
+			continue;			/* beside it */
+		for (int64 f = own; f != 0; f = jobq_flow_of(call, f))
+		{
+			int64		g = around;
+
+			if (f == up)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("a member of flow %lld cannot depend on the flow", (long long) up),
+						 errhint("The flow ends after its members.")));
+			while (g != 0 && g != f)
+				g = jobq_flow_of(call, g);
+			if (g == 0)
+				outermost = f;
+		}
+		if (outermost != 0 && up >= outermost)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("a member of flow %lld cannot depend on job %lld, which was submitted after the flow",
+							(long long) outermost, (long long) up),
+					 errhint("What is outside the flow can wait for it, so its members wait only for what is older than the flow.")));
+	}
+}
+
+/* Closing */
+
+/* May deltas of this flow be folded?  Its row, if it is open, is locked for that. */
+bool
+jobq_lock_to_fold(JobqCall *call, int64 id)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
+	bool		ok = row == NULL || !jobq_attr_bool(row, FLOW_OPEN) ||
+	jobq_lock(call, JOBQ_FLOW, row, LockTupleNoKeyExclusive, LockWaitSkip);
+
+	jobq_slot_free(row);
+	return ok;
+}
+
+/* What the members of a flow say of themselves. */
+static void
+count_members(JobqCall *call, int64 id, JobqCounters *c)
+{
+	Datum		key = Int64GetDatum(id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_JOB, INDEX_SECOND, 1, &key, NULL);
+	TupleTableSlot *job;
+
+	memset(c, 0, sizeof(JobqCounters));
+	while ((job = jobq_scan_next(scan)) != NULL)
+	{
+		int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
+
+		jobq_count_member(c, jobq_is_critical(job), 0, 1);
+		if (outcome != 0)
+			jobq_count_member(c, jobq_is_critical(job), outcome, 1);
+	}
+	jobq_scan_end(scan);
+}
+
+/*
+ * A flow's row is locked: is it to be closed once these are added to its counters?
+ * Then its row in job is locked, too; false: somebody else has that.
+ */
+bool
+jobq_prepare_to_close(JobqCall *call, int64 id, const JobqCounters *change, bool *closes)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
+	TupleTableSlot *job;
+	JobqCounters c;
+	JobqCounters members;
+	bool		ok = true;
+
+	*closes = false;
+	if (row != NULL && jobq_attr_bool(row, FLOW_OPEN))
+	{
+		jobq_read_counters(row, FLOW_UNDECIDED, &c);
+		jobq_add_counters(&c, change);
+		if (c.n[UNDECIDED] == 0)
+		{
+			count_members(call, id, &members);
+			*closes = memcmp(&c, &members, sizeof(JobqCounters)) == 0;
+		}
+	}
+	jobq_slot_free(row);
+	if (*closes)
+	{
+		job = jobq_find_id(call, JOBQ_JOB, id);
+		ok = job == NULL || (jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitSkip) && jobq_lock_key(call, job));
+		jobq_slot_free(job);
+	}
+	return ok;
+}
+
+/* The result of a flow that has succeeded, by what its definition refers to; NULL: none. */
+static Jsonb *
+flow_result(JobqCall *call, int64 id, TupleTableSlot *row)
+{
+	bool		isnull;
+	Jsonb	   *definition = DatumGetJsonbP(slot_getattr(row, FLOW_DEFINITION, &isnull));
+	JsonbValue *reference = getKeyJsonValueFromContainer(&definition->root, "result", 6, NULL);
+
+	return reference != NULL ? jobq_resolve_references(call, id, JsonbValueToJsonb(reference)) : NULL;
+}
+
+/* Why a flow has failed: the first critical member that did. */
+static char *
+first_failure(JobqCall *call, int64 id)
+{
+	Datum		key = Int64GetDatum(id);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_JOB, INDEX_SECOND, 1, &key, NULL);
+	TupleTableSlot *job;
+	int64		first = PG_INT64_MAX;
+	char	   *error = NULL;
+
+	while ((job = jobq_scan_next(scan)) != NULL)
+	{
+		bool		failed = jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_FAILED;
+		char	   *name;
+
+		/* one that only could not run any more tells less than one that ran */
+		if (!jobq_is_critical(job) || (!failed && (error != NULL || jobq_attr_int16(job, JOB_OUTCOME) != OUTCOME_UPSTREAM_FAILED)) ||
+			(failed && jobq_attr_int64(job, JOB_ID) > first))
+			continue;
+		if (failed)
+			first = jobq_attr_int64(job, JOB_ID);
+		name = jobq_attr_cstring(job, slot_attisnull(job, JOB_NAME) ? JOB_KIND : JOB_NAME);
+		error = psprintf("member \"%s\", job %lld, %s", name, (long long) jobq_attr_int64(job, JOB_ID),
+						 failed ? "failed" : "could not run, since what it depends on failed");
+	}
+	jobq_scan_end(scan);
+	return error;
+}
+
+/* Decide a flow whose members are all decided, and whose rows are locked. */
+static void
+close_flow(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c)
+{
+	JobqCall   *call = jobq_cascade_call(cascade);
+	JobqDecision decision = {.attempt_outcome = -1};
+	JobqPrefix	prefix;
+	Jsonb	   *result;
+
+	jobq_read_prefix(row, &prefix);
+	if (jobq_attr_bool(row, FLOW_CANCELLED))
+	{
+		decision.outcome = OUTCOME_CANCELLED;
+		decision.error = jobq_attr_cstring(row, FLOW_CANCEL_REASON);
+	}
+	else if (c->n[VIOLATED] > 0)
+	{
+		decision.outcome = OUTCOME_FAILED;
+		decision.error = first_failure(call, prefix.job_id);
+	}
+	else
+	{
+		decision.outcome = OUTCOME_SUCCEEDED;
+		result = flow_result(call, prefix.job_id, row);
+		decision.has_result = result != NULL;
+		decision.result = JsonbPGetDatum(result);
+	}
+	jobq_decide(cascade, &prefix, &decision);
+}
+
+/* A member that is to be cancelled */
+typedef struct Undecided
+{
+	int64		id;				/* first, for jobq_compare_ids() */
+	int32		generation;
+} Undecided;
+
+/*
+ * Ask for the cancellation of all members of a flow that are undecided, and mark its
+ * row; cancelled: that is how the flow will end.  False: somebody has the row locked.
+ */
+bool
+jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, bool cancelled, const char *reason)
+{
+	int64		id = jobq_attr_int64(flow, STATE_JOB_ID);
+	Datum		key = Int64GetDatum(id);
+	JobqScan   *scan;
+	TupleTableSlot *job;
+	JobqRow		new;
+	Undecided  *members;
+	int			room = 64;
+	int			n = 0;
+
+	jobq_values(flow, &new);
+	jobq_set(&new, FLOW_STOPPING, BoolGetDatum(true));
+	if (cancelled)
+	{
+		jobq_set(&new, FLOW_CANCELLED, BoolGetDatum(true));
+		jobq_set_text(&new, FLOW_CANCEL_REASON, reason);
+	}
+	if (!jobq_update(call, JOBQ_FLOW, flow, &new, LockWaitSkip))
+		return false;
+	if (jobq_attr_bool(flow, FLOW_STOPPING))
+		return true;
+
+	/* what is downstream first, or it would be decided by what is upstream */
+	members = palloc(room * sizeof(Undecided));
+	scan = jobq_scan_begin(call, JOBQ_JOB, INDEX_SECOND, 1, &key, NULL);
+	while ((job = jobq_scan_next(scan)) != NULL)
+	{
+		if (!slot_attisnull(job, JOB_OUTCOME))
+			continue;
+		if (n == room)
+			members = repalloc_huge(members, (room *= 2) * sizeof(Undecided));
+		members[n].id = jobq_attr_int64(job, JOB_ID);
+		members[n++].generation = jobq_attr_int32(job, JOB_GENERATION);
+	}
+	jobq_scan_end(scan);
+	qsort(members, n, sizeof(Undecided), jobq_compare_ids);
+	while (n-- > 0)
+		jobq_request_cancel(call, members[n].id, members[n].generation, reason);
+	pfree(members);
+	return true;
+}
+
+/* Add what deltas say to the counters of a flow, whose row is locked, and close it if that was prepared. */
+void
+jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqCounters *change, bool closes)
+{
+	JobqCall   *call = jobq_cascade_call(cascade);
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
+	JobqCounters c;
+	JobqRow		new;
+
+	if (row != NULL && jobq_attr_bool(row, FLOW_OPEN))
+	{
+		jobq_read_counters(row, FLOW_UNDECIDED, &c);
+		jobq_add_counters(&c, change);
+		jobq_values(row, &new);
+		jobq_set_counters(&new, FLOW_UNDECIDED, &c);
+		jobq_set(&new, FLOW_OPEN, BoolGetDatum(!closes));
+		if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
+			elog(ERROR, "row of flow %lld has changed while locked", (long long) id);
+		if (closes)
+			close_flow(cascade, row, &c);
+		else if (c.n[VIOLATED] > 0 && jobq_attr_int16(row, FLOW_ON_FAILURE) == ON_FAILURE_CANCEL &&
+				 !jobq_attr_bool(row, FLOW_STOPPING))
+		{
+			TupleTableSlot *latest;
+
+			jobq_advance();
+			latest = jobq_find_id(call, JOBQ_FLOW, id);
+			if (!jobq_stop_flow(call, latest, false, "another member of its flow failed"))
+				elog(ERROR, "row of flow %lld has changed while locked", (long long) id);
+			jobq_slot_free(latest);
+		}
+	}
+	jobq_slot_free(row);
+}

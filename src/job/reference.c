@@ -1,0 +1,195 @@
+/*
+ * reference.c
+ *	  What args refer to: the results of other members of a flow, and the flow's args.
+ *
+ * A reference is an object with a key that begins with "$":
+ *
+ *		{"$result": name, "path": jsonpath}		the path can be left out
+ *		{"$args": jsonpath}
+ *		{"$literal": any}						stands for what it has
+ *
+ * Here is known what one looks like and where the references of a document stand,
+ * not what they stand for.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/json.h"
+
+#include "job/job.h"
+
+#define REFERENCES	"a reference is {\"$result\": name, \"path\": jsonpath}, {\"$args\": jsonpath} or {\"$literal\": value}"
+
+/* The names of JobqReferenceType */
+static const char *const types[] = {"$result", "$args", "$literal"};
+
+/* Can a key stand in a jsonpath without quotes? */
+static bool
+is_plain(const char *key, int len)
+{
+	for (int i = 0; i < len; i++)
+	{
+		char		c = key[i];
+
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || (i > 0 && c >= '0' && c <= '9')))
+			return false;
+	}
+	return len > 0;
+}
+
+/* Where a trail leads to, as a jsonpath. */
+char *
+jobq_trail_path(const JobqTrail *trail)
+{
+	StringInfoData path;
+	List	   *steps = NIL;
+
+	for (; trail->up != NULL; trail = trail->up)
+		steps = lappend(steps, unconstify(JobqTrail *, trail));
+	initStringInfo(&path);
+	appendStringInfoChar(&path, '$');
+	for (int i = list_length(steps) - 1; i >= 0; i--)
+	{
+		const JobqTrail *step = list_nth(steps, i);
+
+		if (step->key == NULL)
+			appendStringInfo(&path, "[%d]", step->index);
+		else if (is_plain(step->key, step->len))
+			appendStringInfo(&path, ".%.*s", step->len, step->key);
+		else
+		{
+			appendStringInfoChar(&path, '.');
+			escape_json(&path, pnstrdup(step->key, step->len));
+		}
+	}
+	list_free(steps);
+	return path.data;
+}
+
+/* Which type of reference a key makes, or -1. */
+static int
+find_type(const JsonbValue *key)
+{
+	for (int i = 0; i < lengthof(types); i++)
+	{
+		if (strlen(types[i]) == key->val.string.len &&
+			memcmp(types[i], key->val.string.val, key->val.string.len) == 0)
+			return i;
+	}
+	return -1;
+}
+
+/* Does a key begin with "$"? */
+static bool
+is_special(const JsonbValue *key)
+{
+	return key->val.string.len > 0 && key->val.string.val[0] == '$';
+}
+
+/* The key of an object that makes it a reference; of several, one that is known. */
+static bool
+find_special(JsonbContainer *object, JsonbValue *special)
+{
+	JsonbIterator *it = JsonbIteratorInit(object);
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	bool		found = false;
+
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token != WJB_KEY || !is_special(&v))
+			continue;
+		if (!found || find_type(special) < 0)
+			*special = v;
+		found = true;
+	}
+	return found;
+}
+
+/* Read what stands beside the key that makes a reference. */
+static void
+read_rest(JsonbContainer *object, const JsonbValue *special, JobqReference *r)
+{
+	JsonbIterator *it = JsonbIteratorInit(object);
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	JsonbValue	key = {0};
+
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			key = v;
+		else if (token != WJB_VALUE)
+			continue;
+		else if (key.val.string.val == special->val.string.val)
+			r->value = v;
+		else if (r->type == REFERENCE_RESULT && key.val.string.len == 4 &&
+				 memcmp(key.val.string.val, "path", 4) == 0)
+			r->path = v;
+		else if (r->problem == NULL)
+			r->problem = psprintf("unrecognized key beside \"%s\": \"%.*s\"; " REFERENCES, types[r->type],
+								  key.val.string.len, key.val.string.val);
+	}
+}
+
+/*
+ * Read a reference; false: it is none, but plain JSON.  Whether its jsonpath is one,
+ * and whom it names, is not looked at.
+ */
+bool
+jobq_read_reference(JsonbContainer *json, JobqReference *r)
+{
+	JsonbValue	special;
+	int			type;
+
+	if (!JsonContainerIsObject(json) || !find_special(json, &special))
+		return false;
+	memset(r, 0, sizeof(JobqReference));
+	r->value.type = jbvNull;
+	r->path.type = jbvNull;
+	type = find_type(&special);
+	if (type < 0)
+	{
+		r->problem = psprintf("unrecognized reference: \"%.*s\"; " REFERENCES,
+							  special.val.string.len, special.val.string.val);
+		return true;
+	}
+	r->type = type;
+	read_rest(json, &special, r);
+	if (r->problem == NULL && type != REFERENCE_LITERAL && r->value.type != jbvString)
+		r->problem = psprintf("\"%s\" must be a string", types[type]);
+	if (r->problem == NULL && r->path.type != jbvNull && r->path.type != jbvString)
+		r->problem = "\"path\" must be a string";
+	return true;
+}
+
+/* Call back for each reference in JSON, which stands where the trail leads to. */
+void
+jobq_walk_references(JsonbContainer *json, const JobqTrail *trail, JobqReferenceCallback callback, void *arg)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	JobqReference r;
+	JobqTrail	step = {.up = trail,.index = -1};
+
+	check_stack_depth();
+	if (jobq_read_reference(json, &r))
+	{
+		callback(&r, trail, arg);
+		return;
+	}
+	it = JsonbIteratorInit(json);
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+		{
+			step.key = v.val.string.val;
+			step.len = v.val.string.len;
+		}
+		else if (token == WJB_ELEM)
+			step.index++;
+		if ((token == WJB_VALUE || token == WJB_ELEM) && v.type == jbvBinary)
+			jobq_walk_references(v.val.binary.data, &step, callback, arg);
+	}
+}
