@@ -57,7 +57,9 @@ static const struct
 	const char *key;
 	int			places;
 }			own_keys[NOWN] = {
-	[OWN_JOBS] = {"jobs", PLACE_FLOW | PLACE_SUBFLOW},
+
+	/* where a member gives it, it is a flow */
+	[OWN_JOBS] = {"jobs", PLACE_FLOW | PLACE_SUBFLOW | PLACE_JOB},
 	[OWN_DEFAULTS] = {"defaults", PLACE_FLOW | PLACE_SUBFLOW},
 	[OWN_RESULT] = {"result", PLACE_FLOW | PLACE_SUBFLOW},
 	[OWN_ON_FAILURE] = {"on_failure", PLACE_FLOW | PLACE_SUBFLOW},
@@ -180,8 +182,9 @@ require_fault(ErrorData *error)
 {
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
+		case MAKE_SQLSTATE('0', 'A', '0', '0', '0'):	/* these of jsonpaths */
+		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):
 		case MAKE_SQLSTATE('2', '2', '0', '0', '0'):
-		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):	/* jsonpath_in's */
 		case MAKE_SQLSTATE('5', '4', '0', '0', '0'):
 			break;
 		default:

@@ -376,17 +376,30 @@ jobq_read_key(JobqSubmission *s, const char *key, JsonbValue *v)
 		set_option(s, option, json_argument(option, v));
 }
 
+/* The arguments must be named. */
+static void
+check_args(const JobqRow *job)
+{
+	if (!JB_ROOT_IS_OBJECT(DatumGetJsonbP(job->values[JOB_ARGS - 1])))
+		jobq_error_must("args", "be a JSON object");
+}
+
+/* Arguments and tags have a bound together. */
+static void
+check_size(const JobqRow *job)
+{
+	Jsonb	   *tags = job->given[JOB_TAGS - 1] ? DatumGetJsonbP(job->values[JOB_TAGS - 1]) : NULL;
+
+	jobq_check_json(DatumGetJsonbP(job->values[JOB_ARGS - 1]), tags, tags ? "\"args\" with \"tags\"" : "\"args\"",
+					"jobq.max_args_size", jobq_max_args_size);
+}
+
 /* The arguments and tags of a job. */
 void
 jobq_check_payload(const JobqRow *job)
 {
-	Jsonb	   *args = DatumGetJsonbP(job->values[JOB_ARGS - 1]);
-	Jsonb	   *tags = job->given[JOB_TAGS - 1] ? DatumGetJsonbP(job->values[JOB_TAGS - 1]) : NULL;
-
-	if (!JB_ROOT_IS_OBJECT(args))
-		jobq_error_must("args", "be a JSON object");
-	jobq_check_json(args, tags, tags ? "\"args\" with \"tags\"" : "\"args\"",
-					"jobq.max_args_size", jobq_max_args_size);
+	check_args(job);
+	check_size(job);
 }
 
 /* There must be something to run. */
@@ -397,11 +410,18 @@ check_kind(JobqSubmission *s)
 		jobq_error_null("kind");
 }
 
-/* Arguments and tags, together */
+/* What it is run with is an object. */
 static void
-check_payload(JobqSubmission *s)
+check_args_given(JobqSubmission *s)
 {
-	jobq_check_payload(&s->row);
+	check_args(&s->row);
+}
+
+/* And, with what is said of the job, no larger than allowed. */
+static void
+check_size_given(JobqSubmission *s)
+{
+	check_size(&s->row);
 }
 
 /* A lease has bounds. */
@@ -488,7 +508,8 @@ check_upstream(JobqSubmission *s)
 /* What is checked without reading anything, once all keys were read */
 static const JobqCheck checks[] = {
 	{check_kind, {"kind"}},
-	{check_payload, {"args", "tags"}},
+	{check_args_given, {"args"}},
+	{check_size_given, {"args", "tags"}},
 	{check_lease, {"lease"}},
 	{check_quorum, {"quorum", "trigger_rule", "depends_on"}},
 	{check_unique_for, {"unique_for", "unique_key"}},
