@@ -1,0 +1,431 @@
+/*
+ * check.c
+ *	  All that is wrong with a flow's document.
+ *
+ * A document is checked twice at most: in one go up to the first fault, which is
+ * all for one that has none.  If there is a fault, all are gathered, and each value
+ * is read in a subtransaction of its own.
+ *
+ * Faults come in the order of the document, as jsonb keeps it (shorter keys first):
+ * the keys of a flow, what does not go together in them, its defaults, its members,
+ * its result, then the cycles among its members.
+ */
+#include "postgres.h"
+
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "flow/document.h"
+
+/* Bounds of a document */
+#define MAX_SIZE		(100 * 1024 * 1024)
+#define MAX_JSON_DEPTH	1000
+#define MAX_FLOW_DEPTH	100
+
+/* A flow whose members are being checked */
+typedef struct JobqFlowLevel
+{
+	const struct JobqFlowLevel *outer;	/* the flow around it; NULL: none */
+	int			index;			/* its own, there */
+	int			depth;			/* from 1 on */
+	const JobqTrail *trail;
+	JobqFlowGraph *graph;
+	JobqDefaults defaults;
+} JobqFlowLevel;
+
+/* What is checked of references */
+typedef struct ReferenceCheck
+{
+	JobqChecker *ck;
+	bool		form;			/* whether they are well-formed */
+	const JobqFlowLevel *level; /* the flow whose members are referred to;
+								 * NULL: names are not looked at */
+	int			index;			/* whose ancestors they must be; -1: any
+								 * member will do */
+	const JobqTrail *member;	/* that takes defaults which refer; NULL: says
+								 * so itself */
+} ReferenceCheck;
+
+/* A member that is referred to: in the innermost flow that has one of its name. */
+static void
+check_referred(const ReferenceCheck *check, const JsonbValue *name, const JobqTrail *trail)
+{
+	const JobqFlowLevel *level = check->level;
+	int			index = check->index;
+	int			found;
+
+	while ((found = jobq_graph_find(level->graph, name->val.string.val, name->val.string.len)) < 0)
+	{
+		if (check->index < 0 || level->outer == NULL)
+		{
+			jobq_add_fault(check->ck, trail, psprintf("no member has the name \"%s\"", jobq_copy_string(name)));
+			return;
+		}
+		index = level->index;
+		level = level->outer;
+	}
+	if (index >= 0 && !jobq_graph_is_ancestor(level->graph, found, index))
+		jobq_add_fault(check->ck, trail,
+					   psprintf("\"%s\" is no job that %s%s depends on", jobq_copy_string(name),
+								level == check->level ? "" : "the flow around ",
+								check->member != NULL ? jobq_trail_path(check->member) :
+								level == check->level ? "this one" : "it"));
+}
+
+/* Check a reference. */
+static void
+check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
+{
+	const ReferenceCheck *check = arg;
+	const JsonbValue *path = r->type == REFERENCE_ARGS ? &r->value : &r->path;
+
+	if (r->problem != NULL)
+	{
+		if (check->form)
+			jobq_add_fault(check->ck, trail, r->problem);
+		return;
+	}
+	if (r->type == REFERENCE_LITERAL)
+		return;
+	if (check->form && path->type != jbvNull)
+	{
+		JobqTrail	step = jobq_step_to(trail, r->type == REFERENCE_ARGS ? "$args" : "path");
+
+		jobq_attempt(check->ck, &step, jobq_parse_jsonpath, jobq_copy_string(path));
+	}
+	if (r->type == REFERENCE_RESULT && check->level != NULL)
+		check_referred(check, &r->value, trail);
+}
+
+/* The result of a flow: a reference to any of its members. */
+static void
+check_result(JobqChecker *ck, const JobqFlowLevel *level, const JsonbValue *v)
+{
+	JobqTrail	step = jobq_step_to(level->trail, "result");
+	ReferenceCheck check = {.ck = ck,.form = true,.level = level,.index = -1};
+	JobqReference r;
+
+	if (v->type == jbvNull)
+		return;
+	if (jobq_is_object(v) && jobq_read_reference(v->val.binary.data, &r))
+		check_reference(&r, &step, &check);
+	else
+		jobq_add_fault(ck, &step, "\"result\" must be a reference, {\"$result\": name, \"path\": jsonpath}, {\"$args\": jsonpath} or {\"$literal\": value}");
+}
+
+/* A job in depends_on, for sorting */
+typedef struct Upstream
+{
+	int64		id;				/* must be first, see jobq_compare_ids(); or
+								 * which member */
+	int			index;			/* of the element */
+} Upstream;
+
+/* Mark the elements of depends_on that say what one before them does. */
+static void
+mark_repeated(Upstream *upstream, int n, bool *repeated)
+{
+	qsort(upstream, n, sizeof(Upstream), jobq_compare_ids);
+	for (int i = 1; i < n; i++)
+	{
+		int			first = Min(upstream[i - 1].index, upstream[i].index);
+
+		if (upstream[i].id != upstream[i - 1].id)
+			continue;
+		/* equal ones are in no order */
+		repeated[Max(upstream[i - 1].index, upstream[i].index)] = true;
+		upstream[i].index = first;
+	}
+}
+
+/*
+ * Check what a flow or a member depends on, each element by itself.  Ids are those
+ * that were read before, if they were (ids).  False: something stands there twice.
+ */
+static bool
+check_depends_on(JobqChecker *ck, const JobqObject *o, JsonbContainer *array, bool ids, const JobqTrail *trail)
+{
+	int			n = JsonContainerSize(array);
+	Upstream   *members = palloc(Max(n, 1) * sizeof(Upstream));
+	Upstream   *jobs = palloc(Max(n, 1) * sizeof(Upstream));
+	bool	   *repeated = palloc0(Max(n, 1) * sizeof(bool));
+	int			nmembers = 0;
+	int			njobs = 0;
+	JsonbIterator *it = JsonbIteratorInit(array);
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	JobqTrail	step = {.up = trail,.index = -1};
+	bool		twice = false;
+
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		int			found;
+
+		if (token != WJB_ELEM)
+			continue;
+		step.index++;
+		if (v.type == jbvNumeric && ids)
+		{
+			jobs[njobs].id = o->s->upstream[njobs];
+			jobs[njobs++].index = step.index;
+		}
+		else if (v.type == jbvString && o->level != NULL &&
+				 (found = jobq_graph_find(o->level->graph, v.val.string.val, v.val.string.len)) >= 0)
+		{
+			members[nmembers].id = found;
+			members[nmembers++].index = step.index;
+		}
+	}
+	mark_repeated(members, nmembers, repeated);
+	mark_repeated(jobs, njobs, repeated);
+
+	step.index = -1;
+	njobs = 0;
+	it = JsonbIteratorInit(array);
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		int			found;
+
+		if (token != WJB_ELEM)
+			continue;
+		step.index++;
+		twice |= repeated[step.index];
+		if (v.type == jbvNumeric)
+		{
+			if (repeated[step.index])
+				jobq_add_fault(ck, &step, psprintf("job %lld is named twice in \"depends_on\"",
+												   (long long) o->s->upstream[njobs]));
+			njobs++;
+			continue;
+		}
+		if (v.type != jbvString)
+			continue;
+		if (o->level == NULL)
+		{
+			jobq_add_fault(ck, &step, "\"depends_on\" of a flow that is in no other has ids of jobs only");
+			continue;
+		}
+		found = jobq_graph_find(o->level->graph, v.val.string.val, v.val.string.len);
+		if (found < 0)
+			jobq_add_fault(ck, &step, psprintf("no member of this flow has the name \"%s\"", jobq_copy_string(&v)));
+		else if (repeated[step.index])
+			jobq_add_fault(ck, &step, psprintf("\"%s\" is named twice in \"depends_on\"", jobq_copy_string(&v)));
+		else if (found == o->index)
+			jobq_add_fault(ck, &step, psprintf("\"%s\" depends on itself", jobq_copy_string(&v)));
+	}
+	return !twice;
+}
+
+/* What an option says of others, see JobqOptionHook. */
+static bool
+look_at_option(JobqChecker *ck, const JobqObject *o, const char *key, const JsonbValue *v, bool good,
+			   const JobqTrail *trail)
+{
+	if (strcmp(key, "args") == 0 && jobq_is_object(v) && o->place != PLACE_FLOW)
+	{
+		ReferenceCheck check = {.ck = ck,.form = true,.level = o->level,.index = o->index};
+
+		jobq_walk_references(v->val.binary.data, trail, check_reference, &check);
+	}
+	else if (strcmp(key, "depends_on") == 0 && jobq_is_array(v))
+		good &= check_depends_on(ck, o, v->val.binary.data, good, trail);
+	else if (strcmp(key, "name") == 0 && v->type == jbvString && o->level != NULL)
+	{
+		int			first = jobq_graph_namesake(o->level->graph, o->index);
+
+		if (first != o->index)
+			jobq_add_fault(ck, trail, psprintf("elements %d and %d have the same name \"%s\"",
+											   first, o->index, jobq_copy_string(v)));
+	}
+	return good;
+}
+
+/* Is there no use in looking for more? */
+static bool
+is_enough(const JobqChecker *ck)
+{
+	return list_length(ck->faults) > JOBQ_MAX_FAULTS;
+}
+
+/* How deep JSON is, or at least the bound. */
+static bool
+is_too_deep(Jsonb *json)
+{
+	JsonbIterator *it = JsonbIteratorInit(&json->root);
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	int			depth = 0;
+
+	while ((token = JsonbIteratorNext(&it, &v, false)) != WJB_DONE)
+	{
+		if (token == WJB_BEGIN_OBJECT || token == WJB_BEGIN_ARRAY)
+			depth++;
+		else if (token == WJB_END_OBJECT || token == WJB_END_ARRAY)
+			depth--;
+		if (depth > MAX_JSON_DEPTH)
+			return true;
+	}
+	return false;
+}
+
+static void check_members(JobqChecker *ck, const JobqObject *flow, const JobqFlowLevel *outer);
+
+/* Check a member, and those of a flow. */
+static void
+check_member(JobqChecker *ck, const JobqFlowLevel *level, int index, const JobqTrail *trail)
+{
+	JobqSubmission s;
+	JobqObject	o = {.json = jobq_graph_member(level->graph, index),.trail = trail,
+	.level = level,.index = index};
+
+	if (o.json == NULL)
+	{
+		jobq_add_fault(ck, trail, "a member must be a JSON object");
+		return;
+	}
+	MemoryContextReset(ck->scratch);
+	MemoryContextSwitchTo(ck->scratch);
+	jobq_begin_flow_member(&o, &level->defaults, &s);
+	jobq_read_keys(ck, &o);
+
+	/*
+	 * args that it takes were read there, but what they refer to depends on
+	 * it
+	 */
+	if (level->defaults.args != NULL && !jobq_gives(&o, "args"))
+	{
+		ReferenceCheck check = {.ck = ck,.level = level,.index = index,.member = trail};
+
+		jobq_walk_references(level->defaults.args, level->defaults.args_trail, check_reference, &check);
+	}
+	jobq_check_options(ck, &o, &level->defaults);
+	if (o.place == PLACE_SUBFLOW)
+		check_members(ck, &o, level);
+}
+
+/* Check what is in a flow. */
+static void
+check_members(JobqChecker *ck, const JobqObject *flow, const JobqFlowLevel *outer)
+{
+	JobqFlowLevel level = {.outer = outer,.index = flow->index,.depth = outer != NULL ? outer->depth + 1 : 1,
+	.trail = flow->trail};
+	JobqTrail	jobs = jobq_step_to(flow->trail, "jobs");
+	JobqTrail	step = {.up = &jobs};
+	MemoryContext work;
+	ListCell   *cell;
+
+	check_stack_depth();
+	if (level.depth > MAX_FLOW_DEPTH)
+	{
+		jobq_add_fault(ck, flow->trail, psprintf("flows are nested more than %d deep", MAX_FLOW_DEPTH));
+		return;
+	}
+	work = AllocSetContextCreate(ck->work, "jobq flow", ALLOCSET_SMALL_SIZES);
+	MemoryContextSwitchTo(work);
+	if (outer != NULL)
+		level.defaults = outer->defaults;
+	else
+		jobq_init_defaults(&level.defaults);
+	jobq_add_defaults(ck, &level.defaults, &flow->own[OWN_DEFAULTS], flow->trail);
+	/* what is no array is a fault already */
+	if (jobq_is_array(&flow->own[OWN_JOBS]))
+	{
+		level.graph = jobq_graph_create(flow->own[OWN_JOBS].val.binary.data);
+		for (step.index = 0; step.index < jobq_graph_size(level.graph) && !is_enough(ck); step.index++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			check_member(ck, &level, step.index, &step);
+			MemoryContextSwitchTo(work);
+		}
+		check_result(ck, &level, &flow->own[OWN_RESULT]);
+		foreach(cell, jobq_graph_cycles(level.graph))
+			jobq_add_fault(ck, &jobs, psprintf("jobs depend on each other in a cycle: %s", (char *) lfirst(cell)));
+	}
+	MemoryContextDelete(work);
+}
+
+/* A document, for jobq_try() */
+typedef struct DocumentCheck
+{
+	JobqChecker *ck;
+	Jsonb	   *flow;
+} DocumentCheck;
+
+/* Check it. */
+static void
+check_document(void *arg)
+{
+	DocumentCheck *check = arg;
+	JobqChecker *ck = check->ck;
+	JobqTrail	root = {0};
+	JobqDefaults defaults;
+	JobqObject	o = {.place = PLACE_FLOW,.json = &check->flow->root,.trail = &root,.s = &defaults.flow};
+
+	if (VARSIZE_ANY_EXHDR(check->flow) > MAX_SIZE)
+		jobq_add_fault(ck, &root, psprintf("a flow can have %d MB at most", MAX_SIZE / (1024 * 1024)));
+	else if (!JB_ROOT_IS_OBJECT(check->flow))
+		jobq_add_fault(ck, &root, "a flow must be a JSON object");
+	else if (is_too_deep(check->flow))
+		jobq_add_fault(ck, &root, psprintf("JSON is nested more than %d deep", MAX_JSON_DEPTH));
+	else
+	{
+		MemoryContextSwitchTo(ck->work);
+		jobq_init_defaults(&defaults);
+		jobq_read_keys(ck, &o);
+		jobq_check_options(ck, &o, NULL);
+		if (o.own[OWN_JOBS].type == jbvNull)
+			jobq_add_fault(ck, &root, "\"jobs\" must not be null");
+		check_members(ck, &o, NULL);
+	}
+}
+
+/* All faults of a flow, as a list of JobqFlowFault; NIL: it has none. */
+List *
+jobq_check_document(Jsonb *flow)
+{
+	JobqChecker ck = {.mcxt = CurrentMemoryContext,.look = look_at_option};
+	DocumentCheck check = {&ck, flow};
+	ErrorData  *error;
+
+	ck.work = AllocSetContextCreate(CurrentMemoryContext, "jobq document", ALLOCSET_DEFAULT_SIZES);
+	ck.scratch = AllocSetContextCreate(ck.work, "jobq member", ALLOCSET_DEFAULT_SIZES);
+	error = jobq_try(check_document, &check);
+	if (error != NULL)
+	{
+		jobq_require_fault(error);
+		FreeErrorData(error);
+		ck.gather = true;
+		MemoryContextReset(ck.work);
+		ck.scratch = AllocSetContextCreate(ck.work, "jobq member", ALLOCSET_DEFAULT_SIZES);
+		check_document(&check);
+		MemoryContextSwitchTo(ck.mcxt);
+	}
+	MemoryContextDelete(ck.work);
+	return ck.faults;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_check_flow);
+
+/* job_check_flow(flow) */
+Datum
+jobq_job_check_flow(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	ListCell   *cell;
+	List	   *faults;
+
+	if (PG_ARGISNULL(0))
+		jobq_error_null("flow");
+	faults = jobq_check_document(PG_GETARG_JSONB_P(0));
+	InitMaterializedSRF(fcinfo, 0);
+	foreach(cell, faults)
+	{
+		const JobqFlowFault *fault = lfirst(cell);
+		Datum		values[2] = {CStringGetTextDatum(fault->path), CStringGetTextDatum(fault->problem)};
+		bool		nulls[2] = {false, false};
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,358 @@
+/*
+ * keys.c
+ *	  What an object of a flow's document says by itself: its keys.
+ *
+ * Options are those of a submission, and are read by options.c; which of them an
+ * object can have, and what else, is said here.  The defaults of a flow are read
+ * once, and each member begins as a copy of them.
+ */
+#include "postgres.h"
+
+#include "flow/document.h"
+
+static const struct
+{
+	const char *key;
+	int			places;
+}			own_keys[NOWN] = {
+
+	/* where a member gives it, it is a flow */
+	[OWN_JOBS] = {"jobs", PLACE_FLOW | PLACE_SUBFLOW | PLACE_JOB},
+	[OWN_DEFAULTS] = {"defaults", PLACE_FLOW | PLACE_SUBFLOW},
+	[OWN_RESULT] = {"result", PLACE_FLOW | PLACE_SUBFLOW},
+	[OWN_ON_FAILURE] = {"on_failure", PLACE_FLOW | PLACE_SUBFLOW},
+	[OWN_IF] = {"if", PLACE_SUBFLOW | PLACE_JOB},
+	[OWN_CRITICAL] = {"critical", PLACE_SUBFLOW | PLACE_JOB},
+};
+
+/* Options that not all objects can have */
+static const struct
+{
+	const char *key;
+	int			places;			/* that cannot */
+}			excluded[] = {
+	{"flow", PLACE_FLOW | PLACE_SUBFLOW | PLACE_JOB | PLACE_DEFAULTS},
+	{"kind", PLACE_FLOW | PLACE_SUBFLOW},
+	{"requires", PLACE_FLOW | PLACE_SUBFLOW},
+	{"affinity", PLACE_FLOW | PLACE_SUBFLOW},
+	{"partition", PLACE_FLOW | PLACE_SUBFLOW},
+	{"manual", PLACE_FLOW | PLACE_SUBFLOW},
+	{"name", PLACE_DEFAULTS},
+	{"depends_on", PLACE_DEFAULTS},
+	{"unique_key", PLACE_DEFAULTS},
+};
+
+/* The names of JobqOnFailure */
+static const char *const on_failures[] = {"continue", "cancel"};
+
+/* A value of "on_failure" by its name, or -1. */
+int
+jobq_find_on_failure(const char *name)
+{
+	for (int i = 0; i < lengthof(on_failures); i++)
+	{
+		if (strcmp(on_failures[i], name) == 0)
+			return i;
+	}
+	return -1;
+}
+
+/* Is a key among these? */
+static bool
+is_among(const List *keys, const char *key)
+{
+	ListCell   *cell;
+
+	foreach(cell, keys)
+	{
+		if (strcmp(lfirst(cell), key) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Can an option be given there? */
+static bool
+is_allowed(const char *option, JobqPlace place)
+{
+	for (int i = 0; i < lengthof(excluded); i++)
+	{
+		if (excluded[i].key[0] == option[0] && strcmp(excluded[i].key, option) == 0)
+			return (excluded[i].places & place) == 0;
+	}
+	return true;
+}
+
+/* Which of the keys that are no options a key is there, or NOWN. */
+static JobqOwnKey
+find_own_key(const char *key, JobqPlace place)
+{
+	int			i = 0;
+
+	while (i < NOWN && !((own_keys[i].places & place) && strcmp(own_keys[i].key, key) == 0))
+		i++;
+	return i;
+}
+
+/* A key that cannot be there. */
+static void
+fault_key(JobqChecker *ck, const JobqTrail *trail, const char *key, JobqPlace place)
+{
+	StringInfoData text;
+	const char *what = place == PLACE_DEFAULTS ? "Defaults" : place == PLACE_JOB ? "A member" :
+	place == PLACE_FLOW ? "A flow" : "A flow in a flow";
+	const char *separator = "";
+	const char *option;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "unrecognized key: \"%s\". %s can have ", key, what);
+	for (int i = 0; i < NOWN; i++)
+	{
+		if (own_keys[i].places & place)
+		{
+			appendStringInfo(&text, "%s\"%s\"", separator, own_keys[i].key);
+			separator = ", ";
+		}
+	}
+	for (int i = 0; (option = jobq_option_name(i)) != NULL; i++)
+	{
+		if (is_allowed(option, place))
+		{
+			appendStringInfo(&text, "%s\"%s\"", separator, option);
+			separator = ", ";
+		}
+	}
+	appendStringInfoChar(&text, '.');
+	jobq_add_fault(ck, trail, text.data);
+}
+
+/* An option to be read */
+typedef struct OptionRead
+{
+	JobqSubmission *s;
+	const char *key;
+	JsonbValue *v;
+} OptionRead;
+
+/* Read it; for jobq_attempt(). */
+static void
+read_option(void *arg)
+{
+	OptionRead *read = arg;
+
+	jobq_read_key(read->s, read->key, read->v);
+}
+
+/* Check a value that is no option and has a form of its own. */
+static void
+check_own(JobqChecker *ck, const JobqTrail *trail, JobqOwnKey key, const JsonbValue *v)
+{
+	const char *must = NULL;
+
+	if (v->type == jbvNull)
+		return;
+	switch (key)
+	{
+		case OWN_JOBS:
+			if (!jobq_is_array(v))
+				must = "be an array of members";
+			break;
+		case OWN_DEFAULTS:
+			if (!jobq_is_object(v))
+				must = "be an object";
+			break;
+		case OWN_ON_FAILURE:
+			if (v->type != jbvString)
+				must = "be a string";
+			else
+			{
+				char	   *name = jobq_copy_string(v);
+
+				if (jobq_find_on_failure(name) >= 0)
+					return;
+				jobq_add_fault(ck, trail, psprintf("unrecognized value for \"on_failure\": \"%s\". Valid values are \"continue\" and \"cancel\".", name));
+			}
+			break;
+		case OWN_IF:
+			if (v->type == jbvString)
+				jobq_attempt(ck, trail, jobq_parse_jsonpath, jobq_copy_string(v));
+			else
+				must = "be a string";
+			break;
+		case OWN_CRITICAL:
+			if (v->type != jbvBool)
+				must = "be true or false";
+			break;
+		case OWN_RESULT:
+		case NOWN:
+			break;
+	}
+	if (must != NULL)
+		jobq_add_fault(ck, trail, psprintf("\"%s\" must %s", own_keys[key].key, must));
+}
+
+/*
+ * Read the keys of an object into its submission, and what it has beside.
+ */
+void
+jobq_read_keys(JobqChecker *ck, JobqObject *o)
+{
+	JsonbIterator *it = JsonbIteratorInit(o->json);
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	char	   *key = NULL;
+
+	for (int i = 0; i < NOWN; i++)
+		o->own[i].type = jbvNull;
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		JobqTrail	step;
+		JobqOwnKey	own;
+
+		if (token == WJB_KEY)
+			key = jobq_copy_string(&v);
+		if (token != WJB_VALUE)
+			continue;
+		step = jobq_step_to(o->trail, key);
+		own = find_own_key(key, o->place);
+		if (own != NOWN)
+		{
+			check_own(ck, &step, own, &v);
+			o->own[own] = v;
+		}
+		else if (jobq_is_option(key) && is_allowed(key, o->place))
+		{
+			OptionRead	read = {o->s, key, &v};
+			bool		good = jobq_attempt(ck, &step, read_option, &read);
+
+			if (ck->look != NULL)
+				good = ck->look(ck, o, key, &v, good, &step);
+			if (!good)
+				o->faulty = lappend(o->faulty, key);
+		}
+		else
+			fault_key(ck, &step, key, o->place);
+	}
+}
+
+/* A check of options together, for jobq_attempt() */
+typedef struct CheckRun
+{
+	const JobqCheck *check;
+	JobqSubmission *s;
+} CheckRun;
+
+/* Run it. */
+static void
+run_check(void *arg)
+{
+	CheckRun   *run = arg;
+
+	run->check->check(run->s);
+}
+
+/* Does an object give a key? */
+bool
+jobq_gives(const JobqObject *o, const char *key)
+{
+	JsonbValue	v;
+
+	return getKeyJsonValueFromContainer(o->json, key, strlen(key), &v) != NULL && v.type != jbvNull;
+}
+
+/*
+ * Check the options of an object together, where all that a check is about could be
+ * read.  Of defaults only what is about one key, and is given, is checked.
+ */
+void
+jobq_check_options(JobqChecker *ck, JobqObject *o, const JobqDefaults *defaults)
+{
+	CheckRun	run = {.s = o->s};
+
+	for (int i = 0; (run.check = jobq_submission_check(i)) != NULL; i++)
+	{
+		const char *const *keys = run.check->keys;
+		JobqTrail	step = jobq_step_to(o->trail, keys[0]);
+		bool		good = o->place != PLACE_DEFAULTS || (keys[1] == NULL && jobq_gives(o, keys[0]));
+
+		for (int k = 0; good && keys[k] != NULL; k++)
+			good = !is_among(o->faulty, keys[k]) &&
+				(defaults == NULL || jobq_gives(o, keys[k]) || !is_among(defaults->faulty, keys[k]));
+		if (good && !jobq_attempt(ck, jobq_gives(o, keys[0]) ? &step : o->trail, run_check, &run))
+			o->faulty = lappend(o->faulty, unconstify(char *, keys[0]));
+	}
+}
+
+/* What the members of a flow that is in no other are without defaults. */
+void
+jobq_init_defaults(JobqDefaults *defaults)
+{
+	Datum		empty = DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
+
+	memset(defaults, 0, sizeof(JobqDefaults));
+	jobq_submission_init(&defaults->job);
+	jobq_set(&defaults->job.row, JOB_ARGS, empty);
+	defaults->flow = defaults->job;
+	jobq_set_text(&defaults->flow.row, JOB_KIND, "flow");
+	jobq_set(&defaults->flow.row, JOB_FLOW_TYPE, Int16GetDatum(JOBQ_FLOW_TYPE_FLOW));
+}
+
+/* Lay the defaults of a flow, if it has any, over those that are there. */
+void
+jobq_add_defaults(JobqChecker *ck, JobqDefaults *defaults, const JsonbValue *v, const JobqTrail *flow)
+{
+	JobqTrail  *trails = palloc(2 * sizeof(JobqTrail));
+	JobqObject	o = {.place = PLACE_DEFAULTS,.trail = &trails[0],.s = &defaults->job};
+	List	   *faulty = NIL;
+	ListCell   *cell;
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	char	   *key = NULL;
+
+	if (!jobq_is_object(v))
+		return;
+	trails[0] = jobq_step_to(flow, "defaults");
+	trails[1] = jobq_step_to(&trails[0], "args");
+	o.json = v->val.binary.data;
+	jobq_read_keys(ck, &o);
+	jobq_check_options(ck, &o, NULL);
+
+	/* those that a flow can have, again */
+	it = JsonbIteratorInit(o.json);
+	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			key = jobq_copy_string(&value);
+		if (token != WJB_VALUE || !jobq_is_option(key) || !is_allowed(key, PLACE_DEFAULTS) ||
+			is_among(o.faulty, key))
+			continue;
+		if (is_allowed(key, PLACE_SUBFLOW))
+			jobq_read_key(&defaults->flow, key, &value);
+		if (strcmp(key, "args") == 0 && jobq_is_object(&value))
+		{
+			defaults->args = value.val.binary.data;
+			defaults->args_trail = &trails[1];
+		}
+	}
+
+	/* what was wrong outside does not matter where it is given anew */
+	foreach(cell, defaults->faulty)
+	{
+		if (!jobq_gives(&o, lfirst(cell)))
+			faulty = lappend(faulty, lfirst(cell));
+	}
+	defaults->faulty = list_concat(faulty, o.faulty);
+}
+
+/* Begin to read a member: what it is, and how it is without what it says itself. */
+void
+jobq_begin_flow_member(JobqObject *o, const JobqDefaults *defaults, JobqSubmission *s)
+{
+	JsonbValue	jobs;
+
+	o->place = getKeyJsonValueFromContainer(o->json, "jobs", 4, &jobs) != NULL && jobs.type != jbvNull ?
+		PLACE_SUBFLOW : PLACE_JOB;
+	*s = o->place == PLACE_SUBFLOW ? defaults->flow : defaults->job;
+	o->s = s;
+}
