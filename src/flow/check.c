@@ -248,7 +248,7 @@ is_enough(const JobqChecker *ck)
 	return list_length(ck->faults) > JOBQ_MAX_FAULTS;
 }
 
-/* How deep JSON is, or at least the bound. */
+/* Is JSON nested more deeply than allowed? */
 static bool
 is_too_deep(Jsonb *json)
 {
@@ -289,10 +289,7 @@ check_member(JobqChecker *ck, const JobqFlowLevel *level, int index, const JobqT
 	jobq_begin_flow_member(&o, &level->defaults, &s);
 	jobq_read_keys(ck, &o);
 
-	/*
-	 * args that it takes were read there, but what they refer to depends on
-	 * it
-	 */
+	/* args by default were read there; what they refer to is a matter of each */
 	if (level->defaults.args != NULL && !jobq_gives(&o, "args"))
 	{
 		ReferenceCheck check = {.ck = ck,.level = level,.index = index,.member = trail};
@@ -312,6 +309,7 @@ check_members(JobqChecker *ck, const JobqObject *flow, const JobqFlowLevel *oute
 	.trail = flow->trail};
 	JobqTrail	jobs = jobq_step_to(flow->trail, "jobs");
 	JobqTrail	step = {.up = &jobs};
+	MemoryContext old = CurrentMemoryContext;
 	MemoryContext work;
 	ListCell   *cell;
 
@@ -342,6 +340,7 @@ check_members(JobqChecker *ck, const JobqObject *flow, const JobqFlowLevel *oute
 		foreach(cell, jobq_graph_cycles(level.graph))
 			jobq_add_fault(ck, &jobs, psprintf("jobs depend on each other in a cycle: %s", (char *) lfirst(cell)));
 	}
+	MemoryContextSwitchTo(old);
 	MemoryContextDelete(work);
 }
 

@@ -305,15 +305,25 @@ label_tree(JobqFlowGraph *g)
 	g->labelled = true;
 }
 
+/* Does a member stand below another in the tree, or is it that? */
+static inline bool
+is_below(const Member *top, const Member *member)
+{
+	return member->label >= top->label && member->label < top->label + top->below;
+}
+
 /*
  * Does a member depend on another, directly or through others?  A walk up looks
  * only where the numbers of components leave it open, and ends at the first that
- * stands below the other in the tree: in a chain or a tree that is the first.
+ * stands below the other in the tree: in a chain or a tree that is the member itself.
+ * It goes on in turn from the one that it saw first, which finds what is near, and
+ * from the last, which finds what is far, in a few steps where others would take all.
  */
 bool
 jobq_graph_is_ancestor(JobqFlowGraph *g, int ancestor, int of)
 {
 	const Member *target = &g->nodes[ancestor];
+	int			first = 0;
 	int			n = 0;
 	bool		found = false;
 
@@ -323,17 +333,16 @@ jobq_graph_is_ancestor(JobqFlowGraph *g, int ancestor, int of)
 		label_tree(g);
 	if (target->component > g->nodes[of].component)
 		return false;
-	/* the usual case, without a queue */
-	if (ancestor != of && g->nodes[of].label >= target->label && g->nodes[of].label < target->label + target->below)
+	if (ancestor != of && is_below(target, &g->nodes[of]))
 		return true;
 
 	if (g->queue == NULL)
 		g->queue = make_array(g, 0);
 	g->walks++;
 	g->queue[n++] = of;
-	for (int k = 0; k < n && !found; k++)
+	for (int step = 0; first < n && !found; step++)
 	{
-		const Member *node = &g->nodes[g->queue[k]];
+		const Member *node = &g->nodes[step % 2 == 0 ? g->queue[first++] : g->queue[--n]];
 
 		for (int e = 0; e < node->nedges && !found; e++)
 		{
@@ -343,10 +352,10 @@ jobq_graph_is_ancestor(JobqFlowGraph *g, int ancestor, int of)
 			if (upstream->mark == g->walks || upstream->component < target->component)
 				continue;
 			upstream->mark = g->walks;
-			found = upstream->label >= target->label && upstream->label < target->label + target->below;
+			found = is_below(target, upstream);
 			g->queue[n++] = i;
 		}
-		if (k % 1024 == 0)
+		if (step % 1024 == 0)
 			CHECK_FOR_INTERRUPTS();
 	}
 	return found;

@@ -10,6 +10,7 @@
 
 #include "flow/document.h"
 
+/* Keys that are no options, and which objects can have them */
 static const struct
 {
 	const char *key;
@@ -191,9 +192,7 @@ check_own(JobqChecker *ck, const JobqTrail *trail, JobqOwnKey key, const JsonbVa
 		jobq_add_fault(ck, trail, psprintf("\"%s\" must %s", own_keys[key].key, must));
 }
 
-/*
- * Read the keys of an object into its submission, and what it has beside.
- */
+/* Read the keys of an object into its submission, and what it has beside. */
 void
 jobq_read_keys(JobqChecker *ck, JobqObject *o)
 {
@@ -309,6 +308,7 @@ jobq_add_defaults(JobqChecker *ck, JobqDefaults *defaults, const JsonbValue *v, 
 	JsonbIteratorToken token;
 	JsonbValue	value;
 	char	   *key = NULL;
+	bool		good;
 
 	if (!jobq_is_object(v))
 		return;
@@ -324,14 +324,15 @@ jobq_add_defaults(JobqChecker *ck, JobqDefaults *defaults, const JsonbValue *v, 
 	{
 		if (token == WJB_KEY)
 			key = jobq_copy_string(&value);
-		if (token != WJB_VALUE || !jobq_is_option(key) || !is_allowed(key, PLACE_DEFAULTS) ||
-			is_among(o.faulty, key))
+		if (token != WJB_VALUE || value.type == jbvNull || !jobq_is_option(key) ||
+			!is_allowed(key, PLACE_DEFAULTS))
 			continue;
-		if (is_allowed(key, PLACE_SUBFLOW))
+		good = !is_among(o.faulty, key);
+		if (good && is_allowed(key, PLACE_SUBFLOW))
 			jobq_read_key(&defaults->flow, key, &value);
-		if (strcmp(key, "args") == 0 && jobq_is_object(&value))
+		if (strcmp(key, "args") == 0)
 		{
-			defaults->args = value.val.binary.data;
+			defaults->args = good ? value.val.binary.data : NULL;
 			defaults->args_trail = &trails[1];
 		}
 	}
