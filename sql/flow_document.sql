@@ -111,6 +111,7 @@ SELECT path, problem FROM job_check_flow('{"jobs": [{"kind": "k", "name": "a", "
 SELECT path, problem FROM job_check_flow('{"defaults": {"kind": "k", "args": {"x": {"$result": "a"}, "y": {"$args": "$["}, "z": {"$x": 1}}}, "jobs": [{"name": "a"}, {"name": "b", "depends_on": ["a"]}, {"args": {}}, {"args": null, "depends_on": ["b"]},
     {"jobs": [{}, {"name": "a"}], "depends_on": ["b"]}, {"jobs": [{}], "args": {}, "defaults": {"args": {"x": {"$result": "b"}}}}]}');
 SELECT path, problem FROM job_check_flow('{"defaults": {"kind": "k", "args": {"x": {"$x": 1}}}, "jobs": []}');
+SELECT path, problem FROM job_check_flow('{"defaults": {"kind": "k", "args": {"x": {"$result": "nobody"}}}, "jobs": [{"args": {}, "jobs": [{}], "defaults": {"args": 1}}, {"args": {}, "jobs": [{}], "defaults": {"args": null}}]}');
 
 -- deep and large
 CREATE FUNCTION pg_temp.nested(depth int, inmost jsonb) RETURNS jsonb LANGUAGE sql AS $$
