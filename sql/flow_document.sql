@@ -107,6 +107,23 @@ SELECT count(*), count(*) FILTER (WHERE path LIKE '%far'), min(problem), max(pro
     FROM generate_series(0, 4) l, generate_series(0, 8) n));
 SELECT path, problem FROM job_check_flow('{"jobs": [{"kind": "k", "name": "a", "depends_on": ["b", "r"]}, {"kind": "k", "name": "b", "depends_on": ["a"], "args": {"x": {"$result": "a"}, "y": {"$result": "r"}, "z": {"$result": "c"}, "b": {"$result": "b"}}},
     {"kind": "k", "name": "c", "depends_on": ["b"], "args": {"x": {"$result": "r"}}}, {"kind": "k", "name": "r"}]}');
+-- in graphs of all kinds, as a recursive query finds them: edges, cycles among them, references without an ancestor, and how many of these are told otherwise
+CREATE TEMP TABLE edge AS SELECT g, a, b FROM generate_series(1, 60) g, generate_series(0, 11) a, generate_series(0, 11) b
+WHERE a <> b AND (a > b OR g % 3 = 0) AND ('x' || substr(md5(format('%s %s %s', g, a, b)), 1, 4))::bit(16)::int % (4 + g % 9) = 0;
+CREATE TEMP TABLE ancestor AS WITH RECURSIVE up AS (SELECT g, a, b FROM edge UNION SELECT up.g, up.a, e.b FROM up JOIN edge e ON e.g = up.g AND e.a = up.b) SELECT * FROM up;
+CREATE TEMP TABLE told AS SELECT g, path, problem FROM generate_series(1, 60) g, job_check_flow((
+    SELECT jsonb_build_object('jobs', jsonb_agg(jsonb_build_object('kind', 'k', 'name', a::text,
+        'depends_on', (SELECT coalesce(jsonb_agg(b::text ORDER BY b DESC), '[]') FROM edge e WHERE e.g = graph.g AND e.a = member.a),
+        'args', (SELECT jsonb_object_agg('to' || b, jsonb_build_object('$result', b::text)) FROM generate_series(0, 11) b)) ORDER BY (a * 7) % 12))
+    FROM (SELECT g) graph, generate_series(0, 11) member(a)));
+SELECT (SELECT count(*) FROM edge), (SELECT count(DISTINCT g) FROM ancestor WHERE a = b) AS cyclic, (SELECT count(DISTINCT g) FROM told WHERE problem LIKE '%cycle%') AS told_cyclic,
+    count(*) FILTER (WHERE expected), count(*) FILTER (WHERE expected IS DISTINCT FROM found) AS otherwise
+FROM (SELECT NOT EXISTS (SELECT FROM ancestor x WHERE x.g = q.g AND x.a = q.a AND x.b = q.b) AS expected,
+        EXISTS (SELECT FROM told t WHERE t.g = q.g AND t.path = format('$.jobs[%s].args.to%s', (q.a * 7) % 12, q.b)) AS found
+    FROM (SELECT g, a, b FROM generate_series(1, 60) g, generate_series(0, 11) a, generate_series(0, 11) b) q) compared;
+-- each strongly connected component once
+SELECT count(*) - (SELECT count(*) FROM told WHERE problem LIKE '%cycle%') AS difference
+FROM (SELECT DISTINCT x.g, (SELECT min(y.b) FROM ancestor y JOIN ancestor z ON z.g = y.g AND z.a = y.b AND z.b = y.a WHERE y.g = x.g AND y.a = x.a) FROM ancestor x WHERE x.a = x.b) components;
 -- in defaults: their form is theirs, whom they name is each member's
 SELECT path, problem FROM job_check_flow('{"defaults": {"kind": "k", "args": {"x": {"$result": "a"}, "y": {"$args": "$["}, "z": {"$x": 1}}}, "jobs": [{"name": "a"}, {"name": "b", "depends_on": ["a"]}, {"args": {}}, {"args": null, "depends_on": ["b"]},
     {"jobs": [{}, {"name": "a"}], "depends_on": ["b"]}, {"jobs": [{}], "args": {}, "defaults": {"args": {"x": {"$result": "b"}}}}]}');
