@@ -170,7 +170,7 @@ SELECT regexp_replace(error, 'job \d+', 'job N') AS error FROM job_status WHERE 
 SELECT * FROM pg_temp.members(:f);
 SELECT * FROM pg_temp.members(:sub);
 
--- opened again: a member while the flow runs; not the flow, nor a member of one that is decided
+-- opened again: a member while the flow runs
 SELECT job_submit_flow('{"queue": "flow", "defaults": {"queue": "flow"}, "jobs": [{"name": "a", "kind": "fail", "priority": 1}, {"name": "b", "kind": "b", "depends_on": ["a"]}, {"name": "c", "kind": "c"}]}') AS f \gset
 SELECT pg_temp.work('flow');
 SELECT pg_temp.members(:f);
@@ -180,10 +180,41 @@ SELECT job_complete(job_id, token) FROM job_claim('flow');
 SELECT pg_temp.work('flow');
 SELECT pg_temp.work('flow');
 SELECT pg_temp.until(:f, 'succeeded');
-SELECT job_submit_flow('{"queue": "flow", "defaults": {"queue": "flow"}, "jobs": [{"name": "a", "kind": "fail"}]}') AS f \gset
+-- the flow: what failed in it, and in what it is in, runs again; what succeeded stays, and so does what waits outside
+SELECT job_submit_flow('{"queue": "flow", "name": "again", "defaults": {"queue": "flow"}, "jobs": [{"name": "ok", "kind": "ok", "priority": 2}, {"name": "sub", "jobs": [{"name": "a", "kind": "fail"}, {"name": "b", "kind": "b", "depends_on": ["a"]}]},
+    {"name": "end", "kind": "end", "depends_on": ["ok", "sub"]}, {"name": "out", "kind": "out", "if": "$.none"}]}') AS f \gset
+SELECT job_submit('after', queue => 'flow', depends_on => ARRAY[:f]) AS after \gset
+SELECT pg_temp.work('flow');
 SELECT pg_temp.work('flow');
 SELECT pg_temp.until(:f, 'failed');
-SELECT pg_temp.problem(format('SELECT job_retry(%s)', :f)), pg_temp.problem(format('SELECT job_retry(%s)', id)) FROM job WHERE flow = :f;
+SELECT regexp_replace(error, 'job \d+', 'job N') AS error FROM job_status WHERE id = :f;
+SELECT id AS sub FROM job WHERE flow = :f AND name = 'sub' \gset
+SELECT state FROM job_status WHERE id IN (:after, :sub) ORDER BY id;
+SELECT job_retry(:f), job_retry(:f);
+SELECT name, state FROM job_status WHERE id IN (:f, :sub, :after) OR flow IN (:f, :sub) ORDER BY id;
+SELECT * FROM job_check();
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'failed');
+-- a member of what is in it: that opens all around it
+SELECT job_retry(id) FROM job WHERE flow = :sub AND name = 'a';
+SELECT name, state FROM job_status WHERE id IN (:f, :sub, :after) OR flow IN (:f, :sub) ORDER BY id;
+SELECT * FROM job_check();
+SELECT job_complete(job_id, token) FROM job_claim('flow');
+SELECT pg_temp.work('flow');
+SELECT pg_temp.work('flow');
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT state FROM job_status WHERE id = :after;
+SELECT pg_temp.problem(format('SELECT job_retry(%s)', :f));
+-- one that was cancelled
+SELECT job_submit_flow('{"queue": "flow", "defaults": {"queue": "flow"}, "jobs": [{"name": "a", "kind": "a", "unique_key": "again"}, {"name": "b", "kind": "b", "depends_on": ["a"]}]}') AS f \gset
+SELECT job_cancel(:f);
+SELECT pg_temp.until(:f, 'cancelled');
+SELECT job_retry(:f);
+SELECT name, state FROM job_status WHERE flow = :f ORDER BY id;
+SELECT pg_temp.work('flow');
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
 -- what is opened outside leaves it as it is
 SELECT job_submit('fail', queue => 'flow') AS outside \gset
 SELECT job_submit_flow(format('{"queue": "flow", "jobs": [{"name": "a", "kind": "a", "depends_on": [%s]}]}', :outside)::jsonb) AS f \gset

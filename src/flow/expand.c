@@ -41,9 +41,37 @@ holds(const char *condition, Jsonb *args)
 		value.type == jbvBool && value.val.boolean;
 }
 
-/* Insert the members of a flow, which has left its state, and open its row. */
+/* Insert the members of a flow, which has left its state, and open its row; args: NULL for its own. */
 static void
-start(JobqCall *call, int64 id)
+start(JobqCall *call, int64 id, int n, const JobqFlowMember *members, Jsonb *own, Jsonb *args)
+{
+	JobqCounters c = {0};
+	JobqElements es;
+
+	jobq_elements_init(&es, "jobs", n);
+	for (int i = 0; i < n; i++)
+	{
+		JobqSubmission *s = &es.elements[i].s;
+
+		*s = members[i].s;
+		jobq_set(&s->row, JOB_FLOW, Int64GetDatum(id));
+		s->joined = &c;
+		/* one that is left out waits for nothing, so no retry opens it */
+		if (members[i].condition != NULL && !holds(members[i].condition, args ? args : own))
+		{
+			s->skipped = true;
+			s->nnames = s->nupstream = 0;
+		}
+	}
+	jobq_elements_sort(&es);
+	jobq_elements_submit(call, &es);
+	jobq_advance();
+	jobq_open_flow(call, id, &c, args);
+}
+
+/* The same, by what the tables say of it. */
+static void
+start_stored(JobqCall *call, int64 id)
 {
 	TupleTableSlot *row = need_flow(call, id);
 	TupleTableSlot *job = jobq_need_job(call, id);
@@ -54,30 +82,10 @@ start(JobqCall *call, int64 id)
 	Jsonb	   *args = around != 0 ? jobq_resolve_references(call, around, own) : own;
 	JobqFlowMember *members;
 	int			n = jobq_read_members(definition, &members);
-	JobqCounters c = {0};
-	JobqElements es;
 
 	jobq_slot_free(row);
 	jobq_slot_free(job);
-	jobq_elements_init(&es, "jobs", n);
-	for (int i = 0; i < n; i++)
-	{
-		JobqSubmission *s = &es.elements[i].s;
-
-		*s = members[i].s;
-		jobq_set(&s->row, JOB_FLOW, Int64GetDatum(id));
-		s->joined = &c;
-		/* one that is left out waits for nothing, so no retry opens it */
-		if (members[i].condition != NULL && !holds(members[i].condition, args))
-		{
-			s->skipped = true;
-			s->nnames = s->nupstream = 0;
-		}
-	}
-	jobq_elements_sort(&es);
-	jobq_elements_submit(call, &es);
-	jobq_advance();
-	jobq_open_flow(call, id, &c, args != own ? args : NULL);
+	start(call, id, n, members, own, args != own ? args : NULL);
 }
 
 /* What the background worker does, as the role that submitted the flow. */
@@ -101,7 +109,7 @@ start_as_submitter(void *arg)
 				 errmsg("the role that submitted the flow does not exist any more")));
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(submitter, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	start(&call, id);
+	start_stored(&call, id);
 	SetUserIdAndSecContext(user, context);
 	jobq_close_call(&call);
 }
@@ -138,21 +146,22 @@ jobq_flow_init(void)
 	jobq_start_flow = start_due;
 }
 
-/* The caller must be allowed to submit to the queues of all members of flows inside. */
+/* The caller must be allowed to submit to the queues of members, and of those inside of them. */
 static void
-admit_inside(JobqCall *call, Jsonb *definition)
+admit_members(JobqCall *call, int n, const JobqFlowMember *members)
 {
-	JobqFlowMember *members;
-	int			n = jobq_read_members(definition, &members);
-
 	check_stack_depth();
 	for (int i = 0; i < n; i++)
 	{
-		JobqSubmission *s = &members[i].s;
+		const JobqSubmission *s = &members[i].s;
+		JobqFlowMember *inside;
+		int			ninside;
 
 		jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
-		if (s->flow != NULL)
-			admit_inside(call, s->flow->definition);
+		if (s->flow == NULL)
+			continue;
+		ninside = jobq_read_members(s->flow->definition, &inside);
+		admit_members(call, ninside, inside);
 	}
 }
 
@@ -189,6 +198,8 @@ jobq_job_submit_flow(PG_FUNCTION_ARGS)
 	JobqCall	call;
 	Jsonb	   *flow;
 	List	   *faults;
+	JobqFlowMember *members;
+	int			n;
 
 	if (PG_ARGISNULL(0))
 		jobq_error_null("flow");
@@ -197,15 +208,16 @@ jobq_job_submit_flow(PG_FUNCTION_ARGS)
 	if (faults != NIL)
 		refuse(faults);
 	jobq_read_flow(flow, &s);
+	n = jobq_read_members(s.flow->definition, &members);
 	s.starts = true;
 
 	jobq_enter(&call, "job_submit_flow()", true);
-	admit_inside(&call, s.flow->definition);
+	admit_members(&call, n, members);
 	jobq_submit_alone(&call, &s);
 	if (s.started)
 	{
 		jobq_advance();
-		start(&call, s.id);
+		start(&call, s.id, n, members, DatumGetJsonbP(s.row.values[JOB_ARGS - 1]), NULL);
 	}
 	jobq_close_call(&call);
 	if (s.dropped && DatumGetInt16(s.row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_SKIP)

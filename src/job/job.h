@@ -491,6 +491,10 @@ extern bool jobq_prepare_to_close(JobqCall *call, int64 id, const JobqCounters *
 extern void jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqCounters *change, bool closes);
 extern bool jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, bool cancelled, const char *reason);
 
+/* again.c: flows that are opened again */
+extern bool jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
+extern bool jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
+
 /* resolve.c: what references stand for */
 extern Jsonb *jobq_path_first(Jsonb *from, const char *path);
 extern Jsonb *jobq_resolve_references(JobqCall *call, int64 flow, Jsonb *value);
@@ -618,6 +622,8 @@ extern bool jobq_cancel(JobqCall *call, int64 id, const char *reason, bool check
 extern void jobq_request_cancel(JobqCall *call, int64 id, int32 generation, const char *reason);
 extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
+extern bool jobq_retake_key(JobqCall *call, TupleTableSlot *job, const char **problem);
+extern bool jobq_open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
 extern int	jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table,
 					  TupleTableSlot **state, const char **problem);
 

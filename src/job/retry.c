@@ -98,33 +98,43 @@ retry_hint(JobqCall *call, int64 id)
 	return psprintf("It was never run; retry job %lld, which it depends on.", (long long) id);
 }
 
-/* A flow that was started, and a member of one that is decided, stay decided; false: with a *problem. */
-static bool
-may_open(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem)
+/*
+ * Take the key of a decided job again, if it has one.  With its row locked, a key that is
+ * taken will not have been in vain.  False: its row changed, look again; or another
+ * has the key, with a *problem.
+ */
+bool
+jobq_retake_key(JobqCall *call, TupleTableSlot *job, const char **problem)
 {
 	int64		id = jobq_attr_int64(job, JOB_ID);
-	int64		flow = jobq_attr_int64(job, JOB_FLOW);
-	bool		open = true;
+	int64		holder;
+	TupleTableSlot *other;
+	bool		undecided;
 
-	if (jobq_flow_was_started(call, job))
-		jobq_refuse_state(problem, id, "retry", jobq_outcome_name(outcome), "It is a flow that was started; submit it anew.");
-	else if (flow != 0)
-	{
-		while (!jobq_lock_open_flow(call, flow, LockWaitBlock, &open))
-			;
-		if (!open)
-			jobq_refuse_state(problem, id, "retry", jobq_outcome_name(outcome),
-							  psprintf("It is a member of flow %lld, which is decided.", (long long) flow));
-	}
-	return problem == NULL || *problem == NULL;
+	if (slot_attisnull(job, JOB_UNIQUE_KEY))
+		return true;
+	if (!jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitBlock))
+		return false;
+	if (jobq_take_key_again(call, job, true, &holder) != KEY_HELD)
+		return true;
+	other = jobq_find_id(call, JOBQ_JOB, holder);
+	undecided = other != NULL && jobq_attr_int16(other, JOB_OUTCOME) == 0;
+	jobq_slot_free(other);
+	jobq_refuse(problem, ERRCODE_JOBQ_WRONG_STATE,
+				psprintf("cannot retry job %lld, since job %lld has its unique key",
+						 (long long) id, (long long) holder),
+				undecided ? "Cancel that job first, or wait for its end." :
+				"That job has ended, but its \"unique_for\" has not; wait for that.");
+	return false;
 }
 
 /*
- * Open a job again that failed, was cancelled or skipped by job_decide().  False: its row changed, look again; or
+ * Open a job again that failed, was cancelled or skipped by job_decide(), and is no flow
+ * that was started; the flows around it are open.  False: its row changed, look again; or
  * it was refused, with a *problem.
  */
-static bool
-open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem)
+bool
+jobq_open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem)
 {
 	int64		id = jobq_attr_int64(job, JOB_ID);
 	JobqRule	rule = jobq_attr_int16(job, JOB_RULE);
@@ -134,10 +144,6 @@ open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **proble
 	bool		sure = true;
 	JobqPrefix	prefix;
 	JobqCascade *cascade;
-	int64		holder;
-
-	if (!may_open(call, job, outcome, problem))
-		return false;
 
 	/* one that never ran may have dependencies left */
 	if (jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0)
@@ -151,25 +157,8 @@ open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **proble
 		return false;
 	}
 
-	/* with its row locked, a key that is taken will not have been in vain */
-	if (!slot_attisnull(job, JOB_UNIQUE_KEY))
-	{
-		if (!jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitBlock))
-			return false;
-		if (jobq_take_key_again(call, job, true, &holder) == KEY_HELD)
-		{
-			TupleTableSlot *other = jobq_find_id(call, JOBQ_JOB, holder);
-			bool		undecided = other != NULL && jobq_attr_int16(other, JOB_OUTCOME) == 0;
-
-			jobq_slot_free(other);
-			jobq_refuse(problem, ERRCODE_JOBQ_WRONG_STATE,
-						psprintf("cannot retry job %lld, since job %lld has its unique key",
-								 (long long) id, (long long) holder),
-						undecided ? "Cancel that job first, or wait for its end." :
-						"That job has ended, but its \"unique_for\" has not; wait for that.");
-			return false;
-		}
-	}
+	if (!jobq_retake_key(call, job, problem))
+		return false;
 	if (!jobq_reopen(call, job, false, &prefix))
 		return false;
 	if (verdict == VERDICT_READY)
@@ -199,7 +188,9 @@ retry_found(JobqCall *call, const JobqFound *found, void *arg, const char **prob
 	if (outcome == OUTCOME_FAILED || outcome == OUTCOME_CANCELLED ||
 		(outcome == OUTCOME_SKIPPED && !slot_attisnull(found->job, JOB_DECIDED_BY)))
 	{
-		*changed = open_again(call, found->job, outcome, problem);
+		if (jobq_open_flows_around(call, found->job, outcome, problem))
+			*changed = jobq_flow_was_started(call, found->job) ? jobq_open_flow_again(call, found->job, outcome, problem) :
+				jobq_open_again(call, found->job, outcome, problem);
 		return *changed || (problem != NULL && *problem != NULL);
 	}
 	if (outcome > 0)

@@ -1,0 +1,184 @@
+/*
+ * again.c
+ *	  Opening flows again.
+ *
+ * The retry of a flow opens it, and of what is in it all that failed or was cancelled;
+ * what could not run because of these opens with them, as it does outside of flows.
+ * What has succeeded stays.  The retry of a member opens the flows around it, which
+ * are decided.
+ *
+ * Locks: the rows of flows are taken before those of their members, outermost first,
+ * so by ascending ids.  A flow that is open is locked FOR SHARE, so that it is not closed
+ * before this transaction has ended, and its fold sees the delta.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+
+#include "job/job.h"
+
+/*
+ * Open the row of a flow again that was decided after it had been started, but not its
+ * members.  False: its row changed, look again; or it was refused, with a *problem.
+ */
+static bool
+open_flow(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem)
+{
+	static const JobqCounters none = {0};
+	int64		id = jobq_attr_int64(job, JOB_ID);
+	TupleTableSlot *row;
+	JobqRow		new;
+	JobqPrefix	prefix;
+	JobqCascade *cascade;
+	bool		done;
+
+	if (!jobq_retake_key(call, job, problem) || !jobq_reopen(call, job, false, &prefix))
+		return false;
+	do
+	{
+		row = jobq_find_id(call, JOBQ_FLOW, id);
+		jobq_values(row, &new);
+		jobq_set(&new, FLOW_OPEN, BoolGetDatum(true));
+		jobq_set(&new, FLOW_STOPPING, BoolGetDatum(false));
+		jobq_set(&new, FLOW_CANCELLED, BoolGetDatum(false));
+		new.given[FLOW_CANCEL_REASON - 1] = false;
+		done = jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock);
+		jobq_slot_free(row);
+	} while (!done);
+	jobq_advance();				/* those downstream must see it undecided */
+	cascade = jobq_cascade_create(call);
+	jobq_cascade_add_downstream(cascade, id, outcome, -1);
+	jobq_cascade_tell_flow(cascade, job, outcome, -1);
+	jobq_cascade_run(cascade, NULL, NULL);
+	/* where nothing in it opens, it is closed again */
+	jobq_leave_delta(call, id, 0, &none);
+	return true;
+}
+
+/* Open a flow, if it is decided, and keep it open to the end of the transaction; false: with a *problem. */
+static bool
+keep_open(JobqCall *call, int64 flow, TupleTableSlot *member, int outcome, const char **problem)
+{
+	for (;;)
+	{
+		TupleTableSlot *job;
+		bool		open;
+		bool		done;
+		int			decided;
+
+		if (!jobq_lock_open_flow(call, flow, LockWaitBlock, &open))
+			continue;
+		if (open)
+			return true;
+		job = jobq_find_id(call, JOBQ_JOB, flow);
+		decided = job != NULL ? jobq_attr_int16(job, JOB_OUTCOME) : 0;
+		if (decided == 0)
+		{
+			jobq_slot_free(job);
+			jobq_refuse_state(problem, jobq_attr_int64(member, JOB_ID), "retry", jobq_outcome_name(outcome),
+							  job == NULL ? "The flow that it is a member of was removed." :
+							  psprintf("Flow %lld, which it is a member of, is ending; wait for that.", (long long) flow));
+			return false;
+		}
+		done = open_flow(call, job, decided, problem);
+		jobq_slot_free(job);
+		if (problem != NULL && *problem != NULL)
+			return false;
+		if (done)
+			jobq_advance();
+	}
+}
+
+/* A job is to be opened again: so are the flows around it, outermost first.  False: with a *problem. */
+bool
+jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem)
+{
+	List	   *flows = NIL;
+
+	for (int64 flow = jobq_attr_int64(job, JOB_FLOW); flow != 0; flow = jobq_flow_of(call, flow))
+	{
+		int64	   *one = palloc(sizeof(int64));
+
+		*one = flow;
+		flows = lcons(one, flows);
+	}
+	for (int i = 0; i < list_length(flows); i++)
+	{
+		if (!keep_open(call, *(int64 *) list_nth(flows, i), job, outcome, problem))
+			return false;
+	}
+	return true;
+}
+
+/* Members of a flow that are to be opened with it, by ascending ids; returns how many. */
+static int
+failed_members(JobqCall *call, int64 flow, int64 **ids)
+{
+	Datum		key = Int64GetDatum(flow);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_JOB, INDEX_SECOND, 1, &key, NULL);
+	TupleTableSlot *job;
+	int			room = 64;
+	int			n = 0;
+
+	*ids = palloc(room * sizeof(int64));
+	while ((job = jobq_scan_next(scan)) != NULL)
+	{
+		int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
+
+		if (outcome != OUTCOME_FAILED && outcome != OUTCOME_CANCELLED)
+			continue;
+		if (n == room)
+			*ids = repalloc_huge(*ids, (room *= 2) * sizeof(int64));
+		(*ids)[n++] = jobq_attr_int64(job, JOB_ID);
+	}
+	jobq_scan_end(scan);
+	qsort(*ids, n, sizeof(int64), jobq_compare_ids);
+	return n;
+}
+
+/*
+ * Open a flow again that was started, and what failed or was cancelled in it.  False: its
+ * row changed, look again; or it was refused, with a *problem.
+ */
+bool
+jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem)
+{
+	int64		id = jobq_attr_int64(job, JOB_ID);
+	int64	   *ids;
+	int			n;
+
+	check_stack_depth();
+	if (!open_flow(call, job, outcome, problem))
+		return false;
+	jobq_advance();
+	n = failed_members(call, id, &ids);
+	for (int i = 0; i < n; i++)
+	{
+		bool		done = false;
+
+		CHECK_FOR_INTERRUPTS();
+
+		/*
+		 * one that another has opened meanwhile is left alone, as one that
+		 * cannot run yet
+		 */
+		while (!done)
+		{
+			TupleTableSlot *member = jobq_find_id(call, JOBQ_JOB, ids[i]);
+			int			was = member != NULL ? jobq_attr_int16(member, JOB_OUTCOME) : 0;
+			const char *refused = NULL;
+
+			if (was != OUTCOME_FAILED && was != OUTCOME_CANCELLED)
+				done = true;
+			else if (jobq_flow_was_started(call, member))
+				done = jobq_open_flow_again(call, member, was, &refused);
+			else
+				done = jobq_open_again(call, member, was, &refused);
+			done |= refused != NULL;
+			jobq_slot_free(member);
+			jobq_advance();
+		}
+	}
+	pfree(ids);
+	return true;
+}
