@@ -375,6 +375,18 @@ COMMENT ON TABLE @extschema@.job_log IS 'What the worker of an attempt told of i
 REVOKE ALL ON @extschema@.job_log FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_log', '');
 
+CREATE TABLE @extschema@.job_step (
+    job_id        bigint NOT NULL,
+    at            timestamptz NOT NULL,
+    generation    int NOT NULL,
+    name          text COLLATE "C" NOT NULL,
+    result        jsonb NOT NULL,
+    PRIMARY KEY (job_id, name)
+);
+COMMENT ON TABLE @extschema@.job_step IS 'Steps that the workers of a job have recorded; those of an earlier generation than the job''s count no more';
+REVOKE ALL ON @extschema@.job_step FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_step', '');
+
 CREATE TABLE @extschema@.job_queue (
     name          text NOT NULL,
     queue_id      bigint NOT NULL,
@@ -869,7 +881,7 @@ DECLARE
     members constant jsonb := jsonb_build_object(
         'submit', 'job_submit,job_submit_many,job_submit_flow,job_check_flow,job_wait,' || own || ',' || results || ',' || views,
         'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
-            'job_release,job_snooze,job_log,job_worker_register,job_worker_unregister,job_worker_drain,' || results || ',' || views,
+            'job_release,job_snooze,job_log,job_step,job_steps,job_worker_register,job_worker_unregister,job_worker_drain,' || results || ',' || views,
         'operate', 'job_check,job_worker_unregister,job_worker_drain,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_queue_reset,job_partition_set,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
             || ',job_queue_status,job_partition_status,job_queues,job_worker_status,job_worker_seen,job_metrics,job_metrics_text,job_metric_values',
         'read', 'job_schedules,job_wait,' || results || ',' || views || ',job_queue_status,job_partition_status,job_queues,job_worker_status,job_worker_seen,job_metrics,job_metrics_text,job_metric_values');
@@ -2186,6 +2198,9 @@ BEGIN ATOMIC
     SELECT DISTINCT 'L1', g.job_id, 'there is no such job, but lines of its log'
     FROM @extschema@.job_log g WHERE (of_job IS NULL OR g.job_id = of_job) AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = g.job_id)
     UNION ALL
+    SELECT DISTINCT 'L2', p.job_id, 'there is no such job, but steps of it'
+    FROM @extschema@.job_step p WHERE (of_job IS NULL OR p.job_id = of_job) AND NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.id = p.job_id)
+    UNION ALL
     SELECT 'U2', u.job_id, format('it has a unique key, "%s", that is not its own, or not as long as it says', u.unique_key)
     FROM @extschema@.job_unique u LEFT JOIN @extschema@.job j ON j.id = u.job_id
     WHERE (of_job IS NULL OR u.ctid = ANY (ARRAY (SELECT @extschema@.job_unique_row(of_job)))) AND CASE WHEN j.id IS NULL THEN u.until IS NULL
@@ -2399,6 +2414,8 @@ BEGIN
         DELETE FROM @extschema@.job_turn t WHERE t.job_id = id AND j.id IS NULL;
     WHEN 'L1' THEN
         DELETE FROM @extschema@.job_log g WHERE g.job_id = job_repair_job.id AND j.id IS NULL;
+    WHEN 'L2' THEN
+        DELETE FROM @extschema@.job_step p WHERE p.job_id = job_repair_job.id AND j.id IS NULL;
     WHEN 'U2' THEN
         DELETE FROM @extschema@.job_unique u
         WHERE u.ctid = ANY (ARRAY (SELECT @extschema@.job_unique_row(job_repair_job.id))) AND j.outcome IS NOT NULL AND j.unique_for IS NULL;
@@ -2547,6 +2564,19 @@ REVOKE ALL ON FUNCTION @extschema@.job_check(boolean) FROM PUBLIC;
 --
 -- Logs
 --
+
+CREATE FUNCTION @extschema@.job_step(job_id bigint, token bigint, name text, result jsonb DEFAULT NULL) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_step';
+COMMENT ON FUNCTION @extschema@.job_step(bigint, bigint, text, jsonb) IS
+    'Records a step of a job once, and returns what is recorded; NULL: nothing is, and result was not given. JQ001 for a stale token, JQ002, 22004 or 22023 for a bad value, 54000 for a too large one, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_step(bigint, bigint, text, jsonb) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_steps(job_id bigint, token bigint) RETURNS TABLE (name text, result jsonb, at timestamptz)
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_steps';
+COMMENT ON FUNCTION @extschema@.job_steps(bigint, bigint) IS 'The steps of a job that are recorded, by name. SQLSTATEs are job_step''s.';
+REVOKE ALL ON FUNCTION @extschema@.job_steps(bigint, bigint) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_log(job_id bigint, token bigint, message text, level text DEFAULT 'info', data jsonb DEFAULT NULL) RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE

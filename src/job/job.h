@@ -550,6 +550,7 @@ extern void jobq_keep_workers(JobqCall *call, bool remove);
 extern TupleTableSlot *jobq_need_job(JobqCall *call, int64 id);
 extern bool jobq_held_by_caller(JobqCall *call, int64 id);
 extern bool jobq_may_see(JobqCall *call, int64 id, bool granted);
+extern TupleTableSlot *jobq_need_lease(JobqCall *call, int64 id, int64 token);
 extern void jobq_require_visible(JobqCall *call, int64 id);
 extern bool jobq_may_operate(JobqCall *call, TupleTableSlot *job, bool or_submitter,
 							 const char **problem);

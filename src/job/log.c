@@ -38,35 +38,6 @@ find_level(const char *name)
 			 errhint("Valid levels are \"debug\", \"info\", \"warning\" and \"error\".")));
 }
 
-/* Have the job stay until the end of this transaction; false: its row changed, look again. */
-static bool
-keep_job(JobqCall *call, int64 id)
-{
-	TupleTableSlot *job = jobq_need_job(call, id);
-	bool		locked = jobq_lock(call, JOBQ_JOB, job, LockTupleKeyShare, LockWaitBlock);
-
-	jobq_slot_free(job);
-	return locked;
-}
-
-/* The lease of the attempt with this token, or JQ001, or JQ002 for those who may not know. */
-static TupleTableSlot *
-need_lease(JobqCall *call, int64 id, int64 token)
-{
-	TupleTableSlot *lease = jobq_find_id(call, JOBQ_LEASE, id);
-
-	if (lease == NULL || jobq_attr_int64(lease, LEASE_TOKEN) != token)
-	{
-		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
-
-		if (job == NULL || !jobq_may_work_on(call, job))
-			jobq_error_no_such_job(id);
-		jobq_error_stale(id);
-	}
-	jobq_require_privilege(call, jobq_attr_int64(lease, STATE_QUEUE_ID), PRIV_WORK, NULL);
-	return lease;
-}
-
 PG_FUNCTION_INFO_V1(jobq_job_log);
 
 /* job_log(job_id, token, message, level, data) */
@@ -96,8 +67,7 @@ jobq_job_log(PG_FUNCTION_ARGS)
 		jobq_check_json(PG_GETARG_JSONB_P(4), NULL, "\"data\"", "jobq.max_result_size", jobq_max_result_size);
 
 	jobq_enter(&call, "job_log()", true);
-	while (lease = need_lease(&call, id, token), !keep_job(&call, id))
-		jobq_slot_free(lease);
+	lease = jobq_need_lease(&call, id, token);
 	attempt = jobq_attr_int32(lease, STATE_ATTEMPT);
 	last = jobq_find_last(&call, JOBQ_LOG, INDEX_KEY, 1, &key);
 	if (last != NULL)

@@ -96,3 +96,40 @@ jobq_may_operate(JobqCall *call, TupleTableSlot *job, bool or_submitter, const c
 		jobq_require_privilege(call, queue_id, PRIV_OPERATE, queue);
 	return false;
 }
+
+/* Have a job stay until the end of this transaction; false: its row changed, look again. */
+static bool
+keep_job(JobqCall *call, int64 id)
+{
+	TupleTableSlot *job = jobq_need_job(call, id);
+	bool		locked = jobq_lock(call, JOBQ_JOB, job, LockTupleKeyShare, LockWaitBlock);
+
+	jobq_slot_free(job);
+	return locked;
+}
+
+/*
+ * The lease of the attempt with this token, under the latest snapshot, for what its worker
+ * tells of it; or JQ001, or JQ002 for those who may not know.  The lease is not locked,
+ * but the job's row is, FOR KEY SHARE, which only a removal minds: so nothing is
+ * committed of a job that is gone.
+ */
+TupleTableSlot *
+jobq_need_lease(JobqCall *call, int64 id, int64 token)
+{
+	TupleTableSlot *lease = jobq_find_id(call, JOBQ_LEASE, id);
+
+	if (lease == NULL || jobq_attr_int64(lease, LEASE_TOKEN) != token)
+	{
+		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+
+		if (job == NULL || !jobq_may_work_on(call, job))
+			jobq_error_no_such_job(id);
+		jobq_error_stale(id);
+	}
+	jobq_require_privilege(call, jobq_attr_int64(lease, STATE_QUEUE_ID), PRIV_WORK, NULL);
+	if (keep_job(call, id))
+		return lease;
+	jobq_slot_free(lease);
+	return jobq_need_lease(call, id, token);
+}

@@ -39,6 +39,7 @@ static const char *const table_names[JOBQ_NTABLES] = {
 	[JOBQ_SCHEDULE] = "job_schedule",
 	[JOBQ_ATTEMPT] = "job_attempt",
 	[JOBQ_LOG] = "job_log",
+	[JOBQ_STEP] = "job_step",
 	[JOBQ_QUEUE] = "job_queue",
 	[JOBQ_PARTITION] = "job_partition",
 	[JOBQ_LANE] = "job_lane",
