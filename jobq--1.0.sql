@@ -875,7 +875,7 @@ CREATE FUNCTION @extschema@.job_apply_grant(role regrole, privilege text, grante
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    results constant text := 'job_result,job_parents,job_children,job_explain';
+    results constant text := 'job_result,job_parents,job_children,job_explain,job_graph,job_graph_jobs';
     own constant text := 'job_change,job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
     views constant text := 'job_status,job_flow_status,job_attempts,job_logs,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
     members constant jsonb := jsonb_build_object(
@@ -1866,6 +1866,81 @@ END $$;
 COMMENT ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz, timestamptz, timestamptz) IS
     'Internal, for job_explain, which knows whether the background worker may act here and runs, whether a session waits for a job of the queue, and when a worker last claimed or ended one';
 REVOKE ALL ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz, timestamptz, timestamptz) FROM PUBLIC;
+
+-- What job_graph draws: a flow with all that is in it, or a job with all that it is connected with, of what the caller may see.
+CREATE FUNCTION @extschema@.job_graph_jobs(of_job bigint) RETURNS TABLE (id bigint, flow bigint, name text, kind text, state text, depends_on bigint[])
+LANGUAGE sql STABLE PARALLEL UNSAFE
+BEGIN ATOMIC
+    WITH RECURSIVE inside AS (
+        SELECT f.id FROM @extschema@.job_flow_status f WHERE f.id = of_job
+        UNION ALL SELECT m.id FROM inside JOIN @extschema@.job_status m ON m.flow = inside.id),
+    connected AS (
+        SELECT j.id FROM @extschema@.job_status j WHERE j.id = of_job AND NOT EXISTS (SELECT FROM inside)
+        UNION SELECT j.id
+        FROM connected c, LATERAL (SELECT p.job_id FROM @extschema@.job_parents(c.id) p UNION ALL SELECT d.job_id FROM @extschema@.job_children(c.id) d) x
+            JOIN @extschema@.job_status j ON j.id = x.job_id)
+    SELECT j.id, j.flow, j.name, j.kind, j.state, j.depends_on
+    FROM (SELECT inside.id FROM inside UNION ALL SELECT connected.id FROM connected) g JOIN @extschema@.job_status j ON j.id = g.id
+    ORDER BY j.id;
+END;
+COMMENT ON FUNCTION @extschema@.job_graph_jobs(bigint) IS 'Internal, for job_graph: the jobs to be drawn, by ascending ids';
+REVOKE ALL ON FUNCTION @extschema@.job_graph_jobs(bigint) FROM PUBLIC;
+
+-- Each flow is a box of its own, so that nothing is nested; a dotted line leads to it from the member that it is.
+CREATE FUNCTION @extschema@.job_graph(job_id bigint, format text DEFAULT 'json') RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    colors constant jsonb := '{"waiting": "#eceff1", "scheduled": "#e1f5fe", "ready": "#fff9c4", "running": "#bbdefb", "succeeded": "#c8e6c9",
+        "failed": "#ffcdd2", "skipped": "#f5f5f5", "cancelled": "#d7ccc8", "upstream_failed": "#ffe0b2"}';
+    jobs jsonb;
+    drawn text;
+BEGIN
+    IF job_id IS NULL OR format IS NULL THEN
+        RAISE EXCEPTION '"%" must not be null', CASE WHEN job_id IS NULL THEN 'job_id' ELSE 'format' END USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF format NOT IN ('json', 'dot', 'mermaid') THEN
+        RAISE EXCEPTION 'unrecognized format: "%"', format USING ERRCODE = 'invalid_parameter_value', HINT = 'Valid formats are "json", "dot" and "mermaid".';
+    END IF;
+    SELECT jsonb_agg(to_jsonb(g) ORDER BY g.id) INTO jobs FROM @extschema@.job_graph_jobs(job_graph.job_id) g;
+    IF jobs IS NULL THEN
+        RAISE EXCEPTION 'job % does not exist', job_id USING ERRCODE = 'JQ002', HINT = 'It was removed, or you may not see it.';
+    END IF;
+    IF format = 'json' THEN
+        RETURN jsonb_pretty(jsonb_build_object('jobs', jobs));
+    END IF;
+
+    WITH j AS (
+        SELECT x.id, x.flow, x.state, x.depends_on, x.id IN (SELECT (m ->> 'flow')::bigint FROM jsonb_array_elements(jobs) m WHERE m ->> 'flow' IS NOT NULL) AS is_flow,
+            CASE format WHEN 'dot' THEN replace(replace(coalesce(x.name, x.kind), '\', '\\'), '"', '\"')
+                ELSE replace(replace(replace(coalesce(x.name, x.kind), '#', '#35;'), '"', '#quot;'), '<', '#lt;') END AS label
+        FROM jsonb_to_recordset(jobs) x (id bigint, flow bigint, name text, kind text, state text, depends_on bigint[])),
+    nodes AS (
+        SELECT j.id, j.flow, CASE format
+            WHEN 'dot' THEN format(E'    j%s [label="%s\\n%s", fillcolor="%s"%s];\n', j.id, j.label, j.state, colors ->> j.state, CASE WHEN j.is_flow THEN ', shape=folder' ELSE '' END)
+            ELSE format(E'    j%s["%s<br/>%s"]:::%s\n', j.id, j.label, j.state, j.state) END AS line
+        FROM j),
+    boxes AS (
+        SELECT n.flow, CASE WHEN f.id IS NULL THEN string_agg(n.line, '' ORDER BY n.id)
+            WHEN format = 'dot' THEN format(E'  subgraph cluster_%s {\n    label="%s";\n%s  }\n', f.id, f.label, string_agg(n.line, '' ORDER BY n.id))
+            ELSE format(E'  subgraph f%s["%s"]\n%s  end\n', f.id, f.label, string_agg(n.line, '' ORDER BY n.id)) END AS text
+        FROM nodes n LEFT JOIN j f ON f.id = n.flow
+        GROUP BY n.flow, f.id, f.label),
+    edges AS (
+        SELECT j.id, u.id AS up, false AS dotted FROM j, unnest(j.depends_on) d JOIN j u ON u.id = d
+        UNION ALL SELECT min(m.id), f.id, true FROM j m JOIN j f ON f.id = m.flow GROUP BY f.id)
+    SELECT concat((SELECT string_agg(b.text, '' ORDER BY b.flow NULLS FIRST) FROM boxes b),
+        (SELECT string_agg(CASE format WHEN 'dot' THEN format(E'  j%s -> j%s%s;\n', e.up, e.id, CASE WHEN e.dotted THEN ' [style=dotted, arrowhead=none]' ELSE '' END)
+            ELSE format(E'  j%s %s j%s\n', e.up, CASE WHEN e.dotted THEN '-.-' ELSE '-->' END, e.id) END, '' ORDER BY e.up, e.id) FROM edges e)) INTO drawn;
+    IF format = 'dot' THEN
+        RETURN E'digraph jobq {\n  rankdir=LR;\n  node [shape=box, style="rounded,filled"];\n' || drawn || '}';
+    END IF;
+    RETURN E'flowchart LR\n' || drawn
+        || (SELECT string_agg(format('  classDef %s fill:%s', c.key, c.value), E'\n' ORDER BY c.key COLLATE "C") FROM jsonb_each_text(colors) c);
+END $$;
+COMMENT ON FUNCTION @extschema@.job_graph(bigint, text) IS
+    'Draws a flow with all that is in it, or a job with all that it is connected with, and their states, as far as the caller may see them: as json, dot (Graphviz) or mermaid. JQ002, 22004, 22023.';
+REVOKE ALL ON FUNCTION @extschema@.job_graph(bigint, text) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_explain(job_id bigint) RETURNS TABLE (reason text, detail text, hint text, other bigint)
 LANGUAGE C VOLATILE PARALLEL UNSAFE

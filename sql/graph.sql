@@ -1,0 +1,58 @@
+-- job_graph: a flow, or what a job is connected with, drawn
+\set VERBOSITY terse
+\pset format unaligned
+\pset tuples_only on
+-- ids as n1, n2 ... in their order
+CREATE FUNCTION pg_temp.graph(id bigint, format text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    drawn text := job_graph(id, format);
+    n int := 0;
+    one bigint;
+BEGIN
+    FOR one IN SELECT g.id FROM job_graph_jobs(graph.id) g ORDER BY 1 LOOP
+        n := n + 1;
+        drawn := regexp_replace(drawn, '(\y[jf]|_|"id": |"flow": |^\s+)' || one || '\y', '\1n' || n, 'gn');
+    END LOOP;
+    RETURN drawn;
+END $$;
+SELECT job_submit_flow('{"name": "top \"q\" \\", "queue": "graph", "defaults": {"queue": "graph"}, "jobs": [{"name": "a", "kind": "a"}, {"name": "sub", "hold": true, "depends_on": ["a"], "jobs": [{"name": "x", "kind": "x"}, {"name": "y<#", "kind": "y", "depends_on": ["x"]}]},
+    {"kind": "z", "depends_on": ["sub", "a"]}, {"name": "out", "kind": "o", "if": "$.no"}]}') AS f \gset
+SELECT pg_temp.graph(:f, 'dot');
+SELECT job_unhold(id) FROM job WHERE flow = :f AND name = 'sub';
+DO $$
+BEGIN
+    FOR i IN 1 .. 2 LOOP
+        PERFORM job_complete(job_id, token) FROM job_claim('graph');
+        COMMIT;
+        FOR k IN 1 .. 4000 LOOP
+            EXIT WHEN EXISTS (SELECT FROM job_queue_status WHERE queue = 'graph' AND ready = 1);
+            PERFORM pg_sleep(0.005);
+        END LOOP;
+    END LOOP;
+END $$;
+SELECT pg_temp.graph(:f, 'dot');
+SELECT pg_temp.graph(:f, 'mermaid');
+SELECT pg_temp.graph(:f, 'json');
+-- of a member: what it is connected with
+SELECT pg_temp.graph(id, 'mermaid') FROM job WHERE flow = :f AND name = 'a';
+-- one alone, and what the caller may see
+SELECT job_submit('p', queue => 'graph_other') AS p \gset
+SELECT job_submit('c', queue => 'graph', depends_on => ARRAY[:p]) AS c \gset
+SELECT pg_temp.graph(:c, 'dot');
+CREATE ROLE graph_reader;
+SELECT job_grant('graph_reader', 'graph', 'read');
+SET ROLE graph_reader;
+SELECT job_graph(:c) LIKE '%"p"%' AS shows_the_other, job_graph(:f) LIKE '%"y<#"%' AS shows_the_flow;
+SELECT job_graph(:p);
+RESET ROLE;
+SELECT job_revoke('graph_reader', 'graph', 'read');
+DROP ROLE graph_reader;
+-- 10,000 in a chain
+SELECT job_submit_flow(jsonb_build_object('queue', 'graph', 'jobs', (SELECT jsonb_agg(jsonb_build_object('name', 'm' || i, 'kind', 'k', 'queue', 'graph', 'depends_on', CASE WHEN i > 1 THEN jsonb_build_array('m' || (i-1)) ELSE '[]' END)) FROM generate_series(1, 10000) i))) AS many \gset
+SELECT count(*) FROM regexp_matches(job_graph(:many, 'dot'), ' -> ', 'g');
+-- bad values
+SELECT job_graph(NULL);
+SELECT job_graph(:f, NULL);
+SELECT job_graph(:f, 'svg');
+SELECT job_graph(0);
+SELECT job_cancel(:f), job_cancel(:many), job_cancel(:p), job_cancel(:c);
