@@ -259,16 +259,15 @@ CREATE TABLE @extschema@.job_flow (
     hurt          int NOT NULL,
     started_at    timestamptz,
     on_failure    smallint NOT NULL,
+    stopping      smallint NOT NULL,
     open          boolean NOT NULL,
-    stopping      boolean NOT NULL,
-    cancelled     boolean NOT NULL,
-    cancel_reason text,
+    stop_reason   text,
     definition    jsonb NOT NULL,
     args          jsonb,
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE @extschema@.job_flow IS
-    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. on_failure: 0 continue, 1 cancel';
+    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. on_failure: 0 continue, 1 cancel. stopping: 0 no, else its members are cancelled: 1 one failed, 2 it is cancelled, 3 it timed out';
 REVOKE ALL ON @extschema@.job_flow FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_flow', '');
 
@@ -1825,7 +1824,7 @@ BEGIN
         worker_needed := flow.undecided = 0;
         reason := 'members';
         detail := format('It is a flow that was started: %s of its %s members %s not decided.', flow.undecided, flow.members, CASE flow.undecided WHEN 1 THEN 'is' ELSE 'are' END)
-            || CASE WHEN flow.stopping THEN ' They are being cancelled.' ELSE '' END;
+            || CASE WHEN flow.stopping > 0 THEN ' They are being cancelled.' ELSE '' END;
         hint := CASE WHEN flow.undecided = 0 THEN in_a_moment ELSE 'It ends when all of them have ended.' END;
         RETURN NEXT;
         FOR x IN SELECT m.id, m.kind, m.name, @extschema@.job_undecided_state(m.id) AS state FROM @extschema@.job m
@@ -2441,6 +2440,7 @@ BEGIN
         FROM (SELECT expires_at, job_id FROM @extschema@.job_waiting UNION ALL SELECT expires_at, job_id FROM @extschema@.job_scheduled
               UNION ALL SELECT expires_at, job_id FROM @extschema@.job_limited
               UNION ALL SELECT r.expires_at, r.job_id FROM @extschema@.job_ready r WHERE r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id)))
+              UNION ALL SELECT expires_at, job_id FROM @extschema@.job_flow WHERE open
               UNION ALL SELECT expires_at, job_id FROM @extschema@.job_lease) t
         WHERE t.job_id = job_repair_job.id AND t.expires_at IS NOT NULL
         ON CONFLICT DO NOTHING;

@@ -140,6 +140,8 @@ SELECT pg_temp.problem(format('SELECT job_submit(''x'', flow => %s, depends_on =
 SELECT pg_temp.problem('SELECT job_submit(''x'', flow => 9223372036854775807)');
 SELECT pg_temp.problem(format('SELECT job_submit_many(''[{"kind": "x", "flow": %s, "name": "grown"}]'')', :f));
 SELECT count(*) FROM job_submit_many(format('[{"kind": "m1", "queue": "flow", "flow": %s, "name": "m1"}, {"kind": "m2", "queue": "flow", "flow": %s, "depends_on": ["m1"]}]', :f, :f)::jsonb);
+SELECT pg_temp.problem(format('SELECT job_submit(''x'', %L, flow => %s)', args, :f)) FROM unnest(ARRAY['{"a": [{"$none": 1}]}', '{"a": {"$args": "$["}}', '{"a": {"$result": "a", "path": "$$"}}']) args;
+SELECT pg_temp.problem(format('SELECT job_change(%s, args => ''{"a": {"$args": 1}}'')', id)) FROM job WHERE flow = :f AND name = 'm1';
 SELECT job_cancel(:later);
 SELECT pg_temp.work('flow');
 SELECT pg_temp.work('flow');
@@ -161,7 +163,7 @@ SELECT job_id, token, kind FROM job_claim('flow') \gset
 \echo :kind
 SELECT job_cancel(:f, 'enough'), job_cancel(:f);
 SELECT pg_temp.comes_true(format('job_heartbeat(%s, %s) = false', :job_id, :token));
-SELECT pg_temp.comes_true(format('(SELECT stopping FROM job_flow WHERE job_id = %s)', :f));
+SELECT pg_temp.comes_true(format('(SELECT stopping > 0 FROM job_flow WHERE job_id = %s)', :f));
 SELECT pg_temp.problem(format('SELECT job_submit(''x'', flow => %s)', :f));
 SELECT reason, regexp_replace(detail, '\d of its 3 members \w+', 'N of its 3 members are') AS detail FROM job_explain(:f) WHERE reason = 'members';
 SELECT job_fail(:job_id, :token, 'told to');
@@ -169,6 +171,17 @@ SELECT pg_temp.until(:f, 'cancelled');
 SELECT regexp_replace(error, 'job \d+', 'job N') AS error FROM job_status WHERE id = :f;
 SELECT * FROM pg_temp.members(:f);
 SELECT * FROM pg_temp.members(:sub);
+
+-- one that times out has failed; the time begins anew when it is opened again
+SELECT job_submit_flow('{"queue": "flow", "timeout": "1 ms", "defaults": {"queue": "flow"}, "jobs": [{"name": "a", "kind": "a", "run_in": "1 hour"}, {"name": "b", "kind": "b", "depends_on": ["a"]}]}') AS f \gset
+SELECT pg_temp.until(:f, 'failed');
+SELECT error FROM job_status WHERE id = :f;
+SELECT * FROM pg_temp.members(:f);
+BEGIN;
+SELECT job_retry(:f);
+SELECT expires_at > now() AS anew, stopping FROM job_flow WHERE job_id = :f;
+COMMIT;
+SELECT pg_temp.until(:f, 'failed');
 
 -- opened again: a member while the flow runs
 SELECT job_submit_flow('{"queue": "flow", "defaults": {"queue": "flow"}, "jobs": [{"name": "a", "kind": "fail", "priority": 1}, {"name": "b", "kind": "b", "depends_on": ["a"]}, {"name": "c", "kind": "c"}]}') AS f \gset

@@ -38,10 +38,10 @@ open_flow(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem
 	{
 		row = jobq_find_id(call, JOBQ_FLOW, id);
 		jobq_values(row, &new);
+		jobq_set(&new, FLOW_STOPPING, Int16GetDatum(STOP_NOT));
 		jobq_set(&new, FLOW_OPEN, BoolGetDatum(true));
-		jobq_set(&new, FLOW_STOPPING, BoolGetDatum(false));
-		jobq_set(&new, FLOW_CANCELLED, BoolGetDatum(false));
-		new.given[FLOW_CANCEL_REASON - 1] = false;
+		new.given[FLOW_STOP_REASON - 1] = false;
+		jobq_set_flow_timeout(call, id, &new);
 		done = jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock);
 		jobq_slot_free(row);
 	} while (!done);

@@ -122,8 +122,7 @@ jobq_act_on_cancel_request(JobqCall *call, int64 seq, TimestampTz deadline, Time
 	if (table == JOBQ_LEASE)
 		ok = jobq_attr_bool(row, LEASE_CANCEL_REQUESTED) || tell_worker(call, row, request);
 	else if (table == JOBQ_FLOW)
-		ok = jobq_attr_bool(row, FLOW_CANCELLED) ||
-			jobq_stop_flow(call, row, true, jobq_attr_cstring(request, CANCEL_REASON));
+		ok = jobq_stop_flow(call, row, STOP_CANCELLED, jobq_attr_cstring(request, CANCEL_REASON));
 	else if (table != JOBQ_JOB)
 	{
 		ok = try_to_leave(call, table, row, job);
@@ -164,7 +163,7 @@ jobq_cancel(JobqCall *call, int64 id, const char *reason, bool checked, const ch
 			jobq_look_to_act(call, id, true, &job, &table, &row, problem);
 		if (outcome != 0 || requested ||
 			(table == JOBQ_LEASE && jobq_attr_bool(row, LEASE_CANCEL_REQUESTED)) ||
-			(table == JOBQ_FLOW && jobq_attr_bool(row, FLOW_CANCELLED)))
+			(table == JOBQ_FLOW && jobq_attr_int16(row, FLOW_STOPPING) >= STOP_CANCELLED))
 			done = true;
 		else if (table == JOBQ_FLOW)
 		{
@@ -232,7 +231,7 @@ jobq_job_cancel_many(PG_FUNCTION_ARGS)
 
 /*
  * For the background worker: a job's expires_at has come.  Cancel it unless it
- * has been started, and remove the row that says so.  That row is found before
+ * has been started, or end a flow that has timed out, and remove the row that says so.  That row is found before
  * the job is looked at, so if somebody opens the job again after that it is
  * replaced and not removed here.  False: try again later.
  */
@@ -249,11 +248,12 @@ jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz 
 	if (noted == NULL)
 		return true;
 	table = jobq_find_state(call, job_id, &job, &row);
-	if (row != NULL && table != JOBQ_FLOW && jobq_is_expired(call, jobq_attr_int64(row, STATE_EXPIRES_AT),
-															 jobq_attr_int32(row, STATE_ATTEMPT)))
+	if (row != NULL && jobq_is_expired(call, jobq_attr_int64(row, STATE_EXPIRES_AT),
+									   jobq_attr_int32(row, STATE_ATTEMPT)))
 	{
-		ok = try_to_leave(call, table, row, job);
-		if (ok)
+		/* of a flow that runs this is its timeout */
+		ok = table == JOBQ_FLOW ? jobq_stop_flow(call, row, STOP_TIMED_OUT, "timed out") : try_to_leave(call, table, row, job);
+		if (ok && table != JOBQ_FLOW)
 			decide_cancelled(call, row, jobq_attr_bool(job, JOB_MANUAL) ?
 							 "expired before it was decided" : "expired before it was started");
 	}

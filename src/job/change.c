@@ -95,6 +95,8 @@ change_found(JobqCall *call, const JobqFound *found, void *arg, const char **pro
 	else
 	{
 		differs = jobq_apply_changes(s, found->job, &new);
+		if (s->row.given[JOB_ARGS - 1] && !slot_attisnull(found->job, JOB_FLOW))
+			jobq_check_references(DatumGetJsonbP(new.values[JOB_ARGS - 1]));
 		if (s->queue != NULL)
 		{
 			jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);

@@ -476,12 +476,23 @@ extern const char *jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease,
 extern void jobq_error_stale(int64 id);
 
 /* member.c: flows and their members */
+
+/* Why the members of a flow are cancelled; job_flow.stopping */
+typedef enum JobqStop
+{
+	STOP_NOT,
+	STOP_FAILED,				/* a critical one failed */
+	STOP_CANCELLED,				/* the flow is */
+	STOP_TIMED_OUT				/* the flow has */
+} JobqStop;
+
 extern bool jobq_is_flow(TupleTableSlot *job);
 extern int64 jobq_flow_of(JobqCall *call, int64 id);
 extern void jobq_count_member(JobqCounters *c, bool critical, int outcome, int n);
 extern bool jobq_is_critical(TupleTableSlot *job);
 extern void jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *prefix);
 extern void jobq_open_flow(JobqCall *call, int64 id, const JobqCounters *c, Jsonb *args);
+extern void jobq_set_flow_timeout(JobqCall *call, int64 id, JobqRow *flow);
 extern void jobq_join_flow(JobqCall *call, const JobqSubmission *s);
 extern void jobq_check_scope(JobqCall *call, const JobqSubmission *s);
 extern bool jobq_lock_open_flow(JobqCall *call, int64 id, LockWaitPolicy policy, bool *open);
@@ -489,7 +500,7 @@ extern bool jobq_flow_was_started(JobqCall *call, TupleTableSlot *job);
 extern bool jobq_lock_to_fold(JobqCall *call, int64 id);
 extern bool jobq_prepare_to_close(JobqCall *call, int64 id, const JobqCounters *change, bool *closes);
 extern void jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqCounters *change, bool closes);
-extern bool jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, bool cancelled, const char *reason);
+extern bool jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *reason);
 
 /* again.c: flows that are opened again */
 extern bool jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
@@ -497,6 +508,7 @@ extern bool jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcom
 
 /* resolve.c: what references stand for */
 extern Jsonb *jobq_path_first(Jsonb *from, const char *path);
+extern void jobq_check_references(Jsonb *args);
 extern Jsonb *jobq_resolve_references(JobqCall *call, int64 flow, Jsonb *value);
 
 /* inputs.c: results of parents, for the worker of their child */

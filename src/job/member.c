@@ -77,11 +77,26 @@ jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *pref
 	jobq_set(&new, STATE_PRIORITY, Int16GetDatum(prefix->priority));
 	jobq_set_counters(&new, FLOW_UNDECIDED, &none);
 	jobq_set(&new, FLOW_ON_FAILURE, Int16GetDatum(s->flow->on_failure));
+	jobq_set(&new, FLOW_STOPPING, Int16GetDatum(STOP_NOT));
 	jobq_set(&new, FLOW_OPEN, BoolGetDatum(false));
-	jobq_set(&new, FLOW_STOPPING, BoolGetDatum(false));
-	jobq_set(&new, FLOW_CANCELLED, BoolGetDatum(false));
 	jobq_set(&new, FLOW_DEFINITION, JsonbPGetDatum(s->flow->definition));
 	jobq_insert(call, JOBQ_FLOW, &new);
+}
+
+/* Have a flow that starts, or is opened again, end when its timeout is over, if it has one. */
+void
+jobq_set_flow_timeout(JobqCall *call, int64 id, JobqRow *flow)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+	int64		timeout = job != NULL ? jobq_attr_int64(job, JOB_TIMEOUT) : 0;
+
+	flow->given[STATE_EXPIRES_AT - 1] = false;
+	if (timeout > 0)
+	{
+		jobq_set(flow, STATE_EXPIRES_AT, TimestampTzGetDatum(call->now + timeout));
+		jobq_note_expiry(call, id, call->now + timeout);
+	}
+	jobq_slot_free(job);
 }
 
 /*
@@ -102,6 +117,7 @@ jobq_open_flow(JobqCall *call, int64 id, const JobqCounters *c, Jsonb *args)
 	jobq_set_counters(&new, FLOW_UNDECIDED, c);
 	jobq_set(&new, FLOW_STARTED_AT, TimestampTzGetDatum(call->now));
 	jobq_set(&new, FLOW_OPEN, BoolGetDatum(true));
+	jobq_set_flow_timeout(call, id, &new);
 	if (args != NULL)
 		jobq_set(&new, FLOW_ARGS, JsonbPGetDatum(args));
 	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
@@ -121,7 +137,7 @@ jobq_lock_open_flow(JobqCall *call, int64 id, LockWaitPolicy policy, bool *open)
 	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
 	bool		ok = true;
 
-	*open = row != NULL && jobq_attr_bool(row, FLOW_OPEN) && !jobq_attr_bool(row, FLOW_STOPPING);
+	*open = row != NULL && jobq_attr_bool(row, FLOW_OPEN) && jobq_attr_int16(row, FLOW_STOPPING) == STOP_NOT;
 	if (*open)
 		ok = jobq_lock(call, JOBQ_FLOW, row, LockTupleShare, policy);
 	jobq_slot_free(row);
@@ -189,6 +205,7 @@ jobq_join_flow(JobqCall *call, const JobqSubmission *s)
 				 errmsg("job %lld in \"flow\" is no flow", (long long) id)));
 	if (!has_privs_of_role(GetUserId(), jobq_attr_oid(job, JOB_SUBMITTED_BY)) && !runs)
 		jobq_require_privilege(call, jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE)), PRIV_OPERATE, jobq_attr_cstring(job, JOB_QUEUE));
+	jobq_check_references(DatumGetJsonbP(s->row.values[JOB_ARGS - 1]));
 	while (!jobq_lock_open_flow(call, id, LockWaitBlock, &open))
 		;
 	if (!open)
@@ -363,11 +380,13 @@ close_flow(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c)
 	JobqPrefix	prefix;
 	Jsonb	   *result;
 
+	JobqStop	why = jobq_attr_int16(row, FLOW_STOPPING);
+
 	jobq_read_prefix(row, &prefix);
-	if (jobq_attr_bool(row, FLOW_CANCELLED))
+	if (why == STOP_CANCELLED || why == STOP_TIMED_OUT)
 	{
-		decision.outcome = OUTCOME_CANCELLED;
-		decision.error = jobq_attr_cstring(row, FLOW_CANCEL_REASON);
+		decision.outcome = why == STOP_CANCELLED ? OUTCOME_CANCELLED : OUTCOME_FAILED;
+		decision.error = jobq_attr_cstring(row, FLOW_STOP_REASON);
 	}
 	else if (c->n[VIOLATED] > 0)
 	{
@@ -392,11 +411,12 @@ typedef struct Undecided
 } Undecided;
 
 /*
- * Ask for the cancellation of all members of a flow that are undecided, and mark its
- * row; cancelled: that is how the flow will end.  False: somebody has the row locked.
+ * Ask for the cancellation of all members of a flow that are undecided, and mark its row
+ * with why, which says how the flow will end.  That is done once; only one that stops since a
+ * member failed can still be cancelled, or time out.  False: somebody has the row locked.
  */
 bool
-jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, bool cancelled, const char *reason)
+jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *reason)
 {
 	int64		id = jobq_attr_int64(flow, STATE_JOB_ID);
 	Datum		key = Int64GetDatum(id);
@@ -407,16 +427,14 @@ jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, bool cancelled, const char 
 	int			room = 64;
 	int			n = 0;
 
+	if (jobq_attr_int16(flow, FLOW_STOPPING) > STOP_FAILED)
+		return true;
 	jobq_values(flow, &new);
-	jobq_set(&new, FLOW_STOPPING, BoolGetDatum(true));
-	if (cancelled)
-	{
-		jobq_set(&new, FLOW_CANCELLED, BoolGetDatum(true));
-		jobq_set_text(&new, FLOW_CANCEL_REASON, reason);
-	}
+	jobq_set(&new, FLOW_STOPPING, Int16GetDatum(why));
+	jobq_set_text(&new, FLOW_STOP_REASON, reason);
 	if (!jobq_update(call, JOBQ_FLOW, flow, &new, LockWaitSkip))
 		return false;
-	if (jobq_attr_bool(flow, FLOW_STOPPING))
+	if (jobq_attr_int16(flow, FLOW_STOPPING) != STOP_NOT)
 		return true;
 
 	/* what is downstream first, or it would be decided by what is upstream */
@@ -460,13 +478,13 @@ jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqCounters *change, bool 
 		if (closes)
 			close_flow(cascade, row, &c);
 		else if (c.n[VIOLATED] > 0 && jobq_attr_int16(row, FLOW_ON_FAILURE) == ON_FAILURE_CANCEL &&
-				 !jobq_attr_bool(row, FLOW_STOPPING))
+				 jobq_attr_int16(row, FLOW_STOPPING) == STOP_NOT)
 		{
 			TupleTableSlot *latest;
 
 			jobq_advance();
 			latest = jobq_find_id(call, JOBQ_FLOW, id);
-			if (!jobq_stop_flow(call, latest, false, "another member of its flow failed"))
+			if (!jobq_stop_flow(call, latest, STOP_FAILED, "another member of its flow failed"))
 				elog(ERROR, "row of flow %lld has changed while locked", (long long) id);
 			jobq_slot_free(latest);
 		}

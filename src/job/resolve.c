@@ -182,6 +182,30 @@ push_value(Context *context, JsonbParseState **state, JsonbIteratorToken token, 
 		(void) push_container(context, state, value->val.binary.data);
 }
 
+/* A reference must be one, and its jsonpath, too. */
+static void
+check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
+{
+	const JsonbValue *path = r->type == REFERENCE_ARGS ? &r->value : &r->path;
+
+	if (r->problem != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("args of a member of a flow: %s: %s", jobq_trail_path(trail), r->problem),
+				 errhint("What is no reference stands in {\"$literal\": ...}.")));
+	if (r->type != REFERENCE_LITERAL && path->type == jbvString)
+		(void) DirectFunctionCall1(jsonpath_in, CStringGetDatum(string_of(path)));
+}
+
+/* Check the references in the args of a job that becomes a member of a flow, or is one, so that it can be claimed. */
+void
+jobq_check_references(Jsonb *args)
+{
+	static const JobqTrail root = {0};
+
+	jobq_walk_references(&args->root, &root, check_reference, NULL);
+}
+
 /*
  * Replace the references in a value that a member of a flow has, or the flow itself as
  * its result.
