@@ -204,13 +204,13 @@ SELECT regexp_replace(error, 'job \d+', 'job N') AS error FROM job_status WHERE 
 SELECT id AS sub FROM job WHERE flow = :f AND name = 'sub' \gset
 SELECT state FROM job_status WHERE id IN (:after, :sub) ORDER BY id;
 SELECT job_retry(:f), job_retry(:f);
-SELECT name, state FROM job_status WHERE id IN (:f, :sub, :after) OR flow IN (:f, :sub) ORDER BY id;
+SELECT name, state FROM job_status WHERE id IN (:f, :sub, :after) OR flow IN (:f, :sub) ORDER BY name;
 SELECT * FROM job_check();
 SELECT pg_temp.work('flow');
 SELECT pg_temp.until(:f, 'failed');
 -- a member of what is in it: that opens all around it
 SELECT job_retry(id) FROM job WHERE flow = :sub AND name = 'a';
-SELECT name, state FROM job_status WHERE id IN (:f, :sub, :after) OR flow IN (:f, :sub) ORDER BY id;
+SELECT name, state FROM job_status WHERE id IN (:f, :sub, :after) OR flow IN (:f, :sub) ORDER BY name;
 SELECT * FROM job_check();
 SELECT job_complete(job_id, token) FROM job_claim('flow');
 SELECT pg_temp.work('flow');
@@ -265,6 +265,18 @@ SELECT job_delete(:f);
 SELECT count(*) FROM job_flow WHERE job_id = :f;
 SELECT job_purge('flow_remove', '0');
 SELECT count(*) FROM job WHERE queue = 'flow_remove';
+
+-- one that is opened again after members were removed counts those that are there
+SELECT job_submit_flow('{"queue": "flow_remove", "defaults": {"queue": "flow_remove"}, "jobs": [{"name": "a", "kind": "a", "priority": 1}, {"name": "b", "kind": "fail"}]}') AS f \gset
+SELECT pg_temp.work('flow_remove');
+SELECT pg_temp.work('flow_remove');
+SELECT pg_temp.until(:f, 'failed');
+SELECT job_delete(id) FROM job WHERE flow = :f AND name = 'a';
+SELECT job_retry(:f);
+SELECT * FROM job_check();
+SELECT job_complete(job_id, token) FROM job_claim('flow_remove');
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT jobs FROM job_flow_status WHERE id = :f;
 
 -- all in one transaction, rolled back to a savepoint
 BEGIN;

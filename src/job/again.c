@@ -18,6 +18,25 @@
 #include "job/job.h"
 
 /*
+ * Delete what is still to be added to the counters of a flow that is decided: its members
+ * are counted anew.  All of it is committed, since who changes a member keeps the flow open.
+ */
+static void
+drop_deltas(JobqCall *call, int64 flow)
+{
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DELTA, INDEX_KEY, 0, NULL, NULL);
+	TupleTableSlot *delta;
+
+	while ((delta = jobq_scan_next(scan)) != NULL)
+	{
+		/* the background worker may be about to delete it, too */
+		if (jobq_attr_int64(delta, DELTA_DOWNSTREAM) == flow)
+			(void) jobq_delete(call, JOBQ_DELTA, delta, LockWaitBlock);
+	}
+	jobq_scan_end(scan);
+}
+
+/*
  * Open the row of a flow again that was decided after it had been started, but not its
  * members.  False: its row changed, look again; or it was refused, with a *problem.
  */
@@ -30,14 +49,23 @@ open_flow(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem
 	JobqRow		new;
 	JobqPrefix	prefix;
 	JobqCascade *cascade;
+	JobqCounters c;
 	bool		done;
 
 	if (!jobq_retake_key(call, job, problem) || !jobq_reopen(call, job, false, &prefix))
 		return false;
+
+	/*
+	 * members can have been removed since; from here on none is, as its row
+	 * in job is written
+	 */
+	drop_deltas(call, id);
+	jobq_count_members(call, id, &c);
 	do
 	{
 		row = jobq_find_id(call, JOBQ_FLOW, id);
 		jobq_values(row, &new);
+		jobq_set_counters(&new, FLOW_UNDECIDED, &c);
 		jobq_set(&new, FLOW_STOPPING, Int16GetDatum(STOP_NOT));
 		jobq_set(&new, FLOW_OPEN, BoolGetDatum(true));
 		new.given[FLOW_STOP_REASON - 1] = false;

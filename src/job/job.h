@@ -490,6 +490,7 @@ extern bool jobq_is_flow(TupleTableSlot *job);
 extern int64 jobq_flow_of(JobqCall *call, int64 id);
 extern void jobq_count_member(JobqCounters *c, bool critical, int outcome, int n);
 extern bool jobq_is_critical(TupleTableSlot *job);
+extern void jobq_count_members(JobqCall *call, int64 id, JobqCounters *c);
 extern void jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *prefix);
 extern void jobq_open_flow(JobqCall *call, int64 id, const JobqCounters *c, Jsonb *args);
 extern void jobq_set_flow_timeout(JobqCall *call, int64 id, JobqRow *flow);

@@ -278,8 +278,8 @@ jobq_lock_to_fold(JobqCall *call, int64 id)
 }
 
 /* What the members of a flow say of themselves. */
-static void
-count_members(JobqCall *call, int64 id, JobqCounters *c)
+void
+jobq_count_members(JobqCall *call, int64 id, JobqCounters *c)
 {
 	Datum		key = Int64GetDatum(id);
 	JobqScan   *scan = jobq_scan_begin(call, JOBQ_JOB, INDEX_SECOND, 1, &key, NULL);
@@ -317,7 +317,7 @@ jobq_prepare_to_close(JobqCall *call, int64 id, const JobqCounters *change, bool
 		jobq_add_counters(&c, change);
 		if (c.n[UNDECIDED] == 0)
 		{
-			count_members(call, id, &members);
+			jobq_count_members(call, id, &members);
 			*closes = memcmp(&c, &members, sizeof(JobqCounters)) == 0;
 		}
 	}

@@ -122,13 +122,32 @@ check_need(Batch *batch, const Belonging *of, TupleTableSlot *edge, JobqRemovabl
 	return job->became == REMOVAL_DONE;
 }
 
-/* A job stays, and is reported, if the flow that it is a member of is undecided. */
+/*
+ * May members of a flow be removed?  Not while it is undecided.  It is locked FOR SHARE, so
+ * that nobody opens it again meanwhile, who counts what is there; without waiting, since
+ * such a one may wait for a member.
+ */
+static JobqRemoval
+may_remove_members(JobqCall *call, int64 flow)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, flow);
+	JobqRemoval may = REMOVAL_DONE;
+
+	if (job != NULL && slot_attisnull(job, JOB_OUTCOME))
+		may = REMOVAL_NEEDED;
+	else if (job != NULL && !jobq_lock(call, JOBQ_JOB, job, LockTupleShare, LockWaitSkip))
+		may = REMOVAL_BUSY;
+	jobq_slot_free(job);
+	return may;
+}
+
+/* A job stays, and is reported, if the flow that it is a member of keeps it. */
 static JobqRemovable *
 check_flows(Batch *batch)
 {
 	JobqRemovable *reported = NULL;
 	int64		last = 0;
-	bool		undecided = false;
+	JobqRemoval may = REMOVAL_DONE;
 
 	for (int i = 0; i < batch->n; i++)
 	{
@@ -137,11 +156,11 @@ check_flows(Batch *batch)
 		if (job->flow == 0 || job->became != REMOVAL_DONE)
 			continue;
 		if (job->flow != last)
-			undecided = is_undecided(batch->call, job->flow);
+			may = may_remove_members(batch->call, job->flow);
 		last = job->flow;
-		if (undecided)
+		if (may != REMOVAL_DONE)
 		{
-			job->became = REMOVAL_NEEDED;
+			job->became = may;
 			reported = job;
 		}
 	}
@@ -211,6 +230,11 @@ remove_batch(Batch *batch)
 			job->became = REMOVAL_BUSY;
 	}
 	needed = check_flows(batch);
+	if (needed != NULL && needed->became == REMOVAL_BUSY)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("another transaction is changing flow %lld, which job %lld is a member of",
+						(long long) needed->flow, (long long) needed->id)));
 	if (needed != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_WRONG_STATE),
