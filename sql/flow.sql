@@ -278,6 +278,21 @@ SELECT job_complete(job_id, token) FROM job_claim('flow_remove');
 SELECT pg_temp.until(:f, 'succeeded');
 SELECT jobs FROM job_flow_status WHERE id = :f;
 
+-- a member waits for nothing that could wait for its flow, also where another job has the unique key of what it names, or the same call submits that
+SELECT job_submit_flow('{"queue": "flow", "hold": true, "defaults": {"queue": "flow"}, "jobs": [{"name": "m1", "kind": "m", "unique_key": "outside"}, {"name": "m2", "kind": "m", "depends_on": ["m1"]}]}') AS f \gset
+SELECT job_submit('m', queue => 'flow', unique_key => 'outside', depends_on => ARRAY[:f]) AS outside \gset
+SELECT job_unhold(:f);
+SELECT pg_temp.until(:f, 'failed');
+SELECT regexp_replace(error, '(job|flow) \d+', '\1 N', 'g') AS error FROM job_status WHERE id = :f;
+SELECT state FROM job_status WHERE id = :outside;
+SELECT job_submit_flow('{"queue": "flow", "jobs": [{"name": "a", "kind": "a", "queue": "flow"}]}') AS f \gset
+SELECT pg_temp.problem(format('SELECT * FROM job_submit_many(''[{"name": "x", "kind": "x", "depends_on": [%s]}, {"kind": "y", "flow": %s, "depends_on": ["x"]}]'')', :f, :f));
+SELECT count(*) FROM job_submit_many(format('[{"name": "x", "kind": "x", "queue": "flow", "flow": %s}, {"kind": "y", "queue": "flow", "flow": %s, "depends_on": ["x"]}]', :f, :f)::jsonb);
+SELECT pg_temp.work('flow');
+SELECT pg_temp.work('flow');
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
+
 -- all in one transaction, rolled back to a savepoint
 BEGIN;
 SELECT job_submit_flow('{"queue": "flow", "jobs": [{"name": "a", "kind": "a", "queue": "flow"}]}') AS f \gset

@@ -496,6 +496,7 @@ extern void jobq_open_flow(JobqCall *call, int64 id, const JobqCounters *c, Json
 extern void jobq_set_flow_timeout(JobqCall *call, int64 id, JobqRow *flow);
 extern void jobq_join_flow(JobqCall *call, const JobqSubmission *s);
 extern void jobq_check_scope(JobqCall *call, const JobqSubmission *s);
+extern void jobq_check_scope_within(JobqCall *call, const JobqSubmission *s, const JobqSubmission *up);
 extern bool jobq_lock_open_flow(JobqCall *call, int64 id, LockWaitPolicy policy, bool *open);
 extern bool jobq_flow_was_started(JobqCall *call, TupleTableSlot *job);
 extern bool jobq_lock_to_fold(JobqCall *call, int64 id);

@@ -222,6 +222,43 @@ jobq_join_flow(JobqCall *call, const JobqSubmission *s)
 				 errhint("Names are unique in a flow.")));
 }
 
+/* A member of a flow is to depend on a job, which is a member of another: may it? */
+static void
+check_upstream(JobqCall *call, int64 flow, int64 up, int64 around)
+{
+	int64		outermost = 0;
+
+	if (around == flow)
+		return;					/* beside it */
+	for (int64 f = flow; f != 0; f = jobq_flow_of(call, f))
+	{
+		int64		g = around;
+
+		if (f == up)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("a member of flow %lld cannot depend on the flow", (long long) up),
+					 errhint("The flow ends after its members.")));
+		while (g != 0 && g != f)
+			g = jobq_flow_of(call, g);
+		if (g == 0)
+			outermost = f;
+	}
+	if (outermost != 0 && up >= outermost)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a member of flow %lld cannot depend on job %lld, which was submitted after the flow",
+						(long long) outermost, (long long) up),
+				 errhint("What is outside the flow can wait for it, so its members wait only for what is older than the flow.")));
+}
+
+/* The flow that a submission joins; 0: none. */
+static int64
+flow_joined(const JobqSubmission *s)
+{
+	return s->row.given[JOB_FLOW - 1] ? DatumGetInt64(s->row.values[JOB_FLOW - 1]) : 0;
+}
+
 /*
  * A member of a flow may depend on another job unless that waits for the flow, or could:
  * not on a flow that it is in itself, and only on what is older than the outermost
@@ -230,37 +267,20 @@ jobq_join_flow(JobqCall *call, const JobqSubmission *s)
 void
 jobq_check_scope(JobqCall *call, const JobqSubmission *s)
 {
-	int64		own = s->row.given[JOB_FLOW - 1] ? DatumGetInt64(s->row.values[JOB_FLOW - 1]) : 0;
+	int64		flow = flow_joined(s);
 
-	for (int i = 0; own != 0 && i < s->nupstream; i++)
-	{
-		int64		up = s->upstream[i];
-		int64		around = jobq_flow_of(call, up);
-		int64		outermost = 0;
+	for (int i = 0; flow != 0 && i < s->nupstream; i++)
+		check_upstream(call, flow, s->upstream[i], jobq_flow_of(call, s->upstream[i]));
+}
 
-		if (around == own)
-			continue;			/* beside it */
-		for (int64 f = own; f != 0; f = jobq_flow_of(call, f))
-		{
-			int64		g = around;
+/* The same of a job that the same call submits, or of that which has its unique key. */
+void
+jobq_check_scope_within(JobqCall *call, const JobqSubmission *s, const JobqSubmission *up)
+{
+	int64		flow = flow_joined(s);
 
-			if (f == up)
-				ereport(ERROR,
-						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						 errmsg("a member of flow %lld cannot depend on the flow", (long long) up),
-						 errhint("The flow ends after its members.")));
-			while (g != 0 && g != f)
-				g = jobq_flow_of(call, g);
-			if (g == 0)
-				outermost = f;
-		}
-		if (outermost != 0 && up >= outermost)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("a member of flow %lld cannot depend on job %lld, which was submitted after the flow",
-							(long long) outermost, (long long) up),
-					 errhint("What is outside the flow can wait for it, so its members wait only for what is older than the flow.")));
-	}
+	if (flow != 0)
+		check_upstream(call, flow, up->id, up->dropped ? jobq_flow_of(call, up->id) : flow_joined(up));
 }
 
 /* Closing */

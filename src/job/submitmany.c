@@ -392,13 +392,18 @@ resolve_upstream(JobqCall *call, JobqElements *es, HTAB *parents)
  * those that are left.
  */
 static void
-add_named(const JobqElement *elements, JobqElement *e)
+add_named(JobqCall *call, const JobqElement *elements, JobqElement *e)
 {
 	JobqSubmission *s = &e->s;
 	int			kept = 0;
 
 	for (int k = 0; k < s->nnames; k++)
-		s->upstream[s->nupstream++] = elements[e->uses[k]].s.id;
+	{
+		const JobqSubmission *up = &elements[e->uses[k]].s;
+
+		jobq_check_scope_within(call, s, up);
+		s->upstream[s->nupstream++] = up->id;
+	}
 	if (s->nnames == 0)
 		return;
 	qsort(s->upstream, s->nupstream, sizeof(int64), jobq_compare_ids);
@@ -478,7 +483,7 @@ jobq_elements_submit(JobqCall *call, JobqElements *es)
 		es->at = es->order[i];
 		if (s->dropped)
 			continue;
-		add_named(es->elements, e);
+		add_named(call, es->elements, e);
 		jobq_settle_id(call, s);
 		jobq_submit(call, s, outcomes);
 	}
