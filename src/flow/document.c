@@ -109,11 +109,11 @@ jobq_read_flow(Jsonb *flow, JobqSubmission *s)
 }
 
 /*
- * Read the members of a flow, given what it is made of; returns how many.  Raises what
+ * Read the members of a flow, given what it is made of.  Raises what
  * is wrong with one by itself; what they say of each other is not looked at.
  */
-int
-jobq_read_members(Jsonb *definition, JobqFlowMember **members)
+void
+jobq_read_members(Jsonb *definition, JobqElements *es)
 {
 	JobqChecker ck = {.gather = false};
 	JobqTrail	root = {0};
@@ -133,13 +133,12 @@ jobq_read_members(Jsonb *definition, JobqFlowMember **members)
 	jobq_init_defaults(&defaults);
 	if (getKeyJsonValueFromContainer(&definition->root, "defaults", 8, &given) != NULL)
 		jobq_add_defaults(&ck, &defaults, &given, &root);
-	*members = palloc_extended(Max(JsonContainerSize(array.val.binary.data), 1) * sizeof(JobqFlowMember),
-							   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	jobq_elements_init(es, "jobs", JsonContainerSize(array.val.binary.data));
 	it = JsonbIteratorInit(array.val.binary.data);
 	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
 	{
 		JobqObject	o = {.trail = &step};
-		JobqFlowMember *member;
+		JobqElement *member;
 
 		if (token != WJB_ELEM)
 			continue;
@@ -148,7 +147,7 @@ jobq_read_members(Jsonb *definition, JobqFlowMember **members)
 		error_context_stack = &context;
 		if (!jobq_is_object(&v))
 			jobq_add_fault(&ck, &step, "a member must be a JSON object");
-		member = &(*members)[step.index];
+		member = &es->elements[step.index];
 		o.json = v.val.binary.data;
 		jobq_begin_flow_member(&o, &defaults, &member->s);
 		jobq_read_keys(&ck, &o);
@@ -159,8 +158,6 @@ jobq_read_members(Jsonb *definition, JobqFlowMember **members)
 			member->condition = jobq_copy_string(&o.own[OWN_IF]);
 		if (o.own[OWN_CRITICAL].type == jbvBool && !o.own[OWN_CRITICAL].val.boolean)
 			jobq_set(&member->s.row, JOB_CRITICAL, BoolGetDatum(false));
-		member->path = jobq_trail_path(&step);
 		error_context_stack = context.previous;
 	}
-	return step.index + 1;
 }

@@ -43,28 +43,26 @@ holds(const char *condition, Jsonb *args)
 
 /* Insert the members of a flow, which has left its state, and open its row; args: NULL for its own. */
 static void
-start(JobqCall *call, int64 id, int n, const JobqFlowMember *members, Jsonb *own, Jsonb *args)
+start(JobqCall *call, int64 id, JobqElements *members, Jsonb *own, Jsonb *args)
 {
 	JobqCounters c = {0};
-	JobqElements es;
 
-	jobq_elements_init(&es, "jobs", n);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < members->n; i++)
 	{
-		JobqSubmission *s = &es.elements[i].s;
+		JobqSubmission *s = &members->elements[i].s;
+		const char *condition = members->elements[i].condition;
 
-		*s = members[i].s;
 		jobq_set(&s->row, JOB_FLOW, Int64GetDatum(id));
 		s->joined = &c;
 		/* one that is left out waits for nothing, so no retry opens it */
-		if (members[i].condition != NULL && !holds(members[i].condition, args ? args : own))
+		if (condition != NULL && !holds(condition, args ? args : own))
 		{
 			s->skipped = true;
 			s->nnames = s->nupstream = 0;
 		}
 	}
-	jobq_elements_sort(&es);
-	jobq_elements_submit(call, &es);
+	jobq_elements_sort(members);
+	jobq_elements_submit(call, members);
 	jobq_advance();
 	jobq_open_flow(call, id, &c, args);
 }
@@ -80,12 +78,12 @@ start_stored(JobqCall *call, int64 id)
 	Jsonb	   *definition = DatumGetJsonbPCopy(slot_getattr(row, FLOW_DEFINITION, &isnull));
 	Jsonb	   *own = DatumGetJsonbPCopy(slot_getattr(job, JOB_ARGS, &isnull));
 	Jsonb	   *args = around != 0 ? jobq_resolve_references(call, around, own) : own;
-	JobqFlowMember *members;
-	int			n = jobq_read_members(definition, &members);
+	JobqElements members;
 
 	jobq_slot_free(row);
 	jobq_slot_free(job);
-	start(call, id, n, members, own, args != own ? args : NULL);
+	jobq_read_members(definition, &members);
+	start(call, id, &members, own, args != own ? args : NULL);
 }
 
 /* What the background worker does, as the role that submitted the flow. */
@@ -148,20 +146,19 @@ jobq_flow_init(void)
 
 /* The caller must be allowed to submit to the queues of members, and of those inside of them. */
 static void
-admit_members(JobqCall *call, int n, const JobqFlowMember *members)
+admit_members(JobqCall *call, const JobqElements *members)
 {
 	check_stack_depth();
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < members->n; i++)
 	{
-		const JobqSubmission *s = &members[i].s;
-		JobqFlowMember *inside;
-		int			ninside;
+		const JobqSubmission *s = &members->elements[i].s;
+		JobqElements inside;
 
 		jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
 		if (s->flow == NULL)
 			continue;
-		ninside = jobq_read_members(s->flow->definition, &inside);
-		admit_members(call, ninside, inside);
+		jobq_read_members(s->flow->definition, &inside);
+		admit_members(call, &inside);
 	}
 }
 
@@ -198,8 +195,7 @@ jobq_job_submit_flow(PG_FUNCTION_ARGS)
 	JobqCall	call;
 	Jsonb	   *flow;
 	List	   *faults;
-	JobqFlowMember *members;
-	int			n;
+	JobqElements members;
 
 	if (PG_ARGISNULL(0))
 		jobq_error_null("flow");
@@ -208,16 +204,16 @@ jobq_job_submit_flow(PG_FUNCTION_ARGS)
 	if (faults != NIL)
 		refuse(faults);
 	jobq_read_flow(flow, &s);
-	n = jobq_read_members(s.flow->definition, &members);
+	jobq_read_members(s.flow->definition, &members);
 	s.starts = true;
 
 	jobq_enter(&call, "job_submit_flow()", true);
-	admit_members(&call, n, members);
+	admit_members(&call, &members);
 	jobq_submit_alone(&call, &s);
 	if (s.started)
 	{
 		jobq_advance();
-		start(&call, s.id, n, members, DatumGetJsonbP(s.row.values[JOB_ARGS - 1]), NULL);
+		start(&call, s.id, &members, DatumGetJsonbP(s.row.values[JOB_ARGS - 1]), NULL);
 	}
 	jobq_close_call(&call);
 	if (s.dropped && DatumGetInt16(s.row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_SKIP)

@@ -17,19 +17,9 @@ typedef struct JobqFlowFault
 	char	   *problem;
 } JobqFlowFault;
 
-/* A member of a flow, read */
-typedef struct JobqFlowMember
-{
-	JobqSubmission s;			/* depends_on: names of members, and ids */
-	char	   *path;			/* where it stands in the document that was
-								 * read */
-	char	   *condition;		/* "if": a jsonpath over the flow's args;
-								 * NULL: none */
-} JobqFlowMember;
-
 extern List *jobq_check_document(Jsonb *flow);
 extern void jobq_read_flow(Jsonb *flow, JobqSubmission *s);
-extern int	jobq_read_members(Jsonb *definition, JobqFlowMember **members);
+extern void jobq_read_members(Jsonb *definition, JobqElements *es);
 
 /* graph.c: which members of a flow depend on which others */
 typedef struct JobqFlowGraph JobqFlowGraph;

@@ -415,6 +415,8 @@ typedef struct JobqElement
 	int		   *dependents;
 	int			unresolved;		/* named elements not yet in the order */
 	int			owner;			/* the element that has its unique key, or -1 */
+	char	   *condition;		/* of a member of a flow: "if", a jsonpath over
+								 * the flow's args; NULL: none */
 } JobqElement;
 
 typedef struct JobqElements
