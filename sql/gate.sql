@@ -27,7 +27,7 @@ END $$;
 -- what keeps a job back, without times
 CREATE FUNCTION pg_temp.why(kind text) RETURNS TABLE (reason text, detail text, hint text, other text) LANGUAGE sql AS $$
     SELECT e.reason, regexp_replace(e.detail, 'Job \d+', 'Job N'), regexp_replace(regexp_replace(e.hint, '\(\d+', '(N'), 'about [^,]*, if', 'about …, if'), o.kind
-    FROM job j, job_explain(j.id) e LEFT JOIN job o ON o.id = e.other WHERE j.kind = why.kind AND j.queue LIKE 'gate%' $$;
+    FROM job j, job_explain(j.id) WITH ORDINALITY e LEFT JOIN job o ON o.id = e.other WHERE j.kind = why.kind AND j.queue LIKE 'gate%' ORDER BY e.ordinality $$;
 CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     hint text;

@@ -43,7 +43,9 @@ CREATE ROLE graph_reader;
 SELECT job_grant('graph_reader', 'graph', 'read');
 SET ROLE graph_reader;
 SELECT job_graph(:c) LIKE '%"p"%' AS shows_the_other, job_graph(:f) LIKE '%"y<#"%' AS shows_the_flow;
+\set VERBOSITY sqlstate
 SELECT job_graph(:p);
+\set VERBOSITY terse
 RESET ROLE;
 SELECT job_revoke('graph_reader', 'graph', 'read');
 DROP ROLE graph_reader;

@@ -61,6 +61,6 @@ SELECT job_delete(:id);
 SELECT count(*) FROM job_step WHERE job_id = :id;
 -- by hand
 INSERT INTO job_step VALUES (:id, now(), 0, 'x', '1');
-SELECT invariant, problem, repaired FROM job_check(true);
+SELECT invariant, problem, repaired FROM job_check(true) WHERE invariant = 'L2';
 SELECT count(*) FROM job_step;
 SELECT job_cancel(:other);
