@@ -138,32 +138,6 @@ jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, int outcome, const c
 	return true;
 }
 
-/* Members of a flow that are to be opened with it, by ascending ids; returns how many. */
-static int
-failed_members(JobqCall *call, int64 flow, int64 **ids)
-{
-	Datum		key = Int64GetDatum(flow);
-	JobqScan   *scan = jobq_scan_begin(call, JOBQ_JOB, INDEX_SECOND, 1, &key, NULL);
-	TupleTableSlot *job;
-	int			room = 64;
-	int			n = 0;
-
-	*ids = palloc(room * sizeof(int64));
-	while ((job = jobq_scan_next(scan)) != NULL)
-	{
-		int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
-
-		if (outcome != OUTCOME_FAILED && outcome != OUTCOME_CANCELLED)
-			continue;
-		if (n == room)
-			*ids = repalloc_huge(*ids, (room *= 2) * sizeof(int64));
-		(*ids)[n++] = jobq_attr_int64(job, JOB_ID);
-	}
-	jobq_scan_end(scan);
-	qsort(*ids, n, sizeof(int64), jobq_compare_ids);
-	return n;
-}
-
 /*
  * Open a flow again that was started, and what failed or was cancelled in it.  False: its
  * row changed, look again; or it was refused, with a *problem.
@@ -172,17 +146,17 @@ bool
 jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem)
 {
 	int64		id = jobq_attr_int64(job, JOB_ID);
-	int64	   *ids;
+	JobqMember *members;
 	int			n;
 
 	check_stack_depth();
 	if (!open_flow(call, job, outcome, problem))
 		return false;
 	jobq_advance();
-	n = failed_members(call, id, &ids);
+	members = jobq_read_flow_members(call, id, &n);
 	for (int i = 0; i < n; i++)
 	{
-		bool		done = false;
+		bool		done = members[i].outcome != OUTCOME_FAILED && members[i].outcome != OUTCOME_CANCELLED;
 
 		CHECK_FOR_INTERRUPTS();
 
@@ -192,7 +166,7 @@ jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcome, const cha
 		 */
 		while (!done)
 		{
-			TupleTableSlot *member = jobq_find_id(call, JOBQ_JOB, ids[i]);
+			TupleTableSlot *member = jobq_find_id(call, JOBQ_JOB, members[i].id);
 			int			was = member != NULL ? jobq_attr_int16(member, JOB_OUTCOME) : 0;
 			const char *refused = NULL;
 
@@ -207,6 +181,6 @@ jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcome, const cha
 			jobq_advance();
 		}
 	}
-	pfree(ids);
+	pfree(members);
 	return true;
 }

@@ -415,8 +415,8 @@ typedef struct JobqElement
 	int		   *dependents;
 	int			unresolved;		/* named elements not yet in the order */
 	int			owner;			/* the element that has its unique key, or -1 */
-	char	   *condition;		/* of a member of a flow: "if", a jsonpath over
-								 * the flow's args; NULL: none */
+	char	   *condition;		/* of a member of a flow: "if", a jsonpath
+								 * over the flow's args; NULL: none */
 } JobqElement;
 
 typedef struct JobqElements
@@ -488,6 +488,15 @@ typedef enum JobqStop
 	STOP_TIMED_OUT				/* the flow has */
 } JobqStop;
 
+typedef struct JobqMember
+{
+	int64		id;				/* first, for jobq_compare_ids() */
+	int32		generation;
+	int16		outcome;		/* 0: undecided */
+	bool		critical;
+} JobqMember;
+
+extern JobqMember *jobq_read_flow_members(JobqCall *call, int64 flow, int *n);
 extern bool jobq_is_flow(TupleTableSlot *job);
 extern int64 jobq_flow_of(JobqCall *call, int64 id);
 extern void jobq_count_member(JobqCounters *c, bool critical, int outcome, int n);

@@ -155,18 +155,45 @@ jobq_flow_was_started(JobqCall *call, TupleTableSlot *job)
 	return started;
 }
 
-/* Does the caller run a member of a flow? */
-static bool
-runs_member(JobqCall *call, int64 flow)
+/* The members of a flow, by ascending ids; returns them, and how many. */
+JobqMember *
+jobq_read_flow_members(JobqCall *call, int64 flow, int *n)
 {
 	Datum		key = Int64GetDatum(flow);
 	JobqScan   *scan = jobq_scan_begin(call, JOBQ_JOB, INDEX_SECOND, 1, &key, NULL);
 	TupleTableSlot *job;
+	int			room = 64;
+	JobqMember *members = palloc(room * sizeof(JobqMember));
+
+	*n = 0;
+	while ((job = jobq_scan_next(scan)) != NULL)
+	{
+		JobqMember *m;
+
+		if (*n == room)
+			members = repalloc_huge(members, (room *= 2) * sizeof(JobqMember));
+		m = &members[(*n)++];
+		m->id = jobq_attr_int64(job, JOB_ID);
+		m->generation = jobq_attr_int32(job, JOB_GENERATION);
+		m->outcome = jobq_attr_int16(job, JOB_OUTCOME);
+		m->critical = jobq_is_critical(job);
+	}
+	jobq_scan_end(scan);
+	qsort(members, *n, sizeof(JobqMember), jobq_compare_ids);
+	return members;
+}
+
+/* Does the caller run a member of a flow? */
+static bool
+runs_member(JobqCall *call, int64 flow)
+{
+	int			n;
+	JobqMember *members = jobq_read_flow_members(call, flow, &n);
 	bool		runs = false;
 
-	while (!runs && (job = jobq_scan_next(scan)) != NULL)
-		runs = slot_attisnull(job, JOB_OUTCOME) && jobq_held_by_caller(call, jobq_attr_int64(job, JOB_ID));
-	jobq_scan_end(scan);
+	for (int i = 0; i < n && !runs; i++)
+		runs = members[i].outcome == 0 && jobq_held_by_caller(call, members[i].id);
+	pfree(members);
 	return runs;
 }
 
@@ -301,20 +328,17 @@ jobq_lock_to_fold(JobqCall *call, int64 id)
 void
 jobq_count_members(JobqCall *call, int64 id, JobqCounters *c)
 {
-	Datum		key = Int64GetDatum(id);
-	JobqScan   *scan = jobq_scan_begin(call, JOBQ_JOB, INDEX_SECOND, 1, &key, NULL);
-	TupleTableSlot *job;
+	int			n;
+	JobqMember *members = jobq_read_flow_members(call, id, &n);
 
 	memset(c, 0, sizeof(JobqCounters));
-	while ((job = jobq_scan_next(scan)) != NULL)
+	for (int i = 0; i < n; i++)
 	{
-		int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
-
-		jobq_count_member(c, jobq_is_critical(job), 0, 1);
-		if (outcome != 0)
-			jobq_count_member(c, jobq_is_critical(job), outcome, 1);
+		jobq_count_member(c, members[i].critical, 0, 1);
+		if (members[i].outcome != 0)
+			jobq_count_member(c, members[i].critical, members[i].outcome, 1);
 	}
-	jobq_scan_end(scan);
+	pfree(members);
 }
 
 /*
@@ -362,32 +386,30 @@ flow_result(JobqCall *call, int64 id, TupleTableSlot *row)
 	return reference != NULL ? jobq_resolve_references(call, id, JsonbValueToJsonb(reference)) : NULL;
 }
 
-/* Why a flow has failed: the first critical member that did. */
+/* Why a flow has failed: the first critical member that ran and did, else the first that could not run. */
 static char *
 first_failure(JobqCall *call, int64 id)
 {
-	Datum		key = Int64GetDatum(id);
-	JobqScan   *scan = jobq_scan_begin(call, JOBQ_JOB, INDEX_SECOND, 1, &key, NULL);
+	int			n;
+	JobqMember *members = jobq_read_flow_members(call, id, &n);
+	const JobqMember *first = NULL;
 	TupleTableSlot *job;
-	int64		first = PG_INT64_MAX;
-	char	   *error = NULL;
+	char	   *error;
 
-	while ((job = jobq_scan_next(scan)) != NULL)
+	for (int i = 0; i < n && (first == NULL || first->outcome != OUTCOME_FAILED); i++)
 	{
-		bool		failed = jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_FAILED;
-		char	   *name;
-
-		/* one that only could not run any more tells less than one that ran */
-		if (!jobq_is_critical(job) || (!failed && (error != NULL || jobq_attr_int16(job, JOB_OUTCOME) != OUTCOME_UPSTREAM_FAILED)) ||
-			(failed && jobq_attr_int64(job, JOB_ID) > first))
-			continue;
-		if (failed)
-			first = jobq_attr_int64(job, JOB_ID);
-		name = jobq_attr_cstring(job, slot_attisnull(job, JOB_NAME) ? JOB_KIND : JOB_NAME);
-		error = psprintf("member \"%s\", job %lld, %s", name, (long long) jobq_attr_int64(job, JOB_ID),
-						 failed ? "failed" : "could not run, since what it depends on failed");
+		if (members[i].critical &&
+			(members[i].outcome == OUTCOME_FAILED || (members[i].outcome == OUTCOME_UPSTREAM_FAILED && first == NULL)))
+			first = &members[i];
 	}
-	jobq_scan_end(scan);
+	job = first != NULL ? jobq_find_id(call, JOBQ_JOB, first->id) : NULL;
+	if (job == NULL)
+		return NULL;
+	error = psprintf("member \"%s\", job %lld, %s", jobq_attr_cstring(job, slot_attisnull(job, JOB_NAME) ? JOB_KIND : JOB_NAME),
+					 (long long) first->id,
+					 first->outcome == OUTCOME_FAILED ? "failed" : "could not run, since what it depends on failed");
+	jobq_slot_free(job);
+	pfree(members);
 	return error;
 }
 
@@ -423,13 +445,6 @@ close_flow(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c)
 	jobq_decide(cascade, &prefix, &decision);
 }
 
-/* A member that is to be cancelled */
-typedef struct Undecided
-{
-	int64		id;				/* first, for jobq_compare_ids() */
-	int32		generation;
-} Undecided;
-
 /*
  * Ask for the cancellation of all members of a flow that are undecided, and mark its row
  * with why, which says how the flow will end.  That is done once; only one that stops since a
@@ -438,14 +453,9 @@ typedef struct Undecided
 bool
 jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *reason)
 {
-	int64		id = jobq_attr_int64(flow, STATE_JOB_ID);
-	Datum		key = Int64GetDatum(id);
-	JobqScan   *scan;
-	TupleTableSlot *job;
 	JobqRow		new;
-	Undecided  *members;
-	int			room = 64;
-	int			n = 0;
+	JobqMember *members;
+	int			n;
 
 	if (jobq_attr_int16(flow, FLOW_STOPPING) > STOP_FAILED)
 		return true;
@@ -458,21 +468,12 @@ jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *r
 		return true;
 
 	/* what is downstream first, or it would be decided by what is upstream */
-	members = palloc(room * sizeof(Undecided));
-	scan = jobq_scan_begin(call, JOBQ_JOB, INDEX_SECOND, 1, &key, NULL);
-	while ((job = jobq_scan_next(scan)) != NULL)
-	{
-		if (!slot_attisnull(job, JOB_OUTCOME))
-			continue;
-		if (n == room)
-			members = repalloc_huge(members, (room *= 2) * sizeof(Undecided));
-		members[n].id = jobq_attr_int64(job, JOB_ID);
-		members[n++].generation = jobq_attr_int32(job, JOB_GENERATION);
-	}
-	jobq_scan_end(scan);
-	qsort(members, n, sizeof(Undecided), jobq_compare_ids);
+	members = jobq_read_flow_members(call, jobq_attr_int64(flow, STATE_JOB_ID), &n);
 	while (n-- > 0)
-		jobq_request_cancel(call, members[n].id, members[n].generation, reason);
+	{
+		if (members[n].outcome == 0)
+			jobq_request_cancel(call, members[n].id, members[n].generation, reason);
+	}
 	pfree(members);
 	return true;
 }
