@@ -143,7 +143,7 @@ is($w->query("CALL job_claim_wait('a', 'w', '0', '0')")->{sqlstate}, '22023', 'a
 foreach my $call ("job_wait($id, '1 s')", "job_claim_wait('a', 'w', '1 s')")
 {
 	# with variables for what it returns, as PL/pgSQL wants it
-	my $block = $call =~ s/^(job_wait.*)\)/$1, t, j)/r =~ s/^(job_claim.*)\)/$1, NULL, b, b, i, t, j, j, t, z)/r;
+	my $block = $call =~ s/^(job_wait.*)\)/$1, t, j)/r =~ s/^(job_claim.*)\)/$1, NULL, b, b, i, t, j, j, t, z, b)/r;
 	my $declare = 'DECLARE t text; j jsonb; b bigint; i int; z timestamptz;';
 	$w->rows('BEGIN');
 	$r = $w->query("CALL $call");
