@@ -68,3 +68,21 @@ CREATE FUNCTION miscounted() RETURNS bigint LANGUAGE sql AS $$
 			 FROM job_dependency d JOIN job p ON p.id = d.upstream WHERE d.downstream = j.id) e
 	WHERE w.open AND (w.undecided, w.pending, w.hits, w.violated, w.hurt) IS DISTINCT FROM (e.undecided, e.pending, e.hits, e.violated, e.hurt)
 		OR j.outcome IN (4, 16) AND j.decided_by IS NULL AND e.violated = 0 AND e.hits + e.undecided >= j.quorum $$;
+
+-- a flow whose members are jobs of these kinds in queue q, named like them; options: more of it
+CREATE FUNCTION flow_of(kinds text[], options jsonb DEFAULT '{}') RETURNS jsonb LANGUAGE sql AS $$
+	SELECT jsonb_build_object('name', 'f', 'queue', 'f', 'jobs',
+			(SELECT jsonb_agg(jsonb_build_object('name', k, 'kind', k, 'queue', 'q') ORDER BY n) FROM unnest(kinds) WITH ORDINALITY u (k, n))) || options $$;
+
+-- wait until the background worker has folded deltas that come after all there are, with a limit
+CREATE PROCEDURE passes() LANGUAGE plpgsql AS $$
+DECLARE
+	other bigint := job_submit_flow('{"queue": "other", "jobs": []}');
+BEGIN
+	COMMIT;
+	IF NOT comes_true(format('EXISTS (SELECT FROM job WHERE id = %s AND outcome = 1)', other)) THEN
+		RAISE 'the background worker does not come by';
+	END IF;
+	COMMIT;
+	PERFORM job_delete(other);
+END $$;
