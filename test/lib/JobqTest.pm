@@ -22,8 +22,8 @@ our @EXPORT = qw(jobq_node poll_until within stretched start_clients finish_clie
 our @RULES = qw(all_success all_failed all_done all_skipped one_failed one_success one_done
   none_failed none_skipped none_failed_min_one_success always quorum);
 
-our @TABLES = qw(job job_dependency job_waiting job_delta job_recount job_scheduled job_limited job_ready job_lease job_kept job_expiry job_cancel_request
-  job_unique job_schedule job_attempt job_log job_queue job_lane job_partition job_turn job_worker job_privilege);
+our @TABLES = qw(job job_dependency job_waiting job_delta job_recount job_scheduled job_limited job_ready job_lease job_flow job_kept job_expiry job_cancel_request
+  job_unique job_schedule job_attempt job_log job_step job_queue job_lane job_partition job_turn job_worker job_privilege);
 
 # A running server with the extension in database postgres.
 sub jobq_node
@@ -332,6 +332,7 @@ my $states = <<'EOQ';
  UNION ALL SELECT job_id, 'scheduled', queue_id, lane, priority, attempt, failed, lost, expires_at FROM job_scheduled
  UNION ALL SELECT job_id, 'waiting', queue_id, lane, priority, attempt, failed, lost, expires_at FROM job_limited
  UNION ALL SELECT job_id, 'ready', queue_id, lane, priority, attempt, failed, lost, expires_at FROM job_ready
+ UNION ALL SELECT job_id, 'running', queue_id, lane, priority, attempt, failed, lost, expires_at FROM job_flow WHERE open
  UNION ALL SELECT job_id, 'running', queue_id, lane, priority, attempt, failed, lost, expires_at FROM job_lease)
 EOQ
 
@@ -372,7 +373,7 @@ WHERE w.open AND NOT EXISTS (SELECT FROM job_recount r WHERE r.job_id = w.job_id
 EOQ
 	'deltas belong to jobs, and are of no later epoch than these' => <<'EOQ',
 SELECT d.* FROM job_delta d LEFT JOIN job j ON j.id = d.downstream LEFT JOIN job_waiting w ON w.job_id = d.downstream AND w.open
-WHERE j.id IS NULL OR d.epoch > w.epoch OR d.undecided >= 0
+WHERE j.id IS NULL OR d.epoch > w.epoch OR (d.undecided >= 0 AND j.flow_type IS NULL)
 EOQ
 	'a waiting job has something to wait for' => <<EOQ,
 SELECT w.*, n.* FROM job_waiting w JOIN job j ON j.id = w.job_id LEFT JOIN $recount n ON n.id = w.job_id
@@ -390,7 +391,7 @@ EOQ
 SELECT s.*, j.priority, q.queue_id FROM $states s JOIN job j ON j.id = s.job_id LEFT JOIN job_queue q ON q.name = j.queue
 WHERE s.priority <> j.priority OR s.queue_id <> q.queue_id
     -- in the lane of its labels, or where it was let in, or kept for a worker
-    OR NOT (s.lane = coalesce((SELECT l.lane FROM job_lane l WHERE l.queue_id = s.queue_id AND l.requires = j.requires), s.queue_id)
+    OR NOT (s.lane = coalesce((SELECT l.lane FROM job_lane l WHERE l.queue_id = s.queue_id AND l.requires = j.requires), CASE WHEN j.flow_type IS NULL THEN s.queue_id ELSE 1 END)
         OR s.state = 'ready' AND (q.gates IS NOT NULL OR EXISTS (SELECT FROM job_kept k JOIN job_ready r USING (job_id, position) WHERE k.job_id = s.job_id)))
     OR s.attempt < 0 OR s.failed < 0 OR s.lost < 0 OR s.failed + s.lost > s.attempt
 EOQ
@@ -401,12 +402,12 @@ WHERE CASE WHEN outcome IS NULL
       ELSE num_nulls(finished_at, attempt, failed, lost) > 0
           OR num_nonnulls(attempt_outcome, token, started_at) NOT IN (0, 3)
           OR (result IS NOT NULL AND outcome <> 1)
-          OR CASE outcome WHEN 1 THEN attempt_outcome IS DISTINCT FROM 0
+          OR CASE WHEN flow_type IS NOT NULL THEN attempt_outcome IS NOT NULL ELSE CASE outcome WHEN 1 THEN attempt_outcome IS DISTINCT FROM 0
                  WHEN 2 THEN attempt_outcome IS NULL OR attempt_outcome NOT IN (1, 2, 3)
                  WHEN 4 THEN attempt_outcome IS NOT NULL OR attempt > 0
                  WHEN 8 THEN attempt_outcome <> 6
                  WHEN 16 THEN attempt_outcome IS NOT NULL OR attempt > 0
-                 ELSE true END END
+                 ELSE true END END END
 EOQ
 	'every attempt is on record, once' => <<EOQ,
 SELECT j.id, j.outcome, s.state, s.attempt, j.attempt, a.numbers
@@ -460,6 +461,15 @@ EOQ
 SELECT lane, position, count(*) FROM job_ready GROUP BY lane, position
 HAVING count(*) > 1 OR max(position) > (SELECT last_value FROM job_id_seq) OR max(job_id) > (SELECT last_value FROM job_id_seq)
 EOQ
+	'the members of a flow that runs are counted, and undecided ones are of such' => <<'EOQ',
+SELECT f.job_id, f.undecided, f.hits, d.*, m.* FROM job_flow f
+    CROSS JOIN LATERAL (SELECT coalesce(sum(undecided), 0) AS undecided, coalesce(sum(hits), 0) AS hits FROM job_delta WHERE downstream = f.job_id AND epoch = 0) d
+    CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE outcome IS NULL) AS undecided, count(*) FILTER (WHERE outcome = 1) AS hits FROM job WHERE flow = f.job_id) m
+WHERE f.open AND (f.undecided + d.undecided, f.hits + d.hits) <> (m.undecided, m.hits)
+UNION ALL
+SELECT j.id, NULL, NULL, NULL, NULL, NULL, NULL FROM job j
+WHERE j.flow IS NOT NULL AND j.outcome IS NULL AND NOT EXISTS (SELECT FROM job_flow f WHERE f.job_id = j.flow AND f.open)
+EOQ
 	'leases' => <<'EOQ',
 SELECT * FROM job_lease
 WHERE token <= 0 OR attempt < 1 OR period <= 0 OR deadline <> least(lease_until, timeout_at)
@@ -473,7 +483,7 @@ WHERE j.id IS NULL OR v.id IS NULL
 EOQ
 	'job_queue_status counts every job' => <<EOQ,
 SELECT * FROM (SELECT sum(waiting + scheduled + ready + running) AS n FROM job_queue_status) v,
-    (SELECT count(*) AS n FROM job WHERE outcome IS NULL) j
+    (SELECT count(*) AS n FROM job WHERE outcome IS NULL AND id NOT IN (SELECT job_id FROM job_flow WHERE open)) j
 WHERE coalesce(v.n, 0) <> j.n
 EOQ
 );

@@ -70,6 +70,8 @@ SELECT job_queue_set('kept', affinity_wait => '1 h');
 SELECT job_submit('was the last', queue => 'kept', affinity => 'a');
 SELECT job_complete(job_id, token) FROM job_claim('kept', 'w3');
 SELECT job_submit('kept', queue => 'kept', affinity => 'a');
+SELECT job_submit_flow('{"name": "flow", "jobs": [{"name": "a", "kind": "member", "queue": "flow"}, {"name": "b", "kind": "member", "queue": "flow", "depends_on": ["a"]}]}');
+SELECT job_step(job_id, token, 'half', '{"n": 1}') FROM job_claim('flow', 'w2', lease => '1 h');
 SELECT job_schedule(kind, '30 2 1 5 *', jsonb_build_object('kind', kind, 'queue', 'ticks'), 'Europe/Berlin') FROM unnest('{yearly,ticks soon}'::text[]) kind;
 SELECT job_schedule('paused', '@hourly', '{"kind": "never"}', catch_up => 'all', overlap => 'cancel', paused => true);
 UPDATE job_schedule SET next_at = clock_timestamp() + interval 'SOON' WHERE name = 'ticks soon';
