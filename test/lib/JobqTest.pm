@@ -381,7 +381,8 @@ WHERE NOT EXISTS (SELECT FROM job_delta d WHERE d.downstream = w.job_id) AND NOT
 EOQ
 	'a job decided without running was decided by its parents' => <<EOQ,
 SELECT j.id, j.rule, j.outcome, n.* FROM job j LEFT JOIN $recount n USING (id)
-WHERE j.outcome IN (4, 16) AND NOT EXISTS (SELECT FROM job_recount r WHERE r.job_id = j.id) AND $verdict IS DISTINCT FROM CASE j.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END
+-- a member of a flow is also left out by its condition
+WHERE j.outcome IN (4, 16) AND NOT (j.flow IS NOT NULL AND j.dependencies = 0) AND NOT EXISTS (SELECT FROM job_recount r WHERE r.job_id = j.id) AND $verdict IS DISTINCT FROM CASE j.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END
 EOQ
 	'a waiting row says what its job says' => <<'EOQ',
 SELECT w.* FROM job_waiting w JOIN job j ON j.id = w.job_id
@@ -462,13 +463,18 @@ SELECT lane, position, count(*) FROM job_ready GROUP BY lane, position
 HAVING count(*) > 1 OR max(position) > (SELECT last_value FROM job_id_seq) OR max(job_id) > (SELECT last_value FROM job_id_seq)
 EOQ
 	'the members of a flow that runs are counted, and undecided ones are of such' => <<'EOQ',
-SELECT f.job_id, f.undecided, f.hits, d.*, m.* FROM job_flow f
-    CROSS JOIN LATERAL (SELECT coalesce(sum(undecided), 0) AS undecided, coalesce(sum(hits), 0) AS hits FROM job_delta WHERE downstream = f.job_id AND epoch = 0) d
-    CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE outcome IS NULL) AS undecided, count(*) FILTER (WHERE outcome = 1) AS hits FROM job WHERE flow = f.job_id) m
-WHERE f.open AND (f.undecided + d.undecided, f.hits + d.hits) <> (m.undecided, m.hits)
+SELECT f.job_id, f.undecided, f.hits, f.violated, d.*, m.* FROM job_flow f
+    CROSS JOIN LATERAL (SELECT coalesce(sum(undecided), 0) AS undecided, coalesce(sum(hits), 0) AS hits, coalesce(sum(violated), 0) AS violated
+        FROM job_delta WHERE downstream = f.job_id AND epoch = 0) d
+    CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE outcome IS NULL) AS undecided, count(*) FILTER (WHERE outcome = 1) AS hits,
+        count(*) FILTER (WHERE outcome IN (2, 16) AND critical IS NULL) AS violated FROM job WHERE flow = f.job_id) m
+WHERE f.open AND (f.undecided + d.undecided, f.hits + d.hits, f.violated + d.violated) <> (m.undecided, m.hits, m.violated)
 UNION ALL
-SELECT j.id, NULL, NULL, NULL, NULL, NULL, NULL FROM job j
+SELECT j.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM job j
 WHERE j.flow IS NOT NULL AND j.outcome IS NULL AND NOT EXISTS (SELECT FROM job_flow f WHERE f.job_id = j.flow AND f.open)
+EOQ
+	'a flow has a row that says what it is made of, no other job has' => <<'EOQ',
+SELECT j.id, f.job_id FROM job j FULL JOIN job_flow f ON f.job_id = j.id WHERE j.id IS NULL OR (j.flow_type IS NULL) <> (f.job_id IS NULL)
 EOQ
 	'leases' => <<'EOQ',
 SELECT * FROM job_lease

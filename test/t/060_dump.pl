@@ -70,8 +70,10 @@ SELECT job_queue_set('kept', affinity_wait => '1 h');
 SELECT job_submit('was the last', queue => 'kept', affinity => 'a');
 SELECT job_complete(job_id, token) FROM job_claim('kept', 'w3');
 SELECT job_submit('kept', queue => 'kept', affinity => 'a');
-SELECT job_submit_flow('{"name": "flow", "jobs": [{"name": "a", "kind": "member", "queue": "flow"}, {"name": "b", "kind": "member", "queue": "flow", "depends_on": ["a"]}]}');
-SELECT job_step(job_id, token, 'half', '{"n": 1}') FROM job_claim('flow', 'w2', lease => '1 h');
+SELECT job_submit_flow('{"name": "flow", "queue": "flow", "args": {"a": 1}, "defaults": {"queue": "flow", "lease": "1 h"}, "jobs": [{"name": "m1", "kind": "m1", "args": {"a": {"$args": "$.a"}}}, {"name": "m2", "kind": "m2"},
+    {"name": "sub", "depends_on": ["m1"], "jobs": [{"name": "in", "kind": "in", "args": {"r": {"$result": "m1"}}}]}], "result": {"$result": "m2"}}');
+SELECT job_submit_flow('{"name": "held flow", "queue": "flow", "hold": true, "jobs": [{"kind": "h", "queue": "flow"}]}');
+SELECT job_step(job_id, token, 'step', '{"s": 1}') FROM job_claim('flow', 'w2');
 SELECT job_schedule(kind, '30 2 1 5 *', jsonb_build_object('kind', kind, 'queue', 'ticks'), 'Europe/Berlin') FROM unnest('{yearly,ticks soon}'::text[]) kind;
 SELECT job_schedule('paused', '@hourly', '{"kind": "never"}', catch_up => 'all', overlap => 'cancel', paused => true);
 UPDATE job_schedule SET next_at = clock_timestamp() + interval 'SOON' WHERE name = 'ticks soon';
@@ -140,7 +142,9 @@ BEGIN;
 SELECT FROM job_waiting JOIN job ON id = job_id WHERE kind = 'join' FOR UPDATE;
 SELECT FROM job_ready WHERE job_id = $doomed FOR UPDATE;
 SELECT FROM job WHERE id = $parent FOR NO KEY UPDATE;
+SELECT FROM job_flow WHERE open FOR UPDATE;
 EOQ
+$source->rows("SELECT job_complete(job_id, token, '2') FROM job_claim('flow')");
 $source->rows("SELECT job_complete(job_id, token) FROM job_claim('w', max_jobs => 5)");
 $source->rows("SELECT job_cancel($doomed), job_submit('last child', queue => 'b', depends_on => ARRAY[$parent])");
 my $left = 'SELECT (SELECT count(*) FROM job_delta), (SELECT count(*) FROM job_cancel_request), (SELECT count(*) FROM job_recount)';
@@ -154,7 +158,7 @@ $node->safe_psql('postgres', 'CREATE DATABASE restored');
 $node->command_ok([ 'pg_restore', '-d', $node->connstr('restored'), '--exit-on-error', "$dir/jobs.dump" ], 'pg_restore');
 my $restored = JobqClient->new($node, dbname => 'restored');
 is_deeply(table_digest($restored), $digest, 'the restored tables are equal');
-is("@{ ($restored->rows($left))[0] }", '5 1 1', 'with what is left to the worker');
+is("@{ ($restored->rows($left))[0] }", '6 1 1', 'with what is left to the worker');
 workers_have_looked();
 is_deeply(table_digest($restored), $digest, 'nothing happens in it, though jobs and leases are overdue');
 is($restored->value('SELECT count(*) FROM job_active_database'), 0, 'it has no home');
@@ -190,6 +194,16 @@ ok(poll_until(sub { "@{ ($restored->rows($left))[0] }" eq '0 0 0' }), 'what was 
 my $running = $restored->value("SELECT l.token FROM job_lease l JOIN job j ON j.id = l.job_id WHERE kind = 'running'");
 is($restored->query("SELECT job_complete(job_id, $running) FROM job_lease WHERE token = $running")->{sqlstate},
 	undef, 'a token from before the dump still fits');
+# a flow that runs goes on: a member's steps are there, what is in it starts, and it ends
+my ($step) = $restored->rows("SELECT job_step(job_id, l.token, 'step', '{\"other\": 1}'), job_complete(job_id, l.token, '1') FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.kind = 'm1'");
+is($step->[0], '{"s": 1}', 'steps of a member of a flow that runs are there');
+my @in;
+ok(poll_until(sub { @in = $restored->rows("SELECT kind, args, job_complete(job_id, token) FROM job_claim('flow')") }), 'a flow in it starts');
+is("$in[0][0] $in[0][1]", 'in {"r": 1}', '... with what it refers to');
+ok(poll_until(sub { $restored->value("SELECT state FROM job_status WHERE name = 'flow'") eq 'succeeded' }), 'it ends');
+is($restored->value("SELECT result FROM job_status WHERE name = 'flow'"), 2, '... with its result');
+$restored->rows("SELECT job_unhold(id) FROM job_status WHERE name = 'held flow'");
+ok(poll_until(sub { $restored->value("SELECT state FROM job_status WHERE name = 'held flow'") eq 'running' }), 'one that was held starts');
 tables_are_sound($node, 'in the restored database', dbname => 'restored');
 is($source->value("SELECT state FROM job_status WHERE kind = 'running'"), 'running', 'the original is not touched');
 

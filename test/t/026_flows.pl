@@ -1,0 +1,314 @@
+# Random flows, with flows in them, members that fail, are left out, are not critical, and that join while they run, are
+# submitted, worked on, cancelled, retried and removed, while the background worker, sessions and the server are killed.
+# At no moment is a flow decided that has a member which is not; in the end all are, as their members say.
+# JOBQ_SEED repeats the dice.
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use JobqTest;
+use JSON::PP;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my $seed = $ENV{JOBQ_SEED} // time % 1000000;
+note("JOBQ_SEED=$seed");
+srand($seed);
+
+my $kills = 12;
+my $flows = 120;    # of each client
+my $queues = "ARRAY['red', 'green']";
+my $node = jobq_node('flows', conf => "max_prepared_transactions = 20\njobq.sweep_interval = 2s\nrestart_after_crash = on");
+my $control = JobqClient->new($node);
+$control->rows("SELECT job_queue_set('$_', backoff => '1 ms', lease => '1 s')") foreach qw(red green);
+# one of them behind a gate
+$control->rows("SELECT job_queue_set('green', max_running => 5)");
+
+my $stop = PostgreSQL::Test::Utils::tempdir . '/stop';
+my $json = JSON::PP->new->canonical;
+
+# A client, connected again after whatever happened to it.
+sub again
+{
+	my ($client) = @_;
+	$client //= JobqClient->new($node);
+	until (-e $stop || ($client && ($client->connected || $client->connect)))
+	{
+		usleep(50_000);
+		$client //= JobqClient->new($node);
+	}
+	return $client;
+}
+
+# What anybody may hear: it is somebody else's job by now, it has ended, is not to be prepared, or the server goes.
+my %expected = map { $_ => 1 } qw(JQ001 JQ002 JQ003 0A000 22023 23505 42704 57P01 57P02 57P03 40001 40P01 55P03);
+
+sub try
+{
+	my ($client, $statement) = @_;
+	my $r = $client->query($statement);
+	die "$r->{sqlstate} $r->{message}: $statement" if $r->{sqlstate} && !$expected{ $r->{sqlstate} };
+	return $r;
+}
+
+sub chance { return rand() < $_[0]; }
+
+# The members of a flow: what they depend on comes before them.
+sub members
+{
+	my ($depth) = @_;
+	my @jobs;
+	foreach my $i (0 .. int(rand(12)))
+	{
+		my %up = map { 'm' . int(rand($i)) => 1 } 1 .. int(rand(3));
+		my $job = { name => "m$i" };
+		if ($i > 0 && %up)
+		{
+			$job->{depends_on} = [ sort keys %up ];
+			my $rule = chance(0.6) ? 'all_success' : $RULES[ int(rand(@RULES)) ];
+			$job->{trigger_rule} = $rule;
+			$job->{quorum} = 1 + int(rand(keys %up)) if $rule eq 'quorum';
+			$job->{args}{of} = $job->{depends_on}[0];
+			$job->{args}{result} = { '$result' => $job->{depends_on}[0] };
+		}
+		$job->{critical} = JSON::PP::false if chance(0.2);
+		$job->{if} = '$.odd == ' . (chance(0.5) ? 'true' : 'false') if chance(0.1);
+		if ($depth < 3 && chance(0.15))
+		{
+			%$job = (%$job, %{ flow($depth + 1) });
+		}
+		else
+		{
+			$job->{kind} = 'work';
+			$job->{queue} = chance(0.5) ? 'red' : 'green';
+			$job->{max_attempts} = 1 + int(rand(2));
+		}
+		push @jobs, $job;
+	}
+	return \@jobs;
+}
+
+sub flow
+{
+	my ($depth) = @_;
+	my $jobs = members($depth);
+	return {
+		queue => 'flows', jobs => $jobs, args => { odd => chance(0.5) ? JSON::PP::true : JSON::PP::false },
+		result => { '$result' => $jobs->[-1]{name} },
+		(chance(0.2) ? (on_failure => 'cancel') : ())
+	};
+}
+
+# What else can be said of one that is in none.
+sub submission
+{
+	my $flow = flow(0);
+	$flow->{hold} = JSON::PP::true if chance(0.1);
+	$flow->{run_in} = int(rand(100)) . ' ms' if chance(0.1);
+	$flow->{unique_key} = 'k' . int(rand(3)) if chance(0.1);
+	$flow->{on_conflict} = (qw(keep skip cancel))[ int(rand(3)) ] if $flow->{unique_key};
+	return $json->encode($flow);
+}
+
+# One call, or several in a transaction: committed, rolled back, or prepared before.
+my $prepared = 0;
+sub act
+{
+	my ($client, @calls) = @_;
+	my $end = rand;
+	try($client, 'BEGIN' . (chance(0.2) ? ' ISOLATION LEVEL REPEATABLE READ' : ''));
+	foreach my $call (@calls)
+	{
+		my $savepoint = chance(0.1);
+		last unless $client->connected && $client->status eq 'T';
+		try($client, 'SAVEPOINT s') if $savepoint;
+		try($client, "SELECT $call") if $client->connected;
+		try($client, 'ROLLBACK TO s') if $savepoint && $client->connected && chance(0.5);
+	}
+	return unless $client->connected;
+	if ($end < 0.03 && $client->status eq 'T')
+	{
+		my $name = "'$$." . $prepared++ . "'";
+		try($client, "PREPARE TRANSACTION $name");
+		try($client, (chance(0.5) ? 'COMMIT' : 'ROLLBACK') . " PREPARED $name") if $client->connected && $client->status eq 'I';
+	}
+	try($client, $end < 0.1 ? 'ROLLBACK' : 'COMMIT') if $client->connected && $client->status ne 'I';
+	return;
+}
+
+# Whoever works: the result of a job is its id; what it gets of the result of another is that, or nothing.
+sub work
+{
+	my ($client, $log) = @_;
+	my $r = try($client, "SELECT job_id, token, flow, args FROM job_claim($queues, 'w', " . (1 + int(rand(4))) . ')');
+	return if $r->{lost} || $r->{sqlstate};
+	foreach my $claim (@{ $r->{rows} })
+	{
+		my ($id, $token, $flow, $args) = @$claim;
+		$flow //= 'NULL';
+		my $end = rand;
+		$args = $json->decode($args);
+		push @{ $log->{wrong} }, "job $id got " . $json->encode($args)
+		  if exists $args->{result} && defined $args->{result} && !(ref $args->{result} || $args->{result} =~ /^\d+$/);
+		last unless $client->connected;
+		next if $end < 0.02;
+		my $complete = "job_complete($id, $token, to_jsonb($id))";
+		my $name = chance(0.5) ? 'NULL' : "'g" . int(rand(20)) . "'";
+		my $grow = "job_submit('work', queue => 'red', flow => $flow, name => $name";
+		act($client,
+			  $end < 0.62 ? $complete
+			: $end < 0.74 ? "job_fail($id, $token, 'no luck', retry => false)"
+			: $end < 0.80 ? "job_fail($id, $token, 'no luck')"
+			: $end < 0.83 ? "job_release($id, $token)"
+			: $end < 0.91 ? ("$grow)", $complete)
+			: $end < 0.96 ? ("$grow, depends_on => ARRAY[$id])", $complete)
+			: ($complete, "$grow)"));
+		$log->{ended}++;
+	}
+	return;
+}
+
+# Those who submit, and look after it.
+sub run
+{
+	my %log = (submitted => 0, ended => 0, wrong => []);
+	my $client;
+	my $some = "(SELECT id FROM job_flow_status WHERE state %s ORDER BY random() LIMIT 1) j";
+	until (-e $stop)
+	{
+		$client = again($client) or last;
+		my $dice = rand;
+		if ($dice < 0.07)
+		{
+			next if $log{submitted} >= $flows;
+			$log{submitted}++;
+			act($client, 'job_submit_flow(' . JobqClient::quote(submission()) . ')');
+		}
+		elsif ($dice < 0.09)
+		{
+			# what a flow is followed by
+			act($client, "job_submit('work', queue => 'red', trigger_rule => 'all_done', depends_on => ARRAY[id]) FROM " . sprintf($some, 'IS NOT NULL'));
+		}
+		elsif ($dice < 0.11)
+		{
+			act($client, "job_cancel(id, 'by the test') FROM " . sprintf($some, "IN ('waiting', 'scheduled', 'running')"));
+		}
+		elsif ($dice < 0.14)
+		{
+			act($client, "job_retry(id) FROM " . sprintf($some, "IN ('failed', 'cancelled')"));
+		}
+		elsif ($dice < 0.17)
+		{
+			act($client, "job_retry(id) FROM (SELECT id FROM job WHERE flow IS NOT NULL AND outcome IN (2, 8) ORDER BY random() LIMIT 1) j");
+		}
+		elsif ($dice < 0.19)
+		{
+			act($client, "job_unhold(id) FROM job_status WHERE held");
+		}
+		elsif ($dice < 0.20)
+		{
+			act($client, "job_delete(id) FROM (SELECT id FROM job WHERE outcome = 1 AND NOT EXISTS (SELECT FROM job_dependency WHERE id IN (upstream, downstream)) ORDER BY random() LIMIT 1) j");
+		}
+		else
+		{
+			work($client, \%log);
+			usleep(1000);
+		}
+	}
+	return \%log;
+}
+
+# Looks, as often as it can, for what should never be.
+sub watch
+{
+	my $client;
+	my ($looks, @wrong) = (0);
+	until (-e $stop)
+	{
+		$client = again($client) or last;
+		my $r = try($client, <<'EOQ');
+SELECT m.id, m.flow, 'is undecided in a flow that does not run' FROM job m LEFT JOIN job_flow f ON f.job_id = m.flow AND f.open WHERE m.flow IS NOT NULL AND m.outcome IS NULL AND f.job_id IS NULL
+UNION ALL SELECT f.job_id, NULL, 'is decided and runs' FROM job_flow f JOIN job j ON j.id = f.job_id WHERE f.open AND j.outcome IS NOT NULL
+EOQ
+		next if $r->{lost} || $r->{sqlstate};
+		push @wrong, map { join ' ', map { $_ // '' } @$_ } @{ $r->{rows} };
+		$looks++;
+	}
+	return { looks => $looks, wrong => \@wrong };
+}
+
+my @clients = start_clients(5, \&run);
+my @watchers = start_clients(1, \&watch);
+foreach my $n (1 .. $kills)
+{
+	usleep(300_000 + rand(700_000));
+	$control = again($control);
+	if ($n % 4 == 0)
+	{
+		$node->kill9;
+		start_again($node);
+		next;
+	}
+	# two of three end one process only, the third has the server start again
+	my $type = $n % 2 ? 'jobq worker' : 'client backend';
+	my $r = $control->query("SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1");
+	kill($n % 4 == 3 ? 'KILL' : 'TERM', $r->{rows}[0][0]) if !$r->{lost} && @{ $r->{rows} };
+}
+invariants_hold($node, 'meanwhile');
+append_to_file($stop, '');
+my @logs = finish_clients(120, @clients);
+my ($seen) = finish_clients(120, @watchers);
+my %sum = (submitted => 0, ended => 0);
+foreach my $log (@logs)
+{
+	$sum{$_} += $log->{$_} foreach keys %sum;
+	is(join("\n", @{ $log->{wrong} }), '', 'results are what they refer to');
+}
+note("$sum{submitted} flows, $sum{ended} attempts, $seen->{looks} looks");
+cmp_ok($sum{submitted}, '>', 10, 'flows were submitted');
+cmp_ok($seen->{looks}, '>', 10, 'somebody looked');
+is("@{ $seen->{wrong} }[0 .. ($#{ $seen->{wrong} } > 4 ? 4 : $#{ $seen->{wrong} })]", '', 'no flow was decided before its members');
+unlink $stop;
+
+# What was prepared by somebody who was killed then
+$control->connect or die 'no connection';
+$control->rows("ROLLBACK PREPARED '$_->[0]'") foreach $control->rows('SELECT gid FROM pg_prepared_xacts');
+
+# All that is left comes to an end.
+my $left = sub { return $control->value('SELECT count(*) FROM job WHERE outcome IS NULL'); };
+my $before = $left->();
+my $since = time;
+while ((my $now = $left->()) > 0)
+{
+	$since = time if $now != $before;
+	$before = $now;
+	last if time > $since + stretched(30);
+	$control->rows('SELECT job_unhold(id) FROM job_status WHERE held');
+	$control->rows("SELECT CASE WHEN random() < 0.2 THEN (SELECT 1 FROM job_fail(job_id, token, retry => false)) ELSE (SELECT 2 FROM job_complete(job_id, token)) END FROM job_claim($queues, 'w', 50)");
+	usleep(20_000);
+}
+is($left->(), 0, 'all flows and jobs come to an end') or diag(join "\n", map { join '|', map { $_ // '' } @$_ }
+	$control->rows("SELECT id, flow, name, kind, state, e.reason, e.detail FROM job_status s, job_explain(s.id) e WHERE finished_at IS NULL ORDER BY id LIMIT 20"));
+
+# How they ended follows from how their members did; the outcomes: 1 succeeded, 2 failed, 8 cancelled, 16 upstream_failed.
+is($control->value(<<'EOQ'), 0, 'a flow has failed if a critical member has, or could not run, unless it was cancelled');
+SELECT count(*) FROM job j JOIN job_flow f ON f.job_id = j.id
+WHERE f.started_at IS NOT NULL AND j.outcome <> 8
+    AND j.outcome <> CASE WHEN EXISTS (SELECT FROM job m WHERE m.flow = j.id AND m.critical IS NULL AND m.outcome IN (2, 16)) THEN 2 ELSE 1 END
+EOQ
+is($control->value(<<'EOQ'), 0, 'one is cancelled only by those who did, or because of the flow around it');
+SELECT count(*) FROM job WHERE flow_type IS NOT NULL AND outcome = 8 AND error IS DISTINCT FROM 'by the test' AND error <> 'another member of its flow failed'
+    AND error <> 'superseded by another job with its unique key'
+EOQ
+is($control->value('SELECT count(*) FROM (SELECT FROM job WHERE flow IS NOT NULL AND name IS NOT NULL GROUP BY flow, name HAVING count(*) > 1) n'), 0, 'names are unique in a flow');
+is($control->value(<<'EOQ'), 0, 'one that did not start has no members');
+SELECT count(*) FROM job m JOIN job_flow f ON f.job_id = m.flow WHERE f.started_at IS NULL
+EOQ
+my @outcomes = $control->rows('SELECT outcome, count(*) FROM job WHERE flow_type IS NOT NULL GROUP BY 1 ORDER BY 1');
+note(join ', ', map { "outcome $_->[0]: $_->[1]" } @outcomes);
+invariants_hold($node, 'at the end');
+tables_are_sound($node, 'at the end');
+
+done_testing();
