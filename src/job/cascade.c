@@ -52,6 +52,7 @@
 
 #include "lib/pairingheap.h"
 #include "miscadmin.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "job/job.h"
@@ -197,7 +198,7 @@ jobq_cascade_tell_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome, i
 		return;
 	if (cascade->flows == NULL)
 	{
-		HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(FlowItem),.hcxt = CurrentMemoryContext};
+		HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(FlowItem),.hcxt = GetMemoryChunkContext(cascade)};
 
 		cascade->flows = hash_create("jobq flows", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
