@@ -265,6 +265,18 @@ SELECT job_delete(:f);
 SELECT count(*) FROM job_flow WHERE job_id = :f;
 SELECT job_purge('flow_remove', '0');
 SELECT count(*) FROM job WHERE queue = 'flow_remove';
+-- with its members, and what is in it, at once
+SELECT job_submit_flow('{"queue": "flow_remove", "defaults": {"queue": "flow_remove"}, "jobs": [{"name": "a", "kind": "a"}, {"name": "sub", "jobs": [{"name": "b", "kind": "b"}]}]}') AS f \gset
+SELECT pg_temp.work('flow_remove');
+SELECT pg_temp.work('flow_remove');
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT job_purge('flow_remove', '0');
+SELECT count(*) FROM job_flow f JOIN job j ON j.id = f.job_id WHERE j.queue = 'flow_remove';
+SELECT job_submit_flow('{"queue": "flow_remove", "jobs": [{"name": "a", "kind": "a", "queue": "flow_remove"}]}') AS f \gset
+SELECT pg_temp.work('flow_remove');
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT changed, problem FROM job_delete_many(ARRAY(SELECT id FROM job WHERE queue = 'flow_remove'));
+SELECT count(*) FROM job WHERE queue = 'flow_remove';
 
 -- one that is opened again after members were removed counts those that are there
 SELECT job_submit_flow('{"queue": "flow_remove", "defaults": {"queue": "flow_remove"}, "jobs": [{"name": "a", "kind": "a", "priority": 1}, {"name": "b", "kind": "fail"}]}') AS f \gset

@@ -217,6 +217,18 @@ remove_batch(Batch *batch)
 	int			n = 0;
 	JobqRemovable *needed;
 
+	/* before one of these flows is deleted itself */
+	needed = check_flows(batch);
+	if (needed != NULL && needed->became == REMOVAL_BUSY)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("another transaction is changing flow %lld, which job %lld is a member of",
+						(long long) needed->flow, (long long) needed->id)));
+	if (needed != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_WRONG_STATE),
+				 errmsg("cannot delete job %lld, a member of flow %lld, which is undecided", (long long) needed->id, (long long) needed->flow),
+				 errhint("Wait until the flow is decided, or cancel it.")));
 	/* which locks them, too */
 	for (int i = 0; i < batch->n; i++)
 	{
@@ -229,17 +241,6 @@ remove_batch(Batch *batch)
 		else
 			job->became = REMOVAL_BUSY;
 	}
-	needed = check_flows(batch);
-	if (needed != NULL && needed->became == REMOVAL_BUSY)
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("another transaction is changing flow %lld, which job %lld is a member of",
-						(long long) needed->flow, (long long) needed->id)));
-	if (needed != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_JOBQ_WRONG_STATE),
-				 errmsg("cannot delete job %lld, a member of flow %lld, which is undecided", (long long) needed->id, (long long) needed->flow),
-				 errhint("Wait until the flow is decided, or cancel it.")));
 	/* no edge downstream can be inserted from here on */
 	needed = act_on_belongings(batch, downstream, check_need);
 	if (needed != NULL)
