@@ -305,6 +305,21 @@ SELECT pg_temp.work('flow');
 SELECT pg_temp.work('flow');
 SELECT pg_temp.until(:f, 'succeeded');
 
+-- it is changed, and replaced by another, before it has started: that one starts, where it stands then
+SELECT job_submit_flow('{"queue": "flow", "hold": true, "unique_key": "replaced", "jobs": [{"name": "a", "kind": "a", "queue": "flow"}]}') AS f \gset
+SELECT job_submit_flow('{"queue": "flow", "priority": 3, "unique_key": "replaced", "on_conflict": "replace", "args": {"x": 2}, "on_failure": "cancel", "jobs": [{"name": "b", "kind": "b", "queue": "flow", "args": {"of": {"$args": "$.x"}}}]}') = :f AS same;
+SELECT pg_temp.problem('SELECT job_submit(''flow'', queue => ''flow'', unique_key => ''replaced'', on_conflict => ''replace'')');
+SELECT job_change(:f, queue => 'flow_elsewhere');
+SELECT job_unhold(:f);
+SELECT pg_temp.until(:f, 'running');
+SELECT * FROM job_check();
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT s.queue, s.priority, f.on_failure, (SELECT count(*) FROM job_unique u WHERE u.job_id = s.id) AS keys FROM job_status s JOIN job_flow_status f USING (id) WHERE s.id = :f;
+SELECT job_submit_flow('{"queue": "flow", "defaults": {"queue": "flow"}, "jobs": [{"name": "s1", "unique_key": "s", "jobs": [{"kind": "s1"}]}, {"name": "s2", "unique_key": "s", "on_conflict": "replace", "jobs": [{"kind": "s2"}]}]}') AS f \gset
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
+
 -- all in one transaction, rolled back to a savepoint
 BEGIN;
 SELECT job_submit_flow('{"queue": "flow", "jobs": [{"name": "a", "kind": "a", "queue": "flow"}]}') AS f \gset

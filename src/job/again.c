@@ -69,7 +69,7 @@ open_flow(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem
 		jobq_set(&new, FLOW_STOPPING, Int16GetDatum(STOP_NOT));
 		jobq_set(&new, FLOW_OPEN, BoolGetDatum(true));
 		new.given[FLOW_STOP_REASON - 1] = false;
-		jobq_set_flow_timeout(call, id, &new);
+		jobq_set_flow_runs(call, id, &new);
 		done = jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock);
 		jobq_slot_free(row);
 	} while (!done);

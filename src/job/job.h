@@ -179,6 +179,7 @@ typedef enum JobqLeaveMode
 
 extern const char *jobq_state_name(JobqTable table);
 extern void jobq_read_prefix(TupleTableSlot *row, JobqPrefix *prefix);
+extern void jobq_set_prefix(JobqTable table, JobqRow *new, const JobqPrefix *prefix);
 extern void jobq_read_job_prefix(TupleTableSlot *job, JobqPrefix *prefix);
 extern void jobq_read_waiting(TupleTableSlot *row, JobqPrefix *prefix);
 extern Datum jobq_job_requires(TupleTableSlot *job);
@@ -504,7 +505,8 @@ extern bool jobq_is_critical(TupleTableSlot *job);
 extern void jobq_count_members(JobqCall *call, int64 id, JobqCounters *c);
 extern void jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *prefix);
 extern void jobq_open_flow(JobqCall *call, int64 id, const JobqCounters *c, Jsonb *args);
-extern void jobq_set_flow_timeout(JobqCall *call, int64 id, JobqRow *flow);
+extern void jobq_redefine_flow(JobqCall *call, int64 id, const JobqFlowSpec *flow);
+extern void jobq_set_flow_runs(JobqCall *call, int64 id, JobqRow *flow);
 extern void jobq_join_flow(JobqCall *call, const JobqSubmission *s);
 extern void jobq_check_scope(JobqCall *call, const JobqSubmission *s);
 extern void jobq_check_scope_within(JobqCall *call, const JobqSubmission *s, const JobqSubmission *up);

@@ -83,14 +83,37 @@ jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *pref
 	jobq_insert(call, JOBQ_FLOW, &new);
 }
 
-/* Have a flow that starts, or is opened again, end when its timeout is over, if it has one. */
+/* Another submission takes the place of one that has not started, whose state row is locked. */
 void
-jobq_set_flow_timeout(JobqCall *call, int64 id, JobqRow *flow)
+jobq_redefine_flow(JobqCall *call, int64 id, const JobqFlowSpec *flow)
 {
-	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
-	int64		timeout = job != NULL ? jobq_attr_int64(job, JOB_TIMEOUT) : 0;
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
+	JobqRow		new;
 
-	flow->given[STATE_EXPIRES_AT - 1] = false;
+	if (row == NULL)
+		elog(ERROR, "flow %lld has no row", (long long) id);
+	jobq_values(row, &new);
+	jobq_set(&new, FLOW_ON_FAILURE, Int16GetDatum(flow->on_failure));
+	jobq_set(&new, FLOW_DEFINITION, JsonbPGetDatum(flow->definition));
+	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
+		elog(ERROR, "row of flow %lld has changed", (long long) id);
+	jobq_slot_free(row);
+}
+
+/*
+ * A flow starts, or is opened again: its row stands where its job does, which can have
+ * been changed since, and ends when the timeout is over, if it has one.
+ */
+void
+jobq_set_flow_runs(JobqCall *call, int64 id, JobqRow *flow)
+{
+	TupleTableSlot *job = jobq_need_job(call, id);
+	int64		timeout = jobq_attr_int64(job, JOB_TIMEOUT);
+	JobqPrefix	prefix;
+
+	jobq_read_job_prefix(job, &prefix);
+	prefix.run_at = 0;
+	jobq_set_prefix(JOBQ_FLOW, flow, &prefix);
 	if (timeout > 0)
 	{
 		jobq_set(flow, STATE_EXPIRES_AT, TimestampTzGetDatum(call->now + timeout));
@@ -117,7 +140,7 @@ jobq_open_flow(JobqCall *call, int64 id, const JobqCounters *c, Jsonb *args)
 	jobq_set_counters(&new, FLOW_UNDECIDED, c);
 	jobq_set(&new, FLOW_STARTED_AT, TimestampTzGetDatum(call->now));
 	jobq_set(&new, FLOW_OPEN, BoolGetDatum(true));
-	jobq_set_flow_timeout(call, id, &new);
+	jobq_set_flow_runs(call, id, &new);
 	if (args != NULL)
 		jobq_set(&new, FLOW_ARGS, JsonbPGetDatum(args));
 	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))

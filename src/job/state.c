@@ -178,8 +178,8 @@ count_state(JobqTable table, int64 queue_id, int n)
 }
 
 /* Put a prefix into a row. */
-static void
-set_prefix(JobqTable table, JobqRow *new, const JobqPrefix *prefix)
+void
+jobq_set_prefix(JobqTable table, JobqRow *new, const JobqPrefix *prefix)
 {
 	jobq_set(new, STATE_JOB_ID, Int64GetDatum(prefix->job_id));
 	jobq_set(new, STATE_QUEUE_ID, Int64GetDatum(prefix->queue_id));
@@ -207,7 +207,7 @@ jobq_state_enter(JobqCall *call, JobqTable table, const JobqPrefix *prefix, Jobq
 {
 	ItemPointerData tid;
 
-	set_prefix(table, new, prefix);
+	jobq_set_prefix(table, new, prefix);
 	tid = jobq_insert(call, table, new);
 	count_state(table, prefix->queue_id, 1);
 
@@ -361,7 +361,7 @@ jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const J
 		int64		queue_id = jobq_attr_int64(row, STATE_QUEUE_ID);
 
 		jobq_values(row, &new);
-		set_prefix(table, &new, prefix);
+		jobq_set_prefix(table, &new, prefix);
 		if (!jobq_update(call, table, row, &new, LockWaitBlock))
 			return false;
 		if (queue_id != prefix->queue_id)

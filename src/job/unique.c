@@ -148,13 +148,14 @@ take_over(JobqCall *call, JobqSubmission *s, int64 holder)
 	return ok;
 }
 
-/* Give a row of job what a replacement takes from another; they must be of one kind. */
+/* Give a row of job what a replacement takes from another; they must be of one kind, and both flows, or none. */
 void
 jobq_replace_values(JobqRow *to, const JobqRow *from)
 {
 	char	   *kind = TextDatumGetCString(to->values[JOB_KIND - 1]);
 
-	if (strcmp(kind, TextDatumGetCString(from->values[JOB_KIND - 1])) != 0)
+	if (strcmp(kind, TextDatumGetCString(from->values[JOB_KIND - 1])) != 0 ||
+		to->given[JOB_FLOW_TYPE - 1] != from->given[JOB_FLOW_TYPE - 1])
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a job cannot be replaced by one of another kind"),
@@ -218,6 +219,8 @@ replace(JobqCall *call, JobqSubmission *s, int64 holder)
 			if (jobq_update(call, JOBQ_JOB, job, &new, LockWaitBlock))
 			{
 				replace_state(call, table, row, jobq_job_lane(job), &new);
+				if (s->flow != NULL)
+					jobq_redefine_flow(call, holder, s->flow);
 				jobq_advance();
 				result = REPLACED;
 			}
