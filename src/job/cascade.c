@@ -71,15 +71,41 @@ typedef struct CascadeItem
 	JobqCounters folded;		/* their sum */
 } CascadeItem;
 
-/* A job whose deltas are to be folded */
+/*
+ * A job whose deltas are to be folded.  Those of a flow's members are apart from
+ * those of the jobs that it waited for, which may come after it has started.
+ */
+typedef struct LockedKey
+{
+	int64		id;
+	int64		members;		/* 1: it is a flow, and these are of its
+								 * members; else 0 */
+} LockedKey;
+
 typedef struct LockedJob
 {
-	int64		id;				/* hash key */
+	LockedKey	key;			/* hash key */
 	bool		ok;				/* its rows could be locked */
-	bool		flow;			/* it is a flow, and these are of its members: */
-	bool		closes;			/* all of them are decided */
+	/* of a flow */
+	bool		closes;			/* all of its members are decided */
 	JobqCounters sum;
 } LockedJob;
+
+/* Are these of a flow's members? */
+static bool
+is_of_members(const LockedJob *job)
+{
+	return job->key.members != 0;
+}
+
+/* The key of what a delta is for. */
+static LockedKey
+locked_key(TupleTableSlot *delta)
+{
+	LockedKey	key = {jobq_attr_int64(delta, DELTA_DOWNSTREAM), jobq_attr_int64(delta, DELTA_EPOCH) == 0};
+
+	return key;
+}
 
 /* A flow, and what this call did to its members */
 typedef struct FlowItem
@@ -636,7 +662,7 @@ void
 jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)
 {
 	JobqCascade *cascade = jobq_cascade_create(call);
-	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(LockedJob),.hcxt = CurrentMemoryContext};
+	HASHCTL		ctl = {.keysize = sizeof(LockedKey),.entrysize = sizeof(LockedJob),.hcxt = CurrentMemoryContext};
 	HTAB	   *jobs = hash_create("jobq locked", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	TupleTableSlot **deltas = palloc(n * sizeof(TupleTableSlot *));
 	HASH_SEQ_STATUS status;
@@ -645,22 +671,21 @@ jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)
 	/* add them up, of the jobs whose rows are free */
 	for (int i = 0; i < n; i++)
 	{
-		int64		id;
+		LockedKey	key;
 		bool		found;
 
 		done[i] = true;
 		deltas[i] = jobq_find_id(call, JOBQ_DELTA, seqs[i]);
 		if (deltas[i] == NULL)
 			continue;
-		id = jobq_attr_int64(deltas[i], DELTA_DOWNSTREAM);
-		job = hash_search(jobs, &id, HASH_ENTER, &found);
+		key = locked_key(deltas[i]);
+		job = hash_search(jobs, &key, HASH_ENTER, &found);
 		if (!found)
 		{
-			memset((char *) job + sizeof(int64), 0, sizeof(LockedJob) - sizeof(int64));
-			job->flow = jobq_attr_int64(deltas[i], DELTA_EPOCH) == 0;
-			job->ok = job->flow ? jobq_lock_to_fold(call, id) : lock_for_fold(call, id);
+			memset((char *) job + sizeof(LockedKey), 0, sizeof(LockedJob) - sizeof(LockedKey));
+			job->ok = is_of_members(job) ? jobq_lock_to_fold(call, key.id) : lock_for_fold(call, key.id);
 		}
-		if (job->flow)
+		if (is_of_members(job))
 		{
 			JobqCounters c;
 
@@ -668,30 +693,30 @@ jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)
 			jobq_add_counters(&job->sum, &c);
 		}
 		else if (job->ok)
-			add_delta(cascade_item(cascade, id), deltas[i]);
+			add_delta(cascade_item(cascade, key.id), deltas[i]);
 	}
 	jobq_advance();				/* the rows are locked */
 	hash_seq_init(&status, jobs);
 	while ((job = hash_seq_search(&status)) != NULL)
 	{
-		if (job->flow)
-			job->ok = job->ok && jobq_prepare_to_close(call, job->id, &job->sum, &job->closes);
-		else if (job->ok && !lock_folded(call, cascade_item(cascade, job->id)))
+		if (is_of_members(job))
+			job->ok = job->ok && jobq_prepare_to_close(call, job->key.id, &job->sum, &job->closes);
+		else if (job->ok && !lock_folded(call, cascade_item(cascade, job->key.id)))
 		{
 			job->ok = false;
-			cascade_item(cascade, job->id)->folding = false;
+			cascade_item(cascade, job->key.id)->folding = false;
 		}
 	}
 
 	/* take away those that are folded */
 	for (int i = 0; i < n; i++)
 	{
-		int64		id;
+		LockedKey	key;
 
 		if (deltas[i] == NULL)
 			continue;
-		id = jobq_attr_int64(deltas[i], DELTA_DOWNSTREAM);
-		job = hash_search(jobs, &id, HASH_FIND, NULL);
+		key = locked_key(deltas[i]);
+		job = hash_search(jobs, &key, HASH_FIND, NULL);
 		done[i] = job->ok;
 		if (job->ok && !jobq_delete(call, JOBQ_DELTA, deltas[i], LockWaitBlock))
 			elog(ERROR, "delta %lld has changed", (long long) seqs[i]);
@@ -701,8 +726,8 @@ jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)
 	hash_seq_init(&status, jobs);
 	while ((job = hash_seq_search(&status)) != NULL)
 	{
-		if (job->flow && job->ok)
-			jobq_fold_flow(cascade, job->id, &job->sum, job->closes);
+		if (is_of_members(job) && job->ok)
+			jobq_fold_flow(cascade, job->key.id, &job->sum, job->closes);
 	}
 	jobq_cascade_run(cascade, NULL, NULL);
 }
