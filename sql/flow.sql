@@ -152,6 +152,15 @@ SELECT pg_temp.problem(format('SELECT job_submit(''x'', flow => %s)', :f));
 SELECT job_revoke('flow_worker', 'flow', 'work'), job_revoke('flow_worker', 'flow', 'submit'), job_revoke('flow_stranger', 'flow', 'submit');
 DROP ROLE flow_stranger;
 
+-- what cannot be read, is too deep or too large keeps nobody from claiming, nor the flow from ending
+SELECT job_submit_flow('{"queue": "flow", "args": {"d": ["2020-01-01"]}, "defaults": {"queue": "flow"}, "result": {"$args": "$.d[*] ? (@.datetime() < \"2020-06-01T00:00:00+00:00\".datetime())"},
+    "jobs": [{"name": "a", "kind": "a", "priority": 1, "args": {"r": {"$args": "$.d[*] ? (@.datetime() < \"2020-06-01T00:00:00+00:00\".datetime())"}, "s": {"$args": "$.d"}}},
+             {"name": "b", "kind": "b", "depends_on": ["a"], "args": {"r": {"$result": "a"}, "s": {"$result": "a", "path": "$.s"}}}]}') AS f \gset
+SELECT job_complete(job_id, token, jsonb_build_object('s', 1, 'r', (repeat('[', 14000) || repeat(']', 14000))::jsonb)), args FROM job_claim('flow');
+SELECT pg_temp.problem(format('SELECT job_submit(''x'', %L, flow => %s)', '{"x": ' || repeat('[', 1000) || repeat(']', 1000) || '}', :f));
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded'), job_result(:f);
+
 -- cancelled: while it waits, while it runs, with what is in it
 SELECT job_submit_flow('{"queue": "flow", "hold": true, "jobs": [{"kind": "a", "queue": "flow"}]}') AS f \gset
 SELECT job_cancel(:f, 'no'), job_cancel(:f);

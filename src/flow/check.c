@@ -20,7 +20,6 @@
 
 /* Bounds of a document */
 #define MAX_SIZE		(100 * 1024 * 1024)
-#define MAX_JSON_DEPTH	1000
 #define MAX_FLOW_DEPTH	100
 
 /* A flow whose members are being checked */
@@ -248,27 +247,6 @@ is_enough(const JobqChecker *ck)
 	return list_length(ck->faults) > JOBQ_MAX_FAULTS;
 }
 
-/* Is JSON nested more deeply than allowed? */
-static bool
-is_too_deep(Jsonb *json)
-{
-	JsonbIterator *it = JsonbIteratorInit(&json->root);
-	JsonbIteratorToken token;
-	JsonbValue	v;
-	int			depth = 0;
-
-	while ((token = JsonbIteratorNext(&it, &v, false)) != WJB_DONE)
-	{
-		if (token == WJB_BEGIN_OBJECT || token == WJB_BEGIN_ARRAY)
-			depth++;
-		else if (token == WJB_END_OBJECT || token == WJB_END_ARRAY)
-			depth--;
-		if (depth > MAX_JSON_DEPTH)
-			return true;
-	}
-	return false;
-}
-
 static void check_members(JobqChecker *ck, const JobqObject *flow, const JobqFlowLevel *outer);
 
 /* Check a member, and those of a flow. */
@@ -365,8 +343,8 @@ check_document(void *arg)
 		jobq_add_fault(ck, &root, psprintf("a flow can have %d MB at most", MAX_SIZE / (1024 * 1024)));
 	else if (!JB_ROOT_IS_OBJECT(check->flow))
 		jobq_add_fault(ck, &root, "a flow must be a JSON object");
-	else if (is_too_deep(check->flow))
-		jobq_add_fault(ck, &root, psprintf("JSON is nested more than %d deep", MAX_JSON_DEPTH));
+	else if (jobq_is_deep(&check->flow->root))
+		jobq_add_fault(ck, &root, psprintf("JSON is nested more than %d deep", JOBQ_MAX_DEPTH));
 	else
 	{
 		MemoryContextSwitchTo(ck->work);

@@ -362,6 +362,8 @@ extern bool jobq_apply_changes(const JobqSubmission *s, TupleTableSlot *job, Job
 
 /* reference.c: what args refer to, and where something stands in JSON */
 
+#define JOBQ_MAX_DEPTH	1000	/* of JSON in flows */
+
 /* One step down into JSON; a chain of these says where something stands */
 typedef struct JobqTrail
 {
@@ -391,6 +393,7 @@ typedef struct JobqReference
 
 typedef void (*JobqReferenceCallback) (const JobqReference *r, const JobqTrail *trail, void *arg);
 
+extern bool jobq_is_deep(JsonbContainer *json);
 extern char *jobq_trail_path(const JobqTrail *trail);
 extern bool jobq_read_reference(JsonbContainer *json, JobqReference *r);
 extern void jobq_walk_references(JsonbContainer *json, const JobqTrail *trail,

@@ -23,6 +23,28 @@
 /* The names of JobqReferenceType */
 static const char *const types[] = {"$result", "$args", "$literal"};
 
+/*
+ * Is JSON nested more deeply than members of flows may have it?  What is put together of
+ * such could else be too deep for a claim.
+ */
+bool
+jobq_is_deep(JsonbContainer *json)
+{
+	JsonbIterator *it = JsonbIteratorInit(json);
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	int			depth = 0;
+
+	while ((token = JsonbIteratorNext(&it, &v, false)) != WJB_DONE && depth <= JOBQ_MAX_DEPTH)
+	{
+		if (token == WJB_BEGIN_OBJECT || token == WJB_BEGIN_ARRAY)
+			depth++;
+		else if (token == WJB_END_OBJECT || token == WJB_END_ARRAY)
+			depth--;
+	}
+	return depth > JOBQ_MAX_DEPTH;
+}
+
 /* Can a key stand in a jsonpath without quotes? */
 static bool
 is_plain(const char *key, int len)

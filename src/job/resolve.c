@@ -6,6 +6,9 @@
  * the end of a flow.  What the row of the job says stays.  One that finds nothing gives
  * null.  That a name is one of an ancestor was checked with the flow, so what it names
  * is decided by then.
+ *
+ * A claim must not fail, or the job would keep it from all others.  So what cannot be
+ * read, is too large or too deep is null, and nothing is kept that is not put in.
  */
 #include "postgres.h"
 
@@ -13,6 +16,7 @@
 #include "miscadmin.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonpath.h"
+#include "utils/memutils.h"
 
 #include "job/job.h"
 
@@ -22,8 +26,18 @@ typedef struct Context
 	JobqCall   *call;
 	int64		flow;
 	Jsonb	   *args;			/* of the flow; NULL: not read yet */
+	char	   *name;			/* the member that was read last; NULL: none */
+	Jsonb	   *result;			/* of that; NULL: none */
 	Size		size;			/* of what was put in */
 } Context;
+
+/* A path that is followed, for jobq_try() */
+typedef struct Follow
+{
+	Jsonb	   *from;
+	const char *path;
+	Jsonb	   *found;
+} Follow;
 
 static void push_value(Context *context, JsonbParseState **state, JsonbIteratorToken token, JsonbValue *value, JsonbValue **done);
 
@@ -44,6 +58,40 @@ jobq_path_first(Jsonb *from, const char *path)
 		fcinfo->args[i].isnull = false;
 	found = jsonb_path_query_first(fcinfo);
 	return fcinfo->isnull ? NULL : DatumGetJsonbP(found);
+}
+
+/* Follow it. */
+static void
+follow_path(void *arg)
+{
+	Follow	   *f = arg;
+
+	f->found = jobq_path_first(f->from, f->path);
+}
+
+/*
+ * The same for a reference: NULL also where it cannot be evaluated.  jsonpath raises some
+ * errors even in silence, as of dates that only a time zone makes comparable.
+ */
+static Jsonb *
+path_first_or_none(Jsonb *from, const char *path)
+{
+	Follow		f = {from, path};
+	MemoryContext old = CurrentMemoryContext;
+	MemoryContext mcxt = AllocSetContextCreate(old, "jobq path", ALLOCSET_DEFAULT_SIZES);
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(mcxt);
+	error = jobq_try(follow_path, &f);
+	if (error != NULL && jobq_error_passes(error))
+		ReThrowError(error);
+	MemoryContextSwitchTo(old);
+	if (error != NULL)
+		f.found = NULL;
+	else if (f.found != NULL)
+		f.found = DatumGetJsonbPCopy(JsonbPGetDatum(f.found));
+	MemoryContextDelete(mcxt);
+	return f.found;
 }
 
 /* A string, as a C string. */
@@ -103,11 +151,35 @@ member_result(JobqCall *call, int64 flow, const char *name)
 	return result;
 }
 
-/* Is an object a reference?  *found is what it refers to, NULL for nothing. */
+/* Is it more than a claim returns of inputs? */
+static bool
+is_too_much(const Context *context)
+{
+	return context->size > (Size) jobq_max_inputs_size * 1024;
+}
+
+/* The result of a member, which the next reference may ask for again. */
+static Jsonb *
+result_of(Context *context, char *name)
+{
+	if (context->name != NULL && strcmp(context->name, name) == 0)
+		return context->result;
+	if (context->result != NULL)
+		pfree(context->result);
+	context->result = member_result(context->call, context->flow, name);
+	context->name = name;
+	return context->result;
+}
+
+/*
+ * Is an object a reference?  *found is what it refers to, NULL for nothing or what is too
+ * large, as of inputs, or too deep.
+ */
 static bool
 follow(Context *context, JsonbContainer *object, Jsonb **found)
 {
 	JobqReference r;
+	Jsonb	   *from;
 
 	*found = NULL;
 
@@ -117,22 +189,34 @@ follow(Context *context, JsonbContainer *object, Jsonb **found)
 	 */
 	if (!jobq_read_reference(object, &r) || r.problem != NULL)
 		return false;
+	if (is_too_much(context))
+		return true;
 	switch (r.type)
 	{
 		case REFERENCE_RESULT:
-			*found = member_result(context->call, context->flow, string_of(&r.value));
-			if (*found != NULL && r.path.type == jbvString)
-				*found = jobq_path_first(*found, string_of(&r.path));
+			from = result_of(context, string_of(&r.value));
+			if (from != NULL && r.path.type == jbvString)
+				*found = path_first_or_none(from, string_of(&r.path));
+			else if (from != NULL)
+				*found = DatumGetJsonbPCopy(JsonbPGetDatum(from));
 			break;
 		case REFERENCE_ARGS:
 			if (context->args == NULL)
 				context->args = flow_args(context->call, context->flow);
 			if (context->args != NULL)
-				*found = jobq_path_first(context->args, string_of(&r.value));
+				*found = path_first_or_none(context->args, string_of(&r.value));
 			break;
 		case REFERENCE_LITERAL:
 			*found = JsonbValueToJsonb(&r.value);
 			break;
+	}
+	if (*found == NULL)
+		return true;
+	context->size += VARSIZE(*found);
+	if (is_too_much(context) || jobq_is_deep(&(*found)->root))
+	{
+		pfree(*found);
+		*found = NULL;
 	}
 	return true;
 }
@@ -148,7 +232,10 @@ push_container(Context *context, JsonbParseState **state, JsonbContainer *contai
 
 	check_stack_depth();
 	while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+	{
+		CHECK_FOR_INTERRUPTS();
 		push_value(context, state, token, &value, &done);
+	}
 	return done;
 }
 
@@ -163,10 +250,7 @@ push_value(Context *context, JsonbParseState **state, JsonbIteratorToken token, 
 		*done = pushJsonbValue(state, token, token == WJB_KEY || token == WJB_VALUE || token == WJB_ELEM ? value : NULL);
 	else if (JsonContainerIsObject(value->val.binary.data) && follow(context, value->val.binary.data, &found))
 	{
-		/* what is too large is left out, as of inputs */
-		if (found != NULL)
-			context->size += VARSIZE(found);
-		if (found == NULL || context->size > (Size) jobq_max_inputs_size * 1024)
+		if (found == NULL)
 			;
 		else if (JB_ROOT_IS_SCALAR(found))
 			(void) JsonbExtractScalar(&found->root, &new);
@@ -203,6 +287,11 @@ jobq_check_references(Jsonb *args)
 {
 	static const JobqTrail root = {0};
 
+	if (jobq_is_deep(&args->root))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("args of a member of a flow are nested more than %d deep", JOBQ_MAX_DEPTH),
+				 errhint("Store what is so deep elsewhere, and submit where it is.")));
 	jobq_walk_references(&args->root, &root, check_reference, NULL);
 }
 
