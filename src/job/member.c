@@ -17,7 +17,6 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "utils/acl.h"
 
 #include "job/job.h"
 
@@ -241,10 +240,13 @@ jobq_join_flow(JobqCall *call, const JobqSubmission *s)
 {
 	int64		id = DatumGetInt64(s->row.values[JOB_FLOW - 1]);
 	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+	const char *problem = NULL;
 	bool		open;
-	bool		runs = job != NULL && runs_member(call, id);
 
-	if (job == NULL || !(runs || jobq_may_see(call, id, false)))
+	/* all members are looked at where nothing else lets it join */
+	bool		may = job != NULL && (jobq_may_operate(call, job, true, &problem) || runs_member(call, id));
+
+	if (job == NULL || !(may || jobq_may_see(call, id, false)))
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_NO_SUCH_JOB),
 				 errmsg("job %lld in \"flow\" does not exist", (long long) id),
@@ -253,7 +255,7 @@ jobq_join_flow(JobqCall *call, const JobqSubmission *s)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("job %lld in \"flow\" is no flow", (long long) id)));
-	if (!has_privs_of_role(GetUserId(), jobq_attr_oid(job, JOB_SUBMITTED_BY)) && !runs)
+	if (!may)
 		jobq_require_privilege(call, jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE)), PRIV_OPERATE, jobq_attr_cstring(job, JOB_QUEUE));
 	jobq_check_references(DatumGetJsonbP(s->row.values[JOB_ARGS - 1]));
 	while (!jobq_lock_open_flow(call, id, LockWaitBlock, &open))
