@@ -2204,16 +2204,19 @@ BEGIN ATOMIC
     FROM @extschema@.job_dependency d LEFT JOIN @extschema@.job p ON p.id = d.upstream LEFT JOIN @extschema@.job c ON c.id = d.downstream
     WHERE (of_job IS NULL OR d.downstream = of_job) AND (d.upstream >= d.downstream OR p.id IS NULL OR c.id IS NULL)
     UNION ALL
-    SELECT 'W1', f.job_id, format('its members are counted as %s, but are %s', f.has, f.should_have)
-    FROM (SELECT t.job_id, ROW (t.undecided + coalesce(d.undecided, 0), t.hits + coalesce(d.hits, 0), t.violated + coalesce(d.violated, 0)) AS has,
-              ROW (coalesce(m.undecided, 0), coalesce(m.hits, 0), coalesce(m.violated, 0)) AS should_have
+    SELECT 'W1', f.job_id, CASE WHEN f.has <> f.should_have THEN format('its members are counted as %s, but are %s', f.has, f.should_have)
+        ELSE 'its members are decided, and nothing ends it' END
+    FROM (SELECT t.job_id, d.downstream IS NULL AND t.undecided = 0 AS left_open,
+              ROW (t.undecided + coalesce(d.undecided, 0), t.pending + coalesce(d.pending, 0), t.hits + coalesce(d.hits, 0), t.violated + coalesce(d.violated, 0),
+                  t.hurt + coalesce(d.hurt, 0)) AS has,
+              ROW (coalesce(m.undecided, 0), coalesce(m.undecided, 0), coalesce(m.hits, 0), coalesce(m.violated, 0), coalesce(m.hurt, 0)) AS should_have
           FROM @extschema@.job_flow t
               LEFT JOIN deltas d ON d.downstream = t.job_id AND d.epoch = 0
               LEFT JOIN (SELECT o.flow, count(*) FILTER (WHERE o.outcome IS NULL) AS undecided, count(*) FILTER (WHERE o.outcome = 1) AS hits,
-                             count(*) FILTER (WHERE o.outcome IN (2, 16) AND o.critical IS NULL) AS violated
+                             count(*) FILTER (WHERE o.outcome IN (2, 16) AND o.critical IS NULL) AS violated, count(*) FILTER (WHERE o.outcome IN (2, 8, 16)) AS hurt
                          FROM @extschema@.job o WHERE o.flow IS NOT NULL AND (of_job IS NULL OR o.flow = of_job) GROUP BY o.flow) m ON m.flow = t.job_id
           WHERE t.open AND (of_job IS NULL OR t.job_id = of_job)) f
-    WHERE f.has <> f.should_have
+    WHERE f.has <> f.should_have OR f.left_open
     UNION ALL
     SELECT 'W2', o.id, format('it is undecided, and flow %s, which it is a member of, does not run', o.flow)
     FROM @extschema@.job o

@@ -196,6 +196,25 @@ SELECT job_delete(:r);
 SELECT * FROM pg_temp.checked(false);
 ROLLBACK;
 
+-- W1: members of a flow, and what nothing ends; nobody else sees it
+BEGIN;
+SELECT job_submit_flow('{"queue": "check", "jobs": [{"kind": "w", "queue": "check"}]}') AS w \gset
+INSERT INTO mine VALUES ('w', :w);
+INSERT INTO mine SELECT 'member', id FROM job WHERE flow = :w;
+UPDATE job_flow SET hurt = 1 WHERE job_id = :w;
+SELECT * FROM pg_temp.both();
+DELETE FROM job_delta WHERE downstream = :w;
+UPDATE job_flow SET open = false WHERE job_id = :w;
+SELECT * FROM pg_temp.both();
+SELECT undecided, pending, hits, violated, hurt, open FROM job_flow WHERE job_id = :w;
+SELECT job_cancel(pg_temp.id('member'));
+SELECT * FROM pg_temp.checked(false);
+DELETE FROM job_delta WHERE downstream = :w;
+UPDATE job_flow SET undecided = 0, pending = 0, hurt = 1 WHERE job_id = :w;
+SELECT * FROM pg_temp.both();
+SELECT undecided, hurt FROM job_delta WHERE downstream = :w;
+ROLLBACK;
+
 -- U2: whose a unique key is, and how long
 SELECT job_submit('u', queue => 'check_unique', unique_key => 'k') AS u \gset
 INSERT INTO mine VALUES ('u', :u);
