@@ -314,6 +314,11 @@ SELECT pg_temp.work('flow');
 SELECT pg_temp.work('flow');
 SELECT pg_temp.until(:f, 'succeeded');
 
+-- args that replace those of a member are checked as those of one that joins
+SELECT job_submit_flow('{"queue": "flow", "jobs": [{"kind": "a", "queue": "flow", "run_in": "1 hour", "unique_key": "member"}]}') AS f \gset
+SELECT pg_temp.problem('SELECT job_submit(''a'', ''{"a": {"$none": 1}}'', queue => ''flow'', unique_key => ''member'', on_conflict => ''replace'')');
+SELECT job_cancel(id) FROM job WHERE flow = :f;
+SELECT pg_temp.until(:f, 'succeeded');
 -- it is changed, and replaced by another, before it has started: that one starts, where it stands then
 SELECT job_submit_flow('{"queue": "flow", "hold": true, "unique_key": "replaced", "jobs": [{"name": "a", "kind": "a", "queue": "flow"}]}') AS f \gset
 SELECT job_submit_flow('{"queue": "flow", "priority": 3, "unique_key": "replaced", "on_conflict": "replace", "args": {"x": 2}, "on_failure": "cancel", "jobs": [{"name": "b", "kind": "b", "queue": "flow", "args": {"of": {"$args": "$.x"}}}]}') = :f AS same;

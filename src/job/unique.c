@@ -148,7 +148,10 @@ take_over(JobqCall *call, JobqSubmission *s, int64 holder)
 	return ok;
 }
 
-/* Give a row of job what a replacement takes from another; they must be of one kind, and both flows, or none. */
+/*
+ * Give a row of job what a replacement takes from another; they must be of one kind, and both flows, or none.
+ * The args of a member of a flow must be those of one.
+ */
 void
 jobq_replace_values(JobqRow *to, const JobqRow *from)
 {
@@ -165,6 +168,8 @@ jobq_replace_values(JobqRow *to, const JobqRow *from)
 		to->values[replaced[i] - 1] = from->values[replaced[i] - 1];
 		to->given[replaced[i] - 1] = from->given[replaced[i] - 1];
 	}
+	if (to->given[JOB_FLOW - 1])
+		jobq_check_references(DatumGetJsonbP(to->values[JOB_ARGS - 1]));
 }
 
 /* Write the state row of a job that is replaced, which is locked. */
