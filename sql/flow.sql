@@ -191,6 +191,15 @@ SELECT job_retry(:f);
 SELECT expires_at > now() AS anew, stopping FROM job_flow WHERE job_id = :f;
 COMMIT;
 SELECT pg_temp.until(:f, 'failed');
+-- while one of its members runs on
+BEGIN;
+SELECT job_submit_flow('{"queue": "flow", "timeout": "1 ms", "jobs": [{"name": "a", "kind": "a", "queue": "flow"}]}') AS f \gset
+SELECT job_id, token FROM job_claim('flow') \gset
+COMMIT;
+SELECT pg_temp.comes_true(format('(SELECT stopping > 0 FROM job_flow WHERE job_id = %s)', :f));
+SELECT * FROM job_check();
+SELECT job_complete(:job_id, :token);
+SELECT pg_temp.until(:f, 'failed');
 
 -- opened again: a member while the flow runs
 SELECT job_submit_flow('{"queue": "flow", "defaults": {"queue": "flow"}, "jobs": [{"name": "a", "kind": "fail", "priority": 1}, {"name": "b", "kind": "b", "depends_on": ["a"]}, {"name": "c", "kind": "c"}]}') AS f \gset

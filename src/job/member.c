@@ -205,14 +205,19 @@ jobq_read_flow_members(JobqCall *call, int64 flow, int *n)
 	return members;
 }
 
-/* Does the caller run a member of a flow? */
+/* Does the caller run a member of a flow?  If so it is most likely one that the submission depends on. */
 static bool
-runs_member(JobqCall *call, int64 flow)
+runs_member(JobqCall *call, const JobqSubmission *s, int64 flow)
 {
+	JobqMember *members;
 	int			n;
-	JobqMember *members = jobq_read_flow_members(call, flow, &n);
 	bool		runs = false;
 
+	for (int i = 0; i < s->nupstream && !runs; i++)
+		runs = jobq_held_by_caller(call, s->upstream[i]) && jobq_flow_of(call, s->upstream[i]) == flow;
+	if (runs)
+		return true;
+	members = jobq_read_flow_members(call, flow, &n);
 	for (int i = 0; i < n && !runs; i++)
 		runs = members[i].outcome == 0 && jobq_held_by_caller(call, members[i].id);
 	pfree(members);
@@ -244,7 +249,7 @@ jobq_join_flow(JobqCall *call, const JobqSubmission *s)
 	bool		open;
 
 	/* all members are looked at where nothing else lets it join */
-	bool		may = job != NULL && (jobq_may_operate(call, job, true, &problem) || runs_member(call, id));
+	bool		may = job != NULL && (jobq_may_operate(call, job, true, &problem) || runs_member(call, s, id));
 
 	if (job == NULL || !(may || jobq_may_see(call, id, false)))
 		ereport(ERROR,
@@ -487,6 +492,9 @@ jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *r
 	jobq_values(flow, &new);
 	jobq_set(&new, FLOW_STOPPING, Int16GetDatum(why));
 	jobq_set_text(&new, FLOW_STOP_REASON, reason);
+	/* its timeout, once over, has no row in job_expiry any more */
+	if (why != STOP_FAILED)
+		new.given[STATE_EXPIRES_AT - 1] = false;
 	if (!jobq_update(call, JOBQ_FLOW, flow, &new, LockWaitSkip))
 		return false;
 	if (jobq_attr_int16(flow, FLOW_STOPPING) != STOP_NOT)
