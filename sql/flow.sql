@@ -149,6 +149,19 @@ SELECT pg_temp.work('flow');
 SELECT pg_temp.until(:f, 'succeeded'), job_result(:f);
 SELECT * FROM pg_temp.members(:f);
 SELECT pg_temp.problem(format('SELECT job_submit(''x'', flow => %s)', :f));
+-- who joins, or changes a member, refers only to what it may read
+SELECT job_submit_flow('{"queue": "flow_hidden", "args": {"x": 1}, "jobs": [{"name": "hidden", "kind": "a", "queue": "flow_hidden"}, {"name": "seen", "kind": "b", "queue": "flow"}]}') AS f \gset
+SET ROLE flow_worker;
+SELECT job_id, token FROM job_claim('flow') \gset
+SELECT pg_temp.problem(format('SELECT job_submit(''x'', %L, queue => ''flow'', flow => %s)', args, :f)) FROM unnest(ARRAY['{"a": {"$args": "$"}}', '{"a": [{"$result": "hidden", "path": "$.x"}]}']) args;
+SELECT job_submit('c', '{"a": {"$result": "seen"}}', queue => 'flow', flow => :f, depends_on => ARRAY[:job_id], unique_key => 'of flow_worker') AS c \gset
+SELECT pg_temp.problem(format('SELECT job_change(%s, args => ''{"a": {"$result": "hidden"}}'')', :c));
+SELECT pg_temp.problem('SELECT job_submit(''c'', ''{"a": {"$result": "hidden"}}'', queue => ''flow'', unique_key => ''of flow_worker'', on_conflict => ''replace'')');
+SELECT job_complete(:job_id, :token, '2');
+SELECT kind, args, job_complete(job_id, token) FROM job_claim('flow');
+RESET ROLE;
+SELECT job_complete(job_id, token) FROM job_claim('flow_hidden');
+SELECT pg_temp.until(:f, 'succeeded');
 SELECT job_revoke('flow_worker', 'flow', 'work'), job_revoke('flow_worker', 'flow', 'submit'), job_revoke('flow_stranger', 'flow', 'submit');
 DROP ROLE flow_stranger;
 

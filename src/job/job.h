@@ -445,7 +445,7 @@ typedef enum JobqKeyResult
 } JobqKeyResult;
 
 extern JobqConflict jobq_find_conflict(const char *name);
-extern void jobq_replace_values(JobqRow *to, const JobqRow *from);
+extern void jobq_replace_values(JobqCall *call, JobqRow *to, const JobqRow *from);
 extern bool jobq_resolve_key(JobqCall *call, JobqSubmission *s);
 extern bool jobq_take_keys(JobqCall *call, int n, JobqSubmission **submissions);
 extern void jobq_settle_id(JobqCall *call, JobqSubmission *s);
@@ -526,7 +526,7 @@ extern bool jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcom
 
 /* resolve.c: what references stand for */
 extern Jsonb *jobq_path_first(Jsonb *from, const char *path);
-extern void jobq_check_references(Jsonb *args);
+extern void jobq_check_references(JobqCall *call, int64 flow, Jsonb *args);
 extern Jsonb *jobq_resolve_references(JobqCall *call, int64 flow, Jsonb *value);
 
 /* inputs.c: results of parents, for the worker of their child */

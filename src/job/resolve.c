@@ -126,11 +126,10 @@ flow_args(JobqCall *call, int64 flow)
 	return args;
 }
 
-/* The result of the member of this name, of the flow or of the first around it that has one; NULL: none. */
-static Jsonb *
-member_result(JobqCall *call, int64 flow, const char *name)
+/* The member of this name, of the flow or of the first around it that has one; NULL: none. */
+static TupleTableSlot *
+find_member(JobqCall *call, int64 flow, const char *name)
 {
-	Jsonb	   *result = NULL;
 	TupleTableSlot *job = NULL;
 
 	for (; flow != 0 && job == NULL; flow = jobq_flow_of(call, flow))
@@ -139,6 +138,16 @@ member_result(JobqCall *call, int64 flow, const char *name)
 
 		job = jobq_find(call, JOBQ_JOB, INDEX_SECOND, 2, keys, NULL);
 	}
+	return job;
+}
+
+/* Its result; NULL: none. */
+static Jsonb *
+member_result(JobqCall *call, int64 flow, const char *name)
+{
+	Jsonb	   *result = NULL;
+	TupleTableSlot *job = find_member(call, flow, name);
+
 	if (job != NULL)
 	{
 		bool		isnull;
@@ -266,33 +275,60 @@ push_value(Context *context, JsonbParseState **state, JsonbIteratorToken token, 
 		(void) push_container(context, state, value->val.binary.data);
 }
 
-/* A reference must be one, and its jsonpath, too. */
+/* Whose references are checked */
+typedef struct ReferenceCheck
+{
+	JobqCall   *call;
+	int64		flow;			/* that it is a member of */
+} ReferenceCheck;
+
+/* A reference must be one, and its jsonpath, too, and what it refers to such as the caller may see. */
 static void
 check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
 {
+	const ReferenceCheck *check = arg;
 	const JsonbValue *path = r->type == REFERENCE_ARGS ? &r->value : &r->path;
+	int64		referred = check->flow;
 
 	if (r->problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("args of a member of a flow: %s: %s", jobq_trail_path(trail), r->problem),
 				 errhint("What is no reference stands in {\"$literal\": ...}.")));
-	if (r->type != REFERENCE_LITERAL && path->type == jbvString)
+	if (r->type == REFERENCE_LITERAL)
+		return;
+	if (path->type == jbvString)
 		(void) DirectFunctionCall1(jsonpath_in, CStringGetDatum(string_of(path)));
+	if (r->type == REFERENCE_RESULT)
+	{
+		TupleTableSlot *job = find_member(check->call, check->flow, string_of(&r->value));
+
+		referred = job != NULL ? jobq_attr_int64(job, JOB_ID) : 0;
+		jobq_slot_free(job);
+	}
+	if (referred != 0 && !jobq_may_see(check->call, referred, false))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("args of a member of a flow: %s: permission denied to refer to that", jobq_trail_path(trail)),
+				 errhint("You may refer to results, and args of flows, that you may read.")));
 }
 
-/* Check the references in the args of a job that becomes a member of a flow, or is one, so that it can be claimed. */
+/*
+ * Check the references in the args of a job that becomes a member of a flow, or is one, so that it can be claimed, and
+ * shows to its worker only what the caller could have put there.
+ */
 void
-jobq_check_references(Jsonb *args)
+jobq_check_references(JobqCall *call, int64 flow, Jsonb *args)
 {
 	static const JobqTrail root = {0};
+	ReferenceCheck check = {call, flow};
 
 	if (jobq_is_deep(&args->root))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("args of a member of a flow are nested more than %d deep", JOBQ_MAX_DEPTH),
 				 errhint("Store what is so deep elsewhere, and submit where it is.")));
-	jobq_walk_references(&args->root, &root, check_reference, NULL);
+	jobq_walk_references(&args->root, &root, check_reference, &check);
 }
 
 /*

@@ -257,7 +257,7 @@ resolve_within(JobqCall *call, JobqElement *elements, JobqElement *e, int owner)
 	e->owner = owner;
 	if (DatumGetInt16(s->row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_REPLACE)
 	{
-		jobq_replace_values(&other->row, &s->row);
+		jobq_replace_values(call, &other->row, &s->row);
 		other->flow = s->flow;
 		s->dropped = true;
 	}

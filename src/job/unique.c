@@ -153,7 +153,7 @@ take_over(JobqCall *call, JobqSubmission *s, int64 holder)
  * The args of a member of a flow must be those of one.
  */
 void
-jobq_replace_values(JobqRow *to, const JobqRow *from)
+jobq_replace_values(JobqCall *call, JobqRow *to, const JobqRow *from)
 {
 	char	   *kind = TextDatumGetCString(to->values[JOB_KIND - 1]);
 
@@ -169,7 +169,7 @@ jobq_replace_values(JobqRow *to, const JobqRow *from)
 		to->given[replaced[i] - 1] = from->given[replaced[i] - 1];
 	}
 	if (to->given[JOB_FLOW - 1])
-		jobq_check_references(DatumGetJsonbP(to->values[JOB_ARGS - 1]));
+		jobq_check_references(call, DatumGetInt64(to->values[JOB_FLOW - 1]), DatumGetJsonbP(to->values[JOB_ARGS - 1]));
 }
 
 /* Write the state row of a job that is replaced, which is locked. */
@@ -220,7 +220,7 @@ replace(JobqCall *call, JobqSubmission *s, int64 holder)
 		else if (key != NULL && jobq_attr_int64(key, UNIQUE_JOB_ID) == holder)
 		{
 			jobq_values(job, &new);
-			jobq_replace_values(&new, &s->row);
+			jobq_replace_values(call, &new, &s->row);
 			if (jobq_update(call, JOBQ_JOB, job, &new, LockWaitBlock))
 			{
 				replace_state(call, table, row, jobq_job_lane(job), &new);
