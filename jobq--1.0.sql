@@ -999,7 +999,8 @@ SELECT j.id, j.queue, j.kind,
     j.args, j.result, j.error, j.tags, j.parent,
     coalesce(j.worker, l.worker) AS worker,
     l.progress,
-    l.job_id IS NOT NULL AND (l.cancel_requested OR EXISTS (SELECT FROM @extschema@.job_cancel_request c WHERE c.job_id = l.job_id AND c.generation = j.generation)) AS cancel_requested,
+    (l.job_id IS NOT NULL AND l.cancel_requested) OR coalesce(f.open AND f.stopping > 0, false)
+        OR ((l.job_id IS NOT NULL OR coalesce(f.open, false)) AND EXISTS (SELECT FROM @extschema@.job_cancel_request c WHERE c.job_id = j.id AND c.generation = j.generation)) AS cancel_requested,
     j.submitted_by, j.submitted_at,
     coalesce(s.run_at, w.run_at, j.run_at) AS run_at,
     coalesce(j.started_at, l.started_at, f.started_at) AS started_at,
@@ -1455,8 +1456,10 @@ BEGIN
     -- the slots of its partition, and of its queue
     FOR bound IN
         SELECT 'partition limit' AS name, format('partition "%s"', j.partition) AS whose, g.partition_id AS of, coalesce(p.max_running, q.max_running_per_partition) AS most,
-            CASE WHEN p.max_running IS NULL THEN 'max_running_per_partition' ELSE 'max_running' END AS setting WHERE g.partition_id <> 0
-        UNION ALL SELECT 'queue limit', format('queue "%s"', j.queue), NULL, q.max_running, 'max_running'
+            CASE WHEN p.max_running IS NULL THEN 'max_running_per_partition' ELSE 'max_running' END AS setting,
+            CASE WHEN p.max_running IS NULL THEN format('job_queue_set(%L, max_running_per_partition => ...)', j.queue)
+                ELSE format('job_partition_set(%L, %L, max_running => ...)', j.queue, j.partition) END AS call WHERE g.partition_id <> 0
+        UNION ALL SELECT 'queue limit', format('queue "%s"', j.queue), NULL, q.max_running, 'max_running', format('job_queue_set(%L, max_running => ...)', j.queue)
     LOOP
         CONTINUE WHEN bound.most IS NULL;
         SELECT count(*) FILTER (WHERE s.runs) AS running, count(*) FILTER (WHERE NOT s.runs) AS ready, array_agg(s.job_id ORDER BY s.runs DESC, s.job_id) AS holders INTO slots
@@ -1467,7 +1470,7 @@ BEGIN
         kept := true;
         reason := bound.name;
         detail := format('The slots of %s are taken: running %s, ready %s, %s %s.', bound.whose, slots.running, slots.ready, bound.setting, bound.most);
-        hint := 'It is let in when one of these jobs ends and its turn comes.';
+        hint := format('It is let in when one of these jobs ends and its turn comes. %s allows more.', bound.call);
         RETURN NEXT;
         holders := holders || slots.holders[:named];
     END LOOP;
@@ -1478,7 +1481,7 @@ BEGIN
         detail := concat_ws(' and ', CASE WHEN q.rate IS NOT NULL THEN format('%s of queue "%s"', q.rate, j.queue) END,
                 CASE WHEN q.rate_per_partition IS NOT NULL AND g.partition_id <> 0 THEN format('%s of partition "%s"', q.rate_per_partition, j.partition) END)
             || format(' may begin an attempt within %s.', q.rate_interval * interval '1 microsecond');
-        hint := CASE WHEN kept THEN 'By that, it is let in when nothing else keeps it, if as many have not begun by then.'
+        hint := CASE WHEN kept THEN 'It can keep the job once nothing above does.'
             ELSE format('By that, it is let in at about %s, if those before it are claimed%s.', date_trunc('second', now + wait),
                 CASE WHEN q.fair THEN ', or later, as other partitions take their turns' ELSE '' END) END;
         RETURN NEXT;
@@ -1567,14 +1570,16 @@ BEGIN
                 || CASE WHEN j.attempt_outcome IN (2, 3) THEN format(', which %s', CASE j.attempt_outcome WHEN 2 THEN 'timed out' ELSE 'was lost' END) ELSE '' END
                 ELSE '' END
             || CASE WHEN j.decided_by IS NOT NULL THEN ', by job_decide' ELSE '' END
-            || CASE WHEN j.outcome IN (4, 16) AND j.decided_by IS NULL
+            || CASE WHEN j.outcome = 4 AND j.decided_by IS NULL AND j.flow IS NOT NULL AND j.dependencies = 0 THEN ': its condition did not hold when its flow started'
+                WHEN j.outcome IN (4, 16) AND j.decided_by IS NULL
                 THEN format(': its dependencies can no longer meet trigger rule %s', @extschema@.job_rule_name(j.rule)) ELSE '' END
-            || coalesce(': ' || nullif(j.error, 'timed out'), '') || '.';
+            || coalesce(': ' || CASE WHEN j.flow_type IS NULL THEN nullif(j.error, 'timed out') ELSE j.error END, '') || '.';
         SELECT p.id, p.kind, u.until INTO x FROM @extschema@.job_unique u JOIN @extschema@.job p ON p.id = u.job_id
         WHERE u.unique_key = j.unique_key AND u.queue_id = @extschema@.job_queue_id(j.queue) AND u.job_id <> j.id AND coalesce(u.until > now, true);
         keyed := x.id IS NOT NULL AND ended IS NULL AND j.outcome <> 1;
         hint := CASE WHEN j.outcome IN (2, 8) OR (j.outcome = 4 AND j.decided_by IS NOT NULL)
                          THEN format('job_retry(%s) opens it again%s.', j.id, CASE WHEN keyed THEN ', when no other job has its unique key' ELSE '' END)
+                     WHEN j.outcome = 4 AND j.flow IS NOT NULL AND j.dependencies = 0 THEN NULL
                      WHEN cardinality(ended) > 0 THEN 'A retry of those upstream that ended otherwise opens it again.'
                      WHEN j.outcome IN (4, 16) THEN 'Those upstream that ended otherwise were removed; submit it again.' END;
         RETURN NEXT;
@@ -1588,6 +1593,15 @@ BEGIN
         FOR x IN SELECT p.id, p.kind, p.outcome FROM @extschema@.job p WHERE p.id = ANY (ended) ORDER BY p.id LOOP
             reason := 'upstream';
             detail := format('Job %s (%s) ended as %s.', x.id, x.kind, @extschema@.job_outcome_name(x.outcome));
+            hint := format('job_explain(%s) says why.', x.id);
+            other := x.id;
+            RETURN NEXT;
+        END LOOP;
+        FOR x IN SELECT m.id, m.kind, m.name, m.outcome FROM @extschema@.job m
+            WHERE m.flow = j.id AND m.outcome IN (2, 16) AND m.critical IS NULL AND j.outcome = 2 ORDER BY m.outcome, m.id LIMIT named
+        LOOP
+            reason := 'member';
+            detail := format('Job %s (%s) ended as %s.', x.id, coalesce(x.name, x.kind), @extschema@.job_outcome_name(x.outcome));
             hint := format('job_explain(%s) says why.', x.id);
             other := x.id;
             RETURN NEXT;
@@ -1710,7 +1724,7 @@ BEGIN
         RETURN NEXT;
     END IF;
 
-    IF l.job_id IS NULL AND q.paused THEN
+    IF l.job_id IS NULL AND q.paused AND j.flow_type IS NULL THEN
         reason := 'queue paused';
         detail := format('Queue "%s" is paused', j.queue) || coalesce(': ' || q.paused_because, '') || '.';
         hint := format('job_queue_set(%L, paused => false) resumes it.', j.queue);
@@ -1777,14 +1791,15 @@ BEGIN
         RETURN NEXT;
     END IF;
 
-    -- the workers that are registered, of any queue, since they do not say of which they are
+    -- registered workers do not say of which queues they are
     IF NOT waits AND num_nonnulls(g.job_id, r.job_id) > 0 AND NOT expired IS TRUE THEN
-        SELECT min(k.worker) FILTER (WHERE k.draining) AS worker, count(*) FILTER (WHERE k.draining) AS n, count(*) AS of INTO drained
-        FROM @extschema@.job_worker k, @extschema@.job_worker_seen(k.worker) v WHERE greatest(k.seen_at, v.seen) > now - interval '1 minute';
-        IF drained.n > 0 AND drained.n = drained.of THEN
+        SELECT count(*) AS n, string_agg(format('"%s"', k.worker), ', ' ORDER BY k.worker) FILTER (WHERE k.place <= named) AS workers INTO drained
+        FROM (SELECT t.worker, row_number() OVER (ORDER BY t.worker) AS place
+              FROM @extschema@.job_worker t, @extschema@.job_worker_seen(t.worker) v WHERE t.draining AND greatest(t.seen_at, v.seen) > now - interval '1 minute') k;
+        IF drained.n > 0 THEN
             reason := 'draining';
-            detail := 'All registered workers that were seen in the last minute drain.';
-            hint := format('job_worker_drain(%L, false) lets one go on. Or start another.', drained.worker);
+            detail := format('Of the workers that were seen in the last minute, these drain, and take no job of any queue: %s%s.', drained.workers, CASE WHEN drained.n > named THEN ', ...' ELSE '' END);
+            hint := 'job_worker_drain(worker, false) lets one go on.';
             RETURN NEXT;
         END IF;
     END IF;
@@ -2166,7 +2181,9 @@ BEGIN ATOMIC
                     ELSE k.outcome NOT IN (1, 2, 4, 8, 16) OR num_nulls(k.finished_at, k.attempt, k.failed, k.lost) > 0 OR k.finished_at < k.started_at
                         OR num_nonnulls(k.attempt_outcome, k.token, k.started_at) NOT IN (0, 3) OR (k.has_result AND k.outcome <> 1) END AS s5,
                 k.has_manual <> k.manual AS s8_manual,
-                k.outcome IN (4, 16) AND k.there = k.dependencies AND k.decided_by IS NULL AND (k.flow IS NULL OR k.dependencies > 0)
+                -- members that were left out depend on nothing, and those of a decided flow stay as they are
+                k.outcome IN (4, 16) AND k.there = k.dependencies AND k.decided_by IS NULL
+                    AND (k.flow IS NULL OR (k.dependencies > 0 AND EXISTS (SELECT FROM @extschema@.job_flow f WHERE f.job_id = k.flow AND f.open)))
                     AND k.verdict <> CASE k.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END AS d1,
                 k.open AND k.has <> k.should_have AS d4,
                 k.waiting IS NOT NULL AND NOT k.has_deltas AND NOT k.manual

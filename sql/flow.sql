@@ -43,7 +43,7 @@ BEGIN
     RETURN 'none';
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT, detail = PG_EXCEPTION_DETAIL;
-    RETURN regexp_replace(concat_ws(' | ', SQLSTATE, SQLERRM, nullif(detail, ''), nullif(hint, '')), '(job|flow) \d+', '\1 N', 'g');
+    RETURN regexp_replace(concat_ws(' | ', SQLSTATE, SQLERRM, nullif(detail, ''), nullif(hint, '')), '(job|flow) \d+', '\1 N', 'gi');
 END $$;
 
 -- references to results and args, a condition, a sub-flow; a job outside that depends on it
@@ -261,12 +261,45 @@ SELECT pg_temp.work('flow');
 SELECT pg_temp.until(:f, 'succeeded');
 -- what is opened outside leaves it as it is
 SELECT job_submit('fail', queue => 'flow') AS outside \gset
-SELECT job_submit_flow(format('{"queue": "flow", "jobs": [{"name": "a", "kind": "a", "depends_on": [%s]}]}', :outside)::jsonb) AS f \gset
+SELECT job_submit_flow(format('{"queue": "flow", "jobs": [{"name": "a", "kind": "a", "queue": "flow", "depends_on": [%s]}]}', :outside)::jsonb) AS f \gset
 SELECT pg_temp.work('flow');
 SELECT pg_temp.until(:f, 'failed');
 SELECT job_retry(:outside);
 SELECT * FROM pg_temp.members(:f);
-SELECT job_cancel(:outside);
+SELECT * FROM job_check();
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'failed');
+-- unless the flow is opened again, when it could run
+SELECT job_retry(:outside);
+SELECT job_complete(job_id, token) FROM job_claim('flow');
+SELECT job_retry(:f);
+SELECT * FROM pg_temp.members(:f);
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
+-- a member of one that has succeeded stays as it is
+SELECT job_submit_flow('{"queue": "flow", "defaults": {"queue": "flow"}, "jobs": [{"name": "a", "kind": "fail", "critical": false}, {"name": "out", "kind": "o", "if": "$.no"}]}') AS f \gset
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT pg_temp.problem(format('SELECT job_retry(%s)', id)) FROM job WHERE flow = :f AND name = 'a';
+SELECT reason, regexp_replace(detail, 'at .*:', 'at <time>:') AS detail, hint FROM job m, job_explain(m.id) WHERE m.flow = :f AND m.name = 'out';
+-- one that is being cancelled says so
+SELECT job_submit_flow('{"queue": "flow", "jobs": [{"name": "a", "kind": "a", "queue": "flow"}]}') AS f \gset
+SELECT job_id, token FROM job_claim('flow') \gset
+SELECT cancel_requested FROM job_status WHERE id = :f;
+SELECT job_cancel(:f);
+SELECT cancel_requested FROM job_status WHERE id = :f;
+SELECT pg_temp.comes_true(format('(SELECT stopping > 0 FROM job_flow WHERE job_id = %s)', :f));
+SELECT cancel_requested FROM job_status WHERE id = :f;
+SELECT job_fail(:job_id, :token);
+SELECT pg_temp.until(:f, 'cancelled');
+-- a timeout that is a default is of attempts, not of a flow inside
+SELECT job_submit_flow('{"queue": "flow", "defaults": {"queue": "flow", "timeout": "1 hour"}, "jobs": [{"name": "sub", "jobs": [{"name": "a", "kind": "a"}]}]}') AS f \gset
+SELECT pg_temp.comes_true(format('EXISTS (SELECT FROM job a JOIN job s ON s.id = a.flow WHERE s.flow = %s)', :f));
+SELECT a.timeout AS of_the_member, s.timeout AS of_the_flow FROM job a JOIN job s ON s.id = a.flow WHERE s.flow = :f;
+SELECT pg_temp.work('flow');
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT pg_temp.problem('SELECT job_submit_flow(''{"queue": "flow", "jobs": [{"name": "a", "kind": "a", "depends_on": [9223372036854775807]}]}'')');
+SELECT pg_temp.problem('SELECT job_schedule(''flow'', ''@hourly'', ''{"kind": "x", "queue": "flow", "flow": 1}'')');
 
 -- the flow cannot be started: it has failed, and says why
 SELECT job_grant('flow_worker', 'flow', 'submit');
@@ -326,7 +359,7 @@ SELECT job_submit_flow('{"queue": "flow", "hold": true, "defaults": {"queue": "f
 SELECT job_submit('m', queue => 'flow', unique_key => 'outside', depends_on => ARRAY[:f]) AS outside \gset
 SELECT job_unhold(:f);
 SELECT pg_temp.until(:f, 'failed');
-SELECT regexp_replace(error, '(job|flow) \d+', '\1 N', 'g') AS error FROM job_status WHERE id = :f;
+SELECT regexp_replace(error, '(job|flow) \d+', '\1 N', 'gi') AS error FROM job_status WHERE id = :f;
 SELECT state FROM job_status WHERE id = :outside;
 SELECT job_submit_flow('{"queue": "flow", "jobs": [{"name": "a", "kind": "a", "queue": "flow"}]}') AS f \gset
 SELECT pg_temp.problem(format('SELECT * FROM job_submit_many(''[{"name": "x", "kind": "x", "depends_on": [%s]}, {"kind": "y", "flow": %s, "depends_on": ["x"]}]'')', :f, :f));

@@ -328,7 +328,8 @@ jobq_add_defaults(JobqChecker *ck, JobqDefaults *defaults, const JsonbValue *v, 
 			!is_allowed(key, PLACE_DEFAULTS))
 			continue;
 		good = !is_among(o.faulty, key);
-		if (good && is_allowed(key, PLACE_SUBFLOW))
+		/* a timeout is of attempts there, not of a flow as a whole */
+		if (good && is_allowed(key, PLACE_SUBFLOW) && strcmp(key, "timeout") != 0)
 			jobq_read_key(&defaults->flow, key, &value);
 		if (strcmp(key, "args") == 0)
 		{

@@ -3,7 +3,8 @@
  *	  Opening flows again.
  *
  * The retry of a flow opens it, and of what is in it all that failed or was cancelled;
- * what could not run because of these opens with them, as it does outside of flows.
+ * what could not run because of these opens with them, as it does outside of flows, and so
+ * does what could not run because of a job outside, if it can by now.
  * What has succeeded stays.  The retry of a member opens the flows around it, which
  * are decided.
  *
@@ -100,11 +101,13 @@ keep_open(JobqCall *call, int64 flow, TupleTableSlot *member, int outcome, const
 			return true;
 		job = jobq_find_id(call, JOBQ_JOB, flow);
 		decided = job != NULL ? jobq_attr_int16(job, JOB_OUTCOME) : 0;
-		if (decided == 0)
+		/* what has succeeded stays so (S5) */
+		if (decided == 0 || decided == OUTCOME_SUCCEEDED)
 		{
 			jobq_slot_free(job);
 			jobq_refuse_state(problem, jobq_attr_int64(member, JOB_ID), "retry", jobq_outcome_name(outcome),
 							  job == NULL ? "The flow that it is a member of was removed." :
+							  decided != 0 ? psprintf("Flow %lld, which it is a member of, has succeeded; submit it anew.", (long long) flow) :
 							  psprintf("Flow %lld, which it is a member of, is ending; wait for that.", (long long) flow));
 			return false;
 		}
@@ -159,6 +162,11 @@ jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcome, const cha
 		bool		done = members[i].outcome != OUTCOME_FAILED && members[i].outcome != OUTCOME_CANCELLED;
 
 		CHECK_FOR_INTERRUPTS();
+		if (members[i].outcome == OUTCOME_UPSTREAM_FAILED || members[i].outcome == OUTCOME_SKIPPED)
+		{
+			jobq_reconsider(call, members[i].id);
+			jobq_advance();
+		}
 
 		/*
 		 * one that another has opened meanwhile is left alone, as one that

@@ -452,6 +452,24 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 }
 
 /*
+ * The same for a member of a flow that is opened again: what it depends on outside can have
+ * changed while the flow was decided.
+ */
+void
+jobq_reconsider(JobqCall *call, int64 id)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+	JobqCascade *cascade = jobq_cascade_create(call);
+
+	/* one without dependencies was left out by its condition */
+	if (job != NULL && !slot_attisnull(job, JOB_OUTCOME) && jobq_attr_int32(job, JOB_DEPENDENCIES) > 0 &&
+		!reopen(cascade, job))
+		jobq_ask_recount(call, id);
+	jobq_slot_free(job);
+	jobq_cascade_run(cascade, NULL, NULL);
+}
+
+/*
  * Where a job stands, and its row in job_waiting or job.  A row that was walked
  * to may be older than what this call did or waited for.  With an upstream job opened
  * again, whether the job waits or is decided is seen under one snapshot: others

@@ -91,6 +91,7 @@ change_found(JobqCall *call, const JobqFound *found, void *arg, const char **pro
 						  "It has ended. If job_retry opens it again, it can be changed in the same transaction; else submit another.");
 	else if ((found->table == JOBQ_LEASE || found->table == JOBQ_FLOW) && !only_of_running(s))
 		jobq_refuse_state(problem, found->id, "change", "running",
+						  found->table == JOBQ_FLOW ? "Of a flow that runs only priority and tags can be changed; its members can be changed by themselves." :
 						  "Of a job that runs only priority and tags can be changed; job_take_back takes it from its worker.");
 	else
 	{

@@ -268,6 +268,7 @@ extern bool jobq_cascade_add_argument(JobqCascade *cascade, int64 id, int argume
 extern void jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n);
 extern void jobq_cascade_tell_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome, int n);
 extern void jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg);
+extern void jobq_reconsider(JobqCall *call, int64 id);
 extern void jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done);
 
 extern void jobq_leave_delta(JobqCall *call, int64 id, int64 epoch, const JobqCounters *c);

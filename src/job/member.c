@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "utils/acl.h"
 
 #include "job/job.h"
 
@@ -205,22 +206,27 @@ jobq_read_flow_members(JobqCall *call, int64 flow, int *n)
 	return members;
 }
 
-/* Does the caller run a member of a flow?  If so it is most likely one that the submission depends on. */
+/*
+ * Does the caller run a member of a flow?  If so it is most likely one that the
+ * submission depends on; otherwise the leases tell, which are far fewer than the
+ * members of a large flow.
+ */
 static bool
 runs_member(JobqCall *call, const JobqSubmission *s, int64 flow)
 {
-	JobqMember *members;
-	int			n;
+	JobqScan   *scan;
+	TupleTableSlot *lease;
 	bool		runs = false;
 
 	for (int i = 0; i < s->nupstream && !runs; i++)
 		runs = jobq_held_by_caller(call, s->upstream[i]) && jobq_flow_of(call, s->upstream[i]) == flow;
 	if (runs)
 		return true;
-	members = jobq_read_flow_members(call, flow, &n);
-	for (int i = 0; i < n && !runs; i++)
-		runs = members[i].outcome == 0 && jobq_held_by_caller(call, members[i].id);
-	pfree(members);
+	scan = jobq_scan_begin(call, JOBQ_LEASE, INDEX_KEY, 0, NULL, NULL);
+	while (!runs && (lease = jobq_scan_next(scan)) != NULL)
+		runs = has_privs_of_role(GetUserId(), jobq_attr_oid(lease, LEASE_HOLDER)) &&
+			jobq_flow_of(call, jobq_attr_int64(lease, STATE_JOB_ID)) == flow;
+	jobq_scan_end(scan);
 	return runs;
 }
 
@@ -247,8 +253,6 @@ jobq_join_flow(JobqCall *call, const JobqSubmission *s)
 	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
 	const char *problem = NULL;
 	bool		open;
-
-	/* all members are looked at where nothing else lets it join */
 	bool		may = job != NULL && (jobq_may_operate(call, job, true, &problem) || runs_member(call, s, id));
 
 	if (job == NULL || !(may || jobq_may_see(call, id, false)))
@@ -327,7 +331,14 @@ jobq_check_scope(JobqCall *call, const JobqSubmission *s)
 	int64		flow = flow_joined(s);
 
 	for (int i = 0; flow != 0 && i < s->nupstream; i++)
-		check_upstream(call, flow, s->upstream[i], jobq_flow_of(call, s->upstream[i]));
+	{
+		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, s->upstream[i]);
+
+		/* one that is not there is refused as such */
+		if (job != NULL)
+			check_upstream(call, flow, s->upstream[i], jobq_attr_int64(job, JOB_FLOW));
+		jobq_slot_free(job);
+	}
 }
 
 /* The same of a job that the same call submits, or of that which has its unique key. */
@@ -437,7 +448,7 @@ first_failure(JobqCall *call, int64 id)
 		return NULL;
 	error = psprintf("member \"%s\", job %lld, %s", jobq_attr_cstring(job, slot_attisnull(job, JOB_NAME) ? JOB_KIND : JOB_NAME),
 					 (long long) first->id,
-					 first->outcome == OUTCOME_FAILED ? "failed" : "could not run, since what it depends on failed");
+					 first->outcome == OUTCOME_FAILED ? "failed" : "could not run, since what it depends on did not succeed");
 	jobq_slot_free(job);
 	pfree(members);
 	return error;

@@ -50,6 +50,11 @@ jobq_read_template(JobqSubmission *s, Jsonb *template)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"depends_on\" of a schedule's job cannot name \"%s\"", s->names[0]),
 				 errhint("It can have ids of existing jobs.")));
+	if (s->row.given[JOB_FLOW - 1])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the job of a schedule cannot have \"flow\""),
+				 errhint("A flow ends, and gets no members after that.")));
 	if (s->row.given[JOB_RUN_AT - 1] && !s->row.given[SUBMISSION_RUN_IN - 1])
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -381,8 +381,8 @@ WHERE NOT EXISTS (SELECT FROM job_delta d WHERE d.downstream = w.job_id) AND NOT
 EOQ
 	'a job decided without running was decided by its parents' => <<EOQ,
 SELECT j.id, j.rule, j.outcome, n.* FROM job j LEFT JOIN $recount n USING (id)
--- a member of a flow is also left out by its condition
-WHERE j.outcome IN (4, 16) AND NOT (j.flow IS NOT NULL AND j.dependencies = 0) AND NOT EXISTS (SELECT FROM job_recount r WHERE r.job_id = j.id) AND $verdict IS DISTINCT FROM CASE j.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END
+-- a member of a flow is also left out by its condition, and stays as it is once the flow is decided
+WHERE j.outcome IN (4, 16) AND NOT (j.flow IS NOT NULL AND (j.dependencies = 0 OR NOT EXISTS (SELECT FROM job_flow f WHERE f.job_id = j.flow AND f.open))) AND NOT EXISTS (SELECT FROM job_recount r WHERE r.job_id = j.id) AND $verdict IS DISTINCT FROM CASE j.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END
 EOQ
 	'a waiting row says what its job says' => <<'EOQ',
 SELECT w.* FROM job_waiting w JOIN job j ON j.id = w.job_id
