@@ -389,6 +389,23 @@ SELECT job_submit_flow('{"queue": "flow", "defaults": {"queue": "flow"}, "jobs":
 SELECT pg_temp.work('flow');
 SELECT pg_temp.until(:f, 'succeeded');
 
+-- a path that could take too long over large JSON is not followed; the same over small JSON is, and one whose work is bounded
+CREATE FUNCTION pg_temp.path(path text, n int) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    f bigint;
+BEGIN
+    f := job_submit_flow(jsonb_build_object('queue', 'flow_path', 'args', jsonb_build_object('a', (SELECT jsonb_agg(i) FROM generate_series(1, n) i), 'b', '[0]'::jsonb || (SELECT jsonb_agg(-i) FROM generate_series(1, n) i),
+        'x', (SELECT string_agg('ab', '') FROM generate_series(1, n))), 'jobs', jsonb_build_array(jsonb_build_object('name', 'm', 'kind', 'm', 'if', path))));
+    RAISE '%', (SELECT state FROM job_status WHERE flow = f);
+EXCEPTION WHEN OTHERS THEN
+    RETURN CASE SQLSTATE WHEN 'P0001' THEN SQLERRM ELSE SQLSTATE || ' ' || SQLERRM END;
+END $$;
+SELECT path, pg_temp.path(path, 5) AS small, pg_temp.path(path, 30000) AS large FROM (VALUES ('$.a[*] == $.b[*]'), ('$.a == $.b'), ('strict $.a[0] == $.b[0]'), ('strict $.a[*] == $.b[*]'), ('$.a[*] == 3'), ('$.a[*] > 2 && $.b[*] > 4 || !exists($.x)'),
+    ('exists($.a[*] ? (@ > 4))'), ('exists($.a[*] ? (@ == $.b))'), ('exists($.a ? (@[*] ? (@ > 3) == 4))'), ('exists($.**.**.**.a)'), ('$.x like_regex "^a"'), ('$.x like_regex "^(a.*)\\1+$"'),
+    ('$[0,0,0,0,0,0,0,0,0,0][0,0,0,0,0,0,0,0,0,0][0,0,0,0,0,0,0,0,0,0][0,0,0,0,0,0,0,0,0,0][0,0,0,0,0,0,0,0,0,0][0,0,0,0,0,0,0,0,0,0][0,0,0,0,0,0,0,0,0,0] == 1'), ('$.a[$.a[0]] == 2'), ('$.a[0 to last] == 2'),
+    ('-$.a[*] < -4'), ('$.a[0] + $.a[1] == 3'), ('($.a[*] == 3) is unknown'), ('$.x starts with "a"'), ('exists($.keyvalue())'), ('$.a.size() > 3'), ('true')) p (path);
+SELECT job_submit_flow(jsonb_build_object('queue', 'flow', 'args', (SELECT jsonb_build_object('a', jsonb_agg(i), 'b', jsonb_agg(i)) FROM generate_series(1, 30000) i), 'jobs', '[{"name": "m", "kind": "m", "if": "$.a == $.b"}]'::jsonb));
+
 -- all in one transaction, rolled back to a savepoint
 BEGIN;
 SELECT job_submit_flow('{"queue": "flow", "jobs": [{"name": "a", "kind": "a", "queue": "flow"}]}') AS f \gset

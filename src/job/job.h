@@ -525,8 +525,10 @@ extern bool jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, c
 extern bool jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
 extern bool jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
 
+/* jsonpath.c: what a jsonpath finds */
+extern Jsonb *jobq_path_first(Jsonb *from, const char *string);
+
 /* resolve.c: what references stand for */
-extern Jsonb *jobq_path_first(Jsonb *from, const char *path);
 extern void jobq_check_references(JobqCall *call, int64 flow, Jsonb *args);
 extern Jsonb *jobq_resolve_references(JobqCall *call, int64 flow, Jsonb *value);
 

@@ -41,26 +41,7 @@ typedef struct Follow
 
 static void push_value(Context *context, JsonbParseState **state, JsonbIteratorToken token, JsonbValue *value, JsonbValue **done);
 
-/* The first value that a jsonpath finds; NULL: none. */
-Jsonb *
-jobq_path_first(Jsonb *from, const char *path)
-{
-	LOCAL_FCINFO(fcinfo, 4);
-	Jsonb	   *none = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
-	Datum		found;
-
-	InitFunctionCallInfoData(*fcinfo, NULL, 4, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = JsonbPGetDatum(from);
-	fcinfo->args[1].value = DirectFunctionCall1(jsonpath_in, CStringGetDatum(path));
-	fcinfo->args[2].value = JsonbPGetDatum(none);
-	fcinfo->args[3].value = BoolGetDatum(true);
-	for (int i = 0; i < 4; i++)
-		fcinfo->args[i].isnull = false;
-	found = jsonb_path_query_first(fcinfo);
-	return fcinfo->isnull ? NULL : DatumGetJsonbP(found);
-}
-
-/* Follow it. */
+/* Follow a jsonpath. */
 static void
 follow_path(void *arg)
 {
@@ -70,8 +51,9 @@ follow_path(void *arg)
 }
 
 /*
- * The same for a reference: NULL also where it cannot be evaluated.  jsonpath raises some
- * errors even in silence, as of dates that only a time zone makes comparable.
+ * The first value that the jsonpath of a reference finds; NULL also where it cannot be
+ * evaluated, or could take too long.  jsonpath raises some errors even in silence, as of
+ * dates that only a time zone makes comparable.
  */
 static Jsonb *
 path_first_or_none(Jsonb *from, const char *path)
