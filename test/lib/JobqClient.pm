@@ -186,6 +186,15 @@ sub query
 	return $self->receive;
 }
 
+# The same; dies of an error that is not among those expected.
+sub try
+{
+	my ($self, $statement, $expected) = @_;
+	my $r = $self->query($statement);
+	die "$r->{sqlstate} $r->{message}: $statement" if $r->{sqlstate} && !$expected->{ $r->{sqlstate} };
+	return $r;
+}
+
 # The rows of a query that must not fail.
 sub rows
 {

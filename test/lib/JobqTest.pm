@@ -15,7 +15,7 @@ use Storable qw(store retrieve);
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(jobq_node poll_until within stretched start_clients finish_clients run_clients
+our @EXPORT = qw(jobq_node reconnected poll_until within stretched start_clients finish_clients run_clients
   invariants_hold tables_are_sound backend_pids outcome_by_rule @RULES table_digest
   @TABLES start_again process_lives asleep clock_passes set_clock $CLOCK_OFFSET);
 
@@ -212,6 +212,19 @@ sub backend_pids
 		"SELECT pid FROM pg_stat_activity WHERE backend_type ~ '$type'"
 		  . ($where ? " AND $where" : ''));
 	return split /\n/, $pids;
+}
+
+# A client, connected again after whatever happened to it, unless a file is there first.
+sub reconnected
+{
+	my ($node, $client, $stop) = @_;
+	$client //= JobqClient->new($node);
+	until (-e $stop || ($client && ($client->connected || $client->connect)))
+	{
+		usleep(50_000);
+		$client //= JobqClient->new($node);
+	}
+	return $client;
 }
 
 # Start a server that was killed, once the processes that the kill left alone

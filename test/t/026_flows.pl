@@ -29,29 +29,12 @@ $control->rows("SELECT job_queue_set('green', max_running => 5)");
 my $stop = PostgreSQL::Test::Utils::tempdir . '/stop';
 my $json = JSON::PP->new->canonical;
 
-# A client, connected again after whatever happened to it.
-sub again
-{
-	my ($client) = @_;
-	$client //= JobqClient->new($node);
-	until (-e $stop || ($client && ($client->connected || $client->connect)))
-	{
-		usleep(50_000);
-		$client //= JobqClient->new($node);
-	}
-	return $client;
-}
+sub again { return reconnected($node, $_[0], $stop); }
 
 # What anybody may hear: it is somebody else's job by now, it has ended, is not to be prepared, or the server goes.
 my %expected = map { $_ => 1 } qw(JQ001 JQ002 JQ003 0A000 22023 23505 42704 57P01 57P02 57P03 40001 40P01 55P03);
 
-sub try
-{
-	my ($client, $statement) = @_;
-	my $r = $client->query($statement);
-	die "$r->{sqlstate} $r->{message}: $statement" if $r->{sqlstate} && !$expected{ $r->{sqlstate} };
-	return $r;
-}
+sub try { return $_[0]->try($_[1], \%expected); }
 
 sub chance { return rand() < $_[0]; }
 

@@ -33,30 +33,13 @@ $control->rows("SELECT job_queue_set('$_', $settings{$_}, backoff => '1 ms', lea
 
 my $stop = PostgreSQL::Test::Utils::tempdir . '/stop';
 
-# A client, connected again after whatever happened to it.
-sub again
-{
-	my ($client) = @_;
-	$client //= JobqClient->new($node);
-	until (-e $stop || ($client && ($client->connected || $client->connect)))
-	{
-		usleep(50_000);
-		$client //= JobqClient->new($node);
-	}
-	return $client;
-}
+sub again { return reconnected($node, $_[0], $stop); }
 
 # What anybody may hear: the job is somebody else's by now, a running one that was
 # cancelled cannot be prepared, nor what has failed, or the server goes.
 my %expected = map { $_ => 1 } qw(JQ001 JQ002 JQ003 0A000 42704 57P01 57P02 57P03 40P01 55P03);
 
-sub try
-{
-	my ($client, $statement) = @_;
-	my $r = $client->query($statement);
-	die "$r->{sqlstate} $r->{message}: $statement" if $r->{sqlstate} && !$expected{ $r->{sqlstate} };
-	return $r;
-}
+sub try { return $_[0]->try($_[1], \%expected); }
 
 # Everything that a worker and those who watch it do.
 sub work
