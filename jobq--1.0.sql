@@ -23,6 +23,7 @@ CREATE TABLE @extschema@.job (
     id            bigint NOT NULL,
     parent        bigint,
     flow          bigint,
+    undo_of       bigint,
     submitted_at  timestamptz NOT NULL,
     run_at        timestamptz,
     expires_at    timestamptz,
@@ -39,6 +40,7 @@ CREATE TABLE @extschema@.job (
     quorum        int NOT NULL,
     dependencies  int NOT NULL,
     generation    int NOT NULL,
+    key_generation int,
     attempt       int,
     failed        int,
     lost          int,
@@ -51,6 +53,7 @@ CREATE TABLE @extschema@.job (
     notify        boolean NOT NULL,
     manual        boolean NOT NULL,
     critical      boolean,
+    repeats       boolean,
     queue         text NOT NULL,
     kind          text NOT NULL,
     name          text,
@@ -60,6 +63,7 @@ CREATE TABLE @extschema@.job (
     affinity      text,
     args          jsonb NOT NULL,
     tags          jsonb,
+    undo          jsonb,
     worker        text,
     error         text,
     result        jsonb,
@@ -258,6 +262,7 @@ CREATE TABLE @extschema@.job_flow (
     violated      int NOT NULL,
     hurt          int NOT NULL,
     started_at    timestamptz,
+    undone_by     bigint,
     on_failure    smallint NOT NULL,
     stopping      smallint NOT NULL,
     open          boolean NOT NULL,
@@ -526,13 +531,14 @@ CREATE FUNCTION @extschema@.job_submit(
     affinity      text        DEFAULT NULL,
     flow          bigint      DEFAULT NULL,
     name          text        DEFAULT NULL,
+    undo          jsonb       DEFAULT NULL,
     run_in        interval    DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_submit';
-COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text[], text, bigint, text, interval) IS
+COMMENT ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text[], text, bigint, text, jsonb, interval) IS
     'Submits a job and returns its id or, where another has its unique_key, what on_conflict says; NULL for an option means the setting of the queue, else the GUC''s. 22003, 22004 or 22023 for a bad value, JQ002 where a job that is named does not exist or may not be seen, 23505 with on_conflict ''error'', 42501.';
-REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text[], text, bigint, text, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.job_submit(text, jsonb, text, int, timestamptz, bigint[], text, int, int, int, interval, interval, interval, timestamptz, bigint, jsonb, boolean, text, interval, text, boolean, boolean, text, text[], text, bigint, text, jsonb, interval) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_submit_many(jobs jsonb) RETURNS SETOF bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -875,7 +881,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     results constant text := 'job_result,job_parents,job_children,job_explain,job_graph,job_graph_jobs';
-    own constant text := 'job_change,job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
+    own constant text := 'job_change,job_undo,job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
     views constant text := 'job_status,job_flow_status,job_attempts,job_logs,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
     members constant jsonb := jsonb_build_object(
         'submit', 'job_submit,job_submit_many,job_submit_flow,job_check_flow,job_wait,' || own || ',' || results || ',' || views,
@@ -1073,7 +1079,7 @@ SELECT j.id, j.name,
     CASE WHEN j.outcome IS NOT NULL THEN @extschema@.job_outcome_name(j.outcome) WHEN f.open THEN 'running' WHEN s.job_id IS NOT NULL THEN 'scheduled' ELSE 'waiting' END AS state,
     m.jobs, m.waiting, m.scheduled, m.ready, m.running, m.succeeded, m.failed, m.skipped, m.cancelled, m.upstream_failed,
     (ARRAY['continue', 'cancel'])[f.on_failure + 1] AS on_failure,
-    f.started_at, j.finished_at
+    j.undo_of, f.undone_by, f.started_at, j.finished_at
 FROM @extschema@.job_flow f
     JOIN @extschema@.job j ON j.id = f.job_id
     LEFT JOIN @extschema@.job_scheduled s ON s.job_id = j.id,
@@ -1108,6 +1114,8 @@ COMMENT ON COLUMN @extschema@.job_flow_status.skipped IS 'Of these';
 COMMENT ON COLUMN @extschema@.job_flow_status.cancelled IS 'Of these';
 COMMENT ON COLUMN @extschema@.job_flow_status.upstream_failed IS 'Of these';
 COMMENT ON COLUMN @extschema@.job_flow_status.on_failure IS 'What becomes of it when a critical member has failed: continue or cancel';
+COMMENT ON COLUMN @extschema@.job_flow_status.undo_of IS 'The flow that it undoes';
+COMMENT ON COLUMN @extschema@.job_flow_status.undone_by IS 'The flow that undoes it';
 COMMENT ON COLUMN @extschema@.job_flow_status.started_at IS 'When its members were submitted';
 COMMENT ON COLUMN @extschema@.job_flow_status.finished_at IS 'When it was decided';
 REVOKE ALL ON @extschema@.job_flow_status FROM PUBLIC;
@@ -1880,6 +1888,92 @@ END $$;
 COMMENT ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz, timestamptz, timestamptz) IS
     'Internal, for job_explain, which knows whether the background worker may act here and runs, whether a session waits for a job of the queue, and when a worker last claimed or ended one';
 REVOKE ALL ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz, timestamptz, timestamptz) FROM PUBLIC;
+
+-- What is to be done to undo what a flow has in it, as "jobs" of a flow; NULL: nothing. An edge between members of flows in it counts as one
+-- between these flows. A member of which nothing is to be undone is left out or, if it is on the way from one to another, an empty flow.
+CREATE FUNCTION @extschema@.job_undo_jobs(of_flow bigint) RETURNS jsonb
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    prefix text := '#';
+    jobs jsonb;
+BEGIN
+    -- begins the names that are made up here, and that of no member
+    FOR n IN 1 .. 2147483647 LOOP
+        EXIT WHEN NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.flow = of_flow AND starts_with(j.name, prefix));
+        prefix := format('#%s.', n);
+    END LOOP;
+    WITH RECURSIVE inside (id, member) AS (
+        SELECT j.id, j.id FROM @extschema@.job j WHERE j.flow = of_flow
+        UNION ALL SELECT j.id, i.member FROM inside i JOIN @extschema@.job j ON j.flow = i.id),
+    edge AS MATERIALIZED (
+        SELECT DISTINCT u.member AS up, d.member AS down
+        FROM inside d JOIN @extschema@.job_dependency e ON e.downstream = d.id JOIN inside u ON u.id = e.upstream
+        WHERE u.member <> d.member),
+    member AS MATERIALIZED (
+        SELECT j.*, f.undone_by, coalesce(j.name, prefix || j.id) AS called, prefix || 'again ' || j.id AS again,
+            CASE WHEN f.job_id IS NOT NULL AND f.undone_by IS NULL THEN @extschema@.job_undo_jobs(j.id) END AS jobs,
+            j.undo IS NOT NULL AND j.outcome = 1 AS done,
+            -- nobody knows whether it was done: the last attempt was lost, or timed out
+            j.undo IS NOT NULL AND j.outcome <> 1 AND j.decided_by IS NULL
+                AND coalesce(j.attempt_outcome, (SELECT a.outcome FROM @extschema@.job_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1)) IN (2, 3) AS doubt
+        FROM @extschema@.job j LEFT JOIN @extschema@.job_flow f ON f.job_id = j.id
+        WHERE j.flow = of_flow),
+    act AS MATERIALIZED (SELECT m.id FROM member m WHERE m.done OR m.doubt OR m.jobs IS NOT NULL OR m.undone_by IS NOT NULL),
+    upstream (id) AS (
+        SELECT e.up FROM act a JOIN edge e ON e.down = a.id
+        UNION SELECT e.up FROM upstream u JOIN edge e ON e.down = u.id),
+    downstream (id) AS (
+        SELECT e.down FROM act a JOIN edge e ON e.up = a.id
+        UNION SELECT e.down FROM downstream d JOIN edge e ON e.up = d.id),
+    node AS MATERIALIZED (
+        SELECT m.*, jsonb_strip_nulls(jsonb_build_object('queue', m.queue, 'priority', m.priority, 'partition', m.partition)) AS same
+        FROM member m
+        WHERE m.id IN (SELECT a.id FROM act a) OR m.id IN (SELECT u.id FROM upstream u INTERSECT SELECT d.id FROM downstream d)),
+    placed AS (
+        SELECT n.*, jsonb_build_object('trigger_rule', 'none_failed', 'depends_on',
+            coalesce((SELECT jsonb_agg(d.called ORDER BY d.id) FROM edge e JOIN node d ON d.id = e.down WHERE e.up = n.id), '[]')) AS place
+        FROM node n)
+    SELECT jsonb_agg(x.job ORDER BY p.id DESC, x.nr) INTO jobs
+    FROM placed p, LATERAL (
+        -- the same again, with its key, to know
+        SELECT 1, p.same || p.place || jsonb_build_object('name', p.again, 'kind', p.kind, 'undo_of', p.id, 'repeats', true)
+            || jsonb_strip_nulls(jsonb_build_object('max_attempts', p.max_attempts, 'max_lost', p.max_lost, 'backoff', p.backoff || ' microseconds',
+                'timeout', p.timeout || ' microseconds', 'lease', p.lease || ' microseconds', 'requires', p.requires, 'affinity', p.affinity))
+        WHERE p.doubt
+        UNION ALL SELECT 2, jsonb_build_object('args', '{"args": {"$undo": "args"}, "result": {"$undo": "result"}}'::jsonb) || p.same
+            || jsonb_strip_nulls(jsonb_build_object('requires', p.requires))
+            || (SELECT jsonb_object_agg(u.key, u.value) FROM jsonb_each(p.undo) u WHERE u.value <> 'null') || jsonb_build_object('name', p.called, 'undo_of', p.id)
+            || CASE WHEN p.doubt THEN jsonb_build_object('depends_on', jsonb_build_array(p.again)) ELSE p.place END
+        WHERE p.done OR p.doubt
+        UNION ALL SELECT 3, p.same - 'partition' || p.place || jsonb_build_object('name', p.called, 'undo_of', p.id, 'jobs', p.jobs)
+        WHERE p.jobs IS NOT NULL
+        -- one that another flow undoes is waited for
+        UNION ALL SELECT 4, p.same - 'partition' || jsonb_set(p.place, '{depends_on}', p.place -> 'depends_on' || coalesce(to_jsonb(p.undone_by), '[]'))
+            || jsonb_build_object('name', p.called, 'jobs', '[]'::jsonb)
+        WHERE NOT p.done AND NOT p.doubt AND p.jobs IS NULL) x (nr, job);
+    RETURN jobs;
+END $$;
+COMMENT ON FUNCTION @extschema@.job_undo_jobs(bigint) IS 'Internal, for job_undo: the members of the flow that undoes what is in one';
+REVOKE ALL ON FUNCTION @extschema@.job_undo_jobs(bigint) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_undo_document(of_flow bigint) RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('queue', j.queue, 'priority', j.priority, 'undo_of', j.id, 'parent', j.id,
+            'name', CASE WHEN pg_catalog.octet_length('undo of ' || j.name) <= 128 THEN 'undo of ' || j.name END))
+        || pg_catalog.jsonb_build_object('jobs', coalesce(@extschema@.job_undo_jobs(j.id), '[]'))
+    FROM @extschema@.job j WHERE j.id = of_flow;
+END;
+COMMENT ON FUNCTION @extschema@.job_undo_document(bigint) IS 'Internal, for job_undo: the flow that undoes one';
+REVOKE ALL ON FUNCTION @extschema@.job_undo_document(bigint) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_undo(flow bigint) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_undo';
+COMMENT ON FUNCTION @extschema@.job_undo(bigint) IS
+    'Submits the flow that undoes one that has ended, and returns its id. JQ002, JQ003 for one that runs, is undone or undoes another, 22004, 22023 for a job that is no flow, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_undo(bigint) FROM PUBLIC;
 
 -- What job_graph draws: a flow with all that is in it, or a job with all that it is connected with, of what the caller may see.
 CREATE FUNCTION @extschema@.job_graph_jobs(of_job bigint) RETURNS TABLE (id bigint, flow bigint, name text, kind text, state text, depends_on bigint[])

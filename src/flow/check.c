@@ -44,6 +44,7 @@ typedef struct ReferenceCheck
 								 * member will do */
 	const JobqTrail *member;	/* that takes defaults which refer; NULL: says
 								 * so itself */
+	bool		undo;			/* in what undoes a member */
 } ReferenceCheck;
 
 /* A member that is referred to: in the innermost flow that has one of its name. */
@@ -78,11 +79,12 @@ check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
 {
 	const ReferenceCheck *check = arg;
 	const JsonbValue *path = r->type == REFERENCE_ARGS ? &r->value : &r->path;
+	const char *problem = r->problem == NULL && r->type == REFERENCE_UNDO && !check->undo ? JOBQ_MISPLACED_UNDO : r->problem;
 
-	if (r->problem != NULL)
+	if (problem != NULL)
 	{
 		if (check->form)
-			jobq_add_fault(check->ck, trail, r->problem);
+			jobq_add_fault(check->ck, trail, problem);
 		return;
 	}
 	if (r->type == REFERENCE_LITERAL)
@@ -224,6 +226,12 @@ look_at_option(JobqChecker *ck, const JobqObject *o, const char *key, const Json
 	if (strcmp(key, "args") == 0 && jobq_is_object(v) && o->place != PLACE_FLOW)
 	{
 		ReferenceCheck check = {.ck = ck,.form = true,.level = o->level,.index = o->index};
+
+		jobq_walk_references(v->val.binary.data, trail, check_reference, &check);
+	}
+	else if (strcmp(key, "undo") == 0 && jobq_is_object(v))
+	{
+		ReferenceCheck check = {.ck = ck,.form = true,.level = o->level,.index = o->index,.undo = true};
 
 		jobq_walk_references(v->val.binary.data, trail, check_reference, &check);
 	}

@@ -10,6 +10,8 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
 
 #include "flow/document.h"
 
@@ -83,14 +85,25 @@ make_spec(JobqObject *o, const JsonbValue *outer)
 	o->s->flow = spec;
 }
 
+/* Keep what only a flow says that undoes another. */
+static void
+read_internal(const JobqObject *o)
+{
+	if (o->own[OWN_UNDO_OF].type == jbvNumeric)
+		jobq_set(&o->s->row, JOB_UNDO_OF,
+				 DirectFunctionCall1(numeric_int8, NumericGetDatum(o->own[OWN_UNDO_OF].val.numeric)));
+	if (o->own[OWN_REPEATS].type == jbvBool)
+		jobq_set(&o->s->row, JOB_REPEATS, BoolGetDatum(true));
+}
+
 /*
- * Read a flow, but for its members.  What is wrong with it is raised; what is wrong
- * with defaults, members or the result is not found.
+ * Read a flow that was checked, or made here, but for its members.  What is wrong with
+ * it is raised; what is wrong with defaults, members or the result is not found.
  */
 void
 jobq_read_flow(Jsonb *flow, JobqSubmission *s)
 {
-	JobqChecker ck = {.gather = false};
+	JobqChecker ck = {.stored = true};
 	JobqTrail	root = {0};
 	JobqDefaults defaults;
 	JobqObject	o = {.place = PLACE_FLOW,.json = &flow->root,.trail = &root,.s = s};
@@ -105,6 +118,7 @@ jobq_read_flow(Jsonb *flow, JobqSubmission *s)
 	if (s->nnames > 0)
 		jobq_error_must("depends_on", "be an array of ids");
 	make_spec(&o, NULL);
+	read_internal(&o);
 	jobq_check_submission(s);
 }
 
@@ -115,7 +129,7 @@ jobq_read_flow(Jsonb *flow, JobqSubmission *s)
 void
 jobq_read_members(Jsonb *definition, JobqElements *es)
 {
-	JobqChecker ck = {.gather = false};
+	JobqChecker ck = {.stored = true};
 	JobqTrail	root = {0};
 	JobqTrail	jobs = jobq_step_to(&root, "jobs");
 	JobqTrail	step = {.up = &jobs,.index = -1};
@@ -153,6 +167,7 @@ jobq_read_members(Jsonb *definition, JobqElements *es)
 		jobq_read_keys(&ck, &o);
 		if (o.place == PLACE_SUBFLOW)
 			make_spec(&o, &given);
+		read_internal(&o);
 		jobq_check_submission(&member->s);
 		if (o.own[OWN_IF].type != jbvNull)
 			member->condition = jobq_copy_string(&o.own[OWN_IF]);

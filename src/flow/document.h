@@ -27,6 +27,8 @@ typedef enum JobqOwnKey
 	OWN_ON_FAILURE,
 	OWN_IF,
 	OWN_CRITICAL,
+	OWN_UNDO_OF,
+	OWN_REPEATS,
 	NOWN
 } JobqOwnKey;
 
@@ -64,6 +66,8 @@ typedef bool (*JobqOptionHook) (JobqChecker *ck, const JobqObject *o, const char
 struct JobqChecker
 {
 	bool		gather;			/* false: the first is raised */
+	bool		stored;			/* what is read was made here: it can have
+								 * internal keys */
 	List	   *faults;
 	MemoryContext mcxt;			/* that they are kept in */
 	JobqOptionHook look;		/* at what an option says of others; NULL: it

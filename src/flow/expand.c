@@ -185,6 +185,27 @@ refuse(List *faults)
 			 errhint("job_check_flow lists them all.")));
 }
 
+/*
+ * Submit a flow that was checked, or made here, as the current role, and start it where
+ * nothing keeps it waiting.  Its id is s->id, see jobq_submit_alone().
+ */
+void
+jobq_submit_flow(JobqCall *call, Jsonb *flow, JobqSubmission *s)
+{
+	JobqElements members;
+
+	jobq_read_flow(flow, s);
+	jobq_read_members(s->flow->definition, &members);
+	s->starts = true;
+	admit_members(call, &members);
+	jobq_submit_alone(call, s);
+	if (s->started)
+	{
+		jobq_advance();
+		start(call, s->id, &members, DatumGetJsonbP(s->row.values[JOB_ARGS - 1]), NULL);
+	}
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_submit_flow);
 
 /* job_submit_flow(flow) */
@@ -195,7 +216,6 @@ jobq_job_submit_flow(PG_FUNCTION_ARGS)
 	JobqCall	call;
 	Jsonb	   *flow;
 	List	   *faults;
-	JobqElements members;
 
 	if (PG_ARGISNULL(0))
 		jobq_error_null("flow");
@@ -203,18 +223,8 @@ jobq_job_submit_flow(PG_FUNCTION_ARGS)
 	faults = jobq_check_document(flow);
 	if (faults != NIL)
 		refuse(faults);
-	jobq_read_flow(flow, &s);
-	jobq_read_members(s.flow->definition, &members);
-	s.starts = true;
-
 	jobq_enter(&call, "job_submit_flow()", true);
-	admit_members(&call, &members);
-	jobq_submit_alone(&call, &s);
-	if (s.started)
-	{
-		jobq_advance();
-		start(&call, s.id, &members, DatumGetJsonbP(s.row.values[JOB_ARGS - 1]), NULL);
-	}
+	jobq_submit_flow(&call, flow, &s);
 	jobq_close_call(&call);
 	if (s.dropped && DatumGetInt16(s.row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_SKIP)
 		PG_RETURN_NULL();

@@ -34,5 +34,6 @@ extern List *jobq_graph_cycles(JobqFlowGraph *g);
 
 /* expand.c: submitting and starting them */
 extern void jobq_flow_init(void);
+extern void jobq_submit_flow(JobqCall *call, Jsonb *flow, JobqSubmission *s);
 
 #endif							/* JOBQ_FLOW_H */

@@ -15,6 +15,7 @@ static const struct
 {
 	const char *key;
 	int			places;
+	bool		internal;		/* job_undo() makes it */
 }			own_keys[NOWN] = {
 
 	/* where a member gives it, it is a flow */
@@ -24,6 +25,8 @@ static const struct
 	[OWN_ON_FAILURE] = {"on_failure", PLACE_FLOW | PLACE_SUBFLOW},
 	[OWN_IF] = {"if", PLACE_SUBFLOW | PLACE_JOB},
 	[OWN_CRITICAL] = {"critical", PLACE_SUBFLOW | PLACE_JOB},
+	[OWN_UNDO_OF] = {"undo_of", PLACE_FLOW | PLACE_SUBFLOW | PLACE_JOB, true},
+	[OWN_REPEATS] = {"repeats", PLACE_JOB, true},
 };
 
 /* Options that not all objects can have */
@@ -38,6 +41,7 @@ static const struct
 	{"affinity", PLACE_FLOW | PLACE_SUBFLOW},
 	{"partition", PLACE_FLOW | PLACE_SUBFLOW},
 	{"manual", PLACE_FLOW | PLACE_SUBFLOW},
+	{"undo", PLACE_FLOW | PLACE_SUBFLOW},
 	{"name", PLACE_DEFAULTS},
 	{"depends_on", PLACE_DEFAULTS},
 	{"unique_key", PLACE_DEFAULTS},
@@ -86,11 +90,12 @@ is_allowed(const char *option, JobqPlace place)
 
 /* Which of the keys that are no options a key is there, or NOWN. */
 static JobqOwnKey
-find_own_key(const char *key, JobqPlace place)
+find_own_key(const JobqChecker *ck, const char *key, JobqPlace place)
 {
 	int			i = 0;
 
-	while (i < NOWN && !((own_keys[i].places & place) && strcmp(own_keys[i].key, key) == 0))
+	while (i < NOWN && !((own_keys[i].places & place) && strcmp(own_keys[i].key, key) == 0 &&
+						 (ck->stored || !own_keys[i].internal)))
 		i++;
 	return i;
 }
@@ -109,7 +114,7 @@ fault_key(JobqChecker *ck, const JobqTrail *trail, const char *key, JobqPlace pl
 	appendStringInfo(&text, "unrecognized key: \"%s\". %s can have ", key, what);
 	for (int i = 0; i < NOWN; i++)
 	{
-		if (own_keys[i].places & place)
+		if ((own_keys[i].places & place) && !own_keys[i].internal)
 		{
 			appendStringInfo(&text, "%s\"%s\"", separator, own_keys[i].key);
 			separator = ", ";
@@ -185,6 +190,8 @@ check_own(JobqChecker *ck, const JobqTrail *trail, JobqOwnKey key, const JsonbVa
 				must = "be true or false";
 			break;
 		case OWN_RESULT:
+		case OWN_UNDO_OF:
+		case OWN_REPEATS:
 		case NOWN:
 			break;
 	}
@@ -213,7 +220,7 @@ jobq_read_keys(JobqChecker *ck, JobqObject *o)
 		if (token != WJB_VALUE)
 			continue;
 		step = jobq_step_to(o->trail, key);
-		own = find_own_key(key, o->place);
+		own = find_own_key(ck, key, o->place);
 		if (own != NOWN)
 		{
 			check_own(ck, &step, own, &v);

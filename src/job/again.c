@@ -53,6 +53,17 @@ open_flow(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem
 	JobqCounters c;
 	bool		done;
 
+	/* with this nobody undoes it meanwhile */
+	if (!jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitBlock))
+		return false;
+	row = jobq_find_id(call, JOBQ_FLOW, id);
+	if (row != NULL && !slot_attisnull(row, FLOW_UNDONE_BY))
+	{
+		jobq_refuse_state(problem, id, "retry", "undone",
+						  psprintf("Flow %lld undoes it; submit it anew.", (long long) jobq_attr_int64(row, FLOW_UNDONE_BY)));
+		return false;
+	}
+	jobq_slot_free(row);
 	if (!jobq_retake_key(call, job, problem) || !jobq_reopen(call, job, false, &prefix))
 		return false;
 

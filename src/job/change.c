@@ -97,7 +97,7 @@ change_found(JobqCall *call, const JobqFound *found, void *arg, const char **pro
 	{
 		differs = jobq_apply_changes(s, found->job, &new);
 		if (s->row.given[JOB_ARGS - 1] && !slot_attisnull(found->job, JOB_FLOW))
-			jobq_check_references(call, jobq_attr_int64(found->job, JOB_FLOW), DatumGetJsonbP(new.values[JOB_ARGS - 1]));
+			jobq_check_references(call, jobq_attr_int64(found->job, JOB_FLOW), DatumGetJsonbP(new.values[JOB_ARGS - 1]), !slot_attisnull(found->job, JOB_UNDO_OF));
 		if (s->queue != NULL)
 		{
 			jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);

@@ -96,20 +96,6 @@ new_token(void)
 }
 
 /*
- * The key of a job: the same over all its attempts, new after job_retry.  The
- * time of submission keeps it apart from that of another job that had the
- * same id in a database restored from a backup since.
- */
-static text *
-job_key(TupleTableSlot *job)
-{
-	return cstring_to_text(psprintf("%lld-%llx-%d",
-									(long long) jobq_attr_int64(job, JOB_ID),
-									(unsigned long long) jobq_attr_int64(job, JOB_SUBMITTED_AT),
-									jobq_attr_int32(job, JOB_GENERATION)));
-}
-
-/*
  * Read the row of a job that is ready, and what its worker gets.  False: that is
  * more than the claim may return, so the job stays where it is; any claim takes
  * one job.  NULL in *job: there is no such job, or it has ended.
@@ -124,7 +110,8 @@ read_job(Claim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAs
 {
 	Size		limit = (Size) jobq_max_claim_size * 1024;
 	Size		size;
-	bool		isnull;
+	TupleTableSlot *inputs_of;
+	int			dependencies;
 
 	*job = snapshot && claim->request->max_jobs > 1 ? jobq_walk_id(claim->call, JOBQ_JOB, id, snapshot, NULL) :
 		jobq_find_id(claim->call, JOBQ_JOB, id);
@@ -134,13 +121,14 @@ read_job(Claim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAs
 		*job = NULL;
 		return true;
 	}
-	a->args = DatumGetJsonbPCopy(slot_getattr(*job, JOB_ARGS, &isnull));
 	a->flow = jobq_attr_int64(*job, JOB_FLOW);
-	if (a->flow != 0)
-		a->args = jobq_resolve_references(claim->call, a->flow, a->args);
+	a->args = jobq_read_assigned(claim->call, *job, &a->key, &inputs_of);
 	size = jobq_json_size(a->args, limit);
-	a->inputs = jobq_attr_int32(*job, JOB_DEPENDENCIES) > 0 ?
-		jobq_read_inputs(claim->call, id, jobq_attr_int32(*job, JOB_DEPENDENCIES), &size) : claim->no_inputs;
+	dependencies = jobq_attr_int32(inputs_of, JOB_DEPENDENCIES);
+	a->inputs = dependencies > 0 ?
+		jobq_read_inputs(claim->call, jobq_attr_int64(inputs_of, JOB_ID), dependencies, &size) : claim->no_inputs;
+	if (inputs_of != *job)
+		jobq_slot_free(inputs_of);
 	claim->full = claim->size > 0 && claim->size + size > limit;
 	a->size = size;
 	return !claim->full;
@@ -171,7 +159,6 @@ lease_job(Claim *claim, const Source *source, JobqPrefix *prefix, TupleTableSlot
 	a->token = new_token();
 	a->attempt = prefix->attempt + 1;
 	a->kind = DatumGetTextPCopy(slot_getattr(job, JOB_KIND, &isnull));
-	a->key = job_key(job);
 	a->required = source->set.labels;
 
 	/* what the claim waited for is not the worker's time */

@@ -12,7 +12,7 @@
  *	lost		 decided failed, or scheduled again while max_lost lasts
  *	released	 ready again at once, counts against nothing
  *	snoozed		 scheduled again, counts against nothing
- *	cancelled	 any end but success after cancellation was requested
+ *	cancelled	 ended by its worker, but for success, after cancellation was requested
  *
  * An attempt that does not decide its job is recorded in job_attempt; the
  * deciding one stands in the row in job.
@@ -206,7 +206,9 @@ jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome
 	{
 		decided = true;
 		decision.outcome = OUTCOME_CANCELLED;
-		decision.attempt_outcome = ATTEMPT_CANCELLED;
+		/* of one that was lost, or timed out, nobody knows what it did */
+		if (attempt_outcome != ATTEMPT_LOST && attempt_outcome != ATTEMPT_TIMED_OUT)
+			decision.attempt_outcome = ATTEMPT_CANCELLED;
 		if (reason != NULL)
 			error = reason;
 	}
@@ -217,6 +219,9 @@ jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome
 		prefix.failed++;
 		decided = !retry ||
 			prefix.failed >= own_or(job, JOB_MAX_ATTEMPTS, queue.max_attempts);
+		/* one that was repeated to find out has not happened */
+		if (attempt_outcome == ATTEMPT_FAILED && job != NULL && jobq_attr_bool(job, JOB_REPEATS))
+			decision.outcome = OUTCOME_SKIPPED;
 		if (delay < 0)
 			delay = backoff(own_or(job, JOB_BACKOFF, queue.backoff), queue.backoff_cap,
 							prefix.failed);

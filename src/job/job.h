@@ -379,8 +379,18 @@ typedef enum JobqReferenceType
 {
 	REFERENCE_RESULT,			/* {"$result": name, "path": jsonpath} */
 	REFERENCE_ARGS,				/* {"$args": jsonpath} */
-	REFERENCE_LITERAL			/* {"$literal": any} */
+	REFERENCE_LITERAL,			/* {"$literal": any} */
+	REFERENCE_UNDO				/* {"$undo": "args", "path": jsonpath}, and
+								 * so on */
 } JobqReferenceType;
+
+/* What of a job that is undone a reference is to */
+typedef enum JobqUndoneValue
+{
+	UNDONE_ARGS,
+	UNDONE_RESULT,
+	UNDONE_KEY
+} JobqUndoneValue;
 
 /* A reference; its strings stand in the JSON that it was read from */
 typedef struct JobqReference
@@ -389,10 +399,14 @@ typedef struct JobqReference
 	JobqReferenceType type;
 	JsonbValue	value;			/* the name, the jsonpath, or what stands for
 								 * itself */
-	JsonbValue	path;			/* within a result; jbvNull: all of it */
+	JsonbValue	path;			/* within a result, or what is undone;
+								 * jbvNull: all of it */
+	JobqUndoneValue undone;
 } JobqReference;
 
 typedef void (*JobqReferenceCallback) (const JobqReference *r, const JobqTrail *trail, void *arg);
+
+#define JOBQ_MISPLACED_UNDO	"\"$undo\" stands in the args of an undo only"
 
 extern bool jobq_is_deep(JsonbContainer *json);
 extern char *jobq_trail_path(const JobqTrail *trail);
@@ -529,8 +543,14 @@ extern bool jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcom
 extern Jsonb *jobq_path_first(Jsonb *from, const char *string);
 
 /* resolve.c: what references stand for */
-extern void jobq_check_references(JobqCall *call, int64 flow, Jsonb *args);
+extern void jobq_check_references(JobqCall *call, int64 flow, Jsonb *args, bool undo);
 extern Jsonb *jobq_resolve_references(JobqCall *call, int64 flow, Jsonb *value);
+extern Jsonb *jobq_resolve_undo(JobqCall *call, TupleTableSlot *job, TupleTableSlot *undone);
+
+/* undone.c: jobs that undo others, or do them once more to find out whether they were done */
+extern text *jobq_job_key(TupleTableSlot *job);
+extern bool jobq_keeps_key(JobqCall *call, TupleTableSlot *job);
+extern Jsonb *jobq_read_assigned(JobqCall *call, TupleTableSlot *job, text **key, TupleTableSlot **inputs_of);
 
 /* inputs.c: results of parents, for the worker of their child */
 extern Jsonb *jobq_read_inputs(JobqCall *call, int64 id, int n, Size *total);

@@ -266,7 +266,9 @@ jobq_join_flow(JobqCall *call, const JobqSubmission *s)
 				 errmsg("job %lld in \"flow\" is no flow", (long long) id)));
 	if (!may)
 		jobq_require_privilege(call, jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE)), PRIV_OPERATE, jobq_attr_cstring(job, JOB_QUEUE));
-	jobq_check_references(call, id, DatumGetJsonbP(s->row.values[JOB_ARGS - 1]));
+	jobq_check_references(call, id, DatumGetJsonbP(s->row.values[JOB_ARGS - 1]), false);
+	if (s->row.given[JOB_UNDO - 1])
+		jobq_check_references(call, id, DatumGetJsonbP(s->row.values[JOB_UNDO - 1]), true);
 	while (!jobq_lock_open_flow(call, id, LockWaitBlock, &open))
 		;
 	if (!open)

@@ -79,6 +79,7 @@ static const Option options[] = {
 	{"affinity", OPTION_NAME, JOB_AFFINITY},
 	{"flow", OPTION_JOB, JOB_FLOW},
 	{"name", OPTION_NAME, JOB_NAME},
+	{"undo", OPTION_JSON, JOB_UNDO},
 	{"run_in", OPTION_DELAY, SUBMISSION_RUN_IN},
 };
 
@@ -505,6 +506,57 @@ check_upstream(JobqSubmission *s)
 	}
 }
 
+/* What the job that undoes this one can say */
+static const char *const undo_keys[] = {"kind", "args", "queue", "priority", "max_attempts", "max_lost", "backoff", "timeout",
+"lease", "tags", "notify", "partition", "requires", "affinity", NULL};
+
+/* Is a string among these? */
+static bool
+is_among(const char *const *strings, const char *string)
+{
+	while (*strings != NULL && strcmp(*strings, string) != 0)
+		strings++;
+	return *strings != NULL;
+}
+
+/* What undoes this job is a job. */
+static void
+check_undo(JobqSubmission *s)
+{
+	Jsonb	   *undo;
+	JobqSubmission job;
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	char	   *key = NULL;
+
+	if (!s->row.given[JOB_UNDO - 1])
+		return;
+	undo = DatumGetJsonbP(s->row.values[JOB_UNDO - 1]);
+	if (!JB_ROOT_IS_OBJECT(undo))
+		jobq_error_must("undo", "be a JSON object");
+	jobq_check_json(undo, NULL, "\"undo\"", "jobq.max_args_size", jobq_max_args_size);
+	jobq_submission_init(&job);
+	it = JsonbIteratorInit(&undo->root);
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			key = pnstrdup(v.val.string.val, v.val.string.len);
+		else if (token == WJB_VALUE && !is_among(undo_keys, key))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("unrecognized key in \"undo\": \"%s\"", key),
+					 errhint("What undoes a job says what to run, \"kind\", and can have \"args\", \"queue\", \"priority\", \"max_attempts\", \"max_lost\", \"backoff\", \"timeout\", \"lease\", \"tags\", \"notify\", \"partition\", \"requires\" and \"affinity\".")));
+		else if (token == WJB_VALUE)
+			jobq_read_key(&job, key, &v);
+	}
+	if (!job.row.given[JOB_KIND - 1])
+		jobq_error_must("undo", "say what to run, \"kind\"");
+	if (job.row.given[JOB_ARGS - 1])
+		check_args(&job.row);
+	check_lease(&job);
+}
+
 /* What is checked without reading anything, once all keys were read */
 static const JobqCheck checks[] = {
 	{check_kind, {"kind"}},
@@ -516,6 +568,7 @@ static const JobqCheck checks[] = {
 	{check_on_conflict, {"on_conflict", "depends_on"}},
 	{check_run_in, {"run_in", "run_at"}},
 	{check_upstream, {"depends_on"}},
+	{check_undo, {"undo"}},
 };
 
 /* These checks one by one, by their number from 0 on; NULL: there are no more. */

@@ -7,6 +7,8 @@
  *		{"$result": name, "path": jsonpath}		the path can be left out
  *		{"$args": jsonpath}
  *		{"$literal": any}						stands for what it has
+ *		{"$undo": "args" | "result" | "key", "path": jsonpath}	of the job that is
+ *												undone, in what undoes it
  *
  * Here is known what one looks like and where the references of a document stand,
  * not what they stand for.
@@ -21,7 +23,10 @@
 #define REFERENCES	"a reference is {\"$result\": name, \"path\": jsonpath}, {\"$args\": jsonpath} or {\"$literal\": value}"
 
 /* The names of JobqReferenceType */
-static const char *const types[] = {"$result", "$args", "$literal"};
+static const char *const types[] = {"$result", "$args", "$literal", "$undo"};
+
+/* The names of JobqUndoneValue */
+static const char *const undone_values[] = {"args", "result", "key"};
 
 /*
  * Is JSON nested more deeply than members of flows may have it?  What is put together of
@@ -145,7 +150,7 @@ read_rest(JsonbContainer *object, const JsonbValue *special, JobqReference *r)
 			continue;
 		else if (key.val.string.val == special->val.string.val)
 			r->value = v;
-		else if (r->type == REFERENCE_RESULT && key.val.string.len == 4 &&
+		else if ((r->type == REFERENCE_RESULT || r->type == REFERENCE_UNDO) && key.val.string.len == 4 &&
 				 memcmp(key.val.string.val, "path", 4) == 0)
 			r->path = v;
 		else if (r->problem == NULL)
@@ -182,6 +187,16 @@ jobq_read_reference(JsonbContainer *json, JobqReference *r)
 		r->problem = psprintf("\"%s\" must be a string", types[type]);
 	if (r->problem == NULL && r->path.type != jbvNull && r->path.type != jbvString)
 		r->problem = "\"path\" must be a string";
+	if (r->problem == NULL && type == REFERENCE_UNDO)
+	{
+		char	   *value = pnstrdup(r->value.val.string.val, r->value.val.string.len);
+
+		while (r->undone < lengthof(undone_values) && strcmp(undone_values[r->undone], value) != 0)
+			r->undone++;
+		if (r->undone == lengthof(undone_values))
+			r->problem = "\"$undo\" must be \"args\", \"result\" or \"key\"";
+		pfree(value);
+	}
 	return true;
 }
 

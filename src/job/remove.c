@@ -13,7 +13,7 @@
  *	  inserts edges, those of succeeded ones too (FOR KEY SHARE), and waits for
  *	  whoever is just removing one: so either its edge is seen here, or the job does
  *	  not exist for it.
- *	  Nor while it is a member of an undecided flow, others of which may refer to it.
+ *	  Nor while it is a member of a flow that is there, nor a flow that another has still to undo.
  * 2. A job that is opened again while some that it depends on are removed counts
  *	  those as succeeded (edges.c).
  * 3. An edge that another transaction is just deleting, with the job at its other
@@ -49,6 +49,7 @@ static const Belonging belongings[] = {
 
 static const Belonging *const upstream = &belongings[0];
 static const Belonging *const downstream = &belongings[1];
+static const Belonging *const flows = &belongings[5];
 
 /* Jobs to be removed */
 typedef struct Batch
@@ -122,49 +123,43 @@ check_need(Batch *batch, const Belonging *of, TupleTableSlot *edge, JobqRemovabl
 	return job->became == REMOVAL_DONE;
 }
 
-/*
- * May members of a flow be removed?  Not while it is undecided.  It is locked FOR SHARE, so
- * that nobody opens it again meanwhile, who counts what is there; without waiting, since
- * such a one may wait for a member.
- */
-static JobqRemoval
-may_remove_members(JobqCall *call, int64 flow)
+/* Is a job among those that are to be removed, and stays not? */
+static bool
+goes(const Batch *batch, int64 id)
 {
-	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, flow);
-	JobqRemoval may = REMOVAL_DONE;
+	const JobqRemovable *job = bsearch(&id, batch->jobs, batch->n, sizeof(JobqRemovable), jobq_compare_ids);
 
-	if (job != NULL && slot_attisnull(job, JOB_OUTCOME))
-		may = REMOVAL_NEEDED;
-	else if (job != NULL && !jobq_lock(call, JOBQ_JOB, job, LockTupleShare, LockWaitSkip))
-		may = REMOVAL_BUSY;
-	jobq_slot_free(job);
-	return may;
+	return job != NULL && job->became == REMOVAL_DONE;
 }
 
-/* A job stays, and is reported, if the flow that it is a member of keeps it. */
-static JobqRemovable *
-check_flows(Batch *batch)
+/*
+ * May members of a flow be removed?  Not before it is, or with it: they refer to each other while it
+ * is undecided, are counted when it is opened again, and are what there is to be undone.
+ */
+static bool
+may_remove_members(const Batch *batch, int64 flow)
 {
-	JobqRemovable *reported = NULL;
-	int64		last = 0;
-	JobqRemoval may = REMOVAL_DONE;
+	TupleTableSlot *job = goes(batch, flow) ? NULL : jobq_find_id(batch->call, JOBQ_JOB, flow);
 
-	for (int i = 0; i < batch->n; i++)
-	{
-		JobqRemovable *job = &batch->jobs[i];
+	jobq_slot_free(job);
+	return job == NULL;
+}
 
-		if (job->flow == 0 || job->became != REMOVAL_DONE)
-			continue;
-		if (job->flow != last)
-			may = may_remove_members(batch->call, job->flow);
-		last = job->flow;
-		if (may != REMOVAL_DONE)
-		{
-			job->became = may;
-			reported = job;
-		}
-	}
-	return reported;
+/*
+ * A RowAct: a flow stays, and is reported, while another is to undo it and has not done so; that takes
+ * what it does from here.
+ */
+static bool
+check_undone(Batch *batch, const Belonging *of, TupleTableSlot *flow, JobqRemovable *job)
+{
+	TupleTableSlot *undo = slot_attisnull(flow, FLOW_UNDONE_BY) ? NULL :
+		jobq_find_id(batch->call, JOBQ_JOB, jobq_attr_int64(flow, FLOW_UNDONE_BY));
+
+	if (undo != NULL && jobq_attr_int16(undo, JOB_OUTCOME) != OUTCOME_SUCCEEDED &&
+		!goes(batch, jobq_attr_int64(undo, JOB_ID)))
+		job->became = REMOVAL_NEEDED;
+	jobq_slot_free(undo);
+	return job->became == REMOVAL_DONE;
 }
 
 /*
@@ -217,30 +212,33 @@ remove_batch(Batch *batch)
 	int			n = 0;
 	JobqRemovable *needed;
 
-	/* before one of these flows is deleted itself */
-	needed = check_flows(batch);
-	if (needed != NULL && needed->became == REMOVAL_BUSY)
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("another transaction is changing flow %lld, which job %lld is a member of",
-						(long long) needed->flow, (long long) needed->id)));
-	if (needed != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_JOBQ_WRONG_STATE),
-				 errmsg("cannot delete job %lld, a member of flow %lld, which is undecided", (long long) needed->id, (long long) needed->flow),
-				 errhint("Wait until the flow is decided, or cancel it.")));
-	/* which locks them, too */
+	/* which locks them, too; flows come before their members */
 	for (int i = 0; i < batch->n; i++)
 	{
 		JobqRemovable *job = &batch->jobs[i];
 
 		if (job->became != REMOVAL_DONE)
 			continue;
-		if (jobq_delete_at(call, JOBQ_JOB, &job->place, batch->policy))
+		if (job->flow != 0 && !may_remove_members(batch, job->flow))
+		{
+			job->became = REMOVAL_NEEDED;
+			if (batch->n == 1)
+				ereport(ERROR,
+						(errcode(ERRCODE_JOBQ_WRONG_STATE),
+						 errmsg("cannot delete job %lld, a member of flow %lld", (long long) job->id, (long long) job->flow),
+						 errhint("Members are kept as long as their flow; delete that first.")));
+		}
+		else if (jobq_delete_at(call, JOBQ_JOB, &job->place, batch->policy))
 			deleted[n++] = job->place;
 		else
 			job->became = REMOVAL_BUSY;
 	}
+	needed = act_on_belongings(batch, flows, check_undone);
+	if (needed != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_JOBQ_WRONG_STATE),
+				 errmsg("cannot delete flow %lld, which is not undone yet", (long long) needed->id),
+				 errhint("Wait until the flow that undoes it has succeeded, or delete that.")));
 	/* no edge downstream can be inserted from here on */
 	needed = act_on_belongings(batch, downstream, check_need);
 	if (needed != NULL)
@@ -384,7 +382,7 @@ jobq_remove_free(JobqCall *call, int n, JobqRemovable *jobs)
 		jobs[i].became = REMOVAL_DONE;
 	/* those that are needed make nothing fail */
 	(void) act_on_belongings(&batch, downstream, check_need);
-	(void) check_flows(&batch);
+	(void) act_on_belongings(&batch, flows, check_undone);
 	remove_some(&batch, 0, n);
 	for (int i = 0; i < n; i++)
 		removed += jobs[i].became == REMOVAL_DONE;

@@ -26,6 +26,8 @@ typedef struct Context
 	JobqCall   *call;
 	int64		flow;
 	Jsonb	   *args;			/* of the flow; NULL: not read yet */
+	TupleTableSlot *undone;		/* the job that is undone; NULL: none is */
+	TupleTableSlot *undone_result;	/* the one that has its result */
 	char	   *name;			/* the member that was read last; NULL: none */
 	Jsonb	   *result;			/* of that; NULL: none */
 	Size		size;			/* of what was put in */
@@ -142,6 +144,38 @@ member_result(JobqCall *call, int64 flow, const char *name)
 	return result;
 }
 
+/* A column that is JSON, as a copy; NULL: it is null. */
+static Jsonb *
+copy_json(TupleTableSlot *job, int attno)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(job, attno, &isnull);
+
+	return isnull ? NULL : DatumGetJsonbPCopy(value);
+}
+
+/* What a reference to a job that is undone is to, with the references in its args replaced; NULL: nothing. */
+static Jsonb *
+undone_value(Context *context, JobqUndoneValue which)
+{
+	JsonbValue	key = {.type = jbvString};
+	text	   *text_key;
+
+	switch (which)
+	{
+		case UNDONE_ARGS:
+			return jobq_resolve_references(context->call, context->flow, copy_json(context->undone, JOB_ARGS));
+		case UNDONE_RESULT:
+			return copy_json(context->undone_result, JOB_RESULT);
+		case UNDONE_KEY:
+			text_key = jobq_job_key(context->undone);
+			key.val.string.val = VARDATA_ANY(text_key);
+			key.val.string.len = VARSIZE_ANY_EXHDR(text_key);
+			return JsonbValueToJsonb(&key);
+	}
+	return NULL;
+}
+
 /* Is it more than a claim returns of inputs? */
 static bool
 is_too_much(const Context *context)
@@ -199,6 +233,10 @@ follow(Context *context, JsonbContainer *object, Jsonb **found)
 			break;
 		case REFERENCE_LITERAL:
 			*found = JsonbValueToJsonb(&r.value);
+			break;
+		case REFERENCE_UNDO:
+			from = context->undone != NULL ? undone_value(context, r.undone) : NULL;
+			*found = from != NULL && r.path.type == jbvString ? path_first_or_none(from, string_of(&r.path)) : from;
 			break;
 	}
 	if (*found == NULL)
@@ -262,6 +300,7 @@ typedef struct ReferenceCheck
 {
 	JobqCall   *call;
 	int64		flow;			/* that it is a member of */
+	bool		undo;			/* in what undoes it */
 } ReferenceCheck;
 
 /* A reference must be one, and its jsonpath, too, and what it refers to such as the caller may see. */
@@ -272,10 +311,10 @@ check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
 	const JsonbValue *path = r->type == REFERENCE_ARGS ? &r->value : &r->path;
 	int64		referred = check->flow;
 
-	if (r->problem != NULL)
+	if (r->problem != NULL || (r->type == REFERENCE_UNDO && !check->undo))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("args of a member of a flow: %s: %s", jobq_trail_path(trail), r->problem),
+				 errmsg("args of a member of a flow: %s: %s", jobq_trail_path(trail), r->problem ? r->problem : JOBQ_MISPLACED_UNDO),
 				 errhint("What is no reference stands in {\"$literal\": ...}.")));
 	if (r->type == REFERENCE_LITERAL)
 		return;
@@ -288,6 +327,8 @@ check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
 		referred = job != NULL ? jobq_attr_int64(job, JOB_ID) : 0;
 		jobq_slot_free(job);
 	}
+	else if (r->type == REFERENCE_UNDO)
+		referred = 0;
 	if (referred != 0 && !jobq_may_see(check->call, referred, false))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -296,14 +337,14 @@ check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
 }
 
 /*
- * Check the references in the args of a job that becomes a member of a flow, or is one, so that it can be claimed, and
- * shows to its worker only what the caller could have put there.
+ * Check the references in the args of a job that becomes a member of a flow, or is one, or (undo) in what undoes it, so
+ * that it can be claimed, and shows to its worker only what the caller could have put there.
  */
 void
-jobq_check_references(JobqCall *call, int64 flow, Jsonb *args)
+jobq_check_references(JobqCall *call, int64 flow, Jsonb *args, bool undo)
 {
 	static const JobqTrail root = {0};
-	ReferenceCheck check = {call, flow};
+	ReferenceCheck check = {call, flow, undo};
 
 	if (jobq_is_deep(&args->root))
 		ereport(ERROR,
@@ -313,14 +354,10 @@ jobq_check_references(JobqCall *call, int64 flow, Jsonb *args)
 	jobq_walk_references(&args->root, &root, check_reference, &check);
 }
 
-/*
- * Replace the references in a value that a member of a flow has, or the flow itself as
- * its result.
- */
-Jsonb *
-jobq_resolve_references(JobqCall *call, int64 flow, Jsonb *value)
+/* Replace the references in a value. */
+static Jsonb *
+resolve(Context *context, Jsonb *value)
 {
-	Context		context = {.call = call,.flow = flow};
 	JsonbParseState *state = NULL;
 	JsonbValue	whole;
 	JsonbValue *done = NULL;
@@ -333,7 +370,55 @@ jobq_resolve_references(JobqCall *call, int64 flow, Jsonb *value)
 	whole.val.binary.data = &value->root;
 	whole.val.binary.len = VARSIZE(value) - VARHDRSZ;
 	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
-	push_value(&context, &state, WJB_ELEM, &whole, &done);
+	push_value(context, &state, WJB_ELEM, &whole, &done);
 	done = pushJsonbValue(&state, WJB_END_ARRAY, NULL);
 	return JsonbValueToJsonb(&done->val.array.elems[0]);
+}
+
+/*
+ * Replace the references in a value that a member of a flow has, or the flow itself as
+ * its result.
+ */
+Jsonb *
+jobq_resolve_references(JobqCall *call, int64 flow, Jsonb *value)
+{
+	Context		context = {.call = call,.flow = flow};
+
+	return resolve(&context, value);
+}
+
+/* The job that a job which undoes another depends on since it repeats that one; NULL: none. */
+static TupleTableSlot *
+find_repeat(JobqCall *call, TupleTableSlot *job)
+{
+	Datum		key = Int64GetDatum(jobq_attr_int64(job, JOB_ID));
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
+	TupleTableSlot *found = NULL;
+	TupleTableSlot *edge;
+
+	while (found == NULL && (edge = jobq_scan_next(scan)) != NULL)
+	{
+		found = jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(edge, DEP_UPSTREAM));
+		if (found != NULL && !jobq_attr_bool(found, JOB_REPEATS))
+		{
+			jobq_slot_free(found);
+			found = NULL;
+		}
+	}
+	jobq_scan_end(scan);
+	return found;
+}
+
+/* The args of a job that undoes another. */
+Jsonb *
+jobq_resolve_undo(JobqCall *call, TupleTableSlot *job, TupleTableSlot *undone)
+{
+	Context		context = {.call = call,.flow = jobq_attr_int64(undone, JOB_FLOW),.undone = undone};
+	TupleTableSlot *repeat = find_repeat(call, job);
+	Jsonb	   *args;
+
+	context.undone_result = repeat != NULL ? repeat : undone;
+	args = resolve(&context, copy_json(job, JOB_ARGS));
+	jobq_slot_free(repeat);
+	return args;
 }

@@ -355,6 +355,11 @@ jobq_admit(JobqCall *call, const JobqSubmission *s)
 	jobq_lane_register(call, s->queue, s->queue_id, s->row.given[JOB_REQUIRES - 1] ? s->row.values[JOB_REQUIRES - 1] : 0);
 	if (s->row.given[JOB_FLOW - 1] && s->joined == NULL)
 		jobq_join_flow(call, s);
+	if (s->row.given[JOB_UNDO - 1] && !s->row.given[JOB_FLOW - 1])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"undo\" goes with \"flow\" only"),
+				 errhint("Flows are undone as a whole, by job_undo.")));
 	jobq_check_scope(call, s);
 	if (s->row.given[JOB_PARENT - 1] &&
 		!jobq_may_see(call, DatumGetInt64(s->row.values[JOB_PARENT - 1]), false))

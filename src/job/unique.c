@@ -169,7 +169,7 @@ jobq_replace_values(JobqCall *call, JobqRow *to, const JobqRow *from)
 		to->given[replaced[i] - 1] = from->given[replaced[i] - 1];
 	}
 	if (to->given[JOB_FLOW - 1])
-		jobq_check_references(call, DatumGetInt64(to->values[JOB_FLOW - 1]), DatumGetJsonbP(to->values[JOB_ARGS - 1]));
+		jobq_check_references(call, DatumGetInt64(to->values[JOB_FLOW - 1]), DatumGetJsonbP(to->values[JOB_ARGS - 1]), false);
 }
 
 /* Write the state row of a job that is replaced, which is locked. */

@@ -1,0 +1,84 @@
+/*
+ * undone.c
+ *	  What the worker of a job gets that undoes another, or repeats it.
+ *
+ * Both are members of a flow that undoes another flow, and name the member of that
+ * (undo_of).  They bear its key, so that a handler knows which effect it is about.  One
+ * that repeats has the args and inputs of the original, as its worker had them; one that
+ * undoes has its own args, which can refer to the original's.
+ */
+#include "postgres.h"
+
+#include "job/job.h"
+
+/*
+ * The key of a job: the same over all its attempts, new after job_retry, unless that
+ * has kept it (jobq_keeps_key).  The time of submission keeps it apart from that of another job that had the
+ * same id in a database restored from a backup since.
+ */
+text *
+jobq_job_key(TupleTableSlot *job)
+{
+	int			generation = jobq_attr_int32(job, slot_attisnull(job, JOB_KEY_GENERATION) ? JOB_GENERATION : JOB_KEY_GENERATION);
+
+	return cstring_to_text(psprintf("%lld-%llx-%d",
+									(long long) jobq_attr_int64(job, JOB_ID),
+									(unsigned long long) jobq_attr_int64(job, JOB_SUBMITTED_AT),
+									generation));
+}
+
+/*
+ * Is a decided job that is opened again to keep its key?  One that can be undone is if its last attempt was
+ * lost or timed out: what that did is under this key, and nobody knows whether it is there.
+ */
+bool
+jobq_keeps_key(JobqCall *call, TupleTableSlot *job)
+{
+	int			last = -1;
+
+	if (slot_attisnull(job, JOB_UNDO))
+		return false;
+	if (!slot_attisnull(job, JOB_ATTEMPT_OUTCOME))
+		last = jobq_attr_int16(job, JOB_ATTEMPT_OUTCOME);
+	else if (jobq_attr_int32(job, JOB_ATTEMPT_NO) > 0)
+	{
+		Datum		keys[2] = {Int64GetDatum(jobq_attr_int64(job, JOB_ID)), Int32GetDatum(jobq_attr_int32(job, JOB_ATTEMPT_NO))};
+		TupleTableSlot *attempt = jobq_find(call, JOBQ_ATTEMPT, INDEX_KEY, 2, keys, NULL);
+
+		if (attempt != NULL)
+			last = jobq_attr_int16(attempt, ATTEMPT_OUTCOME);
+		jobq_slot_free(attempt);
+	}
+	return last == ATTEMPT_LOST || last == ATTEMPT_TIMED_OUT;
+}
+
+/*
+ * The args that the worker of a job gets, its key, and the job whose inputs it gets, to be freed unless it is the job
+ * itself.  Where the original was removed, nothing can be said of it.
+ */
+Jsonb *
+jobq_read_assigned(JobqCall *call, TupleTableSlot *job, text **key, TupleTableSlot **inputs_of)
+{
+	int64		flow = jobq_attr_int64(job, JOB_FLOW);
+	TupleTableSlot *original = slot_attisnull(job, JOB_UNDO_OF) ? NULL :
+		jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(job, JOB_UNDO_OF));
+	bool		isnull;
+	Jsonb	   *args;
+
+	*key = jobq_job_key(original ? original : job);
+	*inputs_of = job;
+	if (original != NULL && jobq_attr_bool(job, JOB_REPEATS))
+	{
+		*inputs_of = original;
+		return jobq_resolve_references(call, jobq_attr_int64(original, JOB_FLOW),
+									   DatumGetJsonbPCopy(slot_getattr(original, JOB_ARGS, &isnull)));
+	}
+	if (original != NULL)
+	{
+		args = jobq_resolve_undo(call, job, original);
+		jobq_slot_free(original);
+		return args;
+	}
+	args = DatumGetJsonbPCopy(slot_getattr(job, JOB_ARGS, &isnull));
+	return flow != 0 ? jobq_resolve_references(call, flow, args) : args;
+}
