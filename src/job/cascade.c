@@ -413,7 +413,7 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 
 	/* it ran, was cancelled, or was decided by job_decide() */
 	if ((outcome != OUTCOME_SKIPPED && outcome != OUTCOME_UPSTREAM_FAILED) ||
-		!slot_attisnull(job, JOB_DECIDED_BY))
+		!slot_attisnull(job, JOB_ATTEMPT_OUTCOME) || !slot_attisnull(job, JOB_DECIDED_BY))
 		return true;
 	/* a flow that is decided keeps its members as they are */
 	if (!slot_attisnull(job, JOB_FLOW) &&

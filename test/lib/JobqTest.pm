@@ -416,10 +416,10 @@ WHERE CASE WHEN outcome IS NULL
       ELSE num_nulls(finished_at, attempt, failed, lost) > 0
           OR num_nonnulls(attempt_outcome, token, started_at) NOT IN (0, 3)
           OR (result IS NOT NULL AND outcome <> 1)
-          OR CASE WHEN flow_type IS NOT NULL THEN attempt_outcome IS NOT NULL ELSE CASE outcome WHEN 1 THEN attempt_outcome IS DISTINCT FROM 0
+          OR CASE WHEN flow_type IS NOT NULL THEN attempt_outcome IS NOT NULL ELSE CASE outcome WHEN 1 THEN decided_by IS NULL AND attempt_outcome IS DISTINCT FROM 0
                  WHEN 2 THEN attempt_outcome IS NULL OR attempt_outcome NOT IN (1, 2, 3)
-                 WHEN 4 THEN attempt_outcome IS NOT NULL OR attempt > 0
-                 WHEN 8 THEN attempt_outcome <> 6
+                 WHEN 4 THEN CASE WHEN repeats THEN attempt_outcome <> 1 ELSE attempt_outcome IS NOT NULL OR attempt > 0 END
+                 WHEN 8 THEN attempt_outcome NOT IN (2, 3, 6)
                  WHEN 16 THEN attempt_outcome IS NOT NULL OR attempt > 0
                  ELSE true END END END
 EOQ
