@@ -2334,6 +2334,10 @@ BEGIN ATOMIC
     WHERE o.flow IS NOT NULL AND o.outcome IS NULL AND (of_job IS NULL OR o.id = of_job)
         AND NOT EXISTS (SELECT FROM @extschema@.job_flow f WHERE f.job_id = o.flow AND f.open)
     UNION ALL
+    SELECT 'W5', t.job_id, format('flow %s is to undo it, and %s', t.undone_by, CASE WHEN o.outcome IS NULL THEN 'it is not decided' ELSE 'undoes another' END)
+    FROM @extschema@.job_flow t JOIN @extschema@.job o ON o.id = t.job_id LEFT JOIN @extschema@.job u ON u.id = t.undone_by
+    WHERE t.undone_by IS NOT NULL AND (of_job IS NULL OR t.job_id = of_job) AND (o.outcome IS NULL OR u.undo_of <> t.job_id)
+    UNION ALL
     SELECT s.* FROM @extschema@.job_sequence_problems() s WHERE of_job IS NULL
     UNION ALL
     SELECT 'S3', a.job_id, 'an attempt on record ended before it began, or in no known way' FROM attempts a WHERE a.bad

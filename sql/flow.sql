@@ -342,18 +342,6 @@ SELECT pg_temp.until(:f, 'succeeded');
 SELECT changed, problem FROM job_delete_many(ARRAY(SELECT id FROM job WHERE queue = 'flow_remove'));
 SELECT count(*) FROM job WHERE queue = 'flow_remove';
 
--- one that is opened again after members were removed counts those that are there
-SELECT job_submit_flow('{"queue": "flow_remove", "defaults": {"queue": "flow_remove"}, "jobs": [{"name": "a", "kind": "a", "priority": 1}, {"name": "b", "kind": "fail"}]}') AS f \gset
-SELECT pg_temp.work('flow_remove');
-SELECT pg_temp.work('flow_remove');
-SELECT pg_temp.until(:f, 'failed');
-SELECT job_delete(id) FROM job WHERE flow = :f AND name = 'a';
-SELECT job_retry(:f);
-SELECT * FROM job_check();
-SELECT job_complete(job_id, token) FROM job_claim('flow_remove');
-SELECT pg_temp.until(:f, 'succeeded');
-SELECT jobs FROM job_flow_status WHERE id = :f;
-
 -- a member waits for nothing that could wait for its flow, also where another job has the unique key of what it names, or the same call submits that
 SELECT job_submit_flow('{"queue": "flow", "hold": true, "defaults": {"queue": "flow"}, "jobs": [{"name": "m1", "kind": "m", "unique_key": "outside"}, {"name": "m2", "kind": "m", "depends_on": ["m1"]}]}') AS f \gset
 SELECT job_submit('m', queue => 'flow', unique_key => 'outside', depends_on => ARRAY[:f]) AS outside \gset

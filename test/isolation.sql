@@ -74,6 +74,17 @@ CREATE FUNCTION flow_of(kinds text[], options jsonb DEFAULT '{}') RETURNS jsonb 
 	SELECT jsonb_build_object('name', 'f', 'queue', 'f', 'jobs',
 			(SELECT jsonb_agg(jsonb_build_object('name', k, 'kind', k, 'queue', 'q') ORDER BY n) FROM unnest(kinds) WITH ORDINALITY u (k, n))) || options $$;
 
+-- a flow, one member of which is a flow, to be undone
+CREATE FUNCTION saga() RETURNS jsonb LANGUAGE sql AS $$
+	SELECT '{"name": "f", "queue": "a", "defaults": {"queue": "q", "max_lost": 1}, "jobs": [
+		{"name": "m1", "kind": "m1", "undo": {"kind": "u1"}},
+		{"name": "sub", "jobs": [{"name": "m2", "kind": "m2", "undo": {"kind": "u2"}}]},
+		{"name": "m3", "kind": "m3", "undo": {"kind": "u3"}}]}'::jsonb $$;
+
+-- the flow of this name
+CREATE FUNCTION flow_id(n text) RETURNS bigint LANGUAGE sql STABLE AS
+	$$ SELECT id FROM job WHERE name = n AND flow_type IS NOT NULL $$;
+
 -- wait until the background worker has folded deltas that come after all there are, with a limit
 CREATE PROCEDURE passes() LANGUAGE plpgsql AS $$
 DECLARE

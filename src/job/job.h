@@ -380,8 +380,8 @@ typedef enum JobqReferenceType
 	REFERENCE_RESULT,			/* {"$result": name, "path": jsonpath} */
 	REFERENCE_ARGS,				/* {"$args": jsonpath} */
 	REFERENCE_LITERAL,			/* {"$literal": any} */
-	REFERENCE_UNDO				/* {"$undo": "args", "path": jsonpath}, and
-								 * so on */
+	REFERENCE_UNDO				/* {"$undo": "args", "path": jsonpath}, and so
+								 * on */
 } JobqReferenceType;
 
 /* What of a job that is undone a reference is to */

@@ -153,7 +153,7 @@ static bool
 check_undone(Batch *batch, const Belonging *of, TupleTableSlot *flow, JobqRemovable *job)
 {
 	TupleTableSlot *undo = slot_attisnull(flow, FLOW_UNDONE_BY) ? NULL :
-		jobq_find_id(batch->call, JOBQ_JOB, jobq_attr_int64(flow, FLOW_UNDONE_BY));
+	jobq_find_id(batch->call, JOBQ_JOB, jobq_attr_int64(flow, FLOW_UNDONE_BY));
 
 	if (undo != NULL && jobq_attr_int16(undo, JOB_OUTCOME) != OUTCOME_SUCCEEDED &&
 		!goes(batch, jobq_attr_int64(undo, JOB_ID)))

@@ -61,7 +61,7 @@ jobq_read_assigned(JobqCall *call, TupleTableSlot *job, text **key, TupleTableSl
 {
 	int64		flow = jobq_attr_int64(job, JOB_FLOW);
 	TupleTableSlot *original = slot_attisnull(job, JOB_UNDO_OF) ? NULL :
-		jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(job, JOB_UNDO_OF));
+	jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(job, JOB_UNDO_OF));
 	bool		isnull;
 	Jsonb	   *args;
 
