@@ -1,5 +1,6 @@
-# A WfFormat 1.5 file as tasks {id, label, level, parents, seconds}.
+# A WfFormat file as tasks {id, label, level, parents, seconds}.
 # $budget: the seconds that all of it may take on $slots commands at a time.
+include "tasks" {search: "../contrib/flows"};
 
 # the longest path to each task, one level of the graph after the other
 def levels:
@@ -14,16 +15,9 @@ def levels:
 		| .n += 1)
 	| .level;
 
-(.workflow.specification.tasks // error("not a WfFormat file: no workflow.specification.tasks")) as $tasks
-| (.workflow.execution.tasks // [] | map({(.id): .runtimeInSeconds}) | add // {}) as $runtime
-| ($tasks | map({id, parents: (.parents // [])}) | levels) as $level
-| ($tasks | map({
-	id,
-	label: (.name // .id),
-	level: $level[.id],
-	parents: (.parents // []),
-	seconds: ($runtime[.id] // 1)
-  })) as $tasks
+(tasks | map({id: .key, label: .name, parents, seconds: (.args.runtimeInSeconds // 1)})) as $tasks
+| ($tasks | map({id, parents}) | levels) as $level
+| ($tasks | map(.level = $level[.id])) as $tasks
 # no schedule takes longer than the work shared evenly plus each level's longest
 | (($tasks | map(.seconds) | add) / $slots
 	+ ($tasks | group_by(.level) | map(map(.seconds) | max) | add)) as $longest

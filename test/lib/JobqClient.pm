@@ -132,7 +132,7 @@ sub answered
 	return scalar IO::Select->new($self->{socket})->can_read($wait // 0);
 }
 
-# Receive the answer: {rows, sqlstate, message, hint} of the last statement
+# Receive the answer: {rows, sqlstate, message, detail, hint} of the last statement
 # that returned rows, or {lost => 1}.
 sub receive
 {
@@ -159,7 +159,7 @@ sub receive
 		elsif ($type eq 'E')
 		{
 			my %field = map { substr($_, 0, 1) => substr($_, 1) } grep { length } split /\0/, $body;
-			@$r{qw(sqlstate message hint)} = @field{qw(C M H)};
+			@$r{qw(sqlstate message detail hint)} = @field{qw(C M D H)};
 			if ($field{S} eq 'FATAL' || $field{S} eq 'PANIC')
 			{
 				$self->disconnect;
