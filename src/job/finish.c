@@ -207,7 +207,11 @@ jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome
 		decided = true;
 		decision.outcome = OUTCOME_CANCELLED;
 		/* of one that was lost, or timed out, nobody knows what it did */
-		if (attempt_outcome != ATTEMPT_LOST && attempt_outcome != ATTEMPT_TIMED_OUT)
+		if (attempt_outcome == ATTEMPT_LOST)
+			prefix.lost++;
+		else if (attempt_outcome == ATTEMPT_TIMED_OUT)
+			prefix.failed++;
+		else
 			decision.attempt_outcome = ATTEMPT_CANCELLED;
 		if (reason != NULL)
 			error = reason;

@@ -214,20 +214,29 @@ EOQ
 		}
 		is($c->value('SELECT count(*) FROM sagas s JOIN job ON id = s.undo WHERE outcome IS DISTINCT FROM 1'), 0, 'all are undone')
 		  or diag(join "\n", map { join '|', map { $_ // '' } @$_ } $c->rows('SELECT s.flow, s.undo, outcome, error FROM sagas s JOIN job ON id = s.undo WHERE outcome IS DISTINCT FROM 1 LIMIT 5'));
-		is($c->value(<<'EOQ'), '', 'each effect is there or taken back');
+		all_is_taken_back($name);
+		note("$nr sagas, $done[0][0] effects, $done[0][1] more than once, stuck in $rounds rounds");
+		is($done[0][1] > 0, $times > 1, 'how often each was done');
+	};
+	return;
+}
+
+# Tests: what the ledger says.
+sub all_is_taken_back
+{
+	my ($name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is($c->value(<<'EOQ'), '', "$name: each effect is there or taken back");
 SELECT coalesce(string_agg(format('saga %s: %s (%s)', saga, member, j.args ->> 'end'), E'\n'), '')
 FROM (SELECT l.* FROM ledger l WHERE undone_at IS NULL LIMIT 10) l JOIN job j ON j.id = split_part(l.key, '-', 1)::bigint WHERE j.undo IS NOT NULL
 EOQ
-		is($c->value("SELECT coalesce(string_agg(what, E'\n'), '') FROM (SELECT * FROM wrong LIMIT 10) w"), '', 'nothing is that was not done');
-		is($c->value(<<'EOQ'), '', 'in an order that reverses the edges');
+	is($c->value("SELECT coalesce(string_agg(what, E'\n'), '') FROM (SELECT * FROM wrong LIMIT 10) w"), '', "$name: nothing is that was not done");
+	is($c->value(<<'EOQ'), '', "$name: in an order that reverses the edges");
 WITH RECURSIVE path AS (SELECT saga, up, down FROM edges UNION SELECT p.saga, p.up, e.down FROM path p JOIN edges e ON e.saga = p.saga AND e.up = p.down)
 SELECT coalesce(string_agg(format('saga %s: %s before %s', p.saga, p.up, p.down), E'\n'), '')
 FROM path p JOIN ledger u ON u.saga = p.saga AND u.member = p.up JOIN ledger d ON d.saga = p.saga AND d.member = p.down WHERE u.undone_at < d.undone_at
 EOQ
-		note("$nr sagas, $done[0][0] effects, $done[0][1] more than once, stuck in $rounds rounds");
-		is($done[0][1] > 0, $times > 1, 'how often each was done');
-		invariants_hold($node, $name);
-	};
+	invariants_hold($node, $name);
 	return;
 }
 
@@ -289,5 +298,107 @@ sub nested
 my @scenarios = map { scenarios($_) } 3, 4;
 run_sagas('with flows in them', 1, map {
 	my ($jobs, $names, $edges) = nested($scenarios[ rand @scenarios ], $_, '', 0);
-	{ flow => sub { { name => "saga $_[0]", queue => 'sagas', defaults => { queue => 'sagas' }, jobs => $jobs } }, edges => $edges } } 1 .. 1500);
+	{ flow => sub { { name => "saga $_[0]", queue => 'sagas', defaults => { queue => 'sagas' }, jobs => $jobs } }, edges => $edges } } 1 .. 1000);
+
+#
+# With kills between any two steps: each act of a handler is a transaction of its own, and who acts may be killed before and
+# after it, as may the background worker and the server.  An effect is had only by who has the lease at that moment, as by
+# means of the token; a handler that finds its effect there has nothing to do.
+#
+
+$c->rows('TRUNCATE ledger, wrong, edges, sagas');
+1 while $c->value("SELECT job_purge(older_than => '0', max_jobs => 1000000000)") > 0;
+$c->rows("SELECT job_queue_set('sagas', max_lost => 2, max_attempts => 2, backoff => '1 ms', lease => '1 s')");
+$node->append_conf('postgresql.conf', "restart_after_crash = on\nsynchronous_commit = on");
+$node->restart;
+$c->connect or die;
+my $nr = 0;
+foreach (1 .. 150)
+{
+	my ($jobs, $names, $edges) = nested($scenarios[ rand @scenarios ], ++$nr, '', 0);
+	$c->rows("INSERT INTO sagas SELECT $nr, job_submit_flow(" . JobqClient::quote($json->encode({ name => "saga $nr", queue => 'sagas', defaults => { queue => 'sagas' }, jobs => $jobs })) . ')');
+	$c->rows('INSERT INTO edges VALUES ' . join(', ', map { "($nr, '$_->[0]', '$_->[1]')" } @$edges)) if @$edges;
+}
+
+my $stop = PostgreSQL::Test::Utils::tempdir . '/stop';
+my %expected = map { $_ => 1 } qw(JQ001 JQ002 JQ003 57P01 57P02 57P03 40001 40P01 55P03);
+
+# One who acts; what is done is the plan's, unless it goes otherwise.
+sub acts
+{
+	my ($client, $acted) = (undef, 0);
+	until (-e $stop)
+	{
+		$client = reconnected($node, $client, $stop) or last;
+		my $r = $client->try("SELECT job_id, token, kind, args, key, EXISTS (SELECT FROM job WHERE id = job_id AND repeats) FROM job_claim('sagas', max_jobs => 2)", \%expected);
+		next if $r->{lost} || $r->{sqlstate};
+		usleep(5000) unless @{ $r->{rows} };
+		foreach my $claim (@{ $r->{rows} })
+		{
+			my ($id, $token, $kind, $args, $key, $repeats) = @$claim;
+			my $a = $json->decode($args);
+			my $do = sub { return $client->connected && rand() > 0.03 && !$client->try($_[0], \%expected)->{lost}; };
+			$acted++;
+			my $fenced = "FROM (SELECT FROM job_lease WHERE job_id = $id AND token = $token FOR KEY SHARE) held";
+			my $member = "'$key', $a->{saga}, '$a->{member}'";
+			if ($kind eq 'undo')
+			{
+				$do->("SELECT undo($member) $fenced") && $do->(rand() < 0.9 ? "SELECT job_complete($id, $token)" : "SELECT job_fail($id, $token, 'not now')");
+				next;
+			}
+			my $there = $client->connected && $client->try("SELECT count(*) FROM ledger WHERE key = '$key'", \%expected);
+			next if !$there || $there->{lost} || $there->{sqlstate};
+			if (!$there->{rows}[0][0] && (($a->{end} eq 'F' && !$repeats) || rand() < 0.1))
+			{
+				$do->("SELECT job_fail($id, $token, 'it cannot be done')");
+				next;
+			}
+			$do->("SELECT effect($member) $fenced") && $do->("SELECT job_complete($id, $token, '\"done\"')");
+		}
+	}
+	return { acted => $acted };
+}
+
+my @actors = start_clients(3, \&acts);
+my $kills = 0;
+my $kill_one = sub {
+	$kills++;
+	if ($kills % 5 == 0)
+	{
+		$node->kill9;
+		start_again($node);
+	}
+	else
+	{
+		my $type = $kills % 2 ? 'jobq worker' : 'client backend';
+		my $r = $c->query("SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1");
+		kill($kills % 5 == 3 ? 'KILL' : 'TERM', $r->{rows}[0][0]) if !$r->{lost} && @{ $r->{rows} };
+	}
+	$c = reconnected($node, $c, $stop);
+	return;
+};
+
+# What is done from outside, until all has come to an end; what does not by itself is cancelled, or gone on with.
+my $until = sub {
+	my ($end, $push) = @_;
+	my $begun = time;
+	return within(120, sub {
+		$kill_one->() if $kills < 25 && rand() < 0.15;
+		my $r = $c->query($push);
+		$c = reconnected($node, $c, $stop) if $r->{lost};
+		$r = $c->query($end);
+		return !$r->{lost} && !$r->{sqlstate} && $r->{rows}[0][0] == 0;
+	});
+};
+ok($until->('SELECT count(*) FROM sagas s JOIN job ON id = s.flow WHERE outcome IS NULL', <<'EOQ'), 'with kills: all sagas end');
+SELECT job_cancel(s.flow) FROM sagas s WHERE random() < 0.2 AND EXISTS (SELECT FROM job WHERE id = s.flow AND outcome IS NULL AND submitted_at < now() - interval '3 s')
+EOQ
+ok($until->('SELECT count(*) FROM sagas WHERE undo IS NULL', 'UPDATE sagas SET undo = job_undo(flow) WHERE saga IN (SELECT saga FROM sagas WHERE undo IS NULL ORDER BY random() LIMIT 20)'), 'with kills: all are to be undone');
+ok($until->('SELECT count(*) FROM sagas s JOIN job ON id = s.undo WHERE outcome IS DISTINCT FROM 1', 'SELECT job_retry(s.undo) FROM sagas s JOIN job ON id = s.undo WHERE outcome = 2'), 'with kills: all are undone');
+append_to_file($stop, '');
+my $acted = 0;
+$acted += $_->{acted} foreach finish_clients(120, @actors);
+$c->connect or die;
+note("$acted acts, $kills kills, " . $c->value('SELECT count(*) FROM ledger') . ' effects, ' . $c->value('SELECT count(*) FROM job WHERE repeats') . ' done once more to know');
+all_is_taken_back('with kills');
 done_testing();
