@@ -605,6 +605,15 @@ COMMENT ON FUNCTION @extschema@.job_claim(text[], text, int, interval, text[], b
     'The same over several queues at once: the best of all of them. 2202E for an array of several dimensions, else as for one queue.';
 REVOKE ALL ON FUNCTION @extschema@.job_claim(text[], text, int, interval, text[], boolean) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_claim_flow(flow bigint, worker text DEFAULT NULL, max_jobs int DEFAULT 1, lease interval DEFAULT NULL,
+    labels text[] DEFAULT NULL, session boolean DEFAULT false)
+RETURNS SETOF @extschema@.job_assignment
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_claim_flow';
+COMMENT ON FUNCTION @extschema@.job_claim_flow(bigint, text, int, interval, text[], boolean) IS
+    'The same of what is inside a flow, at any depth, whatever their queues. Queues that the caller may not work on are passed over; for which worker a job is kept does not count. JQ002, 22023 for a job that is no flow, else as for one queue.';
+REVOKE ALL ON FUNCTION @extschema@.job_claim_flow(bigint, text, int, interval, text[], boolean) FROM PUBLIC;
+
 CREATE PROCEDURE @extschema@.job_claim_wait(
     IN queue text, IN worker text, IN timeout interval, IN lease interval DEFAULT NULL,
     INOUT job_id bigint DEFAULT NULL, INOUT token bigint DEFAULT NULL, INOUT attempt int DEFAULT NULL, INOUT kind text DEFAULT NULL,
@@ -885,7 +894,7 @@ DECLARE
     views constant text := 'job_status,job_flow_status,job_attempts,job_logs,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
     members constant jsonb := jsonb_build_object(
         'submit', 'job_submit,job_submit_many,job_submit_flow,job_check_flow,job_wait,' || own || ',' || results || ',' || views,
-        'work', 'job_claim,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
+        'work', 'job_claim,job_claim_flow,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
             'job_release,job_snooze,job_log,job_step,job_steps,job_worker_register,job_worker_unregister,job_worker_drain,' || results || ',' || views,
         'operate', 'job_check,job_worker_unregister,job_worker_drain,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_queue_reset,job_partition_set,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
             || ',job_queue_status,job_partition_status,job_queues,job_worker_status,job_worker_seen,job_metrics,job_metrics_text,job_metric_values',

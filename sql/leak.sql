@@ -127,8 +127,10 @@ FROM roles r, (VALUES ('job_status', 'id', 'args'), ('job_attempts', 'job_id', '
 WHERE s.seen NOT IN ('', '42501 ');
 
 -- every function that returns rows is tried here
+SELECT job_submit_flow(jsonb_build_object('name', 'leak_flow', 'queue', 'leak_mine', 'jobs', (SELECT jsonb_agg(jsonb_build_object('kind', queue, 'queue', queue)) FROM q))) AS flow \gset
 CREATE TEMP TABLE calls (name text, call text);
 INSERT INTO calls VALUES
+    ('job_claim_flow', format('job_claim_flow(%s, max_jobs => 2)', :flow)),
     ('job_claim', 'job_claim(''leak_mine'')'), ('job_claim', 'job_claim(''{leak_mine}''::text[])'), ('job_claim', 'job_claim(''leak_other'')'),
     ('job_claim', 'job_claim(''{leak_mine,leak_other}''::text[])'),
     ('job_submit_many', 'job_submit_many(''[{"kind": "k", "queue": "leak_mine"}]'')'), ('job_submit_many', 'job_submit_many(''[{"kind": "k", "queue": "leak_other"}]'')'),

@@ -25,6 +25,10 @@
  * transaction that has made jobs of that lane ready itself, which the hand-out
  * does not know of yet; those of lanes for which it has no room; and those that
  * find as many candidates locked by others as the hand-out knows of.
+ *
+ * A claim from a flow looks at what is inside it instead, and takes what it finds
+ * ready there in the same way, past the hand-out, which learns of it as of what a
+ * scan has taken.
  */
 #include "postgres.h"
 
@@ -69,6 +73,7 @@ typedef struct Claim
 	Jsonb	   *no_inputs;		/* an empty object */
 	Size		size;			/* of the jobs so far */
 	bool		full;			/* the next would exceed jobq.max_claim_size */
+	bool		wal_is_claims;	/* all of this transaction before */
 } Claim;
 
 /* A token: 63 bits that nobody can guess, never 0.  Random bits are drawn for many. */
@@ -421,16 +426,25 @@ add_source(Claim *claim, const JobqQueue *queue, int64 lane, const JobqLaneSet *
 		scan_from_floors(claim, s);
 }
 
+/* The sets of labels whose jobs a claim takes from a queue; returns how many. */
+static int
+claimed_sets(Claim *claim, int64 queue_id, JobqLaneSet **sets)
+{
+	if (claim->request->labels != 0)
+		return jobq_queue_lanes(claim->call, queue_id, jobq_labels_of(claim->request->labels), sets);
+	*sets = palloc(sizeof(JobqLaneSet));
+	(*sets)->lane = queue_id;
+	(*sets)->labels = NULL;
+	return 1;
+}
+
 /* The lanes of a queue that a claim takes from: add them to the sources. */
 static void
 add_sources(Claim *claim, const JobqQueue *queue, Source **sources, int *n, int *room)
 {
-	JobqLaneSet without = {queue->queue_id, NULL};
-	JobqLaneSet *lanes = &without;
-	int			nlanes = 1;
+	JobqLaneSet *lanes;
+	int			nlanes = claimed_sets(claim, queue->queue_id, &lanes);
 
-	if (claim->request->labels != 0)
-		nlanes = jobq_queue_lanes(claim->call, queue->queue_id, jobq_labels_of(claim->request->labels), &lanes);
 	if (*n + 2 * nlanes > *room)
 	{
 		*room = *n + 2 * nlanes;
@@ -471,6 +485,63 @@ look_at_all(Claim *claim, Source *sources, int n)
 	pfree(lanes);
 }
 
+/*
+ * Begin a claim: note who makes it.  False: that is a worker which drains, and gets
+ * nothing.
+ */
+static bool
+begin_claim(Claim *claim)
+{
+	const JobqClaimRequest *request = claim->request;
+	bool		drains = false;
+
+	/*
+	 * limits that were set since this transaction has taken its locks hold,
+	 * too
+	 */
+	AcceptInvalidationMessages();
+	if (request->worker != NULL)
+	{
+		char	   *name = text_to_cstring(request->worker);
+
+		claim->worker = jobq_worker_key(name, strlen(name));
+		claim->place = jobq_note_worker(claim->worker, Max(request->lease, 0));
+		if (claim->place >= 0 && !jobq_has_own_lanes(claim->place))
+			claim->place = -1;
+		drains = jobq_worker_drains(claim->call, name);
+	}
+	if (request->session)
+		claim->session = jobq_session_begin(claim->worker);
+	return !drains;
+}
+
+/*
+ * Begin to take jobs.  Of all that is inserted then, the leases, nothing is read
+ * again.  None shall run while a later job's inputs wait for a table.
+ */
+static void
+begin_taking(Claim *claim)
+{
+	claim->wal_is_claims = jobq_wal_is_claims();
+	if (claim->request->max_jobs > 1)
+	{
+		jobq_bulk_begin(claim->call);
+		jobq_open_table(claim->call, JOBQ_DEPENDENCY);
+	}
+}
+
+/* So many were taken. */
+static void
+end_claim(Claim *claim, int n)
+{
+	jobq_bulk_end(claim->call);
+	jobq_note_claim_wal(claim->wal_is_claims);
+	if (n > 0 && claim->worker != 0)
+		(void) jobq_note_worker(claim->worker, claim->period);
+	if (n > 0)
+		jobq_forbid_prepare("cannot PREPARE a transaction that has claimed jobs");
+}
+
 /* Claim what is asked for.  Returns how many jobs there are in *out. */
 int
 jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out)
@@ -483,29 +554,10 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 	Source	   *s;
 	int			nsources = 0;
 	int			room = Min(max_jobs, MAX_POPPED);
-	bool		wal_is_claims = jobq_wal_is_claims();
-	bool		drains = false;
+	bool		gets = begin_claim(&claim);
 	int			n = 0;
 
 	*out = palloc(sizeof(JobqAssignment) * room);
-
-	/*
-	 * limits that were set since this transaction has taken its locks hold,
-	 * too
-	 */
-	AcceptInvalidationMessages();
-	if (request->worker != NULL)
-	{
-		char	   *name = text_to_cstring(request->worker);
-
-		claim.worker = jobq_worker_key(name, strlen(name));
-		claim.place = jobq_note_worker(claim.worker, Max(request->lease, 0));
-		if (claim.place >= 0 && !jobq_has_own_lanes(claim.place))
-			claim.place = -1;
-		drains = jobq_worker_drains(call, name);
-	}
-	if (request->session)
-		claim.session = jobq_session_begin(claim.worker);
 	for (int i = 0; i < request->nqueues; i++)
 	{
 		int64		queue_id = jobq_queue_id(request->queues[i]);
@@ -519,21 +571,13 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 		jobq_require_privilege(call, queue_id, PRIV_WORK, request->queues[i]);
 		queue = palloc(sizeof(JobqQueue));
 		jobq_queue_settings(call, queue_id, queue);
-		if (!queue->paused && !drains)
+		if (!queue->paused && gets)
 			add_sources(&claim, queue, &sources, &nsources, &sources_room);
 	}
 	if (nsources > 1)
 		look_at_all(&claim, sources, nsources);
 
-	/*
-	 * Of all that is inserted here, the leases, nothing is read again.  None
-	 * shall run while a later job's inputs wait for a table.
-	 */
-	if (max_jobs > 1)
-	{
-		jobq_bulk_begin(call);
-		jobq_open_table(call, JOBQ_DEPENDENCY);
-	}
+	begin_taking(&claim);
 	while (n < max_jobs && !claim.full && nsources > 0 &&
 		   (s = best_source(&claim, sources, nsources, &limit)) != NULL)
 	{
@@ -549,18 +593,192 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 			break;
 		n += Max(taken, 0);
 	}
-
-	jobq_bulk_end(call);
 	for (int i = 0; i < nsources; i++)
 	{
 		if (sources[i].scan != NULL)
 			jobq_order_scan_end(sources[i].scan);
 	}
-	jobq_note_claim_wal(wal_is_claims);
-	if (n > 0 && claim.worker != 0)
-		(void) jobq_note_worker(claim.worker, claim.period);
-	if (n > 0)
-		jobq_forbid_prepare("cannot PREPARE a transaction that has claimed jobs");
+	end_claim(&claim, n);
+	return n;
+}
+
+/*
+ * From a flow
+ */
+
+/* A queue that members are of */
+typedef struct FlowQueue
+{
+	JobqQueue	settings;
+	bool		may;			/* the caller has the privilege to work on it */
+	int			nsources;		/* 0: it gives nothing */
+	Source	   *sources;		/* for each set of labels that the claim has */
+} FlowQueue;
+
+/* A member that is ready */
+typedef struct ReadyMember
+{
+	JobqReady	ready;
+	Source	   *source;
+} ReadyMember;
+
+typedef struct FlowClaim
+{
+	Claim	   *claim;
+	bool		gets;			/* else the worker drains */
+	bool		may;			/* the caller may work on a queue of a member */
+	Snapshot	snapshot;
+	List	   *queues;
+	int			n;
+	int			room;
+	ReadyMember *members;
+} FlowClaim;
+
+/* A queue that a member is of; what the claim takes from it is found out once. */
+static FlowQueue *
+flow_queue(FlowClaim *f, int64 queue_id)
+{
+	Claim	   *claim = f->claim;
+	FlowQueue  *q;
+	JobqLaneSet *sets;
+	ListCell   *lc;
+
+	foreach(lc, f->queues)
+	{
+		q = lfirst(lc);
+		if (q->settings.queue_id == queue_id)
+			return q;
+	}
+	q = palloc0(sizeof(FlowQueue));
+	jobq_queue_settings(claim->call, queue_id, &q->settings);
+	q->may = jobq_has_privilege(claim->call, queue_id, PRIV_WORK);
+	if (q->may && f->gets && !q->settings.paused)
+	{
+		q->nsources = claimed_sets(claim, queue_id, &sets);
+		q->sources = palloc0(q->nsources * sizeof(Source));
+		for (int i = 0; i < q->nsources; i++)
+		{
+			q->sources[i].set = sets[i];
+			q->sources[i].lane = jobq_gate_lane(sets[i].lane, q->settings.gate);
+			q->sources[i].queue = &q->settings;
+		}
+	}
+	f->queues = lappend(f->queues, q);
+	return q;
+}
+
+/*
+ * Note a member if it is ready and the claim takes from the lane that it is ready in, or
+ * would if it were that worker for which the job is kept.  In another lane stands
+ * what is still to go back behind the gate.
+ */
+static void
+note_if_ready(FlowClaim *f, const FlowQueue *q, TupleTableSlot *job)
+{
+	int64		lane = jobq_job_lane(job);
+	Source	   *source = NULL;
+	TupleTableSlot *row;
+
+	for (int i = 0; i < q->nsources && source == NULL; i++)
+	{
+		if (q->sources[i].set.lane == lane)
+			source = &q->sources[i];
+	}
+	row = source == NULL ? NULL : jobq_find_ready(f->claim->call, jobq_attr_int64(job, JOB_ID), lane,
+												  jobq_attr_int16(job, JOB_PRIORITY), f->snapshot);
+	if (row != NULL && jobq_is_in_lane(source->lane, jobq_attr_int64(row, STATE_LANE)))
+	{
+		if (f->n == f->room)
+		{
+			f->room = Max(f->room * 2, 64);
+			f->members = f->members ? repalloc_huge(f->members, f->room * sizeof(ReadyMember)) :
+				palloc(f->room * sizeof(ReadyMember));
+		}
+		jobq_ready_from_slot(f->claim->call, row, &f->members[f->n].ready);
+		f->members[f->n++].source = source;
+	}
+	jobq_slot_free(row);
+}
+
+/*
+ * A job inside the flow.  What is decided is looked at only to find out whether the caller
+ * may know of the flow.
+ */
+static bool
+visit_member(TupleTableSlot *job, void *arg)
+{
+	FlowClaim  *f = arg;
+	bool		decided = !slot_attisnull(job, JOB_OUTCOME);
+	bool		is_flow = jobq_is_flow(job);
+
+	if (decided && f->may)
+		return false;
+	if (!is_flow)
+	{
+		char	   *queue = jobq_attr_cstring(job, JOB_QUEUE);
+		FlowQueue  *q = flow_queue(f, jobq_queue_id(queue));
+
+		pfree(queue);
+		f->may |= q->may;
+		if (!decided && q->nsources > 0)
+			note_if_ready(f, q, job);
+	}
+	return true;
+}
+
+/* For qsort(): in the order in which they are handed out. */
+static int
+compare_ready_members(const void *a, const void *b)
+{
+	const JobqReady *x = &((const ReadyMember *) a)->ready;
+	const JobqReady *y = &((const ReadyMember *) b)->ready;
+	JobqKey		x_key = {x->priority, x->position};
+	JobqKey		y_key = {y->priority, y->position};
+
+	return jobq_compare_keys(x_key, y_key);
+}
+
+/*
+ * Claim ready members of a flow, and of the flows in it, of those queues that the caller
+ * may work on.  To one who may not see the flow and work on none of them, it does not exist.
+ */
+static int
+claim_from_flow(JobqCall *call, const JobqClaimRequest *request, int64 flow, JobqAssignment **out)
+{
+	Claim		claim = {.call = call,.request = request,.place = -1,.no_inputs = empty_object()};
+	FlowClaim	f = {.claim = &claim,.gets = begin_claim(&claim)};
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, flow);
+	int			max_jobs;
+	int			n = 0;
+
+	f.snapshot = RegisterSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetLatestSnapshot());
+	if (job != NULL && jobq_is_flow(job))
+		jobq_visit_inside(call, flow, f.snapshot, visit_member, &f);
+	if (job == NULL || !(f.may || jobq_may_work_on(call, job) || jobq_may_see(call, flow, false)))
+		jobq_error_no_such_job(flow);
+	if (!jobq_is_flow(job))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("job %lld is no flow", (long long) flow)));
+	jobq_slot_free(job);
+	if (f.n > 1)
+		qsort(f.members, f.n, sizeof(ReadyMember), compare_ready_members);
+
+	max_jobs = Min(request->max_jobs, f.n);
+	*out = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(JobqAssignment) * Max(max_jobs, 1));
+	begin_taking(&claim);
+	for (int i = 0; i < f.n && n < max_jobs && !claim.full; i++)
+	{
+		Source	   *source = f.members[i].source;
+
+		CHECK_FOR_INTERRUPTS();
+		source->slot = jobq_fetch_ready(call, &f.members[i].ready, f.snapshot);
+		if (source->slot != NULL && take_scanned(&claim, source, &(*out)[n]))
+			n++;
+		jobq_slot_free(source->slot);
+	}
+	UnregisterSnapshot(f.snapshot);
+	end_claim(&claim, n);
 	return n;
 }
 
@@ -630,9 +848,9 @@ jobq_check_labels(FunctionCallInfo fcinfo, int argno)
 	return labels == 0 || ARR_NDIM(DatumGetArrayTypeP(labels)) == 0 ? 0 : labels;
 }
 
-/* The arguments that both forms have: worker, max_jobs, lease, labels, session. */
+/* The arguments that all forms have: worker, max_jobs, lease, labels, session.  flow NULL: from queues. */
 static Datum
-claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues)
+claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues, const int64 *flow)
 {
 	JobqClaimRequest request = {.nqueues = nqueues,.queues = queues,
 		.worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1),
@@ -647,8 +865,8 @@ claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues)
 		jobq_check_name(text_to_cstring(request.worker), "worker");
 	request.labels = jobq_check_labels(fcinfo, 4);
 	InitMaterializedSRF(fcinfo, 0);
-	jobq_enter(&call, "job_claim()", true);
-	n = jobq_claim(&call, &request, &jobs);
+	jobq_enter(&call, flow ? "job_claim_flow()" : "job_claim()", true);
+	n = flow ? claim_from_flow(&call, &request, *flow, &jobs) : jobq_claim(&call, &request, &jobs);
 	jobq_return_assignments(fcinfo, jobs, n);
 	jobq_close_call(&call);
 	return (Datum) 0;
@@ -662,7 +880,7 @@ jobq_job_claim(PG_FUNCTION_ARGS)
 {
 	char	   *queue = jobq_check_queue(fcinfo, 0);
 
-	return claim_function(fcinfo, 1, &queue);
+	return claim_function(fcinfo, 1, &queue, NULL);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_claim_queues);
@@ -674,5 +892,16 @@ jobq_job_claim_queues(PG_FUNCTION_ARGS)
 	char	  **queues;
 	int			n = jobq_check_queues(fcinfo, 0, &queues);
 
-	return claim_function(fcinfo, n, queues);
+	return claim_function(fcinfo, n, queues, NULL);
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_claim_flow);
+
+/* job_claim_flow(flow, worker, max_jobs, lease, labels, session) */
+Datum
+jobq_job_claim_flow(PG_FUNCTION_ARGS)
+{
+	int64		flow = jobq_check_id(fcinfo, 0, "flow");
+
+	return claim_function(fcinfo, 0, NULL, &flow);
 }

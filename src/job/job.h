@@ -196,6 +196,7 @@ extern void jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix,
 							   bool held);
 extern bool jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row,
 							   const JobqPrefix *prefix);
+extern TupleTableSlot *jobq_find_ready(JobqCall *call, int64 job_id, int64 lane, int16 priority, Snapshot snapshot);
 extern JobqTable jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **job,
 								 TupleTableSlot **row);
 
@@ -515,7 +516,11 @@ typedef struct JobqMember
 	bool		critical;
 } JobqMember;
 
+typedef bool (*JobqVisitor) (TupleTableSlot *job, void *arg);	/* true: into a flow,
+																 * too */
+
 extern JobqMember *jobq_read_flow_members(JobqCall *call, int64 flow, int *n);
+extern void jobq_visit_inside(JobqCall *call, int64 flow, Snapshot snapshot, JobqVisitor visit, void *arg);
 extern bool jobq_is_flow(TupleTableSlot *job);
 extern int64 jobq_flow_of(JobqCall *call, int64 id);
 extern void jobq_count_member(JobqCounters *c, bool critical, int outcome, int n);

@@ -207,6 +207,38 @@ jobq_read_flow_members(JobqCall *call, int64 flow, int *n)
 }
 
 /*
+ * Visit the jobs inside a flow as a registered snapshot shows them: its members, and those
+ * of the flows among these for which the visitor says so.
+ */
+void
+jobq_visit_inside(JobqCall *call, int64 flow, Snapshot snapshot, JobqVisitor visit, void *arg)
+{
+	int			room = 16;
+	int			n = 1;
+	int64	   *flows = palloc(room * sizeof(int64));
+
+	flows[0] = flow;
+	for (int i = 0; i < n; i++)
+	{
+		Datum		key = Int64GetDatum(flows[i]);
+		JobqScan   *scan = jobq_scan_begin(call, JOBQ_JOB, INDEX_SECOND, 1, &key, snapshot);
+		TupleTableSlot *job;
+
+		while ((job = jobq_scan_next(scan)) != NULL)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!visit(job, arg) || !jobq_is_flow(job))
+				continue;
+			if (n == room)
+				flows = repalloc_huge(flows, (room *= 2) * sizeof(int64));
+			flows[n++] = jobq_attr_int64(job, JOB_ID);
+		}
+		jobq_scan_end(scan);
+	}
+	pfree(flows);
+}
+
+/*
  * Does the caller run a member of a flow?  If so it is most likely one that the
  * submission depends on; otherwise the leases tell, which are far fewer than the
  * members of a large flow.

@@ -392,9 +392,9 @@ jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const J
 	return true;
 }
 
-/* The row of job_ready of a job, or NULL. */
-static TupleTableSlot *
-find_ready(JobqCall *call, int64 job_id, int64 lane, int16 priority, Snapshot snapshot)
+/* The row of job_ready of a job, by what its own row says, or NULL. */
+TupleTableSlot *
+jobq_find_ready(JobqCall *call, int64 job_id, int64 lane, int16 priority, Snapshot snapshot)
 {
 	Datum		keys[3] = {Int64GetDatum(lane), Int16GetDatum(priority), Int64GetDatum(job_id)};
 	TupleTableSlot *slot = jobq_find(call, JOBQ_READY, INDEX_KEY, 3, keys, snapshot);
@@ -431,8 +431,8 @@ jobq_find_state(JobqCall *call, int64 job_id, TupleTableSlot **job, TupleTableSl
 	{
 		found = states[i].table;
 		*row = found != JOBQ_READY ? jobq_find(call, found, INDEX_KEY, 1, &key, snapshot) :
-			find_ready(call, job_id, jobq_job_lane(*job),
-					   jobq_attr_int16(*job, JOB_PRIORITY), snapshot);
+			jobq_find_ready(call, job_id, jobq_job_lane(*job),
+							jobq_attr_int16(*job, JOB_PRIORITY), snapshot);
 		if (found == JOBQ_FLOW && *row != NULL && !jobq_attr_bool(*row, FLOW_OPEN))
 		{
 			jobq_slot_free(*row);
