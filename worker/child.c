@@ -99,6 +99,16 @@ remove_inputs(Child *child)
 	child->inputs_path = NULL;
 }
 
+/* Without a value, the command is not to get that of the worker itself. */
+static void
+set_env(const char *name, const char *value)
+{
+	if (value)
+		setenv(name, value, 1);
+	else
+		unsetenv(name);
+}
+
 /* In the new process: become the command. */
 static void
 run_command(const char *command, const char *inputs_path, const ChildEnv *env, int nenv,
@@ -110,11 +120,8 @@ run_command(const char *command, const char *inputs_path, const ChildEnv *env, i
 	guard_add(getpid());
 	signal(SIGPIPE, SIG_DFL);
 	for (int i = 0; i < nenv; i++)
-		setenv(env[i].name, env[i].value, 1);
-	if (inputs_path)
-		setenv("JOBQ_INPUTS", inputs_path, 1);
-	else
-		unsetenv("JOBQ_INPUTS");
+		set_env(env[i].name, env[i].value);
+	set_env("JOBQ_INPUTS", inputs_path);
 
 	/*
 	 * The worker has 0 to 2 open, so these are above, and dup2() clears

@@ -7,7 +7,8 @@
  * - With one queue, CALL job_claim_wait() on the waiting connection.  The
  *   server answers with a job, or after --poll-interval without one, and is
  *   called again.
- * - With several queues or with --listen, LISTEN on the waiting connection.
+ * - With several queues, with --listen or with --flow, whose members may be of
+ *   any queues, LISTEN on the waiting connection.
  *   A notification, or --poll-interval without one, makes a claim on the pool.
  *
  * Either way, while claims bring as many jobs as were asked for there are
@@ -25,7 +26,7 @@
 
 /* By name: a type that gets another column would void the prepared statement. */
 #define CLAIM_COLUMNS \
-	"SELECT job_id, token, attempt, kind, args, inputs, key," \
+	"SELECT job_id, token, attempt, kind, args, inputs, key, flow," \
 	" pg_catalog.date_part('epoch', lease_until - pg_catalog.clock_timestamp()) AS lease FROM "
 
 #define CLAIM_MAX 1000			/* so that a claim takes little of the leases */
@@ -35,7 +36,7 @@
 static Conn *wait_conn;
 static Conn *claim_conn;		/* of the claim that is made, or CALL */
 static bool calls;				/* waits by CALL, not by LISTEN */
-static Buf	queues;				/* the queue, or an array of them */
+static Buf	queues;				/* the queue, an array of them, or the flow */
 static Buf	lease;				/* data is NULL: the job's own */
 static Buf	timeout;
 
@@ -59,7 +60,9 @@ claim_init(Conn *conn, Usec now)
 {
 	wait_conn = conn;
 	calls = opt.nqueues == 1 && !opt.listen;
-	if (opt.nqueues == 1)
+	if (opt.flow)
+		buf_puts(&queues, opt.flow);
+	else if (opt.nqueues == 1)
 		buf_puts(&queues, opt.queues[0]);
 	else
 	{
@@ -163,13 +166,13 @@ worth_it(int room)
 /*
  * Claims are made neither while leaving, nor without room for enough jobs, nor
  * too soon after a claim that failed, nor while those that are held take all
- * there is to keep them.
+ * there is to keep them, nor before a flow was looked at.
  */
 static bool
 may_claim(Usec now)
 {
 	return !draining && !call_running && !claim_running && now >= retry_at &&
-		worth_it(capacity()) && !beats_late(now);
+		worth_it(capacity()) && !beats_late(now) && flow_may_claim();
 }
 
 /* Was it cancelled by ourselves, who are leaving? */
@@ -192,7 +195,7 @@ claim_failed(const PGresult *res)
 	unable = !state_is_transient(result_state(res));
 }
 
-/* With --once: was the last claim an error that stays? */
+/* Was the last claim an error that stays? */
 bool
 claim_unable(void)
 {
@@ -325,6 +328,7 @@ claim_reply(Conn *conn, PGresult *res, void *arg)
 		return;
 	}
 	failures = 0;
+	unable = false;
 	n = PQntuples(res);
 	claimed += n;
 	for (int row = 0; row < n; row++)
@@ -335,6 +339,15 @@ claim_reply(Conn *conn, PGresult *res, void *arg)
 	}
 	if (n >= asked || size >= CLAIM_LARGE)
 		work_likely = true;
+	if (n > 0)
+		flow_changed();
+
+	/*
+	 * To look for what is ready in a large flow takes long: not for each
+	 * notification of others' jobs.
+	 */
+	if (opt.flow && n == 0)
+		retry_at = now_usec() + 2 * (now_usec() - asked_at);
 }
 
 /* Claim on a connection of the pool, if that is what is to be done. */
@@ -357,6 +370,8 @@ claim_send(Conn *conn, Usec now)
 	cancel_at = now + CANCEL_AFTER;
 	work_likely = false;		/* a notification may set it meanwhile */
 	conn_call(conn, claim_reply, NULL, 5, values,
+			  opt.flow ?
+			  CLAIM_COLUMNS "@.job_claim_flow($1::int8, $2::text, $3::int, $4::interval, $5::text[])" :
 			  opt.nqueues == 1 ?
 			  CLAIM_COLUMNS "@.job_claim($1::text, $2::text, $3::int, $4::interval, $5::text[])" :
 			  CLAIM_COLUMNS "@.job_claim($1::text[], $2::text, $3::int, $4::interval, $5::text[])");

@@ -83,8 +83,9 @@ job_done(Job *job)
 {
 	set_phase(job, JOB_DONE);
 	beat_pause(job);
-	if (opt.once)
+	if (opt.once || opt.flow)
 		claim_again();
+	flow_changed();
 }
 
 /* The outcome is known: report it as soon as a connection is free. */
@@ -167,7 +168,8 @@ start_command(Job *job, const char *args, const char *inputs)
 		{"JOBQ_TOKEN", job->token},
 		{"JOBQ_ATTEMPT", job->attempt},
 		{"JOBQ_KIND", job->kind},
-		{"JOBQ_KEY", job->key}
+		{"JOBQ_KEY", job->key},
+		{"JOBQ_FLOW", job->flow}
 	};
 	const Kind *kind = find_kind(job->kind);
 	char		errbuf[256];
@@ -234,6 +236,7 @@ job_start(const PGresult *res, int row, Usec sent, Usec lease, bool release)
 	job->attempt = field_copy(res, row, "attempt");
 	job->kind = field_copy(res, row, "kind");
 	job->key = field_copy(res, row, "key");
+	job->flow = field(res, row, "flow") ? field_copy(res, row, "flow") : NULL;
 	job->started = now_usec();
 	beat_start(job, sent);
 	if (lease != LEASE_UNKNOWN)
@@ -508,6 +511,7 @@ job_free(Job *job)
 	free(job->attempt);
 	free(job->kind);
 	free(job->key);
+	free(job->flow);
 	free(job->args);
 	free(job->inputs);
 	free(job);

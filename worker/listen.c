@@ -28,6 +28,7 @@ static enum
 }			proof = PROOF_NONE;
 
 static Conn *listener;
+static bool stale = false;		/* there are further queues to listen to */
 static Usec proof_by;
 static char proof_channel[64];
 
@@ -52,6 +53,7 @@ listen_reply(Conn *conn, PGresult *res, void *arg)
 	else if (proof != PROOF_DONE)
 		proof = PROOF_DUE;
 	claim_again();
+	flow_changed();
 }
 
 static void
@@ -59,8 +61,11 @@ listen_start(Conn *conn)
 {
 	Buf			sql = {0};
 
+	stale = false;
 	for (int i = 0; i < opt.nqueues; i++)
 		buf_printf(&sql, "LISTEN \"job_queue_%s\";", opt.queues[i]);
+	if (opt.flow)
+		buf_printf(&sql, "LISTEN job_%s;", opt.flow);
 	buf_printf(&sql, "LISTEN \"%s\"", proof_channel);
 	conn_send(conn, listen_reply, NULL, 0, NULL, sql.data);
 	buf_free(&sql);
@@ -70,12 +75,31 @@ static void
 notified(Conn *conn, const char *channel)
 {
 	if (strcmp(channel, proof_channel) != 0)
+	{
 		claim_again();
+		flow_changed();
+	}
 	else if (proof != PROOF_DONE)
 	{
 		proof = PROOF_DONE;
 		log_event(LOG_INFO, "listening", "conn", conn->name, (char *) NULL);
 	}
+}
+
+/* A member of the flow is of this queue. */
+void
+listen_to(const char *queue)
+{
+	for (int i = 0; i < opt.nqueues; i++)
+	{
+		if (strcmp(opt.queues[i], queue) == 0)
+			return;
+	}
+	if (opt.nqueues == MAX_QUEUES)
+		return;					/* there is the slow poll */
+	opt.queues = xrealloc(opt.queues, (size_t) (opt.nqueues + 1) * sizeof(*opt.queues));
+	opt.queues[opt.nqueues++] = xstrdup(queue);
+	stale = true;
 }
 
 /* This connection is to wait. */
@@ -125,6 +149,8 @@ listen_tick(Usec now)
 
 	if (listener == NULL)
 		return;
+	if (stale && conn_free(listener))
+		listen_start(listener);
 	if (proof != PROOF_DONE && !conn_up(listener))
 		proof = PROOF_NONE;		/* until it is back */
 	if (proof != PROOF_SENT || now < proof_by)
@@ -142,4 +168,12 @@ Usec
 listen_timer(void)
 {
 	return proof == PROOF_SENT ? proof_by : USEC_NEVER;
+}
+
+/* Free what listen_to() has kept; the others are arguments of the program. */
+void
+listen_end(void)
+{
+	for (int i = 0; i < opt.nqueues && opt.flow; i++)
+		free((char *) opt.queues[i]);
 }

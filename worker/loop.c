@@ -40,6 +40,7 @@ static Conn *pool;
 
 static struct pollfd *pfds;
 static int	npfds;
+static int	output_slot = -1;
 static int	pfds_size;
 
 /*
@@ -254,6 +255,7 @@ watch_all(void)
 	watch_conn(&wait_conn);
 	for (int i = 0; i < opt.pool; i++)
 		watch_conn(&pool[i]);
+	output_slot = output_wants() ? watch(STDOUT_FILENO, POLLOUT) : -1;
 	for (Job *job = jobs[JOB_RUNNING].first; job; job = job->next)
 	{
 		Child	   *child = &job->child;
@@ -276,6 +278,8 @@ handle_all(void)
 {
 	if (slot_ready(0))
 		take_signals();
+	if (slot_ready(output_slot))
+		output_io();
 	for (Job *job = jobs[JOB_RUNNING].first; job; job = job->next)
 	{
 		Child	   *child = &job->child;
@@ -313,7 +317,7 @@ send_work(Conn *conn, Usec now)
 	if (!locked_before && report_send_locked(conn, now))
 		return locked_before = true;
 	locked_before = false;
-	if (listen_send_proof(conn) || register_send(conn, now))
+	if (listen_send_proof(conn) || register_send(conn, now) || flow_send(conn, now))
 		return true;
 	if (!log_before && log_send(conn, now))
 		return log_before = true;
@@ -380,6 +384,19 @@ pool_unreachable(void)
 	return true;
 }
 
+/*
+ * Is trying again of no use to one who is to end?  A worker of a flow has to have reached the
+ * server once; then it waits for it to come back.
+ */
+static bool
+fails_for_good(void)
+{
+	bool		ends = opt.once || opt.until_idle != USEC_NEVER;
+	bool		reached = !opt.once && flow_may_claim();
+
+	return ends && (claim_unable() || (njobs == 0 && !reached && (conn_elsewhere || pool_unreachable())));
+}
+
 /* A connection of the pool is back. */
 static void
 pool_ready(Conn *conn)
@@ -401,13 +418,20 @@ tick(Usec now)
 	listen_tick(now);
 	if (claim_limit_reached())
 		begin_drain("max-jobs");
-	if (opt.once && (claim_unable() || (njobs == 0 && (conn_elsewhere || pool_unreachable()))))
+	if (fails_for_good())
 	{
 		status = EXIT_FAILURE;
 		begin_drain("error");
 	}
 	if (opt.once && claim_found_nothing())
 		begin_drain("once");
+	if (flow_gone())
+	{
+		status = EXIT_FAILURE;
+		begin_drain("no-such-flow");
+	}
+	if (opt.until_idle != USEC_NEVER && (flow_over() || idle_verdict()))
+		begin_drain(flow_over() ? "flow-decided" : "flow-idle");
 	if (opt.exit_when_idle != USEC_NEVER && now - claim_idle_since(now) >= opt.exit_when_idle)
 		begin_drain("idle");
 	if (draining)
@@ -439,6 +463,7 @@ next_timer(Usec now, bool sendable)
 	note_time(&timer, claim_timer(now));
 	note_time(&timer, listen_timer());
 	note_time(&timer, register_timer(now));
+	note_time(&timer, flow_timer(now));
 	if (draining)
 	{
 		if (!releasing)
@@ -516,7 +541,7 @@ worker_run(void)
 		bool		sendable;
 
 		tick(now);
-		if (give_up || (draining && njobs == 0 && !claim_in_flight() && !register_keeps(now)))
+		if (give_up || (draining && njobs == 0 && !claim_in_flight() && !flow_keeps(now) && !register_keeps(now)))
 			break;
 		if (!ever_up)
 		{
@@ -540,15 +565,20 @@ worker_run(void)
 		log_event(LOG_WARNING, "jobs_left", "jobs", num(njobs), (char *) NULL);
 		status = EXIT_FAILURE;
 	}
+	if (opt.until_idle != USEC_NEVER && status == EXIT_SUCCESS)
+		status = flow_status();
 	conn_close(&wait_conn);
 	for (int i = 0; i < opt.pool; i++)
 		conn_close(&pool[i]);
 	jobs_free_all();
 	beats_end();
 	claim_end();
+	listen_end();
+	flow_end();
 	free(pool);
 	free(pfds);
 	guard_end();
 	log_event(LOG_INFO, "stopped", "status", num(status), (char *) NULL);
+	output_end();
 	return status;
 }

@@ -28,6 +28,8 @@ PROGNAME " runs a command for each job of a jobq queue.\n"
 "  -k, --kind=NAME='COMMAND'  run COMMAND for jobs of kind NAME; may be repeated;\n"
 "                             the NAME * stands for all other kinds; COMMAND\n"
 "                             :noop succeeds without running anything\n"
+"      --flow=ID              take members of this flow alone, whatever their\n"
+"                             queues, and print what happens in it\n"
 "      --label=NAME           take jobs that require this label, too; may be\n"
 "                             repeated\n"
 "  -c, --concurrency=N        run up to N jobs at a time (default: 1)\n"
@@ -46,7 +48,8 @@ PROGNAME " runs a command for each job of a jobq queue.\n"
 "Waiting:\n"
 "      --listen               wait with LISTEN; implied by several queues\n"
 "      --poll-interval=TIME   look for jobs this often even if nothing wakes the\n"
-"                             worker (default: 60s, with LISTEN 10s)\n"
+"                             worker (default: 60s, with LISTEN 10s, with a\n"
+"                             flow 1s)\n"
 "\n"
 "Leaving:\n"
 "      --drain-timeout=TIME   after SIGTERM, release jobs that take longer\n"
@@ -55,6 +58,9 @@ PROGNAME " runs a command for each job of a jobq queue.\n"
 "      --exit-when-idle=TIME  leave when there was no job for this long\n"
 "      --once                 do what there is to do, without waiting for more,\n"
 "                             then leave\n"
+"      --until-idle[=TIME]    with --flow: leave when it is decided, or when\n"
+"                             nothing of it can go on by itself within TIME\n"
+"                             (default: 1min), and say what it waits for\n"
 "\n"
 "Connections:\n"
 "  -d, --dbname=CONNINFO      database name, connection string or URI\n"
@@ -74,10 +80,10 @@ PROGNAME " runs a command for each job of a jobq queue.\n"
 "TIME is a number of seconds, or has a unit: 500ms, 30s, 5min, 2h.\n"
 "\n"
 "The command is run by /bin/sh.  It gets the job's arguments on its standard\n"
-"input, and JOBQ_JOB_ID, JOBQ_ATTEMPT, JOBQ_KEY, JOBQ_KIND, JOBQ_TOKEN and\n"
-"JOBQ_INPUTS in its environment.  Exit status 0: its output, a JSON text or\n"
-"nothing, is the result; 65: the job fails without retry; 75 and all others:\n"
-"it is tried again.  See " PROGNAME "(1).\n";
+"input, and JOBQ_JOB_ID, JOBQ_ATTEMPT, JOBQ_KEY, JOBQ_KIND, JOBQ_TOKEN,\n"
+"JOBQ_FLOW and JOBQ_INPUTS in its environment.  Exit status 0: its output, a\n"
+"JSON text or nothing, is the result; 65: the job fails without retry; 75 and\n"
+"all others: it is tried again.  See " PROGNAME "(1).\n";
 
 static void usage_error(const char *fmt,...) __attribute__((format(printf, 1, 2), noreturn));
 static void try_help(void) __attribute__((noreturn));
@@ -142,6 +148,18 @@ parse_time(const char *option, const char *value, Usec min)
 		usage_error("--%s must be from %g ms to %lld days, not \"%s\"", option, (double) min / 1e3,
 					(long long) (MAX_DURATION / (86400 * USEC_PER_SEC)), value);
 	return (Usec) (usec + 0.5);
+}
+
+/* The id of a job. */
+static const char *
+parse_id(const char *option, const char *value)
+{
+	char	   *end;
+
+	errno = 0;
+	if (strtoll(value, &end, 10) <= 0 || errno != 0 || *end || strspn(value, "0123456789") != (size_t) (end - value))
+		usage_error("--%s must be the id of a flow, not \"%s\"", option, value);
+	return value;
 }
 
 static Output
@@ -277,6 +295,8 @@ enum
 	OPT_RECONNECT_MAX,
 	OPT_LOG,
 	OPT_LABEL,
+	OPT_FLOW,
+	OPT_UNTIL_IDLE,
 	OPT_VERSION
 };
 
@@ -298,6 +318,8 @@ static const struct option long_options[] = {
 	{"exit-when-idle", required_argument, NULL, OPT_EXIT_WHEN_IDLE},
 	{"dbname", required_argument, NULL, 'd'},
 	{"once", no_argument, NULL, OPT_ONCE},
+	{"flow", required_argument, NULL, OPT_FLOW},
+	{"until-idle", optional_argument, NULL, OPT_UNTIL_IDLE},
 	{"wait-dbname", required_argument, NULL, OPT_WAIT_DBNAME},
 	{"schema", required_argument, NULL, OPT_SCHEMA},
 	{"pool", required_argument, NULL, OPT_POOL},
@@ -401,6 +423,12 @@ parse_options(int argc, char **argv)
 			case OPT_LABEL:
 				add_label(optarg);
 				break;
+			case OPT_FLOW:
+				opt.flow = parse_id("flow", optarg);
+				break;
+			case OPT_UNTIL_IDLE:
+				opt.until_idle = optarg ? parse_time("until-idle", optarg, 0) : DEFAULT_UNTIL_IDLE;
+				break;
 			case OPT_VERSION:
 				/* alone it asks for ours */
 				if (optarg == NULL && optind < argc && argv[optind][0] != '-')
@@ -426,6 +454,12 @@ parse_options(int argc, char **argv)
 		usage_error("unexpected argument \"%s\"", argv[optind]);
 	if (opt.nlabels > 0)
 		buf_puts(&opt.labels, "}");
+	if (opt.flow && opt.nqueues > 0)
+		usage_error("--flow takes its members from whatever queues: --queue cannot be given");
+	if (opt.until_idle != USEC_NEVER && !opt.flow)
+		usage_error("--until-idle needs --flow");
+	if (opt.until_idle != USEC_NEVER && opt.once)
+		usage_error("--until-idle and --once cannot both be given");
 	if (opt.nkinds == 0)
 		usage_error("no --kind is given: it says what to run");
 }
@@ -472,9 +506,9 @@ main(int argc, char **argv)
 	opt.heartbeat = DEFAULT_HEARTBEAT;
 	opt.kill_after = DEFAULT_KILL_AFTER;
 	opt.reconnect_max = DEFAULT_RECONNECT_MAX;
-	opt.drain_timeout = opt.exit_when_idle = USEC_NEVER;
+	opt.drain_timeout = opt.exit_when_idle = opt.until_idle = USEC_NEVER;
 	parse_options(argc, argv);
-	if (opt.nqueues == 0)
+	if (opt.nqueues == 0 && !opt.flow)
 		add_queue("default");
 	if (opt.wait_dbname == NULL)
 		opt.wait_dbname = opt.dbname;
@@ -485,7 +519,7 @@ main(int argc, char **argv)
 	else if (opt.poll_interval == 0)
 	{
 		/* it is seen by its claims only */
-		opt.poll_interval = DEFAULT_POLL_LISTEN;
+		opt.poll_interval = opt.flow ? DEFAULT_POLL_FLOW : DEFAULT_POLL_LISTEN;
 		if (opt.lease > 0 && opt.lease < opt.poll_interval)
 			opt.poll_interval = opt.lease;
 	}

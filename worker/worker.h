@@ -30,6 +30,8 @@
 #define JOBQ_VERSION "1.0"
 
 #define EXIT_USAGE 2
+#define EXIT_FLOW_FAILED 3		/* with --until-idle: it did not succeed */
+#define EXIT_FLOW_STUCK 4		/* it is not decided, and nothing can go on */
 
 /*
  * Times are microseconds of a clock that never goes back, and that goes on, as
@@ -60,6 +62,8 @@ typedef int64_t Usec;
 #define DEFAULT_RECONNECT_MAX (10 * USEC_PER_SEC)
 #define DEFAULT_POLL_CALL (60 * USEC_PER_SEC)
 #define DEFAULT_POLL_LISTEN (10 * USEC_PER_SEC)
+#define DEFAULT_POLL_FLOW (1 * USEC_PER_SEC)
+#define DEFAULT_UNTIL_IDLE (60 * USEC_PER_SEC)
 
 #define CONNECT_TIMEOUT (15 * USEC_PER_SEC)
 #define FIRST_RETRY (100 * USEC_PER_MSEC)
@@ -75,7 +79,7 @@ typedef int64_t Usec;
 #define CANCEL_AFTER (1 * USEC_PER_SEC) /* a claim may take, when leaving */
 #define GIVE_UP_AFTER (10 * USEC_PER_SEC)	/* on the server, when leaving */
 #define UNREGISTER_WITHIN (2 * USEC_PER_SEC)	/* when leaving */
-#define MAX_PREPARED 16			/* statements of a connection */
+#define MAX_PREPARED 20			/* statements of a connection */
 #define UNKNOWN_KIND_DELAY "30 s"
 
 #define STDERR_KEEP (64 * 1024)
@@ -121,7 +125,8 @@ typedef struct Options
 	int			nlabels;
 	Buf			labels;			/* an array; data is NULL: none */
 	const char **queues;
-	int			nqueues;
+	int			nqueues;		/* 0: those of a flow */
+	const char *flow;			/* NULL: none */
 	Kind	   *kinds;
 	int			nkinds;
 	int			concurrency;
@@ -139,6 +144,8 @@ typedef struct Options
 	Usec		reconnect_max;
 	Usec		drain_timeout;	/* USEC_NEVER: none */
 	Usec		exit_when_idle; /* USEC_NEVER: never */
+	Usec		until_idle;		/* times within this are waited for;
+								 * USEC_NEVER: not given */
 	bool		once;
 	bool		log;			/* standard error goes to job_log */
 } Options;
@@ -285,7 +292,7 @@ typedef struct Child
 typedef struct ChildEnv
 {
 	const char *name;
-	const char *value;
+	const char *value;			/* NULL: it is not set */
 } ChildEnv;
 
 extern void child_init(Child *child);
@@ -349,6 +356,7 @@ typedef struct Job
 	char	   *attempt;
 	char	   *kind;
 	char	   *key;
+	char	   *flow;			/* that it is a member of, or NULL */
 	char	   *args;			/* this and the next while it is queued */
 	char	   *inputs;			/* or NULL */
 	JobPhase	phase;
@@ -469,15 +477,81 @@ extern void claim_end(void);
 /* listen.c */
 
 extern void listen_init(Conn *conn);
+extern void listen_to(const char *queue);
 extern bool listen_send_proof(Conn *conn);
 extern void listen_tick(Usec now);
 extern Usec listen_timer(void);
+extern void listen_end(void);
 
 /* register.c */
 
 extern bool register_send(Conn *conn, Usec now);
 extern bool register_keeps(Usec now);
 extern Usec register_timer(Usec now);
+
+/* flow.c */
+
+/* In the order of the names in flow.c; those that are decided come last */
+typedef enum MemberState
+{
+	MEMBER_WAITING,
+	MEMBER_SCHEDULED,
+	MEMBER_READY,
+	MEMBER_RUNNING,
+	MEMBER_SUCCEEDED,
+	MEMBER_FAILED,
+	MEMBER_SKIPPED,
+	MEMBER_CANCELLED,
+	MEMBER_UPSTREAM_FAILED
+} MemberState;
+
+/* The flow, or a job inside it, as the last look has seen it */
+typedef struct Member
+{
+	int64_t		id;
+	struct Member *flow;		/* around it; NULL: it is the outermost */
+	char	   *label;
+	MemberState state;
+	int			attempt;		/* attempts begun */
+	bool		is_flow;
+	bool		asked;			/* the look under way looks into it */
+	bool		looked_into;	/* since it started, or was decided */
+	bool		fresh;			/* it changed by the last look */
+	bool		lingers;		/* or by the one before */
+	int64_t		log_at;			/* the last line that was printed; 0: none */
+	Usec		due_at;			/* while it is scheduled */
+	Usec		ready_since;	/* while it is ready */
+} Member;
+
+extern Member **members;
+extern int	nmembers;
+
+extern bool member_decided(const Member *m);
+extern Member *member_find(int64_t id);
+extern void flow_changed(void);
+extern bool flow_send(Conn *conn, Usec now);
+extern bool flow_may_claim(void);
+extern bool flow_gone(void);
+extern bool flow_over(void);
+extern bool flow_keeps(Usec now);
+extern int	flow_status(void);
+extern Usec flow_timer(Usec now);
+extern void flow_end(void);
+
+/* idle.c */
+
+extern void idle_changed(Usec now);
+extern bool idle_send(Conn *conn, Usec now);
+extern bool idle_verdict(void);
+extern Usec idle_timer(Usec now);
+
+/* output.c */
+
+extern void output_text(const char *time, const char *name, const char *between, const char *text);
+extern bool output_is_full(void);
+extern bool output_wants(void);
+extern void output_io(void);
+extern void output_end(void);
 
 /* loop.c */
 

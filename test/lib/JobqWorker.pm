@@ -53,7 +53,7 @@ sub slurp_pid
 	return $pid;
 }
 
-# Start a worker on a node.  Its log is in the returned object's file.
+# Start a worker on a node.  Its log, and what it prints, are in the returned object's files.
 sub start_worker
 {
 	my ($node, @args) = @_;
@@ -64,8 +64,8 @@ sub start_worker
 sub start_worker_by
 {
 	my ($node, $by, @args) = @_;
-	my $self = bless { log => sprintf('%s/worker_%03d.log', $PostgreSQL::Test::Utils::log_path,
-			scalar(@workers)) }, 'JobqWorker';
+	my $name = sprintf('%s/worker_%03d', $PostgreSQL::Test::Utils::log_path, scalar(@workers));
+	my $self = bless { log => "$name.log", out => "$name.out" }, 'JobqWorker';
 	my @command = (
 		@$by, 'jobq-worker', '--dbname', $node->connstr('postgres'),
 		'--verbose', @args);
@@ -75,7 +75,7 @@ sub start_worker_by
 	if ($self->{pid} == 0)
 	{
 		open(STDIN, '<', '/dev/null');
-		open(STDOUT, '>', '/dev/null');
+		open(STDOUT, '>', $self->{out});
 		open(STDERR, '>', $self->{log});
 		# It ignores what it was started to ignore, as the tests are by nohup.
 		$SIG{$_} = 'DEFAULT' foreach qw(HUP INT QUIT TERM);
@@ -100,6 +100,22 @@ sub wait_for_log
 	my ($self, $pattern) = @_;
 	return poll_until(
 		sub { -e $self->{log} && slurp_file($self->{log}) =~ $pattern });
+}
+
+# What it has printed by now, without the times.
+sub printed
+{
+	my ($self) = @_;
+	my $out = -e $self->{out} ? slurp_file($self->{out}) : '';
+	$out =~ s/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z //mg;
+	return $out;
+}
+
+# Wait until it has printed this.
+sub wait_for_output
+{
+	my ($self, $pattern) = @_;
+	return poll_until(sub { $self->printed =~ $pattern });
 }
 
 # Wait for its end.  Returns the wait status.

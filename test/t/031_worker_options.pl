@@ -54,6 +54,10 @@ my @cases = (
 	[ [ @kind, '--worker', "a\nb" ], '--worker must have a name without control characters' ],
 	[ [ @kind, '--label', '' ], '--label needs a name of 1 to 128 bytes' ],
 	[ [ @kind, map { ('--label', $_) } 1 .. 101 ], 'more than 100 labels' ],
+	(map { [ [ @kind, '--flow', $_ ], "--flow must be the id of a flow, not \"$_\"" ] } '', '0', '-1', 'x', '1x', ' 1', '9223372036854775808'),
+	[ [ @kind, '--flow', '1', '--queue', 'q' ], '--flow takes its members from whatever queues: --queue cannot be given' ],
+	[ [ @kind, '--until-idle' ], '--until-idle needs --flow' ],
+	[ [ @kind, '--flow', '1', '--until-idle', '--once' ], '--until-idle and --once cannot both be given' ],
 	[ [ @kind, '--version=' ], '--version needs a name of 1 to 128 bytes' ],
 	[ [ @kind, '--version', "a\tb" ], '--version must have a name without control characters' ],
 	[ [ @kind, '--output', 'xml' ], '--output must be json, text or discard, not "xml"' ],
@@ -66,7 +70,7 @@ my @cases = (
 	[ [ @kind, '--lease', '367d' ], '--lease must be from 1000 ms to 366 days, not "367d"' ],);
 foreach my $option (
 	qw(timeout kill-after lease heartbeat poll-interval drain-timeout
-	exit-when-idle reconnect-max))
+	exit-when-idle reconnect-max until-idle))
 {
 	foreach my $value ('', 'soon', '-1', '5 s', 'inf', '0x10', '1e3', '3w')
 	{
