@@ -10,9 +10,9 @@
  * has been claimed or has ended, a queue was notified, --poll-interval is over; but
  * not again before twice the time that the last took.
  *
- * Only what happens from the start on is printed.  A flow inside is looked into
- * from when it is seen to have started until a look has seen it decided; one that
- * did both in between is looked into once.
+ * Only what has happened since the first looks is printed, which take in the flow and
+ * those in it.  A flow inside is looked into from when it is seen to have started until a
+ * look has seen it decided; one that did both in between is looked into once.
  */
 #include "worker.h"
 
@@ -40,7 +40,8 @@ static enum
 }			state = FLOW_UNKNOWN;
 
 static char since[24];			/* of the server's clock, microseconds */
-static bool looked = false;		/* once at least */
+static char since_stamp[40];	/* the same for readers */
+static bool looked = false;		/* all that was there is known */
 static bool looking = false;	/* a look is under way */
 static bool wanted = true;		/* another is to follow */
 static Usec look_sent;
@@ -251,6 +252,32 @@ print_event(const PGresult *res, int row, const char *what)
 	buf_free(&told);
 }
 
+/* What there is before anything is printed. */
+static void
+print_flow(void)
+{
+	int			counts[sizeof(state_names) / sizeof(state_names[0])] = {0};
+	int			n = 0;
+	Buf			told = {0};
+
+	for (int i = 0; i < nmembers; i++)
+	{
+		if (members[i]->flow == root)
+		{
+			counts[members[i]->state]++;
+			n++;
+		}
+	}
+	buf_printf(&told, "flow %s is %s; members: %d", opt.flow, state_names[root->state], n);
+	for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
+	{
+		if (counts[i] > 0)
+			buf_printf(&told, ", %d %s", counts[i], state_names[i]);
+	}
+	output_text(since_stamp, root->label, ": ", told.data);
+	buf_free(&told);
+}
+
 /*
  * Looks
  */
@@ -261,8 +288,9 @@ print_event(const PGresult *res, int row, const char *what)
 /*
  * $1 the flow, $2 flows to look into, $3 to $5 what is known of members: ids, states and
  * attempts, $6 and $7 those whose logs may have new lines: ids, and the times of the
- * last lines, $8 since when.  A time is a number of microseconds, since a session of
- * a pooler may show others in a way that another takes for something else.
+ * last lines, $8 whether what has happened is asked for, too.  A time is a number of
+ * microseconds, since a session of a pooler may show others in a way that another takes
+ * for something else.
  */
 static const char look_sql[] =
 "WITH member AS MATERIALIZED ("
@@ -283,7 +311,7 @@ static const char look_sql[] =
 " (SELECT min(a.started_at) FROM attempt a WHERE a.job_id = c.id AND a.attempt > c.begun)), c.attempt, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
 " FROM changed c WHERE (c.finished_at IS NULL OR c.attempt > c.begun) AND c.was NOT IN ('waiting', 'scheduled', 'ready', 'running')"
 " UNION ALL SELECT 2, 'started', c.id, c.started_at, c.attempt, NULL, NULL, NULL, NULL, NULL, c.worker, NULL, NULL"
-" FROM changed c WHERE CASE WHEN c.is_flow THEN c.was IS NULL OR c.was IN ('waiting', 'scheduled') ELSE c.state = 'running' AND c.attempt > c.begun END"
+" FROM changed c WHERE CASE WHEN c.is_flow THEN coalesce(c.was, 'waiting') IN ('waiting', 'scheduled') ELSE c.state = 'running' AND c.attempt > c.begun END"
 " UNION ALL SELECT 2, 'started', a.job_id, a.started_at, a.attempt, NULL, NULL, NULL, NULL, NULL, a.worker, NULL, NULL"
 " FROM attempt a JOIN changed c ON c.id = a.job_id WHERE a.attempt > c.begun"
 " UNION ALL SELECT 3, 'line', l.job_id, l.at, l.attempt, NULL, NULL, NULL, NULL, l.level, NULL, l.message || coalesce(' ' || l.data::pg_catalog.text, ''), NULL"
@@ -298,7 +326,7 @@ static const char look_sql[] =
 " FROM changed c WHERE c.finished_at IS NOT NULL AND NOT EXISTS (SELECT FROM attempt a WHERE a.job_id = c.id AND a.ended_at = c.finished_at)"
 ") SELECT e.*, (pg_catalog.date_part('epoch', e.at) * 1000000)::pg_catalog.int8 AS us,"
 " pg_catalog.to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') AS stamp"
-" FROM event e WHERE e.what = 'member' OR e.at > 'epoch'::pg_catalog.timestamptz + $8::pg_catalog.int8 * '1 microsecond'::pg_catalog.interval"
+" FROM event e WHERE e.what = 'member' OR ($8::pg_catalog.bool AND e.at IS NOT NULL)"
 " ORDER BY e.at NULLS FIRST, e.id, e.rank";
 
 /* Is it a flow that has started, and was not looked into since that was seen? */
@@ -331,6 +359,7 @@ static void
 look_reply(Conn *conn, PGresult *res, void *arg)
 {
 	Usec		now = now_usec();
+	bool		unseen = false;
 
 	(void) conn;
 	(void) arg;
@@ -368,16 +397,15 @@ look_reply(Conn *conn, PGresult *res, void *arg)
 		else
 			print_event(res, row, what);
 	}
-	looked = true;
-	over = root != NULL && member_decided(root);
 	for (int i = 0; i < nmembers; i++)
+		unseen |= is_unseen(members[i]);
+	wanted |= unseen;
+	if (!unseen && !looked && root)
 	{
-		if (is_unseen(members[i]))
-		{
-			over = false;
-			wanted = true;
-		}
+		looked = true;
+		print_flow();
 	}
+	over = !unseen && root && member_decided(root);
 	if (PQntuples(res) > 0)
 		idle_changed(now);
 }
@@ -411,7 +439,7 @@ look_send(Conn *conn, Usec now)
 		buf_puts(&arrays[i], arrays[i].len == 0 ? "{}" : "}");
 		values[i + 1] = arrays[i].data;
 	}
-	values[7] = since;
+	values[7] = looked ? "true" : "false";
 	looking = true;
 	wanted = false;
 	last_sent = draining && njobs == 0;
@@ -435,44 +463,31 @@ flow_changed(void)
 static void
 flow_reply(Conn *conn, PGresult *res, void *arg)
 {
-	Buf			told = {0};
-	static const char *const counts[] = {
-		"waiting", "scheduled", "ready", "running", "succeeded", "failed", "skipped", "cancelled", "upstream_failed"
-	};
-
 	(void) conn;
 	(void) arg;
 	state = FLOW_UNKNOWN;
 	if (res == NULL)
 		return;
 	if (!result_ok(res))
-	{
 		look_failed(res);
-		return;
-	}
-	if (PQntuples(res) == 0)
+	else if (PQntuples(res) == 0)
 	{
 		log_event(LOG_ERROR, "no_such_flow", "flow", opt.flow,
 				  "error", "there is no such flow, or this role may not see it", (char *) NULL);
 		state = FLOW_GONE;
-		return;
 	}
-	state = FLOW_KNOWN;
-	failures = 0;
-	snprintf(since, sizeof(since), "%s", value_of(res, 0, "us"));
-	buf_printf(&told, "flow %s is %s; members: %s", opt.flow, value_of(res, 0, "state"), value_of(res, 0, "jobs"));
-	for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
+	else
 	{
-		if (strcmp(value_of(res, 0, counts[i]), "0") != 0)
-			buf_printf(&told, ", %s %s", value_of(res, 0, counts[i]), counts[i]);
+		state = FLOW_KNOWN;
+		failures = 0;
+		snprintf(since, sizeof(since), "%s", PQgetvalue(res, 0, 0));
+		snprintf(since_stamp, sizeof(since_stamp), "%s", PQgetvalue(res, 0, 1));
 	}
-	output_text(value_of(res, 0, "stamp"), value_of(res, 0, "name") ? value_of(res, 0, "name") : "flow", ": ", told.data);
-	buf_free(&told);
 }
 
 static const char flow_sql[] =
-"SELECT f.*, (pg_catalog.date_part('epoch', t.now) * 1000000)::pg_catalog.int8 AS us,"
-" pg_catalog.to_char(t.now AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') AS stamp"
+"SELECT (pg_catalog.date_part('epoch', t.now) * 1000000)::pg_catalog.int8,"
+" pg_catalog.to_char(t.now AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
 " FROM @.job_flow_status f, pg_catalog.clock_timestamp() AS t (now) WHERE f.id = $1::pg_catalog.int8";
 
 /* Ask for the flow, look, or ask what it waits for, if that is what is to be done. */

@@ -20,6 +20,7 @@
 
 #define FIRST_DELAY (100 * USEC_PER_MSEC)	/* after the last change */
 #define DELAY_MAX (10 * USEC_PER_SEC)
+#define DELAY_RUNS (2 * USEC_PER_SEC)	/* where others run members */
 #define SETTLE (1 * USEC_PER_SEC)	/* others may take what is ready and not
 									 * for us */
 #define NOBODY_AFTER (10 * USEC_PER_SEC)	/* the launcher has another
@@ -53,9 +54,9 @@ idle_changed(Usec now)
 
 /* Ask again later. */
 static void
-ask_later(Usec now)
+ask_later(Usec now, Usec max)
 {
-	delay = delay * 2 < DELAY_MAX ? delay * 2 : DELAY_MAX;
+	delay = delay * 2 < max ? delay * 2 : max;
 	ask_at = now + delay;
 	ask_all = false;
 }
@@ -238,7 +239,7 @@ idle_reply(Conn *conn, PGresult *res, void *arg)
 			free(msg);
 			flow_changed();
 		}
-		ask_later(now);
+		ask_later(now, DELAY_MAX);
 		return;
 	}
 
@@ -259,7 +260,7 @@ idle_reply(Conn *conn, PGresult *res, void *arg)
 			log_event(LOG_DEBUG, "goes_on", "job", num(waits[i].member->id), "name", waits[i].member->label, (char *) NULL);
 	}
 	if (any || changed_at > asked_at || !claim_found_nothing())
-		ask_later(now);
+		ask_later(now, all ? DELAY_MAX : DELAY_RUNS);
 	else if (!all)
 		ask_all = true;
 	else

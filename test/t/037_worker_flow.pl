@@ -245,8 +245,8 @@ start_flow($flow, '--label', 'gpu')->ends_with(0, 'when all of that has come, an
 # The time is an option
 $flow = submit_flow({ name => 'soon', jobs => [ member('a', run_in => '90 s') ] });
 start_flow($flow, '--until-idle=1min')->ends_with(4, 'a time that is not within --until-idle');
-query("SELECT job_change(id, run_at => now() + interval '2 s') FROM job_status WHERE flow = $flow AND name = 'a'");
-start_flow($flow, '--until-idle=500ms')->ends_with(4, '... nor with a shorter one');
+query("SELECT job_change(id, run_at => now() + interval '10 s') FROM job_status WHERE flow = $flow AND name = 'a'");
+start_flow($flow, '--until-idle=1s')->ends_with(4, '... nor with a shorter one');
 start_flow($flow)->ends_with(0, 'one that is');
 
 # The flow itself
@@ -291,7 +291,7 @@ elsewhere: succeeded
 EOO
 
 $flow = submit_flow({ name => 'silent', jobs => [ member('theirs', max_lost => 9, priority => 1), member('ours') ] });
-query("SELECT job_id FROM job_claim_flow($flow, 'another', lease => '6 s')");
+query("SELECT job_id FROM job_claim_flow($flow, 'another', lease => '10 s')");
 $worker = start_flow($flow, '--until-idle=200ms');
 $worker->ends_with(4, 'a lease whose worker is silent, and that lasts on');
 like(waits($worker), qr/^theirs: waits: It runs since .* as attempt 1 of worker "another".*\ntheirs: waits: Its worker was last heard of/, '... is told');
