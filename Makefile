@@ -32,7 +32,7 @@ PG_CONFIG ?= pg_config
 
 # These work in a private copy of the server; see tools/prepare.
 # KIND=regress|isolation|tap and ONLY="name ..." select tests, FLOW=file.json
-# names a WfFormat file to run as the demo.
+# names a workflow to run as the demo: the document of a flow, or in WfFormat.
 demo:
 	@PG_CONFIG='$(PG_CONFIG)' FLOW='$(FLOW)' tools/prepare demo/run
 

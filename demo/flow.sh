@@ -1,20 +1,41 @@
 # shellcheck shell=bash disable=SC2154  # sourced by demo/run
-# FLOW: the tasks of a WfFormat file as sleeps, and their graph.
+# FLOW: a flow whose jobs are sleeps, and its graph.  The file is the document of a
+# flow, or in WfFormat.
 
 slots=4    # of each worker
 budget=12  # seconds of sleep in all
 
-jq --argjson slots $((slots * nworkers)) --argjson budget $budget -f demo/flow.jq "$FLOW" \
-	>"$out/flow" || {
+refuse() {
 	echo "FLOW=$FLOW_NAME cannot be run." >&2
 	exit 2
 }
-jq -r '.tasks[] | [.id, .label, .level] | @tsv' "$out/flow" >"$out/nodes"
-jq -r '.tasks[] | .id as $id | .parents[] | [., $id] | @tsv' "$out/flow" >"$out/edges"
-# The last job depends on all others, however they end.
-jq -c '[.tasks[] | {kind: "task", name: .id, depends_on: .parents, args: {id, seconds}}]
-	| . + [{kind: "end", depends_on: map(.name), trigger_rule: "all_done", notify: true}]
-	| map(. + {queue: "demo"})' "$out/flow" >"$out/jobs"
+
+if jq -e 'type == "object" and has("jobs")' "$FLOW" >/dev/null 2>&1; then
+	cp "$FLOW" "$out/document"
+else
+	jq --arg queue "$queue" -f contrib/flows/wfformat.jq "$FLOW" >"$out/document" || refuse
+fi
+psql -XAtq -v ON_ERROR_STOP=1 -f contrib/flows/submit.sql <"$out/document" >"$out/id" || refuse
+flow=$(cat "$out/id")
+scale=$(jq --argjson slots $((slots * nworkers)) --argjson budget $budget -f demo/scale.jq "$out/document") || refuse
+
+# states: all jobs in the flow, each with its state
+states() {
+	ask "SELECT id, state FROM job_status WHERE id <> $flow ORDER BY id"
+}
+
+# read_nodes: what is to be drawn; flows that start have further jobs
+nodes=-1
+read_nodes() {
+	[ $nodes -ne ${#rows[@]} ] || return 0
+	nodes=${#rows[@]}
+	ask "SELECT jsonb_agg(jsonb_build_object('id', id::text, 'name', coalesce(args ->> 'task', name, kind), 'flow', flow::text,
+		'depends_on', to_jsonb(depends_on::text[])) ORDER BY id) FROM job_status WHERE id <> $flow"
+	printf '%s\n' "${rows[0]:-[]}" | jq --arg flow "$flow" -f demo/nodes.jq >"$out/graph" || die 'Its graph cannot be made.'
+	jq -r '.nodes[]' "$out/graph" >"$out/nodes"
+	jq -r '.edges[]' "$out/graph" >"$out/edges"
+	states
+}
 
 # graph [live]: draws it with the state of each job, over the last one if it
 # fits the terminal; with live only then
@@ -22,6 +43,7 @@ drawn=0
 counts=
 graph() {
 	local picture height
+	read_nodes
 	picture=$(printf '%s\n' "${rows[@]}" | perl demo/graph --width "$columns" \
 		--color "$([ -z "$bold" ] || echo 1)" --utf8 "$JOBQ_UTF8" "$out/nodes" "$out/edges")
 	height=$(wc -l <<<"$picture")
@@ -40,16 +62,16 @@ graph() {
 half=
 watch_flow() {
 	local done=0 row
-	ask "SELECT args ->> 'id', state FROM job_status WHERE kind = 'task'"
+	states
 	for row in "${rows[@]}"; do
-		[[ $row != *$'\tsucceeded' ]] || done=$((done + 1))
+		[[ $row == *$'\t'@(waiting|scheduled|ready|running) ]] || done=$((done + 1))
 	done
 	if [ $drawn -gt 0 ]; then
 		[ "$counts" = "${rows[*]}" ] || graph
 		counts=${rows[*]}
 		return
 	fi
-	bar "$done" "${#rows[@]}" tasks
+	bar "$done" "${#rows[@]}" jobs
 	if [ -z "$half" ] && [ $((done * 2)) -ge ${#rows[@]} ]; then
 		half=1
 		clear_bar
@@ -57,25 +79,70 @@ watch_flow() {
 	fi
 }
 
-say "${bold}$FLOW_NAME: $(wc -l <"$out/nodes") tasks, $(wc -l <"$out/edges") dependencies${plain}, $(jq -r '"a second takes \(.scale * 100000 | round / 100) ms."' "$out/flow")"
-psql -XAtq -v ON_ERROR_STOP=1 -f demo/flow.sql <"$out/jobs" >"$out/end"
+# await_workers: until they have nothing left to do; returns the largest of what they exit with
+await_workers() {
+	local worker alive=1 until=$((SECONDS + 900)) rc status=0
+	while [ $alive -eq 1 ]; do
+		[ "$SECONDS" -lt "$until" ] || die "Flow $flow does not end."
+		watch_flow
+		sleep 0.2
+		alive=0
+		for worker in "${!pids[@]}"; do
+			! kill -0 "${pids[$worker]}" 2>/dev/null || alive=1
+		done
+	done
+	for worker in "${!pids[@]}"; do
+		rc=0
+		wait "${pids[$worker]}" || rc=$?
+		unset "pids[$worker]"
+		[ $rc -le $status ] || status=$rc
+	done
+	clear_bar
+	return $status
+}
+
+states
+say "${bold}$FLOW_NAME: flow $flow, ${#rows[@]} jobs${plain}, $(jq -rn --argjson scale "$scale" '"a second takes \($scale * 100000 | round / 100) ms."')"
 start=$SECONDS
-start_workers $slots 'task=sleep "$(jq .seconds)"; echo null' 'end=echo null'
-if [ $tty -eq 1 ]; then
-	ask "SELECT args ->> 'id', state FROM job_status WHERE kind = 'task'"
-	graph live
-fi
-await "$(cat "$out/end")" watch_flow
-ask "SELECT args ->> 'id', state FROM job_status WHERE kind = 'task'"
+start_workers $slots --flow "$flow" --until-idle --kind '*=sleep "$(jq "((.runtimeInSeconds | numbers) // 1) * '"$scale"'")"; echo null'
+[ $tty -eq 0 ] || graph live
+status=0
+await_workers || status=$?
+states
 graph
-say '' "All ended after $((SECONDS - start)) s."
+case $status in
+0) say '' "It has ${green}succeeded${plain} after $((SECONDS - start)) s." ;;
+3)
+	ask "SELECT state, error FROM job_status WHERE id = $flow"
+	say '' "It has ended after $((SECONDS - start)) s: ${red}${rows[0]//$'\t'/, }${plain}."
+	;;
+4)
+	say '' "It is ${red}not decided${plain} after $((SECONDS - start)) s, and nothing of it can go on:"
+	sed -n 's/^[^ ]* \(.*: waits: .*\)/  \1/p' "$out"/worker-*.out | sort -u
+	;;
+*) die "A worker has ended with status $status." ;;
+esac
 
+echo
+psql -Xq -P footer=off -c "SELECT coalesce(name, 'flow ' || id) AS flow, state, jobs, succeeded, failed, skipped, cancelled, upstream_failed,
+	waiting + scheduled + ready + running AS undecided FROM job_flow_status ORDER BY id"
+for format in mermaid dot; do
+	psql -XAtq -v ON_ERROR_STOP=1 -c "SELECT job_graph($flow, '$format')" >"$out/flow.$format"
+done
+say "Its graph is in $out/flow.mermaid and $out/flow.dot."
+if ! command -v dot >/dev/null; then
+	say 'There is no dot, of package graphviz, to draw it.'
+elif timeout 60 dot -Tsvg -o "$out/flow.svg" "$out/flow.dot"; then
+	say "It is drawn in $out/flow.svg."
+else
+	say 'dot could not draw it within a minute.'
+fi
 
-# no task may have started before all its parents had ended
-ask "SELECT args ->> 'id', extract(epoch FROM started_at), extract(epoch FROM finished_at) FROM job_status
-	WHERE kind = 'task' AND state = 'succeeded'"
-printf '%s\n' "${rows[@]}" | awk -F '\t' '
-	NR == FNR { started[$1] = $2; finished[$1] = $3; next }
-	!($1 in finished) || !($2 in started) || started[$2] < finished[$1] { bad++; print "  " $1 " -> " $2 }
-	END { exit bad > 0 }' - "$out/edges" || die 'These tasks ran in the wrong order.'
-say "${green}Each task started after all that it depends on had ended.${plain}"
+# no job may have started before all that it depends on had ended, unless its trigger rule lets it
+if ! jq -e 'any(.. | objects; has("trigger_rule"))' "$out/document" >/dev/null; then
+	ask "SELECT p.id || ' -> ' || c.id FROM job_status c, unnest(c.depends_on) d JOIN job_status p ON p.id = d
+		WHERE c.started_at IS NOT NULL AND (p.finished_at IS NULL OR p.finished_at > c.started_at)"
+	[ ${#rows[@]} -eq 0 ] || die 'These jobs ran in the wrong order:' "${rows[@]}"
+	say "${green}Each job started after all that it depends on had ended.${plain}"
+fi
+exit $status

@@ -56,7 +56,7 @@ watch_jobs() {
 
 say "${bold}Map-reduce over the header files in $dir${plain}"
 ask "SELECT job_queue_set('$queue', lease => '2 s', backoff => '250 ms')"
-start_workers 1 list=demo/list measure=demo/measure reduce=demo/reduce
+start_workers 1 --queue "$queue" --kind list=demo/list --kind measure=demo/measure --kind reduce=demo/reduce
 start=$SECONDS
 ask "SELECT job_submit('list', jsonb_build_object('dir', '$dir'), queue => '$queue', notify => true)"
 list=${rows[0]}

@@ -125,7 +125,9 @@ sub act
 sub work
 {
 	my ($client, $log) = @_;
-	my $r = try($client, "SELECT job_id, token, flow, args FROM job_claim($queues, 'w', " . (1 + int(rand(4))) . ')');
+	my $n = 1 + int(rand(4));
+	my $r = try($client, 'SELECT c.job_id, c.token, c.flow, c.args FROM ' . (chance(0.8) ? "job_claim($queues, 'w', $n) c"
+		: "(SELECT id FROM job_flow_status WHERE state = 'running' ORDER BY random() LIMIT 1) f, job_claim_flow(f.id, 'w', $n) c"));
 	return if $r->{lost} || $r->{sqlstate};
 	foreach my $claim (@{ $r->{rows} })
 	{

@@ -1,0 +1,107 @@
+# make demo FLOW=file: a workflow in WfFormat, and the document of a flow, are run by
+# jobq-worker and drawn; what cannot be run is refused.
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use IPC::Run;
+use JobqFlow;
+use JSON::PP;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+plan(skip_all => 'WORK is not set: run it by make test') unless $ENV{WORK};
+plan(skip_all => 'jq is not here') unless can_run('jq', '--version');
+
+# A work folder of its own, with what is built already; server and files of the demo are in it.
+my $work = PostgreSQL::Test::Utils::tempdir_short;
+symlink("$ENV{WORK}/$_", "$work/$_") or die "$_: $!" foreach qw(src tree);
+append_to_file("$work/stamp", slurp_file("$ENV{WORK}/stamp"));
+my $json = JSON::PP->new->canonical;
+
+# a program that draws, whether or not there is one
+mkdir "$work/bin";
+append_to_file("$work/bin/dot", <<'EOD');
+#!/bin/sh
+# -Tsvg -o FILE FROM
+echo "<svg>$(grep -c -e '->' "$4") edges</svg>" >"$3"
+EOD
+chmod 0755, "$work/bin/dot";
+
+# Run it with a file; returns its exit status and what it prints.
+sub demo
+{
+	my ($name, $content) = @_;
+	my ($out, $err) = ('', '');
+	unlink "$work/$name";
+	append_to_file("$work/$name", ref $content ? $json->encode($content) : $content);
+	local $ENV{WORK} = $work;
+	local $ENV{TMPDIR} = "$work/tmp";
+	local $ENV{FLOW} = "$work/$name";
+	local $ENV{FLOW_NAME} = $name;
+	local $ENV{PATH} = "$work/bin:$ENV{PATH}";
+	local $ENV{COLUMNS} = 100;
+	local $ENV{JOBQ_UTF8} = 0;
+	delete local @ENV{ grep { /^PG(?!_CONFIG)/ } keys %ENV };
+	IPC::Run::run([ 'bash', '-c', 'cd "$WORK/src" && exec demo/run' ], '<', \'', '>', \$out, '2>', \$err, IPC::Run::timeout(300));
+	my $status = $? >> 8;
+	note("$name: status $status\n$out$err");
+	return ($status, $out, $err);
+}
+
+sub file { return slurp_file("$work/demo/flow.$_[0]"); }
+
+# A fork and a join, in WfFormat
+my ($status, $out, $err) = demo('fork.json', {
+	name => 'fork',
+	workflow => {
+		specification => { tasks => [
+			{ name => 'split', id => 'split_1', parents => [] },
+			(map { { name => 'part', id => "part_$_", parents => ['split_1'] } } 1 .. 5),
+			{ name => 'join', id => 'join_1', parents => [ map { "part_$_" } 1 .. 5 ] } ] },
+		execution => { tasks => [ map { { id => $_, runtimeInSeconds => 0.1 } } 'split_1', 'join_1', map { "part_$_" } 1 .. 5 ] } } });
+is($status, 0, 'a workflow in WfFormat');
+like($out, qr/^fork\.json: flow \d+, 7 jobs, a second takes 1000 ms\.$/m, '... is submitted as a flow');
+like($out, qr/^ *\+ split\n.*\n *\+ part  \+ part  \+ part  \+ part  \+ part\n.*\n *\+ join\n\n\+ 7 succeeded$/m, '... drawn with the states of its jobs');
+like($out, qr/^It has succeeded after \d+ s\.$/m, '... is run');
+like($out, qr/^ fork +\| succeeded \| +7 \| +7 \| +0 \| +0 \| +0 \| +0 \| +0$/m, '... and summed up');
+like($out, qr/^Each job started after all that it depends on had ended\.$/m, '... in its order');
+like($out, qr{^Its graph is in $work/demo/flow\.mermaid and $work/demo/flow\.dot\.\nIt is drawn in $work/demo/flow\.svg\.$}m, 'its graph');
+like(file('dot'), qr/^digraph jobq \{\n(?:.*\n)*.*label="split_1\\nsucceeded"/, '... for Graphviz');
+like(file('mermaid'), qr/^flowchart LR\n/, '... as Mermaid');
+is(file('svg'), "<svg>11 edges</svg>\n", '... and drawn');
+
+# A document: flows in flows, a condition, and what waits for somebody
+($status, $out, $err) = demo('document.json', {
+	name => 'document', args => { x => 1 }, defaults => { args => { runtimeInSeconds => 0.1 } }, jobs => [
+		{ name => 'first', kind => 'a' },
+		{ name => 'inside', queue => 'elsewhere', depends_on => ['first'], jobs => [
+			{ name => 'one', kind => 'b', queue => 'elsewhere' }, { name => 'two', kind => 'c', depends_on => ['one'] } ] },
+		{ name => 'left out', kind => 'd', if => '$.x == 2' },
+		{ name => 'last', kind => 'e', depends_on => ['inside'] },
+		{ name => 'approval', kind => 'f', manual => JSON::PP::true }, { name => 'then', kind => 'g', depends_on => ['approval'] } ] });
+is($status, 4, 'the document of a flow, with a step for a person');
+like($out, qr/^It is not decided after \d+ s, and nothing of it can go on:\n  approval: waits: Nobody runs it: it waits for a decision\..*\n  then: waits: 1 of its 1 dependencies/m, '... says what it waits for');
+like($out, qr/^ document +\| running +\| +6 \| +3 \| +0 \| +1 \| +0 \| +0 \| +2\n inside +\| succeeded \| +2 \| +2 \|/m, '... with flows in it');
+like($out, qr/\+ 5 succeeded   \. 2 waiting   - 1 skipped\n\nIt is not/, '... and all of it drawn');
+like(file('mermaid'), qr/left out/, '... also in the files');
+
+# What fails
+($status, $out, $err) = demo('fails.json', { name => 'fails', jobs => [ { name => 'a', kind => 'a', expires_at => '2001-01-01', hold => JSON::PP::true }, { name => 'b', kind => 'b', depends_on => ['a'] } ] });
+is($status, 3, 'a flow that fails');
+like($out, qr/^It has ended after \d+ s: failed, member "b", job \d+, could not run, since what it depends on did not succeed\.$/m, '... says why');
+unlike($err, qr/the end of/, '... without the logs');
+
+# What is refused
+($status, $out, $err) = demo('faulty.json', { jobs => [ { name => 'a', kind => 'a', depends_on => ['b'] } ] });
+is($status, 2, 'a document with a fault');
+like($err, qr/ERROR:  the flow has 1 fault\nDETAIL:  \$\.jobs\[0\]\.depends_on\[0\]: no member of this flow has the name "b"\n(?:.*\n)*FLOW=faulty\.json cannot be run\.\n\z/, '... which is told');
+($status, $out, $err) = demo('other.json', { a => 1 });
+is($status, 2, 'JSON of another sort');
+like($err, qr/not a WfFormat file: it has no tasks\nFLOW=other\.json cannot be run\.\n\z/, '... which is told');
+($status, $out, $err) = demo('no.json', 'no JSON');
+is($status, 2, 'no JSON');
+like($err, qr/FLOW=no\.json cannot be run\.\n\z/, '... which is told');
+
+done_testing();
