@@ -1,5 +1,5 @@
 # What a WfFormat file says of its tasks, the same for all its versions; for
-# wfformat.jq and demo/flow.jq.
+# wfformat.jq.
 
 # [{key, name, parents, priority, args}]: parents are keys, and args is what a
 # worker can use, by its names in version 1.5
