@@ -23,6 +23,7 @@ CREATE TABLE @extschema@.job (
     id            bigint NOT NULL,
     parent        bigint,
     flow          bigint,
+    former_flow   bigint,
     undo_of       bigint,
     submitted_at  timestamptz NOT NULL,
     run_at        timestamptz,
@@ -360,7 +361,7 @@ CREATE TABLE @extschema@.job_attempt (
     error         text,
     PRIMARY KEY (job_id, attempt)
 );
-COMMENT ON TABLE @extschema@.job_attempt IS 'Attempts that ended without deciding their job; the deciding one is in job';
+COMMENT ON TABLE @extschema@.job_attempt IS 'Attempts that ended without deciding their job, or decided it before it was opened again; the deciding one is in job';
 REVOKE ALL ON @extschema@.job_attempt FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_attempt', '');
 
@@ -748,12 +749,12 @@ COMMENT ON FUNCTION @extschema@.job_cancel(bigint, text) IS
     'Cancels a job that does not run, asks the worker of one that runs to stop; false if that changed nothing. JQ002, 42501.';
 REVOKE ALL ON FUNCTION @extschema@.job_cancel(bigint, text) FROM PUBLIC;
 
-CREATE FUNCTION @extschema@.job_retry(job_id bigint) RETURNS boolean
+CREATE FUNCTION @extschema@.job_retry(job_id bigint, downstream boolean DEFAULT false) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_retry';
-COMMENT ON FUNCTION @extschema@.job_retry(bigint) IS
+COMMENT ON FUNCTION @extschema@.job_retry(bigint, boolean) IS
     'Opens a failed or cancelled job again, and those that were upstream_failed or skipped because of it; false if it is undecided. JQ002, JQ003 if it cannot run again, 42501.';
-REVOKE ALL ON FUNCTION @extschema@.job_retry(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.job_retry(bigint, boolean) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_take_back(job_id bigint, reason text DEFAULT NULL) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -805,7 +806,7 @@ RETURNS TABLE (job_id bigint, changed boolean, problem text)
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_retry_many';
 COMMENT ON FUNCTION @extschema@.job_retry_many(bigint[], boolean) IS
-    'Opens many jobs again in one pass; what job_retry would raise for one stands in problem, and the others go on. 22004, 22023 or 2202E for bad job_ids, 0A000 for downstream.';
+    'Opens many jobs again in one pass, with downstream => true with all that follows; what job_retry would raise for one stands in problem, and the others go on. 22004, 22023 or 2202E for bad job_ids.';
 REVOKE ALL ON FUNCTION @extschema@.job_retry_many(bigint[], boolean) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_hold_many(job_ids bigint[])
@@ -2205,7 +2206,7 @@ BEGIN ATOMIC
     attempts AS (
         SELECT a.job_id, count(*) AS n, min(a.attempt) AS first, max(a.attempt) AS latest,
             count(*) FILTER (WHERE a.outcome IN (1, 2)) AS failed, count(*) FILTER (WHERE a.outcome = 3) AS lost,
-            bool_or(a.ended_at < a.started_at OR a.outcome NOT BETWEEN 1 AND 6) AS bad
+            bool_or(a.ended_at < a.started_at OR a.outcome NOT BETWEEN 0 AND 6) AS bad
         FROM @extschema@.job_attempt a WHERE of_job IS NULL OR a.job_id = of_job GROUP BY a.job_id),
     -- what the edges and the outcomes upstream say; n: those that its dependencies made, there: to jobs that are there
     edges AS (
@@ -2251,7 +2252,7 @@ BEGIN ATOMIC
                  WHEN e.undecided > 0 THEN 'wait'
                  ELSE 'skipped' END AS verdict
         FROM (SELECT t.id, t.outcome, t.finished_at, t.decided_by, t.attempt_outcome, t.token, t.started_at, t.worker IS NOT NULL AS has_worker,
-                    t.result IS NOT NULL AS has_result, t.attempt, t.failed, t.lost, t.queue, t.partition, t.requires, t.affinity, t.priority, t.manual, t.rule, t.quorum, t.dependencies, t.generation, t.flow, t.flow_type
+                    t.result IS NOT NULL AS has_result, t.attempt, t.failed, t.lost, t.queue, t.partition, t.requires, t.affinity, t.priority, t.manual, t.rule, t.quorum, t.dependencies, t.generation, t.flow, t.former_flow, t.flow_type
                 FROM @extschema@.job t WHERE of_job IS NULL OR t.id = of_job OFFSET 0) j
             LEFT JOIN states s ON s.job_id = j.id
             LEFT JOIN @extschema@.job_queue q ON q.name = j.queue
@@ -2284,8 +2285,8 @@ BEGIN ATOMIC
                     ELSE k.outcome NOT IN (1, 2, 4, 8, 16) OR num_nulls(k.finished_at, k.attempt, k.failed, k.lost) > 0 OR k.finished_at < k.started_at
                         OR num_nonnulls(k.attempt_outcome, k.token, k.started_at) NOT IN (0, 3) OR (k.has_result AND k.outcome <> 1) END AS s5,
                 k.has_manual <> k.manual AS s8_manual,
-                -- members that were left out depend on nothing, and those of a decided flow stay as they are
-                k.outcome IN (4, 16) AND k.there = k.dependencies AND k.decided_by IS NULL
+                -- members that were left out depend on nothing, and those of a decided flow stay as they are, as former ones do
+                k.outcome IN (4, 16) AND k.there = k.dependencies AND k.decided_by IS NULL AND k.former_flow IS NULL
                     AND (k.flow IS NULL OR (k.dependencies > 0 AND EXISTS (SELECT FROM @extschema@.job_flow f WHERE f.job_id = k.flow AND f.open)))
                     AND k.verdict <> CASE k.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END AS d1,
                 k.open AND k.has <> k.should_have AS d4,
@@ -2342,6 +2343,10 @@ BEGIN ATOMIC
     FROM @extschema@.job o
     WHERE o.flow IS NOT NULL AND o.outcome IS NULL AND (of_job IS NULL OR o.id = of_job)
         AND NOT EXISTS (SELECT FROM @extschema@.job_flow f WHERE f.job_id = o.flow AND f.open)
+    UNION ALL
+    SELECT 'W4', o.id, format('it is undecided, and a former member of flow %s', o.former_flow)
+    FROM @extschema@.job o
+    WHERE o.former_flow IS NOT NULL AND o.outcome IS NULL AND (of_job IS NULL OR o.id = of_job)
     UNION ALL
     SELECT 'W5', t.job_id, format('flow %s is to undo it, and %s', t.undone_by, CASE WHEN o.outcome IS NULL THEN 'it is not decided' ELSE 'undoes another' END)
     FROM @extschema@.job_flow t JOIN @extschema@.job o ON o.id = t.job_id LEFT JOIN @extschema@.job u ON u.id = t.undone_by
@@ -2513,8 +2518,8 @@ BEGIN
         END IF;
     WHEN 'S3' THEN
         DELETE FROM @extschema@.job_attempt a WHERE a.job_id = id AND j.id IS NULL;
-        UPDATE @extschema@.job_attempt a SET started_at = least(a.started_at, a.ended_at), outcome = CASE WHEN a.outcome BETWEEN 1 AND 6 THEN a.outcome ELSE 4 END
-        WHERE a.job_id = id AND (a.ended_at < a.started_at OR a.outcome NOT BETWEEN 1 AND 6);
+        UPDATE @extschema@.job_attempt a SET started_at = least(a.started_at, a.ended_at), outcome = CASE WHEN a.outcome BETWEEN 0 AND 6 THEN a.outcome ELSE 4 END
+        WHERE a.job_id = id AND (a.ended_at < a.started_at OR a.outcome NOT BETWEEN 0 AND 6);
         -- numbers below the first become those that are free
         UPDATE @extschema@.job_attempt a SET attempt = f.attempt
         FROM (SELECT b.attempt, row_number() OVER (ORDER BY b.attempt) AS k FROM @extschema@.job_attempt b WHERE b.job_id = job_repair_job.id AND b.attempt < 1) b
@@ -2636,6 +2641,9 @@ BEGIN
               FROM @extschema@.job o WHERE o.flow = job_repair_job.id) m
         WHERE f.job_id = job_repair_job.id;
         INSERT INTO @extschema@.job_delta VALUES (nextval('@extschema@.job_id_seq'), id, 0, 0, 0, 0, 0, 0);
+    WHEN 'W4' THEN
+        -- it goes on, as a job of no flow
+        UPDATE @extschema@.job t SET former_flow = NULL WHERE t.id = job_repair_job.id;
     ELSE
         NULL;
     END CASE;

@@ -134,6 +134,11 @@ extern int	jobq_read_after(JobqCall *call, int64 id, int64 *after, int max);
 extern void jobq_read_counters(TupleTableSlot *row, int first, JobqCounters *c);
 extern void jobq_set_counters(JobqRow *new, int first, const JobqCounters *c);
 extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool keep, bool *unsure);
+
+/* The outcome of an upstream job; 0: undecided */
+typedef int (*JobqOutcomeOf) (JobqCall *call, int64 id, void *arg);
+
+extern void jobq_count_edges_by(JobqCall *call, int64 id, JobqOutcomeOf outcome_of, void *arg, JobqCounters *c);
 extern bool jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c);
 extern void jobq_ask_recount(JobqCall *call, int64 id);
 extern bool jobq_recount_asked(JobqCall *call, int64 id);
@@ -267,6 +272,7 @@ extern JobqCascade *jobq_cascade_create(JobqCall *call);
 extern JobqCall *jobq_cascade_call(JobqCascade *cascade);
 extern bool jobq_cascade_add_argument(JobqCascade *cascade, int64 id, int argument);
 extern void jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n);
+extern bool jobq_cascade_take(JobqCascade *cascade, int64 id);
 extern void jobq_cascade_tell_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome, int n);
 extern void jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg);
 extern void jobq_reconsider(JobqCall *call, int64 id);
@@ -523,6 +529,7 @@ extern JobqMember *jobq_read_flow_members(JobqCall *call, int64 flow, int *n);
 extern void jobq_visit_inside(JobqCall *call, int64 flow, Snapshot snapshot, JobqVisitor visit, void *arg);
 extern bool jobq_is_flow(TupleTableSlot *job);
 extern int64 jobq_flow_of(JobqCall *call, int64 id);
+extern int64 jobq_former_flow(JobqCall *call, TupleTableSlot *job);
 extern void jobq_count_member(JobqCounters *c, bool critical, int outcome, int n);
 extern bool jobq_is_critical(TupleTableSlot *job);
 extern void jobq_count_members(JobqCall *call, int64 id, JobqCounters *c);
@@ -540,8 +547,12 @@ extern bool jobq_prepare_to_close(JobqCall *call, int64 id, const JobqCounters *
 extern void jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqCounters *change, bool closes);
 extern bool jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *reason);
 
-/* again.c: flows that are opened again */
-extern bool jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
+/* again.c: flows that are opened again, or begin anew */
+extern void jobq_refuse_member(TupleTableSlot *member, int64 flow, TupleTableSlot *job, const char **problem);
+extern void jobq_reopen_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome);
+extern void jobq_begin_flow_anew(JobqCall *call, int64 id);
+extern void jobq_make_former(JobqCall *call, TupleTableSlot *job);
+extern bool jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, const char **problem);
 extern bool jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
 
 /* jsonpath.c: what a jsonpath finds */
@@ -675,14 +686,17 @@ extern void jobq_note_removal(JobqCall *call, int64 queue_id, int outcome, ItemP
 extern int64 jobq_shortest_retention(JobqCall *call);
 extern void jobq_purge_blocks(JobqCall *call, JobqPurge *purge, BlockNumber first, BlockNumber n);
 
-/* cancel.c, retry.c, control.c: what others than its worker do to a job */
+/* cancel.c, retry.c, downstream.c, control.c: what others than its worker do to a job */
 extern bool jobq_cancel(JobqCall *call, int64 id, const char *reason, bool checked,
 						const char **problem);
 extern void jobq_request_cancel(JobqCall *call, int64 id, int32 generation, const char *reason);
 extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
 extern bool jobq_retake_key(JobqCall *call, TupleTableSlot *job, const char **problem);
+extern const char *jobq_retry_hint(JobqCall *call, int64 id);
 extern bool jobq_open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
+extern bool jobq_refuse_former(JobqCall *call, TupleTableSlot *job, const char **problem);
+extern bool jobq_retry_downstream(JobqCall *call, int64 id, const char **problem);
 extern int	jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table,
 					  TupleTableSlot **state, const char **problem);
 

@@ -49,6 +49,28 @@ jobq_flow_of(JobqCall *call, int64 id)
 	return flow;
 }
 
+/* The flow that a job, or one around it, was a member of until that began anew; 0: none. */
+int64
+jobq_former_flow(JobqCall *call, TupleTableSlot *job)
+{
+	int64		former = jobq_attr_int64(job, JOB_FORMER_FLOW);
+	int64		flow = jobq_attr_int64(job, JOB_FLOW);
+
+	while (former == 0 && flow != 0)
+	{
+		TupleTableSlot *around = jobq_find_id(call, JOBQ_JOB, flow);
+
+		flow = 0;
+		if (around != NULL)
+		{
+			former = jobq_attr_int64(around, JOB_FORMER_FLOW);
+			flow = jobq_attr_int64(around, JOB_FLOW);
+		}
+		jobq_slot_free(around);
+	}
+	return former;
+}
+
 /* Count a member: one that joins (outcome 0), got an outcome (n = 1) or lost it (n = -1). */
 void
 jobq_count_member(JobqCounters *c, bool critical, int outcome, int n)
