@@ -1554,6 +1554,8 @@ DECLARE
     until timestamptz;
     heard timestamptz;
     expired boolean;
+    former bigint;
+    around bigint;
     worker_needed boolean := false;
 BEGIN
     -- the job and all its states under one snapshot
@@ -1595,7 +1597,13 @@ BEGIN
         SELECT p.id, p.kind, u.until INTO x FROM @extschema@.job_unique u JOIN @extschema@.job p ON p.id = u.job_id
         WHERE u.unique_key = j.unique_key AND u.queue_id = @extschema@.job_queue_id(j.queue) AND u.job_id <> j.id AND coalesce(u.until > now, true);
         keyed := x.id IS NOT NULL AND ended IS NULL AND j.outcome <> 1;
-        hint := CASE WHEN j.outcome IN (2, 8) OR (j.outcome = 4 AND j.decided_by IS NOT NULL)
+        former := j.former_flow;
+        around := j.flow;
+        WHILE former IS NULL AND around IS NOT NULL LOOP
+            SELECT f.former_flow, f.flow INTO former, around FROM @extschema@.job f WHERE f.id = around;
+        END LOOP;
+        hint := CASE WHEN former IS NOT NULL THEN format('Flow %s, which it was in, has begun anew since; it stays as it is.', former)
+                     WHEN j.outcome IN (2, 8) OR (j.outcome = 4 AND j.decided_by IS NOT NULL)
                          THEN format('job_retry(%s) opens it again%s.', j.id, CASE WHEN keyed THEN ', when no other job has its unique key' ELSE '' END)
                      WHEN j.outcome = 4 AND j.flow IS NOT NULL AND j.dependencies = 0 THEN NULL
                      WHEN cardinality(ended) > 0 THEN 'A retry of those upstream that ended otherwise opens it again.'

@@ -437,7 +437,11 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 	if ((outcome != OUTCOME_SKIPPED && outcome != OUTCOME_UPSTREAM_FAILED) ||
 		!slot_attisnull(job, JOB_ATTEMPT_OUTCOME) || !slot_attisnull(job, JOB_DECIDED_BY))
 		return true;
-	/* a flow that is decided keeps its members as they are, former ones stay so */
+
+	/*
+	 * a flow that is decided keeps its members as they are, former ones stay
+	 * so
+	 */
 	if (!slot_attisnull(job, JOB_FORMER_FLOW))
 		return true;
 	if (!slot_attisnull(job, JOB_FLOW) &&

@@ -459,13 +459,14 @@ open_decided(Walk *walk, Follower *f, TupleTableSlot *job)
 	JobqCall   *call = walk->call;
 	bool		root = f->id == walk->id;
 	bool		ran = has_run(call, job);
+	bool		met = root && (jobq_was_let_run(job) || f->act == ACT_BEGIN_ANEW);
 	int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
 	bool		sure = true;
 	JobqVerdict verdict = VERDICT_READY;
 	JobqCounters c;
 	JobqPrefix	prefix;
 
-	if (!root || !ran)
+	if (!met)
 	{
 		sure = jobq_count_edges(call, f->id, OUTCOME_SUCCEEDED, &c);
 		verdict = jobq_verdict(jobq_attr_int16(job, JOB_RULE), jobq_attr_int32(job, JOB_QUORUM), &c);

@@ -693,6 +693,7 @@ extern void jobq_request_cancel(JobqCall *call, int64 id, int32 generation, cons
 extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
 extern bool jobq_retake_key(JobqCall *call, TupleTableSlot *job, const char **problem);
+extern bool jobq_was_let_run(TupleTableSlot *job);
 extern const char *jobq_retry_hint(JobqCall *call, int64 id);
 extern bool jobq_open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
 extern bool jobq_refuse_former(JobqCall *call, TupleTableSlot *job, const char **problem);

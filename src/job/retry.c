@@ -133,6 +133,18 @@ jobq_retake_key(JobqCall *call, TupleTableSlot *job, const char **problem)
 }
 
 /*
+ * Were the dependencies of a decided job met before it ended?  One that had run may
+ * have waited for them again since it was opened; of such a one it is known only where it
+ * ran once more.
+ */
+bool
+jobq_was_let_run(TupleTableSlot *job)
+{
+	return !slot_attisnull(job, JOB_ATTEMPT_OUTCOME) ||
+		(jobq_attr_int32(job, JOB_ATTEMPT_NO) > 0 && jobq_attr_int32(job, JOB_GENERATION) == 0);
+}
+
+/*
  * Open a job again that failed, was cancelled or skipped by job_decide(), and is no flow
  * that was started; the flows around it are open.  False: its row changed, look again; or
  * it was refused, with a *problem.
@@ -149,8 +161,8 @@ jobq_open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **p
 	JobqPrefix	prefix;
 	JobqCascade *cascade;
 
-	/* one that never ran may have dependencies left */
-	if (jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0)
+	/* else it may have dependencies left */
+	if (!jobq_was_let_run(job))
 	{
 		sure = jobq_count_edges(call, id, OUTCOME_SUCCEEDED, &counters);
 		verdict = jobq_verdict(rule, quorum, &counters);
