@@ -163,12 +163,14 @@ locked_outcome(JobqCall *call, int64 id, void *arg)
 /*
  * The same from the rows of its upstream jobs, which are locked unless their
  * outcome is one of settled (D2): who opens one of those again has seen the edge, and
- * comes to this job after that.  False: some could not be, and count as undecided.
+ * comes to this job after that.  Where a recount is asked for, that may not be so, since
+ * the submission has met one who was just doing it, and all are locked.  False: some
+ * could not be, and count as undecided.
  */
 bool
 jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
 {
-	Look		look = {settled};
+	Look		look = {jobq_recount_asked(call, id) ? 0 : settled};
 
 	jobq_count_edges_by(call, id, locked_outcome, &look, c);
 	return !look.unsure;
