@@ -184,37 +184,44 @@ begins_anew_around(const Walk *walk, TupleTableSlot *job)
 
 /*
  * A flow that begins anew gets other members: refuse that, if a job which is not in it
- * depends on one of those that it has, at whatever depth.
+ * depends on one that it has.
  */
 static void
-refuse_dependents(const Walk *walk, int64 top, int64 flow)
+refuse_dependents(const Walk *walk, int64 flow, int64 member)
 {
 	JobqCall   *call = walk->call;
+	Datum		key = Int64GetDatum(member);
+	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_KEY, 1, &key, NULL);
+	TupleTableSlot *edge;
+
+	while ((edge = jobq_scan_next(scan)) != NULL)
+	{
+		int64		downstream = jobq_attr_int64(edge, DEP_DOWNSTREAM);
+
+		if (jobq_attr_int16(edge, DEP_REQUIRE) != REQUIRE_END_ONLY && !is_in_flow(call, downstream, flow))
+			jobq_refuse(NULL, ERRCODE_JOBQ_WRONG_STATE,
+						psprintf("cannot retry flow %lld from its beginning, since a job outside depends on its member %lld",
+								 (long long) flow, (long long) member),
+						jobq_may_see(call, downstream, false) ?
+						psprintf("A flow that begins anew gets other members. Retry that member, or delete job %lld, which depends on it.", (long long) downstream) :
+						"A flow that begins anew gets other members. Retry that member.");
+	}
+	jobq_scan_end(scan);
+}
+
+/* The same of the members of a flow that is in it, at whatever depth, or of a job, which has none. */
+static void
+refuse_dependents_inside(const Walk *walk, int64 flow, int64 id)
+{
 	int			n;
-	JobqMember *members = jobq_read_flow_members(call, flow, &n);
+	JobqMember *members = jobq_read_flow_members(walk->call, id, &n);
 
 	check_stack_depth();
 	for (int i = 0; i < n; i++)
 	{
-		Datum		key = Int64GetDatum(members[i].id);
-		JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_KEY, 1, &key, NULL);
-		TupleTableSlot *edge;
-
 		CHECK_FOR_INTERRUPTS();
-		while ((edge = jobq_scan_next(scan)) != NULL)
-		{
-			int64		downstream = jobq_attr_int64(edge, DEP_DOWNSTREAM);
-
-			if (jobq_attr_int16(edge, DEP_REQUIRE) != REQUIRE_END_ONLY && !is_in_flow(call, downstream, top))
-				jobq_refuse(NULL, ERRCODE_JOBQ_WRONG_STATE,
-							psprintf("cannot retry flow %lld from its beginning, since a job outside depends on its member %lld",
-									 (long long) top, (long long) members[i].id),
-							jobq_may_see(call, downstream, false) ?
-							psprintf("A flow that begins anew gets other members. Retry that member, or delete job %lld, which depends on it.", (long long) downstream) :
-							"A flow that begins anew gets other members. Retry that member.");
-		}
-		jobq_scan_end(scan);
-		refuse_dependents(walk, top, members[i].id);
+		refuse_dependents(walk, flow, members[i].id);
+		refuse_dependents_inside(walk, flow, members[i].id);
 	}
 	pfree(members);
 }
@@ -325,8 +332,6 @@ look_at_decided(Walk *walk, Follower *f, TupleTableSlot *job)
 	started = jobq_flow_was_started(call, job);
 	if (!take_key(walk, f, job, ran))
 		return false;
-	if (started)
-		refuse_dependents(walk, f->id, f->id);
 	set_act(walk, f, started ? ACT_BEGIN_ANEW : ACT_OPEN);
 	if (started)
 		add_members(walk, f->id);
@@ -378,6 +383,18 @@ look_at_flow_around(Walk *walk, Follower *f, TupleTableSlot *flow, JobqTable tab
 	return true;
 }
 
+/* The same for a member of a flow that begins anew. */
+static bool
+look_at_member(Walk *walk, Follower *f, TupleTableSlot *member)
+{
+	if (!jobq_lock(walk->call, JOBQ_JOB, member, LockTupleNoKeyExclusive, LockWaitBlock))
+		return false;
+	refuse_dependents(walk, f->anew, f->id);
+	refuse_dependents_inside(walk, f->anew, f->id);
+	set_act(walk, f, ACT_MAKE_FORMER);
+	return true;
+}
+
 /* Say of which job an error is, where it is not the one that is retried. */
 static void
 follower_error_callback(void *arg)
@@ -393,7 +410,7 @@ look_at(Walk *walk, Follower *f)
 	ErrorContextCallback context = {.callback = follower_error_callback,.arg = &f->id,.previous = error_context_stack};
 	bool		done = false;
 
-	if (f->id != walk->id)
+	if (f->follows && f->id != walk->id)
 		error_context_stack = &context;
 	f->seen = true;
 	while (!done)
@@ -406,11 +423,7 @@ look_at(Walk *walk, Follower *f)
 		if (job != NULL && !decided && row == NULL)
 			elog(ERROR, "job %lld has lost its state", (long long) f->id);
 		if (f->anew != 0)
-		{
-			done = !decided || jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitBlock);
-			if (done && decided)
-				set_act(walk, f, ACT_MAKE_FORMER);
-		}
+			done = !decided || look_at_member(walk, f, job);
 		else if (!f->follows)
 			done = look_at_flow_around(walk, f, job, table, row);
 		else if (decided)
