@@ -1932,9 +1932,10 @@ BEGIN
         SELECT j.*, f.undone_by, coalesce(j.name, prefix || j.id) AS called, prefix || 'again ' || j.id AS again,
             CASE WHEN f.job_id IS NOT NULL AND f.undone_by IS NULL THEN @extschema@.job_undo_jobs(j.id) END AS jobs,
             j.undo IS NOT NULL AND j.outcome = 1 AS done,
-            -- nobody knows whether it was done: the last attempt was lost, or timed out
+            -- nobody knows whether it was done: the last attempt that says something was lost, timed out, or succeeded before it was opened again
             j.undo IS NOT NULL AND j.outcome <> 1 AND j.decided_by IS NULL
-                AND coalesce(j.attempt_outcome, (SELECT a.outcome FROM @extschema@.job_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1)) IN (2, 3) AS doubt
+                AND coalesce(j.attempt_outcome, (SELECT a.outcome FROM @extschema@.job_attempt a WHERE a.job_id = j.id AND a.outcome NOT IN (4, 5)
+                    ORDER BY a.attempt DESC LIMIT 1)) IN (0, 2, 3) AS doubt
         FROM @extschema@.job j LEFT JOIN @extschema@.job_flow f ON f.job_id = j.id
         WHERE j.flow = of_flow),
     act AS MATERIALIZED (SELECT m.id FROM member m WHERE m.done OR m.doubt OR m.jobs IS NOT NULL OR m.undone_by IS NOT NULL),

@@ -93,15 +93,24 @@ run_again(JobqCascade *cascade, TupleTableSlot *job, int outcome)
 	jobq_cascade_tell_flow(cascade, job, outcome, -1);
 }
 
+/* The flow that undoes one; 0: none. */
+int64
+jobq_undone_by(JobqCall *call, int64 flow)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, flow);
+	int64		by = row != NULL ? jobq_attr_int64(row, FLOW_UNDONE_BY) : 0;
+
+	jobq_slot_free(row);
+	return by;
+}
+
 /* Refuse to open a flow, whose row is locked, that another undoes; true: so it is. */
 bool
 jobq_refuse_undone(JobqCall *call, TupleTableSlot *job, const char **problem)
 {
 	int64		id = jobq_attr_int64(job, JOB_ID);
-	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
-	int64		by = row != NULL ? jobq_attr_int64(row, FLOW_UNDONE_BY) : 0;
+	int64		by = jobq_undone_by(call, id);
 
-	jobq_slot_free(row);
 	if (by != 0)
 		jobq_refuse_state(problem, id, "retry", "undone", psprintf("Flow %lld undoes it; submit it anew.", (long long) by));
 	return by != 0;

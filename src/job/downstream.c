@@ -209,19 +209,36 @@ refuse_dependents(const Walk *walk, int64 flow, int64 member)
 	jobq_scan_end(scan);
 }
 
-/* The same of the members of a flow that is in it, at whatever depth, or of a job, which has none. */
+/*
+ * Check that nothing is lost when a member of a flow, and what is in it, is there no more
+ * for the flow: neither for those that depend on it, nor what is to be undone.
+ */
 static void
-refuse_dependents_inside(const Walk *walk, int64 flow, int64 id)
+check_member(const Walk *walk, int64 flow, TupleTableSlot *member, bool undone)
 {
+	JobqCall   *call = walk->call;
+	int64		id = jobq_attr_int64(member, JOB_ID);
+	JobqMember *members;
 	int			n;
-	JobqMember *members = jobq_read_flow_members(walk->call, id, &n);
 
+	CHECK_FOR_INTERRUPTS();
 	check_stack_depth();
+	refuse_dependents(walk, flow, id);
+	if (!undone && jobq_keeps_key(call, member, jobq_attr_int32(member, JOB_ATTEMPT_NO)))
+		jobq_refuse(NULL, ERRCODE_JOBQ_WRONG_STATE,
+					psprintf("cannot retry flow %lld from its beginning, since what its member %lld did would not be undone",
+							 (long long) flow, (long long) id),
+					"Undo the flow, and submit a copy of it by job_clone.");
+	if (!jobq_is_flow(member))
+		return;
+	undone |= jobq_undone_by(call, id) != 0;
+	members = jobq_read_flow_members(call, id, &n);
 	for (int i = 0; i < n; i++)
 	{
-		CHECK_FOR_INTERRUPTS();
-		refuse_dependents(walk, flow, members[i].id);
-		refuse_dependents_inside(walk, flow, members[i].id);
+		TupleTableSlot *inside = jobq_need_job(call, members[i].id);
+
+		check_member(walk, flow, inside, undone);
+		jobq_slot_free(inside);
 	}
 	pfree(members);
 }
@@ -313,6 +330,19 @@ take_key(const Walk *walk, const Follower *f, TupleTableSlot *job, bool ran)
 	return true;
 }
 
+/* Lock the row in job_flow of a decided flow, whose row in job is locked, unless another undoes it. */
+static bool
+lock_flow(JobqCall *call, TupleTableSlot *flow)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, jobq_attr_int64(flow, JOB_ID));
+	bool		locked = jobq_lock(call, JOBQ_FLOW, row, LockTupleNoKeyExclusive, LockWaitBlock);
+
+	jobq_slot_free(row);
+	if (locked)
+		(void) jobq_refuse_undone(call, flow, NULL);
+	return locked;
+}
+
 /* The first time: a job that follows, and is decided.  False: its row changed, look again. */
 static bool
 look_at_decided(Walk *walk, Follower *f, TupleTableSlot *job)
@@ -330,6 +360,11 @@ look_at_decided(Walk *walk, Follower *f, TupleTableSlot *job)
 		return true;
 	ran = has_run(call, job);
 	started = jobq_flow_was_started(call, job);
+	if (started && !slot_attisnull(job, JOB_UNDO_OF))
+		jobq_refuse_state(NULL, f->id, "retry", jobq_outcome_name(jobq_attr_int16(job, JOB_OUTCOME)),
+						  "It undoes another flow, and does not begin anew; without downstream, job_retry goes on where it failed.");
+	if (started && !lock_flow(call, job))
+		return false;
 	if (!take_key(walk, f, job, ran))
 		return false;
 	set_act(walk, f, started ? ACT_BEGIN_ANEW : ACT_OPEN);
@@ -371,7 +406,7 @@ look_at_flow_around(Walk *walk, Follower *f, TupleTableSlot *flow, JobqTable tab
 	if (flow != NULL && !slot_attisnull(flow, JOB_OUTCOME))
 	{
 		if (!jobq_lock(call, JOBQ_JOB, flow, LockTupleNoKeyExclusive, LockWaitBlock) ||
-			!jobq_retake_key(call, flow, NULL))
+			!lock_flow(call, flow) || !jobq_retake_key(call, flow, NULL))
 			return false;
 		set_act(walk, f, ACT_OPEN_AROUND);
 		follow_edges(walk, f->id);
@@ -389,8 +424,7 @@ look_at_member(Walk *walk, Follower *f, TupleTableSlot *member)
 {
 	if (!jobq_lock(walk->call, JOBQ_JOB, member, LockTupleNoKeyExclusive, LockWaitBlock))
 		return false;
-	refuse_dependents(walk, f->anew, f->id);
-	refuse_dependents_inside(walk, f->anew, f->id);
+	check_member(walk, f->anew, member, false);
 	set_act(walk, f, ACT_MAKE_FORMER);
 	return true;
 }
@@ -532,7 +566,7 @@ go_back(Walk *walk, Follower *f, TupleTableSlot *job, JobqTable table, TupleTabl
 		JobqRow		new;
 
 		jobq_values(job, &new);
-		jobq_set(&new, JOB_GENERATION, Int32GetDatum(jobq_attr_int32(job, JOB_GENERATION) + 1));
+		jobq_raise_generation(call, job, prefix.attempt, &new);
 		if (!jobq_update(call, JOBQ_JOB, job, &new, LockWaitBlock))
 			elog(ERROR, "row of job %lld has changed while locked", (long long) f->id);
 		prefix.failed = prefix.lost = 0;

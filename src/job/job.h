@@ -549,6 +549,8 @@ extern bool jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, c
 
 /* again.c: flows that are opened again, or begin anew */
 extern void jobq_refuse_member(TupleTableSlot *member, int64 flow, TupleTableSlot *job, const char **problem);
+extern int64 jobq_undone_by(JobqCall *call, int64 flow);
+extern bool jobq_refuse_undone(JobqCall *call, TupleTableSlot *job, const char **problem);
 extern void jobq_reopen_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome);
 extern void jobq_begin_flow_anew(JobqCall *call, int64 id);
 extern void jobq_make_former(JobqCall *call, TupleTableSlot *job);
@@ -565,7 +567,8 @@ extern Jsonb *jobq_resolve_undo(JobqCall *call, TupleTableSlot *job, TupleTableS
 
 /* undone.c: jobs that undo others, or do them once more to find out whether they were done */
 extern text *jobq_job_key(TupleTableSlot *job);
-extern bool jobq_keeps_key(JobqCall *call, TupleTableSlot *job);
+extern bool jobq_keeps_key(JobqCall *call, TupleTableSlot *job, int32 attempts);
+extern void jobq_raise_generation(JobqCall *call, TupleTableSlot *job, int32 attempts, JobqRow *new);
 extern Jsonb *jobq_read_assigned(JobqCall *call, TupleTableSlot *job, text **key, TupleTableSlot **inputs_of);
 
 /* inputs.c: results of parents, for the worker of their child */

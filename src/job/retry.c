@@ -31,11 +31,7 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefi
 
 	jobq_values(job, &old);
 	new = old;
-	jobq_set(&new, JOB_GENERATION, Int32GetDatum(jobq_attr_int32(job, JOB_GENERATION) + 1));
-	if (!jobq_keeps_key(call, job))
-		new.given[JOB_KEY_GENERATION - 1] = false;
-	else if (!new.given[JOB_KEY_GENERATION - 1])
-		jobq_set(&new, JOB_KEY_GENERATION, old.values[JOB_GENERATION - 1]);
+	jobq_raise_generation(call, job, prefix->attempt, &new);
 	for (int i = 0; i < lengthof(cleared); i++)
 		new.given[cleared[i] - 1] = false;
 	if (!expires)
