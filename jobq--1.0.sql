@@ -264,16 +264,18 @@ CREATE TABLE @extschema@.job_flow (
     hurt          int NOT NULL,
     started_at    timestamptz,
     undone_by     bigint,
+    clone_of      bigint,
     on_failure    smallint NOT NULL,
     stopping      smallint NOT NULL,
     open          boolean NOT NULL,
     stop_reason   text,
+    clone_from    text[],
     definition    jsonb NOT NULL,
     args          jsonb,
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE @extschema@.job_flow IS
-    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. on_failure: 0 continue, 1 cancel. stopping: 0 no, else its members are cancelled: 1 one failed, 2 it is cancelled, 3 it timed out';
+    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. on_failure: 0 continue, 1 cancel. stopping: 0 no, else its members are cancelled: 1 one failed, 2 it is cancelled, 3 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
 REVOKE ALL ON @extschema@.job_flow FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_flow', '');
 
@@ -894,7 +896,7 @@ DECLARE
     own constant text := 'job_change,job_undo,job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
     views constant text := 'job_status,job_flow_status,job_attempts,job_logs,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
     members constant jsonb := jsonb_build_object(
-        'submit', 'job_submit,job_submit_many,job_submit_flow,job_check_flow,job_wait,' || own || ',' || results || ',' || views,
+        'submit', 'job_submit,job_submit_many,job_submit_flow,job_check_flow,job_clone,job_wait,' || own || ',' || results || ',' || views,
         'work', 'job_claim,job_claim_flow,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
             'job_release,job_snooze,job_log,job_step,job_steps,job_worker_register,job_worker_unregister,job_worker_drain,' || results || ',' || views,
         'operate', 'job_check,job_worker_unregister,job_worker_drain,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_queue_reset,job_partition_set,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
@@ -1975,6 +1977,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION @extschema@.job_undo_jobs(bigint) IS 'Internal, for job_undo: the members of the flow that undoes what is in one';
 REVOKE ALL ON FUNCTION @extschema@.job_undo_jobs(bigint) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_clone(flow bigint, from_members text[] DEFAULT NULL, args jsonb DEFAULT NULL) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_clone';
+COMMENT ON FUNCTION @extschema@.job_clone(bigint, text[], jsonb) IS
+    'Submits a copy of a flow, with other args if they are given, and returns its id. from_members: what does not follow from these, and has succeeded, is taken over. 22004, 22023, 2202E, JQ002, JQ003, 42501, 54000.';
+REVOKE ALL ON FUNCTION @extschema@.job_clone(bigint, text[], jsonb) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_undo_document(of_flow bigint) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL UNSAFE

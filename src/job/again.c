@@ -64,7 +64,7 @@ write_row(JobqCall *call, int64 id, const JobqCounters *counters)
 		if (counters != NULL)
 			jobq_set_flow_runs(call, id, &new);
 		else
-			new.given[FLOW_STARTED_AT - 1] = new.given[FLOW_ARGS - 1] = false;
+			new.given[FLOW_STARTED_AT - 1] = new.given[FLOW_ARGS - 1] = new.given[FLOW_CLONE_FROM - 1] = false;
 		done = jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock);
 		jobq_slot_free(row);
 	} while (!done);

@@ -319,6 +319,9 @@ typedef struct JobqFlowSpec
 								 * "result": ...}, the last two if they were
 								 * given */
 	JobqOnFailure on_failure;
+	int64		clone_of;		/* the flow that it is a copy of; 0: none */
+	Datum		clone_from;		/* the members from which on it runs anew; 0:
+								 * all of it does */
 } JobqFlowSpec;
 
 typedef struct JobqSubmission
@@ -344,6 +347,7 @@ typedef struct JobqSubmission
 								 * keeps it */
 	bool		started;		/* so it has to */
 	bool		skipped;		/* it is decided so at once */
+	bool		succeeded;		/* the same, with its result in the row */
 	JobqCounters *joined;		/* of the flow that it is a member of, which
 								 * is being started; NULL: none is */
 } JobqSubmission;

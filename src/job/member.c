@@ -83,6 +83,18 @@ jobq_count_member(JobqCounters *c, bool critical, int outcome, int n)
 		jobq_count_edge(c, require, OUTCOME_SUCCEEDED, outcome, n);
 }
 
+/* What a flow is made of, in its row. */
+static void
+set_spec(JobqRow *new, const JobqFlowSpec *flow)
+{
+	jobq_set(new, FLOW_ON_FAILURE, Int16GetDatum(flow->on_failure));
+	jobq_set(new, FLOW_CLONE_OF, Int64GetDatum(flow->clone_of));
+	new->given[FLOW_CLONE_OF - 1] = flow->clone_of != 0;
+	jobq_set(new, FLOW_CLONE_FROM, flow->clone_from);
+	new->given[FLOW_CLONE_FROM - 1] = flow->clone_from != 0;
+	jobq_set(new, FLOW_DEFINITION, JsonbPGetDatum(flow->definition));
+}
+
 /* Insert the row of a flow that is submitted. */
 void
 jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *prefix)
@@ -98,10 +110,9 @@ jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *pref
 	jobq_set(&new, STATE_LOST, Int32GetDatum(0));
 	jobq_set(&new, STATE_PRIORITY, Int16GetDatum(prefix->priority));
 	jobq_set_counters(&new, FLOW_UNDECIDED, &none);
-	jobq_set(&new, FLOW_ON_FAILURE, Int16GetDatum(s->flow->on_failure));
 	jobq_set(&new, FLOW_STOPPING, Int16GetDatum(STOP_NOT));
 	jobq_set(&new, FLOW_OPEN, BoolGetDatum(false));
-	jobq_set(&new, FLOW_DEFINITION, JsonbPGetDatum(s->flow->definition));
+	set_spec(&new, s->flow);
 	jobq_insert(call, JOBQ_FLOW, &new);
 }
 
@@ -115,8 +126,7 @@ jobq_redefine_flow(JobqCall *call, int64 id, const JobqFlowSpec *flow)
 	if (row == NULL)
 		elog(ERROR, "flow %lld has no row", (long long) id);
 	jobq_values(row, &new);
-	jobq_set(&new, FLOW_ON_FAILURE, Int16GetDatum(flow->on_failure));
-	jobq_set(&new, FLOW_DEFINITION, JsonbPGetDatum(flow->definition));
+	set_spec(&new, flow);
 	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
 		elog(ERROR, "row of flow %lld has changed", (long long) id);
 	jobq_slot_free(row);

@@ -283,6 +283,8 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 		outcome = verdict;
 	if (s->skipped)
 		outcome = OUTCOME_SKIPPED;
+	else if (s->succeeded)
+		outcome = OUTCOME_SUCCEEDED;
 
 	if (s->id == 0)
 		s->id = jobq_nextval();
