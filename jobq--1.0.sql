@@ -1591,7 +1591,9 @@ BEGIN
             || CASE WHEN j.attempt_outcome IS NOT NULL THEN format(', by attempt %s', j.attempt) || coalesce(' of worker "' || j.worker || '"', '')
                 || CASE WHEN j.attempt_outcome IN (2, 3) THEN format(', which %s', CASE j.attempt_outcome WHEN 2 THEN 'timed out' ELSE 'was lost' END) ELSE '' END
                 ELSE '' END
-            || CASE WHEN j.decided_by IS NOT NULL THEN ', by job_decide' ELSE '' END
+            || CASE WHEN j.decided_by IS NOT NULL THEN ', by job_decide'
+                WHEN j.outcome = 1 AND j.attempt_outcome IS NULL AND NOT EXISTS (SELECT FROM @extschema@.job_flow f WHERE f.job_id = j.id AND f.started_at IS NOT NULL)
+                THEN format(': what became of job %s was taken over', j.parent) ELSE '' END
             || CASE WHEN j.outcome = 4 AND j.decided_by IS NULL AND j.flow IS NOT NULL AND j.dependencies = 0 THEN ': its condition did not hold when its flow started'
                 WHEN j.outcome IN (4, 16) AND j.decided_by IS NULL
                 THEN format(': its dependencies can no longer meet trigger rule %s', @extschema@.job_rule_name(j.rule)) ELSE '' END

@@ -247,13 +247,13 @@ copy_flow(JobqCall *call, TupleTableSlot *job, JobqTable table, TupleTableSlot *
 	jobq_values(job, &old);
 	for (int i = 0; i < lengthof(asked); i++)
 	{
-		s->row.values[asked[i] - 1] = old.values[asked[i] - 1];
-		s->row.given[asked[i] - 1] = old.given[asked[i] - 1];
+		if (old.given[asked[i] - 1])
+			jobq_set(&s->row, asked[i], old.values[asked[i] - 1]);
 	}
 	for (int i = 0; i < 2; i++)
 	{
 		if (s->row.given[asked[i] - 1] && DatumGetTimestampTz(s->row.values[asked[i] - 1]) <= call->now)
-			s->row.given[asked[i] - 1] = false;
+			jobq_unset(&s->row, asked[i]);
 	}
 	jobq_set(&s->row, JOB_PARENT, Int64GetDatum(jobq_attr_int64(job, JOB_ID)));
 	jobq_set(&s->row, JOB_QUORUM, Int32GetDatum(0));
@@ -343,7 +343,8 @@ jobq_job_clone(PG_FUNCTION_ARGS)
 		s.dropped = false;
 		s.id = 0;
 		s.unique_key = NULL;
-		s.row.given[JOB_UNIQUE_KEY - 1] = s.row.given[JOB_UNIQUE_FOR - 1] = false;
+		jobq_unset(&s.row, JOB_UNIQUE_KEY);
+		jobq_unset(&s.row, JOB_UNIQUE_FOR);
 		jobq_submit_read_flow(&call, &s);
 	}
 	jobq_slot_free(row);

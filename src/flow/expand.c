@@ -57,7 +57,7 @@ start(JobqCall *call, int64 id, JobqElements *members, Jsonb *own, Jsonb *args)
 		/* what was to be begun by a time that had not come for the original */
 		if (s->row.given[JOB_EXPIRES_AT - 1] && DatumGetTimestampTz(s->row.values[JOB_EXPIRES_AT - 1]) <= call->now &&
 			jobq_is_in_copy(call, id))
-			s->row.given[JOB_EXPIRES_AT - 1] = false;
+			jobq_unset(&s->row, JOB_EXPIRES_AT);
 		/* one that is left out waits for nothing, so no retry opens it */
 		if (condition != NULL && !s->succeeded && !s->skipped && !holds(condition, args ? args : own))
 		{

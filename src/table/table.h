@@ -496,6 +496,14 @@ jobq_set(JobqRow *new, int attno, Datum value)
 	new->given[attno - 1] = true;
 }
 
+/* Make it NULL. */
+static inline void
+jobq_unset(JobqRow *new, int attno)
+{
+	new->values[attno - 1] = 0;
+	new->given[attno - 1] = false;
+}
+
 /* The same for text; NULL leaves the column as it is. */
 static inline void
 jobq_set_text(JobqRow *new, int attno, const char *value)
