@@ -97,6 +97,7 @@ typedef struct Waits
 	bool		slot_runs;		/* one of these runs, so it ends */
 	bool		scheduled;		/* for a time */
 	bool		waits;			/* also for something else */
+	bool		told;			/* why this worker does not get it */
 	bool		nobody;			/* no background worker acts */
 	bool		own;			/* not only for others in the flow */
 } Waits;
@@ -123,7 +124,7 @@ ends_with(const char *str, const char *end)
 
 /* One reason why a member is not decided. */
 static void
-take_reason(Waits *w, const char *reason, const char *detail, const char *other, const char *lease, Usec now)
+take_reason(Waits *w, const char *reason, const char *detail, const char *other, const char *lease)
 {
 	/*
 	 * the clock, or the background worker, is about to change it; or it has
@@ -134,6 +135,7 @@ take_reason(Waits *w, const char *reason, const char *detail, const char *other,
 		"succeeded", "failed", "skipped", "cancelled", "upstream_failed", NULL
 	};
 	static const char *const on_others[] = {"dependencies", "dependency", "members", "member", NULL};
+	static const char *const why_not[] = {"queue paused", "labels", "no worker with its labels", "draining", NULL};
 	const Member *m = w->member;
 
 	if (is_one_of(reason, by_itself))
@@ -170,6 +172,7 @@ take_reason(Waits *w, const char *reason, const char *detail, const char *other,
 	else
 		w->waits = true;
 
+	w->told |= is_one_of(reason, why_not);
 	if (!is_one_of(reason, on_others) || (strcmp(reason, "dependency") == 0 && other && member_find(strtoll(other, NULL, 10)) == NULL))
 		w->own = true;
 }
@@ -210,6 +213,9 @@ print_waits(const PGresult *res, const Waits *waits)
 			if (!PQgetisnull(res, row, 4))
 				buf_printf(&told, " [%s]", PQgetvalue(res, row, 4));
 			output_text(PQgetvalue(res, row, 7), w->member->label, ": ", told.data);
+			if (strcmp(PQgetvalue(res, row, 2), "ready") == 0 && !w->told)
+				output_text(PQgetvalue(res, row, 7), w->member->label, ": ", "waits: This worker does not get it:"
+							" its role may not work on the queue, or somebody has it locked.");
 		}
 	}
 	if (PQntuples(res) > 0)
@@ -251,7 +257,7 @@ idle_reply(Conn *conn, PGresult *res, void *arg)
 		w->member = member_find(strtoll(PQgetvalue(res, row, 0), NULL, 10));
 		take_reason(w, PQgetvalue(res, row, 2), PQgetvalue(res, row, 3),
 					PQgetisnull(res, row, 5) ? NULL : PQgetvalue(res, row, 5),
-					PQgetisnull(res, row, 6) ? NULL : PQgetvalue(res, row, 6), now);
+					PQgetisnull(res, row, 6) ? NULL : PQgetvalue(res, row, 6));
 	}
 	for (int i = 0; i < n && !any; i++)
 	{

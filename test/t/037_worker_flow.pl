@@ -330,6 +330,17 @@ $worker->ends_with(0, 'when it is killed, another goes on');
 like($worker->printed, qr/\Akilled: flow $flow is running; members: 3, 1 waiting, 1 running, 1 succeeded\nlong: attempt 1 lost.*: lease ran out\nlong: started, attempt 2\nlong: succeeded\nc: started\nc: succeeded\nkilled: succeeded\n\z/,
 	'... when the lease is over');
 
+# The server goes away, and comes back
+$flow = submit_flow({ name => 'restarted', jobs => [ member('long', kind => 'wait'), member('then', depends_on => ['long'], queue => 'afterwards') ] });
+unlink "$dir/go";
+$worker = start_flow($flow, '--reconnect-max', '200ms');
+ok($worker->wait_for_output(qr/^long: started/m), 'a worker is at work');
+$node->restart('immediate');
+append_to_file("$dir/go", '');
+$worker->ends_with(0, 'when the server has been restarted, it goes on');
+like($worker->printed, qr/^long: succeeded\nthen: started\nthen: succeeded\nrestarted: succeeded\n\z/m, '... and tells the rest');
+start_flow($flow, '--dbname', 'host=/nowhere')->ends_with(1, 'a server that is not there at the start');
+
 #
 # Signals, and other ways to leave
 #
@@ -382,6 +393,15 @@ my $runner = $node->connstr('postgres') . ' user=flow_runner';
 start_flow($flow, '--dbname', $runner)->ends_with(1, 'a flow that the role may not see');
 query("SELECT job_grant('flow_runner', 'default', 'read')");
 start_flow($flow, '--dbname', $runner)->ends_with(0, '... once it may');
+query("SELECT job_grant('flow_runner', 'another', 'read')");
+$flow = submit_flow({ name => 'not its', jobs => [ member('a'), member('b', queue => 'another') ] });
+$worker = start_flow($flow, '--dbname', $runner);
+$worker->ends_with(4, 'a member of a queue that the role may not work on');
+like($worker->printed, qr/^a: succeeded\nb: waits: It is ready .*\nb: waits: This worker does not get it: its role may not work on the queue, or somebody has it locked\.$/m, '... is passed over, and told');
+query("SELECT job_revoke('flow_runner', 'default', 'work')");
+$worker = start_flow($flow, '--dbname', $runner);
+$worker->ends_with(1, 'a role that may not claim at all');
+ok($worker->wait_for_log(qr/event=claim_failed sqlstate=42501/), '... is an error');
 
 #
 # A reader that does not read
