@@ -124,7 +124,7 @@ case $status in
 esac
 
 echo
-psql -Xq -P footer=off -c "SELECT coalesce(name, 'flow ' || id) AS flow, state, jobs, succeeded, failed, skipped, cancelled, upstream_failed,
+psql -Xq -P footer=off -P pager=off -c "SELECT coalesce(name, 'flow ' || id) AS flow, state, jobs, succeeded, failed, skipped, cancelled, upstream_failed,
 	waiting + scheduled + ready + running AS undecided FROM job_flow_status ORDER BY id"
 for format in mermaid dot; do
 	psql -XAtq -v ON_ERROR_STOP=1 -c "SELECT job_graph($flow, '$format')" >"$out/flow.$format"

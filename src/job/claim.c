@@ -602,9 +602,7 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 	return n;
 }
 
-/*
- * From a flow
- */
+/* Claims from a flow */
 
 /* A queue that members are of */
 typedef struct FlowQueue
