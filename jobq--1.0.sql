@@ -98,11 +98,14 @@ CREATE TABLE @extschema@.job_waiting (
     expires_at    timestamptz,
     partition_id  bigint,
     affinity_id   bigint,
+    flow_id       bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
     priority      smallint NOT NULL,
+    slot          smallint,
     epoch         bigint NOT NULL,
+    limited_by    bigint,
     undecided     int NOT NULL,
     pending       int NOT NULL,
     hits          int NOT NULL,
@@ -116,8 +119,9 @@ CREATE TABLE @extschema@.job_waiting (
     wide          boolean NOT NULL,
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 70);
+CREATE INDEX job_waiting_limited_by ON @extschema@.job_waiting (limited_by, priority DESC, job_id) WHERE limited_by IS NOT NULL;
 COMMENT ON TABLE @extschema@.job_waiting IS
-    'Jobs that wait for dependencies (open), for job_unhold (held) or for job_decide (manual), with how far their dependencies are, but for what job_delta says';
+    'Jobs that wait for dependencies (open), for job_unhold (held), for job_decide (manual) or for the flow that they are members of (limited_by), with how far their dependencies are, but for what job_delta says';
 REVOKE ALL ON @extschema@.job_waiting FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_waiting', '');
 
@@ -130,6 +134,8 @@ CREATE TABLE @extschema@.job_delta (
     hits          int NOT NULL,
     violated      int NOT NULL,
     hurt          int NOT NULL,
+    running       int NOT NULL,
+    permits       int NOT NULL,
     PRIMARY KEY (seq)
 );
 COMMENT ON TABLE @extschema@.job_delta IS
@@ -155,10 +161,12 @@ CREATE TABLE @extschema@.job_scheduled (
     expires_at    timestamptz,
     partition_id  bigint,
     affinity_id   bigint,
+    flow_id       bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
     priority      smallint NOT NULL,
+    slot          smallint,
     PRIMARY KEY (job_id)
 );
 CREATE INDEX job_scheduled_run_at ON @extschema@.job_scheduled (run_at, job_id);
@@ -174,10 +182,12 @@ CREATE TABLE @extschema@.job_limited (
     expires_at    timestamptz,
     partition_id  bigint NOT NULL,
     affinity_id   bigint,
+    flow_id       bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
     priority      smallint NOT NULL,
+    slot          smallint,
     position      bigint NOT NULL,
     since         timestamptz NOT NULL,
     PRIMARY KEY (job_id)
@@ -195,10 +205,12 @@ CREATE TABLE @extschema@.job_ready (
     expires_at    timestamptz,
     partition_id  bigint,
     affinity_id   bigint,
+    flow_id       bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
     priority      smallint NOT NULL,
+    slot          smallint,
     position      bigint NOT NULL,
     since         timestamptz NOT NULL
 );
@@ -219,10 +231,12 @@ CREATE TABLE @extschema@.job_lease (
     expires_at    timestamptz,
     partition_id  bigint,
     affinity_id   bigint,
+    flow_id       bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
     priority      smallint NOT NULL,
+    slot          smallint,
     token         bigint NOT NULL,
     deadline      timestamptz NOT NULL,
     lease_until   timestamptz NOT NULL,
@@ -231,6 +245,7 @@ CREATE TABLE @extschema@.job_lease (
     period        bigint NOT NULL,
     holder        regrole NOT NULL,
     cancel_requested boolean NOT NULL,
+    last          boolean NOT NULL,
     session       bigint,
     worker        text,
     labels        text[],
@@ -253,21 +268,27 @@ CREATE TABLE @extschema@.job_flow (
     expires_at    timestamptz,
     partition_id  bigint,
     affinity_id   bigint,
+    flow_id       bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
     priority      smallint NOT NULL,
+    slot          smallint,
     undecided     int NOT NULL,
     pending       int NOT NULL,
     hits          int NOT NULL,
     violated      int NOT NULL,
     hurt          int NOT NULL,
+    running       int NOT NULL,
+    permits       int,
+    max_running   int,
     started_at    timestamptz,
     undone_by     bigint,
     clone_of      bigint,
     on_failure    smallint NOT NULL,
     stopping      smallint NOT NULL,
     open          boolean NOT NULL,
+    paused        boolean NOT NULL,
     stop_reason   text,
     clone_from    text[],
     definition    jsonb NOT NULL,
@@ -275,7 +296,7 @@ CREATE TABLE @extschema@.job_flow (
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE @extschema@.job_flow IS
-    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. on_failure: 0 continue, 1 cancel. stopping: 0 no, else its members are cancelled: 1 one failed, 2 it is cancelled, 3 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
+    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. running: members that it has let in, of a flow with permits or max_running. on_failure: 0 continue, 1 cancel, 2 drain, 3 undo. stopping: 0 no, 1 members that have not begun are cancelled, since one failed, else all are: 2 one failed, 3 it is cancelled, 4 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
 REVOKE ALL ON @extschema@.job_flow FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_flow', '');
 
@@ -306,6 +327,7 @@ CREATE TABLE @extschema@.job_cancel_request (
     seq           bigint NOT NULL,
     job_id        bigint NOT NULL,
     generation    int NOT NULL,
+    unless_begun  boolean NOT NULL,
     reason        text,
     PRIMARY KEY (seq)
 );
@@ -893,7 +915,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     results constant text := 'job_result,job_parents,job_children,job_explain,job_graph,job_graph_jobs';
-    own constant text := 'job_change,job_undo,job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
+    own constant text := 'job_change,job_undo,job_flow_set,job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
     views constant text := 'job_status,job_flow_status,job_attempts,job_logs,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
     members constant jsonb := jsonb_build_object(
         'submit', 'job_submit,job_submit_many,job_submit_flow,job_check_flow,job_clone,job_wait,' || own || ',' || results || ',' || views,
@@ -1090,7 +1112,7 @@ CREATE VIEW @extschema@.job_flow_status WITH (security_barrier) AS
 SELECT j.id, j.name,
     CASE WHEN j.outcome IS NOT NULL THEN @extschema@.job_outcome_name(j.outcome) WHEN f.open THEN 'running' WHEN s.job_id IS NOT NULL THEN 'scheduled' ELSE 'waiting' END AS state,
     m.jobs, m.waiting, m.scheduled, m.ready, m.running, m.succeeded, m.failed, m.skipped, m.cancelled, m.upstream_failed,
-    (ARRAY['continue', 'cancel'])[f.on_failure + 1] AS on_failure,
+    f.paused, f.permits, f.max_running, (ARRAY['continue', 'cancel', 'drain', 'undo'])[f.on_failure + 1] AS on_failure,
     j.undo_of, f.undone_by, f.started_at, j.finished_at
 FROM @extschema@.job_flow f
     JOIN @extschema@.job j ON j.id = f.job_id
@@ -1125,7 +1147,10 @@ COMMENT ON COLUMN @extschema@.job_flow_status.failed IS 'Of these';
 COMMENT ON COLUMN @extschema@.job_flow_status.skipped IS 'Of these';
 COMMENT ON COLUMN @extschema@.job_flow_status.cancelled IS 'Of these';
 COMMENT ON COLUMN @extschema@.job_flow_status.upstream_failed IS 'Of these';
-COMMENT ON COLUMN @extschema@.job_flow_status.on_failure IS 'What becomes of it when a critical member has failed: continue or cancel';
+COMMENT ON COLUMN @extschema@.job_flow_status.paused IS 'Nothing in it begins';
+COMMENT ON COLUMN @extschema@.job_flow_status.permits IS 'How many of its members may still begin; NULL: all';
+COMMENT ON COLUMN @extschema@.job_flow_status.max_running IS 'How many of its members run at once, at most; NULL: all';
+COMMENT ON COLUMN @extschema@.job_flow_status.on_failure IS 'What becomes of it when a critical member has failed: continue, cancel, drain or undo';
 COMMENT ON COLUMN @extschema@.job_flow_status.undo_of IS 'The flow that it undoes';
 COMMENT ON COLUMN @extschema@.job_flow_status.undone_by IS 'The flow that undoes it';
 COMMENT ON COLUMN @extschema@.job_flow_status.started_at IS 'When its members were submitted';
@@ -1911,6 +1936,14 @@ COMMENT ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, t
     'Internal, for job_explain, which knows whether the background worker may act here and runs, whether a session waits for a job of the queue, and when a worker last claimed or ended one';
 REVOKE ALL ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz, timestamptz, timestamptz) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_flow_set(flow bigint, paused boolean DEFAULT NULL, permits int DEFAULT NULL, max_running int DEFAULT NULL,
+    on_failure text DEFAULT NULL) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_flow_set';
+COMMENT ON FUNCTION @extschema@.job_flow_set(bigint, boolean, int, int, text) IS
+    'Sets what is given of an undecided flow: whether it is paused (false takes permits away, too), how many of its members may still begin, how many run at once (0: no limit), and what happens when one fails. JQ002, JQ003, 22004, 22023, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_flow_set(bigint, boolean, int, int, text) FROM PUBLIC;
+
 -- What is to be done to undo what a flow has in it, as "jobs" of a flow; NULL: nothing. An edge between members of flows in it counts as one
 -- between these flows. A member of which nothing is to be undone is left out or, if it is on the way from one to another, an empty flow.
 CREATE FUNCTION @extschema@.job_undo_jobs(of_flow bigint) RETURNS jsonb
@@ -2660,7 +2693,7 @@ BEGIN
                   count(*) FILTER (WHERE o.outcome IN (2, 16) AND o.critical IS NULL) AS violated, count(*) FILTER (WHERE o.outcome IN (2, 8, 16)) AS hurt
               FROM @extschema@.job o WHERE o.flow = job_repair_job.id) m
         WHERE f.job_id = job_repair_job.id;
-        INSERT INTO @extschema@.job_delta VALUES (nextval('@extschema@.job_id_seq'), id, 0, 0, 0, 0, 0, 0);
+        INSERT INTO @extschema@.job_delta VALUES (nextval('@extschema@.job_id_seq'), id, 0, 0, 0, 0, 0, 0, 0, 0);
     WHEN 'W4' THEN
         -- it goes on, as a job of no flow
         UPDATE @extschema@.job t SET former_flow = NULL WHERE t.id = job_repair_job.id;
