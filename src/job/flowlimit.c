@@ -10,7 +10,7 @@
  * and gives it back, by a delta, when it is decided or waits for anything again; the permit
  * with it, unless its attempt has begun.
  *
- *	W4	Where a flow has permits or max_running, running plus what deltas say of it is the number of
+ *	W6	Where a flow has permits or max_running, running plus what deltas say of it is the number of
  *		state rows of its members that have a slot.
  *
  * A pause counts nothing: it keeps all in the flow, at any depth, from beginning.  What

@@ -425,7 +425,7 @@ jobq_choose_index(JobqRel *r, JobqIndex which)
 
 		for (int c = 0; match && c < want->ncolumns; c++)
 		{
-			bool		descending = (r->table == JOBQ_READY || r->table == JOBQ_LIMITED) &&
+			bool		descending = (r->table == JOBQ_READY || r->table == JOBQ_LIMITED || r->table == JOBQ_WAITING) &&
 			want->columns[c] == STATE_PRIORITY;
 
 
