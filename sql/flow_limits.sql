@@ -23,7 +23,7 @@ CREATE FUNCTION pg_temp.settled() RETURNS boolean LANGUAGE sql AS $$
 CREATE FUNCTION pg_temp.members(flow bigint) RETURNS text LANGUAGE sql AS $$
     SELECT string_agg(s.name || ' ' || s.state, ', ' ORDER BY s.id) FROM job_status s WHERE s.flow = members.flow $$;
 CREATE FUNCTION pg_temp.explained(of bigint) RETURNS SETOF text LANGUAGE sql AS $$
-    SELECT regexp_replace(concat_ws(' | ', e.reason, e.detail, e.hint), '(flow|set\() ?\d+', '\1 N', 'gi') FROM job_explain(of) e $$;
+    SELECT regexp_replace(concat_ws(' | ', e.reason, e.detail, e.hint), '(flow|set\(|job|explain\() ?\d+', '\1 N', 'gi') FROM job_explain(of) e $$;
 CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     detail text; hint text;
