@@ -112,11 +112,11 @@ $plain->ends_with(0, 'its worker leaves');
 # Failure
 #
 
-$flow = submit_flow({ name => 'fails', jobs => [ member('bad', kind => 'fail', max_attempts => 1), member('then', depends_on => ['bad']), member('fine', priority => 1) ] });
+$flow = submit_flow({ name => 'fails', jobs => [ member('bad', kind => 'fail', max_attempts => 1, depends_on => ['fine']), member('then', depends_on => ['bad']), member('fine', priority => 1) ] });
 $worker = start_flow($flow, '--log');
 $worker->ends_with(3, 'a flow that fails');
 is($worker->printed, <<"EOO", '... and why');
-fails: flow $flow is running; members: 3, 1 waiting, 2 ready
+fails: flow $flow is running; members: 3, 2 waiting, 1 ready
 fine: started
 fine: succeeded
 bad: started
