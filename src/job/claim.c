@@ -25,10 +25,6 @@
  * transaction that has made jobs of that lane ready itself, which the hand-out
  * does not know of yet; those of lanes for which it has no room; and those that
  * find as many candidates locked by others as the hand-out knows of.
- *
- * A claim from a flow looks at what is inside it instead, and takes what it finds
- * ready there in the same way, past the hand-out, which learns of it as of what a
- * scan has taken.
  */
 #include "postgres.h"
 
@@ -41,40 +37,11 @@
 #include "utils/snapmgr.h"
 
 #include "dispatch/dispatch.h"
-#include "job/job.h"
+#include "job/claim.h"
 
 int			jobq_max_claim_size = JOBQ_DEFAULT_MAX_CLAIM_KB;
 
 #define MAX_POPPED		256		/* candidates taken at once */
-
-/* A lane that a claim takes from */
-typedef struct Source
-{
-	int64		lane;			/* of the queue's gate, if it has one, or the
-								 * worker's own beside it */
-	JobqLaneSet set;			/* without these */
-	const JobqQueue *queue;
-	JobqKey		next;			/* of the next row; jobq_key_last: none */
-	bool		known;			/* else nothing is before it */
-	JobqOrderScan *scan;		/* NULL: the hand-out knows */
-	TupleTableSlot *slot;		/* the next row of the scan */
-	int			in_vain;		/* candidates in a row that could not be taken */
-} Source;
-
-typedef struct Claim
-{
-	JobqCall   *call;
-	const JobqClaimRequest *request;
-	uint64		worker;			/* the key of its name; 0: none */
-	int			place;			/* in whose own lanes jobs may be; -1: none */
-	int64		period;			/* of the last lease */
-	int64		session;		/* number of this session; 0: leases run out
-								 * by the clock */
-	Jsonb	   *no_inputs;		/* an empty object */
-	Size		size;			/* of the jobs so far */
-	bool		full;			/* the next would exceed jobq.max_claim_size */
-	bool		wal_is_claims;	/* all of this transaction before */
-} Claim;
 
 /* A token: 63 bits that nobody can guess, never 0.  Random bits are drawn for many. */
 static int64
@@ -111,7 +78,7 @@ new_token(void)
  * found in a snapshot, that one is as good, and lets ids be walked.
  */
 static bool
-read_job(Claim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAssignment *a)
+read_job(JobqClaim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAssignment *a)
 {
 	Size		limit = (Size) jobq_max_claim_size * 1024;
 	Size		size;
@@ -141,7 +108,7 @@ read_job(Claim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, JobqAs
 
 /* Insert the lease of a job that was ready since a time, and fill in the rest of what its worker gets. */
 static void
-lease_job(Claim *claim, const Source *source, JobqPrefix *prefix, TupleTableSlot *job,
+lease_job(JobqClaim *claim, const JobqClaimSource *source, JobqPrefix *prefix, TupleTableSlot *job,
 		  TimestampTz since, JobqAssignment *a)
 {
 	JobqCall   *call = claim->call;
@@ -201,7 +168,7 @@ lease_job(Claim *claim, const Source *source, JobqPrefix *prefix, TupleTableSlot
 
 /* Turn a row of job_ready that was deleted into a lease; false: there is no job to run. */
 static bool
-assign(Claim *claim, const Source *source, TupleTableSlot *row, TupleTableSlot *job,
+assign(JobqClaim *claim, const JobqClaimSource *source, TupleTableSlot *row, TupleTableSlot *job,
 	   JobqAssignment *a)
 {
 	JobqPrefix	prefix;
@@ -225,14 +192,14 @@ assign(Claim *claim, const Source *source, TupleTableSlot *row, TupleTableSlot *
  * give; whoever finds two that are the same gets nothing by it.
  */
 static bool
-is_of_queue(const Source *source, TupleTableSlot *row)
+is_of_queue(const JobqClaimSource *source, TupleTableSlot *row)
 {
 	return jobq_attr_int64(row, STATE_QUEUE_ID) == source->queue->queue_id;
 }
 
 /* Take a row that a scan found; false: somebody else has it, or it is no job to run now. */
-static bool
-take_scanned(Claim *claim, Source *source, JobqAssignment *a)
+bool
+jobq_take_scanned(JobqClaim *claim, JobqClaimSource *source, JobqAssignment *a)
 {
 	JobqCall   *call = claim->call;
 	TupleTableSlot *job = NULL;
@@ -248,7 +215,7 @@ take_scanned(Claim *claim, Source *source, JobqAssignment *a)
 
 /* The same for a candidate, which was announced as taken when it was popped. */
 static bool
-take_candidate(Claim *claim, Source *source, const JobqCandidate *c, Snapshot snapshot,
+take_candidate(JobqClaim *claim, JobqClaimSource *source, const JobqCandidate *c, Snapshot snapshot,
 			   JobqAssignment *a)
 {
 	JobqCall   *call = claim->call;
@@ -282,7 +249,7 @@ take_candidate(Claim *claim, Source *source, const JobqCandidate *c, Snapshot sn
 
 /* Go on to the next row of a scan. */
 static void
-next_scanned(Source *source)
+next_scanned(JobqClaimSource *source)
 {
 	source->slot = jobq_order_scan_next(source->scan);
 	source->next = jobq_key_last;
@@ -295,7 +262,7 @@ next_scanned(Source *source)
 
 /* Scan a lane from here on. */
 static void
-scan_from_floors(Claim *claim, Source *source)
+scan_from_floors(JobqClaim *claim, JobqClaimSource *source)
 {
 	int64		lane = source->lane;
 	JobqFloors *floors = jobq_handout_floors(claim->call, lane);
@@ -307,7 +274,7 @@ scan_from_floors(Claim *claim, Source *source)
 
 /* Find out what comes next in a lane, once until something is taken from it. */
 static void
-look(Claim *claim, Source *source)
+look(JobqClaim *claim, JobqClaimSource *source)
 {
 	if (source->scan == NULL && !source->known &&
 		!jobq_handout_peek(claim->call, source->lane, &source->next))
@@ -320,7 +287,7 @@ look(Claim *claim, Source *source)
  * necessarily all that there are.  Returns how many, or -1: there are no more.
  */
 static int
-take(Claim *claim, Source *source, JobqKey limit, int max, JobqAssignment *a)
+take(JobqClaim *claim, JobqClaimSource *source, JobqKey limit, int max, JobqAssignment *a)
 {
 	JobqCandidate popped[MAX_POPPED];
 	Snapshot	snapshot;
@@ -360,7 +327,7 @@ take(Claim *claim, Source *source, JobqKey limit, int max, JobqAssignment *a)
 		   jobq_compare_keys(source->next, limit) <= 0)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (take_scanned(claim, source, &a[n]))
+		if (jobq_take_scanned(claim, source, &a[n]))
 			n++;
 		next_scanned(source);
 	}
@@ -378,10 +345,10 @@ empty_object(void)
 }
 
 /* The source whose next row comes first, and a key before which no other has one; NULL: there is none. */
-static Source *
-best_source(Claim *claim, Source *sources, int n, JobqKey *limit)
+static JobqClaimSource *
+best_source(JobqClaim *claim, JobqClaimSource *sources, int n, JobqKey *limit)
 {
-	Source	   *best;
+	JobqClaimSource *best;
 
 	*limit = jobq_key_last;
 	if (n == 1)
@@ -392,7 +359,7 @@ best_source(Claim *claim, Source *sources, int n, JobqKey *limit)
 		*limit = jobq_key_last;
 		for (int i = 0; i < n; i++)
 		{
-			Source	   *s = &sources[i];
+			JobqClaimSource *s = &sources[i];
 
 			if (jobq_compare_keys(s->next, jobq_key_last) == 0)
 				continue;
@@ -414,11 +381,11 @@ best_source(Claim *claim, Source *sources, int n, JobqKey *limit)
 
 /* Add a lane to the sources, whose jobs have these labels. */
 static void
-add_source(Claim *claim, const JobqQueue *queue, int64 lane, const JobqLaneSet *set, Source *s)
+add_source(JobqClaim *claim, const JobqQueue *queue, int64 lane, const JobqLaneSet *set, JobqClaimSource *s)
 {
 	int			first = 0;
 
-	memset(s, 0, sizeof(Source));
+	memset(s, 0, sizeof(JobqClaimSource));
 	s->set = *set;
 	s->lane = lane;
 	s->queue = queue;
@@ -427,8 +394,8 @@ add_source(Claim *claim, const JobqQueue *queue, int64 lane, const JobqLaneSet *
 }
 
 /* The sets of labels whose jobs a claim takes from a queue; returns how many. */
-static int
-claimed_sets(Claim *claim, int64 queue_id, JobqLaneSet **sets)
+int
+jobq_claimed_sets(JobqClaim *claim, int64 queue_id, JobqLaneSet **sets)
 {
 	if (claim->request->labels != 0)
 		return jobq_queue_lanes(claim->call, queue_id, jobq_labels_of(claim->request->labels), sets);
@@ -440,15 +407,15 @@ claimed_sets(Claim *claim, int64 queue_id, JobqLaneSet **sets)
 
 /* The lanes of a queue that a claim takes from: add them to the sources. */
 static void
-add_sources(Claim *claim, const JobqQueue *queue, Source **sources, int *n, int *room)
+add_sources(JobqClaim *claim, const JobqQueue *queue, JobqClaimSource **sources, int *n, int *room)
 {
 	JobqLaneSet *lanes;
-	int			nlanes = claimed_sets(claim, queue->queue_id, &lanes);
+	int			nlanes = jobq_claimed_sets(claim, queue->queue_id, &lanes);
 
 	if (*n + 2 * nlanes > *room)
 	{
 		*room = *n + 2 * nlanes;
-		*sources = *sources ? repalloc(*sources, *room * sizeof(Source)) : palloc(*room * sizeof(Source));
+		*sources = *sources ? repalloc(*sources, *room * sizeof(JobqClaimSource)) : palloc(*room * sizeof(JobqClaimSource));
 	}
 	for (int i = 0; i < nlanes; i++)
 	{
@@ -466,7 +433,7 @@ add_sources(Claim *claim, const JobqQueue *queue, Source **sources, int *n, int 
 
 /* What may come first in each source, which is looked up as far as it must be. */
 static void
-look_at_all(Claim *claim, Source *sources, int n)
+look_at_all(JobqClaim *claim, JobqClaimSource *sources, int n)
 {
 	int64	   *lanes = palloc(n * sizeof(int64));
 	JobqKey    *keys = palloc(n * sizeof(JobqKey));
@@ -486,14 +453,19 @@ look_at_all(Claim *claim, Source *sources, int n)
 }
 
 /*
- * Begin a claim: note who makes it.  False: that is a worker which drains, and gets
+ * Begin a claim, and note who makes it.  False: that is a worker which drains, and gets
  * nothing.
  */
-static bool
-begin_claim(Claim *claim)
+bool
+jobq_begin_claim(JobqClaim *claim, JobqCall *call, const JobqClaimRequest *request)
 {
-	const JobqClaimRequest *request = claim->request;
 	bool		drains = false;
+
+	memset(claim, 0, sizeof(JobqClaim));
+	claim->call = call;
+	claim->request = request;
+	claim->place = -1;
+	claim->no_inputs = empty_object();
 
 	/*
 	 * limits that were set since this transaction has taken its locks hold,
@@ -519,8 +491,8 @@ begin_claim(Claim *claim)
  * Begin to take jobs.  Of all that is inserted then, the leases, nothing is read
  * again.  None shall run while a later job's inputs wait for a table.
  */
-static void
-begin_taking(Claim *claim)
+void
+jobq_begin_taking(JobqClaim *claim)
 {
 	claim->wal_is_claims = jobq_wal_is_claims();
 	if (claim->request->max_jobs > 1)
@@ -531,8 +503,8 @@ begin_taking(Claim *claim)
 }
 
 /* So many were taken. */
-static void
-end_claim(Claim *claim, int n)
+void
+jobq_end_claim(JobqClaim *claim, int n)
 {
 	jobq_bulk_end(claim->call);
 	jobq_note_claim_wal(claim->wal_is_claims);
@@ -546,15 +518,15 @@ end_claim(Claim *claim, int n)
 int
 jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out)
 {
-	Claim		claim = {.call = call,.request = request,.place = -1,.no_inputs = empty_object()};
-	Source	   *sources = NULL;
+	JobqClaim	claim;
+	JobqClaimSource *sources = NULL;
 	int			sources_room = 0;
 	int			max_jobs = request->max_jobs;
 	JobqKey		limit;
-	Source	   *s;
+	JobqClaimSource *s;
 	int			nsources = 0;
 	int			room = Min(max_jobs, MAX_POPPED);
-	bool		gets = begin_claim(&claim);
+	bool		gets = jobq_begin_claim(&claim, call, request);
 	int			n = 0;
 
 	*out = palloc(sizeof(JobqAssignment) * room);
@@ -577,7 +549,7 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 	if (nsources > 1)
 		look_at_all(&claim, sources, nsources);
 
-	begin_taking(&claim);
+	jobq_begin_taking(&claim);
 	while (n < max_jobs && !claim.full && nsources > 0 &&
 		   (s = best_source(&claim, sources, nsources, &limit)) != NULL)
 	{
@@ -598,185 +570,7 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 		if (sources[i].scan != NULL)
 			jobq_order_scan_end(sources[i].scan);
 	}
-	end_claim(&claim, n);
-	return n;
-}
-
-/* Claims from a flow */
-
-/* A queue that members are of */
-typedef struct FlowQueue
-{
-	JobqQueue	settings;
-	bool		may;			/* the caller has the privilege to work on it */
-	int			nsources;		/* 0: it gives nothing */
-	Source	   *sources;		/* for each set of labels that the claim has */
-} FlowQueue;
-
-/* A member that is ready */
-typedef struct ReadyMember
-{
-	JobqReady	ready;
-	Source	   *source;
-} ReadyMember;
-
-typedef struct FlowClaim
-{
-	Claim	   *claim;
-	bool		gets;			/* else the worker drains */
-	bool		may;			/* the caller may work on a queue of a member */
-	Snapshot	snapshot;
-	List	   *queues;
-	int			n;
-	int			room;
-	ReadyMember *members;
-} FlowClaim;
-
-/* A queue that a member is of; what the claim takes from it is found out once. */
-static FlowQueue *
-flow_queue(FlowClaim *f, int64 queue_id)
-{
-	Claim	   *claim = f->claim;
-	FlowQueue  *q;
-	JobqLaneSet *sets;
-	ListCell   *lc;
-
-	foreach(lc, f->queues)
-	{
-		q = lfirst(lc);
-		if (q->settings.queue_id == queue_id)
-			return q;
-	}
-	q = palloc0(sizeof(FlowQueue));
-	jobq_queue_settings(claim->call, queue_id, &q->settings);
-	q->may = jobq_has_privilege(claim->call, queue_id, PRIV_WORK);
-	if (q->may && f->gets && !q->settings.paused)
-	{
-		q->nsources = claimed_sets(claim, queue_id, &sets);
-		q->sources = palloc0(q->nsources * sizeof(Source));
-		for (int i = 0; i < q->nsources; i++)
-		{
-			q->sources[i].set = sets[i];
-			q->sources[i].lane = jobq_gate_lane(sets[i].lane, q->settings.gate);
-			q->sources[i].queue = &q->settings;
-		}
-	}
-	f->queues = lappend(f->queues, q);
-	return q;
-}
-
-/*
- * Note a member if it is ready and the claim takes from the lane that it is ready in, or
- * would if it were that worker for which the job is kept.  In another lane stands
- * what is still to go back behind the gate.
- */
-static void
-note_if_ready(FlowClaim *f, const FlowQueue *q, TupleTableSlot *job)
-{
-	int64		lane = jobq_job_lane(job);
-	Source	   *source = NULL;
-	TupleTableSlot *row;
-
-	for (int i = 0; i < q->nsources && source == NULL; i++)
-	{
-		if (q->sources[i].set.lane == lane)
-			source = &q->sources[i];
-	}
-	row = source == NULL ? NULL : jobq_find_ready(f->claim->call, jobq_attr_int64(job, JOB_ID), lane,
-												  jobq_attr_int16(job, JOB_PRIORITY), f->snapshot);
-	if (row != NULL && jobq_is_in_lane(source->lane, jobq_attr_int64(row, STATE_LANE)))
-	{
-		if (f->n == f->room)
-		{
-			f->room = Max(f->room * 2, 64);
-			f->members = f->members ? repalloc_huge(f->members, f->room * sizeof(ReadyMember)) :
-				palloc(f->room * sizeof(ReadyMember));
-		}
-		jobq_ready_from_slot(f->claim->call, row, &f->members[f->n].ready);
-		f->members[f->n++].source = source;
-	}
-	jobq_slot_free(row);
-}
-
-/*
- * A job inside the flow.  What is decided is looked at only to find out whether the caller
- * may know of the flow.
- */
-static bool
-visit_member(TupleTableSlot *job, void *arg)
-{
-	FlowClaim  *f = arg;
-	bool		decided = !slot_attisnull(job, JOB_OUTCOME);
-	bool		is_flow = jobq_is_flow(job);
-
-	if (decided && f->may)
-		return false;
-	if (!is_flow)
-	{
-		char	   *queue = jobq_attr_cstring(job, JOB_QUEUE);
-		FlowQueue  *q = flow_queue(f, jobq_queue_id(queue));
-
-		pfree(queue);
-		f->may |= q->may;
-		if (!decided && q->nsources > 0)
-			note_if_ready(f, q, job);
-	}
-	return true;
-}
-
-/* For qsort(): in the order in which they are handed out. */
-static int
-compare_ready_members(const void *a, const void *b)
-{
-	const JobqReady *x = &((const ReadyMember *) a)->ready;
-	const JobqReady *y = &((const ReadyMember *) b)->ready;
-	JobqKey		x_key = {x->priority, x->position};
-	JobqKey		y_key = {y->priority, y->position};
-
-	return jobq_compare_keys(x_key, y_key);
-}
-
-/*
- * Claim ready members of a flow, and of the flows in it, of those queues that the caller
- * may work on.  To one who may not see the flow and work on none of them, it does not exist.
- */
-static int
-claim_from_flow(JobqCall *call, const JobqClaimRequest *request, int64 flow, JobqAssignment **out)
-{
-	Claim		claim = {.call = call,.request = request,.place = -1,.no_inputs = empty_object()};
-	FlowClaim	f = {.claim = &claim,.gets = begin_claim(&claim)};
-	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, flow);
-	int			max_jobs;
-	int			n = 0;
-
-	f.snapshot = RegisterSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetLatestSnapshot());
-	if (job != NULL && jobq_is_flow(job))
-		jobq_visit_inside(call, flow, f.snapshot, visit_member, &f);
-	if (job == NULL || !(f.may || jobq_may_work_on(call, job) || jobq_may_see(call, flow, false)))
-		jobq_error_no_such_job(flow);
-	if (!jobq_is_flow(job))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("job %lld is no flow", (long long) flow)));
-	jobq_slot_free(job);
-	if (f.n > 1)
-		qsort(f.members, f.n, sizeof(ReadyMember), compare_ready_members);
-
-	max_jobs = Min(request->max_jobs, f.n);
-	*out = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(JobqAssignment) * Max(max_jobs, 1));
-	begin_taking(&claim);
-	for (int i = 0; i < f.n && n < max_jobs && !claim.full; i++)
-	{
-		Source	   *source = f.members[i].source;
-
-		CHECK_FOR_INTERRUPTS();
-		source->slot = jobq_fetch_ready(call, &f.members[i].ready, f.snapshot);
-		if (source->slot != NULL && take_scanned(&claim, source, &(*out)[n]))
-			n++;
-		jobq_slot_free(source->slot);
-	}
-	UnregisterSnapshot(f.snapshot);
-	end_claim(&claim, n);
+	jobq_end_claim(&claim, n);
 	return n;
 }
 
@@ -846,25 +640,26 @@ jobq_check_labels(FunctionCallInfo fcinfo, int argno)
 	return labels == 0 || ARR_NDIM(DatumGetArrayTypeP(labels)) == 0 ? 0 : labels;
 }
 
-/* The arguments that all forms have: worker, max_jobs, lease, labels, session.  flow NULL: from queues. */
-static Datum
-claim_function(FunctionCallInfo fcinfo, int nqueues, char **queues, const int64 *flow)
+/* A claiming function; the arguments that all have: worker, max_jobs, lease, labels, session. */
+Datum
+jobq_claim_function(FunctionCallInfo fcinfo, const char *function, JobqClaimRequest *request, JobqClaimFrom from)
 {
-	JobqClaimRequest request = {.nqueues = nqueues,.queues = queues,
-		.worker = PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1),
-		.max_jobs = PG_ARGISNULL(2) ? 1 : jobq_check_count(fcinfo, 2, "max_jobs"),
-		.lease = jobq_check_lease(jobq_check_interval(fcinfo, 3, "lease", false), "lease"),
-	.session = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5)};
 	JobqCall	call;
 	JobqAssignment *jobs;
 	int			n;
 
-	if (request.worker != NULL)
-		jobq_check_name(text_to_cstring(request.worker), "worker");
-	request.labels = jobq_check_labels(fcinfo, 4);
+	request->max_jobs = PG_ARGISNULL(2) ? 1 : jobq_check_count(fcinfo, 2, "max_jobs");
+	request->lease = jobq_check_lease(jobq_check_interval(fcinfo, 3, "lease", false), "lease");
+	request->session = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
+	if (!PG_ARGISNULL(1))
+	{
+		request->worker = PG_GETARG_TEXT_PP(1);
+		jobq_check_name(text_to_cstring(request->worker), "worker");
+	}
+	request->labels = jobq_check_labels(fcinfo, 4);
 	InitMaterializedSRF(fcinfo, 0);
-	jobq_enter(&call, flow ? "job_claim_flow()" : "job_claim()", true);
-	n = flow ? claim_from_flow(&call, &request, *flow, &jobs) : jobq_claim(&call, &request, &jobs);
+	jobq_enter(&call, function, true);
+	n = from(&call, request, &jobs);
 	jobq_return_assignments(fcinfo, jobs, n);
 	jobq_close_call(&call);
 	return (Datum) 0;
@@ -877,8 +672,9 @@ Datum
 jobq_job_claim(PG_FUNCTION_ARGS)
 {
 	char	   *queue = jobq_check_queue(fcinfo, 0);
+	JobqClaimRequest request = {.nqueues = 1,.queues = &queue};
 
-	return claim_function(fcinfo, 1, &queue, NULL);
+	return jobq_claim_function(fcinfo, "job_claim()", &request, jobq_claim);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_claim_queues);
@@ -887,19 +683,8 @@ PG_FUNCTION_INFO_V1(jobq_job_claim_queues);
 Datum
 jobq_job_claim_queues(PG_FUNCTION_ARGS)
 {
-	char	  **queues;
-	int			n = jobq_check_queues(fcinfo, 0, &queues);
+	JobqClaimRequest request = {0};
 
-	return claim_function(fcinfo, n, queues, NULL);
-}
-
-PG_FUNCTION_INFO_V1(jobq_job_claim_flow);
-
-/* job_claim_flow(flow, worker, max_jobs, lease, labels, session) */
-Datum
-jobq_job_claim_flow(PG_FUNCTION_ARGS)
-{
-	int64		flow = jobq_check_id(fcinfo, 0, "flow");
-
-	return claim_function(fcinfo, 0, NULL, &flow);
+	request.nqueues = jobq_check_queues(fcinfo, 0, &request.queues);
+	return jobq_claim_function(fcinfo, "job_claim()", &request, jobq_claim);
 }

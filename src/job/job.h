@@ -581,6 +581,7 @@ typedef struct JobqClaimRequest
 {
 	int			nqueues;
 	char	  **queues;			/* names that were checked */
+	int64		flow;			/* or from what is inside it; 0: from queues */
 	text	   *worker;			/* NULL: none */
 	int			max_jobs;
 	int64		lease;			/* microseconds, -1: the job's or queue's */
