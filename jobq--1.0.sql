@@ -23,6 +23,7 @@ CREATE TABLE @extschema@.job (
     id            bigint NOT NULL,
     parent        bigint,
     flow          bigint,
+    former_flow   bigint,
     undo_of       bigint,
     submitted_at  timestamptz NOT NULL,
     run_at        timestamptz,
@@ -263,16 +264,18 @@ CREATE TABLE @extschema@.job_flow (
     hurt          int NOT NULL,
     started_at    timestamptz,
     undone_by     bigint,
+    clone_of      bigint,
     on_failure    smallint NOT NULL,
     stopping      smallint NOT NULL,
     open          boolean NOT NULL,
     stop_reason   text,
+    clone_from    text[],
     definition    jsonb NOT NULL,
     args          jsonb,
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE @extschema@.job_flow IS
-    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. on_failure: 0 continue, 1 cancel. stopping: 0 no, else its members are cancelled: 1 one failed, 2 it is cancelled, 3 it timed out';
+    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. on_failure: 0 continue, 1 cancel. stopping: 0 no, else its members are cancelled: 1 one failed, 2 it is cancelled, 3 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
 REVOKE ALL ON @extschema@.job_flow FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_flow', '');
 
@@ -360,7 +363,7 @@ CREATE TABLE @extschema@.job_attempt (
     error         text,
     PRIMARY KEY (job_id, attempt)
 );
-COMMENT ON TABLE @extschema@.job_attempt IS 'Attempts that ended without deciding their job; the deciding one is in job';
+COMMENT ON TABLE @extschema@.job_attempt IS 'Attempts that ended without deciding their job, or decided it before it was opened again; the deciding one is in job';
 REVOKE ALL ON @extschema@.job_attempt FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_attempt', '');
 
@@ -748,12 +751,12 @@ COMMENT ON FUNCTION @extschema@.job_cancel(bigint, text) IS
     'Cancels a job that does not run, asks the worker of one that runs to stop; false if that changed nothing. JQ002, 42501.';
 REVOKE ALL ON FUNCTION @extschema@.job_cancel(bigint, text) FROM PUBLIC;
 
-CREATE FUNCTION @extschema@.job_retry(job_id bigint) RETURNS boolean
+CREATE FUNCTION @extschema@.job_retry(job_id bigint, downstream boolean DEFAULT false) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_retry';
-COMMENT ON FUNCTION @extschema@.job_retry(bigint) IS
+COMMENT ON FUNCTION @extschema@.job_retry(bigint, boolean) IS
     'Opens a failed or cancelled job again, and those that were upstream_failed or skipped because of it; false if it is undecided. JQ002, JQ003 if it cannot run again, 42501.';
-REVOKE ALL ON FUNCTION @extschema@.job_retry(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.job_retry(bigint, boolean) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_take_back(job_id bigint, reason text DEFAULT NULL) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -805,7 +808,7 @@ RETURNS TABLE (job_id bigint, changed boolean, problem text)
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_retry_many';
 COMMENT ON FUNCTION @extschema@.job_retry_many(bigint[], boolean) IS
-    'Opens many jobs again in one pass; what job_retry would raise for one stands in problem, and the others go on. 22004, 22023 or 2202E for bad job_ids, 0A000 for downstream.';
+    'Opens many jobs again in one pass, with downstream => true with all that follows; what job_retry would raise for one stands in problem, and the others go on. 22004, 22023 or 2202E for bad job_ids.';
 REVOKE ALL ON FUNCTION @extschema@.job_retry_many(bigint[], boolean) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_hold_many(job_ids bigint[])
@@ -893,7 +896,7 @@ DECLARE
     own constant text := 'job_change,job_undo,job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
     views constant text := 'job_status,job_flow_status,job_attempts,job_logs,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
     members constant jsonb := jsonb_build_object(
-        'submit', 'job_submit,job_submit_many,job_submit_flow,job_check_flow,job_wait,' || own || ',' || results || ',' || views,
+        'submit', 'job_submit,job_submit_many,job_submit_flow,job_check_flow,job_clone,job_wait,' || own || ',' || results || ',' || views,
         'work', 'job_claim,job_claim_flow,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
             'job_release,job_snooze,job_log,job_step,job_steps,job_worker_register,job_worker_unregister,job_worker_drain,' || results || ',' || views,
         'operate', 'job_check,job_worker_unregister,job_worker_drain,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_queue_reset,job_partition_set,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
@@ -1553,6 +1556,8 @@ DECLARE
     until timestamptz;
     heard timestamptz;
     expired boolean;
+    former bigint;
+    around bigint;
     worker_needed boolean := false;
 BEGIN
     -- the job and all its states under one snapshot
@@ -1586,7 +1591,9 @@ BEGIN
             || CASE WHEN j.attempt_outcome IS NOT NULL THEN format(', by attempt %s', j.attempt) || coalesce(' of worker "' || j.worker || '"', '')
                 || CASE WHEN j.attempt_outcome IN (2, 3) THEN format(', which %s', CASE j.attempt_outcome WHEN 2 THEN 'timed out' ELSE 'was lost' END) ELSE '' END
                 ELSE '' END
-            || CASE WHEN j.decided_by IS NOT NULL THEN ', by job_decide' ELSE '' END
+            || CASE WHEN j.decided_by IS NOT NULL THEN ', by job_decide'
+                WHEN j.outcome = 1 AND j.attempt_outcome IS NULL AND NOT EXISTS (SELECT FROM @extschema@.job_flow f WHERE f.job_id = j.id AND f.started_at IS NOT NULL)
+                THEN format(': what became of job %s was taken over', j.parent) ELSE '' END
             || CASE WHEN j.outcome = 4 AND j.decided_by IS NULL AND j.flow IS NOT NULL AND j.dependencies = 0 THEN ': its condition did not hold when its flow started'
                 WHEN j.outcome IN (4, 16) AND j.decided_by IS NULL
                 THEN format(': its dependencies can no longer meet trigger rule %s', @extschema@.job_rule_name(j.rule)) ELSE '' END
@@ -1594,7 +1601,13 @@ BEGIN
         SELECT p.id, p.kind, u.until INTO x FROM @extschema@.job_unique u JOIN @extschema@.job p ON p.id = u.job_id
         WHERE u.unique_key = j.unique_key AND u.queue_id = @extschema@.job_queue_id(j.queue) AND u.job_id <> j.id AND coalesce(u.until > now, true);
         keyed := x.id IS NOT NULL AND ended IS NULL AND j.outcome <> 1;
-        hint := CASE WHEN j.outcome IN (2, 8) OR (j.outcome = 4 AND j.decided_by IS NOT NULL)
+        former := j.former_flow;
+        around := j.flow;
+        WHILE former IS NULL AND around IS NOT NULL LOOP
+            SELECT f.former_flow, f.flow INTO former, around FROM @extschema@.job f WHERE f.id = around;
+        END LOOP;
+        hint := CASE WHEN former IS NOT NULL THEN format('Flow %s, which it was in, has begun anew since; it stays as it is.', former)
+                     WHEN j.outcome IN (2, 8) OR (j.outcome = 4 AND j.decided_by IS NOT NULL)
                          THEN format('job_retry(%s) opens it again%s.', j.id, CASE WHEN keyed THEN ', when no other job has its unique key' ELSE '' END)
                      WHEN j.outcome = 4 AND j.flow IS NOT NULL AND j.dependencies = 0 THEN NULL
                      WHEN cardinality(ended) > 0 THEN 'A retry of those upstream that ended otherwise opens it again.'
@@ -1923,9 +1936,10 @@ BEGIN
         SELECT j.*, f.undone_by, coalesce(j.name, prefix || j.id) AS called, prefix || 'again ' || j.id AS again,
             CASE WHEN f.job_id IS NOT NULL AND f.undone_by IS NULL THEN @extschema@.job_undo_jobs(j.id) END AS jobs,
             j.undo IS NOT NULL AND j.outcome = 1 AS done,
-            -- nobody knows whether it was done: the last attempt was lost, or timed out
+            -- nobody knows whether it was done: the last attempt that says something was lost, timed out, or succeeded before it was opened again
             j.undo IS NOT NULL AND j.outcome <> 1 AND j.decided_by IS NULL
-                AND coalesce(j.attempt_outcome, (SELECT a.outcome FROM @extschema@.job_attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1)) IN (2, 3) AS doubt
+                AND coalesce(j.attempt_outcome, (SELECT a.outcome FROM @extschema@.job_attempt a WHERE a.job_id = j.id AND a.outcome NOT IN (4, 5)
+                    ORDER BY a.attempt DESC LIMIT 1)) IN (0, 2, 3) AS doubt
         FROM @extschema@.job j LEFT JOIN @extschema@.job_flow f ON f.job_id = j.id
         WHERE j.flow = of_flow),
     act AS MATERIALIZED (SELECT m.id FROM member m WHERE m.done OR m.doubt OR m.jobs IS NOT NULL OR m.undone_by IS NOT NULL),
@@ -1965,6 +1979,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION @extschema@.job_undo_jobs(bigint) IS 'Internal, for job_undo: the members of the flow that undoes what is in one';
 REVOKE ALL ON FUNCTION @extschema@.job_undo_jobs(bigint) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_clone(flow bigint, from_members text[] DEFAULT NULL, args jsonb DEFAULT NULL) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_clone';
+COMMENT ON FUNCTION @extschema@.job_clone(bigint, text[], jsonb) IS
+    'Submits a copy of a flow, with other args if they are given, and returns its id. from_members: what does not follow from these, and has succeeded, is taken over. 22004, 22023, 2202E, JQ002, JQ003, 42501, 54000.';
+REVOKE ALL ON FUNCTION @extschema@.job_clone(bigint, text[], jsonb) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_undo_document(of_flow bigint) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL UNSAFE
@@ -2205,7 +2226,7 @@ BEGIN ATOMIC
     attempts AS (
         SELECT a.job_id, count(*) AS n, min(a.attempt) AS first, max(a.attempt) AS latest,
             count(*) FILTER (WHERE a.outcome IN (1, 2)) AS failed, count(*) FILTER (WHERE a.outcome = 3) AS lost,
-            bool_or(a.ended_at < a.started_at OR a.outcome NOT BETWEEN 1 AND 6) AS bad
+            bool_or(a.ended_at < a.started_at OR a.outcome NOT BETWEEN 0 AND 6) AS bad
         FROM @extschema@.job_attempt a WHERE of_job IS NULL OR a.job_id = of_job GROUP BY a.job_id),
     -- what the edges and the outcomes upstream say; n: those that its dependencies made, there: to jobs that are there
     edges AS (
@@ -2251,7 +2272,7 @@ BEGIN ATOMIC
                  WHEN e.undecided > 0 THEN 'wait'
                  ELSE 'skipped' END AS verdict
         FROM (SELECT t.id, t.outcome, t.finished_at, t.decided_by, t.attempt_outcome, t.token, t.started_at, t.worker IS NOT NULL AS has_worker,
-                    t.result IS NOT NULL AS has_result, t.attempt, t.failed, t.lost, t.queue, t.partition, t.requires, t.affinity, t.priority, t.manual, t.rule, t.quorum, t.dependencies, t.generation, t.flow, t.flow_type
+                    t.result IS NOT NULL AS has_result, t.attempt, t.failed, t.lost, t.queue, t.partition, t.requires, t.affinity, t.priority, t.manual, t.rule, t.quorum, t.dependencies, t.generation, t.flow, t.former_flow, t.flow_type
                 FROM @extschema@.job t WHERE of_job IS NULL OR t.id = of_job OFFSET 0) j
             LEFT JOIN states s ON s.job_id = j.id
             LEFT JOIN @extschema@.job_queue q ON q.name = j.queue
@@ -2284,8 +2305,8 @@ BEGIN ATOMIC
                     ELSE k.outcome NOT IN (1, 2, 4, 8, 16) OR num_nulls(k.finished_at, k.attempt, k.failed, k.lost) > 0 OR k.finished_at < k.started_at
                         OR num_nonnulls(k.attempt_outcome, k.token, k.started_at) NOT IN (0, 3) OR (k.has_result AND k.outcome <> 1) END AS s5,
                 k.has_manual <> k.manual AS s8_manual,
-                -- members that were left out depend on nothing, and those of a decided flow stay as they are
-                k.outcome IN (4, 16) AND k.there = k.dependencies AND k.decided_by IS NULL
+                -- members that were left out depend on nothing, and those of a decided flow stay as they are, as former ones do
+                k.outcome IN (4, 16) AND k.there = k.dependencies AND k.decided_by IS NULL AND k.former_flow IS NULL
                     AND (k.flow IS NULL OR (k.dependencies > 0 AND EXISTS (SELECT FROM @extschema@.job_flow f WHERE f.job_id = k.flow AND f.open)))
                     AND k.verdict <> CASE k.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END AS d1,
                 k.open AND k.has <> k.should_have AS d4,
@@ -2342,6 +2363,10 @@ BEGIN ATOMIC
     FROM @extschema@.job o
     WHERE o.flow IS NOT NULL AND o.outcome IS NULL AND (of_job IS NULL OR o.id = of_job)
         AND NOT EXISTS (SELECT FROM @extschema@.job_flow f WHERE f.job_id = o.flow AND f.open)
+    UNION ALL
+    SELECT 'W4', o.id, format('it is undecided, and a former member of flow %s', o.former_flow)
+    FROM @extschema@.job o
+    WHERE o.former_flow IS NOT NULL AND o.outcome IS NULL AND (of_job IS NULL OR o.id = of_job)
     UNION ALL
     SELECT 'W5', t.job_id, format('flow %s is to undo it, and %s', t.undone_by, CASE WHEN o.outcome IS NULL THEN 'it is not decided' ELSE 'undoes another' END)
     FROM @extschema@.job_flow t JOIN @extschema@.job o ON o.id = t.job_id LEFT JOIN @extschema@.job u ON u.id = t.undone_by
@@ -2513,8 +2538,8 @@ BEGIN
         END IF;
     WHEN 'S3' THEN
         DELETE FROM @extschema@.job_attempt a WHERE a.job_id = id AND j.id IS NULL;
-        UPDATE @extschema@.job_attempt a SET started_at = least(a.started_at, a.ended_at), outcome = CASE WHEN a.outcome BETWEEN 1 AND 6 THEN a.outcome ELSE 4 END
-        WHERE a.job_id = id AND (a.ended_at < a.started_at OR a.outcome NOT BETWEEN 1 AND 6);
+        UPDATE @extschema@.job_attempt a SET started_at = least(a.started_at, a.ended_at), outcome = CASE WHEN a.outcome BETWEEN 0 AND 6 THEN a.outcome ELSE 4 END
+        WHERE a.job_id = id AND (a.ended_at < a.started_at OR a.outcome NOT BETWEEN 0 AND 6);
         -- numbers below the first become those that are free
         UPDATE @extschema@.job_attempt a SET attempt = f.attempt
         FROM (SELECT b.attempt, row_number() OVER (ORDER BY b.attempt) AS k FROM @extschema@.job_attempt b WHERE b.job_id = job_repair_job.id AND b.attempt < 1) b
@@ -2636,6 +2661,9 @@ BEGIN
               FROM @extschema@.job o WHERE o.flow = job_repair_job.id) m
         WHERE f.job_id = job_repair_job.id;
         INSERT INTO @extschema@.job_delta VALUES (nextval('@extschema@.job_id_seq'), id, 0, 0, 0, 0, 0, 0);
+    WHEN 'W4' THEN
+        -- it goes on, as a job of no flow
+        UPDATE @extschema@.job t SET former_flow = NULL WHERE t.id = job_repair_job.id;
     ELSE
         NULL;
     END CASE;

@@ -54,8 +54,12 @@ start(JobqCall *call, int64 id, JobqElements *members, Jsonb *own, Jsonb *args)
 
 		jobq_set(&s->row, JOB_FLOW, Int64GetDatum(id));
 		s->joined = &c;
+		/* what was to be begun by a time that had not come for the original */
+		if (s->row.given[JOB_EXPIRES_AT - 1] && DatumGetTimestampTz(s->row.values[JOB_EXPIRES_AT - 1]) <= call->now &&
+			jobq_is_in_copy(call, id))
+			jobq_unset(&s->row, JOB_EXPIRES_AT);
 		/* one that is left out waits for nothing, so no retry opens it */
-		if (condition != NULL && !holds(condition, args ? args : own))
+		if (condition != NULL && !s->succeeded && !s->skipped && !holds(condition, args ? args : own))
 		{
 			s->skipped = true;
 			s->nnames = s->nupstream = 0;
@@ -78,11 +82,15 @@ start_stored(JobqCall *call, int64 id)
 	Jsonb	   *definition = DatumGetJsonbPCopy(slot_getattr(row, FLOW_DEFINITION, &isnull));
 	Jsonb	   *own = DatumGetJsonbPCopy(slot_getattr(job, JOB_ARGS, &isnull));
 	Jsonb	   *args = around != 0 ? jobq_resolve_references(call, around, own) : own;
+	int64		clone_of = jobq_attr_int64(row, FLOW_CLONE_OF);
+	Datum		clone_from = slot_getattr(row, FLOW_CLONE_FROM, &isnull);
 	JobqElements members;
 
+	jobq_read_members(definition, &members);
+	if (!isnull)
+		jobq_reuse_members(call, definition, clone_of, clone_from, &members);
 	jobq_slot_free(row);
 	jobq_slot_free(job);
-	jobq_read_members(definition, &members);
 	start(call, id, &members, own, args != own ? args : NULL);
 }
 
@@ -192,9 +200,16 @@ refuse(List *faults)
 void
 jobq_submit_flow(JobqCall *call, Jsonb *flow, JobqSubmission *s)
 {
+	jobq_read_flow(flow, s);
+	jobq_submit_read_flow(call, s);
+}
+
+/* The same of a flow that was read, or is a copy of another. */
+void
+jobq_submit_read_flow(JobqCall *call, JobqSubmission *s)
+{
 	JobqElements members;
 
-	jobq_read_flow(flow, s);
 	jobq_read_members(s->flow->definition, &members);
 	s->starts = true;
 	admit_members(call, &members);
@@ -202,6 +217,8 @@ jobq_submit_flow(JobqCall *call, Jsonb *flow, JobqSubmission *s)
 	if (s->started)
 	{
 		jobq_advance();
+		if (s->flow->clone_from != 0)
+			jobq_reuse_members(call, s->flow->definition, s->flow->clone_of, s->flow->clone_from, &members);
 		start(call, s->id, &members, DatumGetJsonbP(s->row.values[JOB_ARGS - 1]), NULL);
 	}
 }

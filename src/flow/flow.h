@@ -30,10 +30,16 @@ extern JsonbContainer *jobq_graph_member(const JobqFlowGraph *g, int i);
 extern int	jobq_graph_namesake(const JobqFlowGraph *g, int i);
 extern int	jobq_graph_find(const JobqFlowGraph *g, const char *name, int len);
 extern bool jobq_graph_is_ancestor(JobqFlowGraph *g, int ancestor, int of);
+extern void jobq_graph_mark_below(JobqFlowGraph *g, bool *marked);
 extern List *jobq_graph_cycles(JobqFlowGraph *g);
 
 /* expand.c: submitting and starting them */
 extern void jobq_flow_init(void);
 extern void jobq_submit_flow(JobqCall *call, Jsonb *flow, JobqSubmission *s);
+extern void jobq_submit_read_flow(JobqCall *call, JobqSubmission *s);
+
+/* clone.c: copies of flows */
+extern void jobq_reuse_members(JobqCall *call, Jsonb *definition, int64 clone_of, Datum clone_from, JobqElements *members);
+extern bool jobq_is_in_copy(JobqCall *call, int64 flow);
 
 #endif							/* JOBQ_FLOW_H */

@@ -361,6 +361,21 @@ jobq_graph_is_ancestor(JobqFlowGraph *g, int ancestor, int of)
 	return found;
 }
 
+/* Mark, too, what depends on members that are marked, directly or through others. */
+void
+jobq_graph_mark_below(JobqFlowGraph *g, bool *marked)
+{
+	if (g->order == NULL)
+		find_components(g);
+	for (int k = 0; k < g->n; k++)
+	{
+		const Member *node = &g->nodes[g->order[k]];
+
+		for (int e = 0; e < node->nedges; e++)
+			marked[g->order[k]] |= marked[g->edges[node->first_edge + e]];
+	}
+}
+
 /* The next member that one depends on and that depends on it. */
 static int
 next_in_cycle(const JobqFlowGraph *g, int i)

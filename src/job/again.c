@@ -1,12 +1,15 @@
 /*
  * again.c
- *	  Opening flows again.
+ *	  Opening flows again, or having them begin anew.
  *
  * The retry of a flow opens it, and of what is in it all that failed or was cancelled;
  * what could not run because of these opens with them, as it does outside of flows, and so
  * does what could not run because of a job outside, if it can by now.
  * What has succeeded stays.  The retry of a member opens the flows around it, which
  * are decided.
+ *
+ * A flow that begins anew goes back to where it was before it started; its members are
+ * former ones from then on, decided jobs of no flow, which nothing opens again.
  *
  * Locks: the rows of flows are taken before those of their members, outermost first,
  * so by ascending ids.  A flow that is open is locked FOR SHARE, so that it is not closed
@@ -38,34 +41,43 @@ drop_deltas(JobqCall *call, int64 flow)
 }
 
 /*
- * Open the row of a flow again that was decided after it had been started, but not its
- * members.  False: its row changed, look again; or it was refused, with a *problem.
+ * Write the row of a decided flow in job_flow: it runs again, with counters of its members
+ * as they are, or (counters NULL) has not started.
  */
-static bool
-open_flow(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem)
+static void
+write_row(JobqCall *call, int64 id, const JobqCounters *counters)
 {
 	static const JobqCounters none = {0};
-	int64		id = jobq_attr_int64(job, JOB_ID);
-	TupleTableSlot *row;
-	JobqRow		new;
-	JobqPrefix	prefix;
-	JobqCascade *cascade;
-	JobqCounters c;
 	bool		done;
 
-	/* with this nobody undoes it meanwhile */
-	if (!jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitBlock))
-		return false;
-	row = jobq_find_id(call, JOBQ_FLOW, id);
-	if (row != NULL && !slot_attisnull(row, FLOW_UNDONE_BY))
+	do
 	{
-		jobq_refuse_state(problem, id, "retry", "undone",
-						  psprintf("Flow %lld undoes it; submit it anew.", (long long) jobq_attr_int64(row, FLOW_UNDONE_BY)));
-		return false;
-	}
-	jobq_slot_free(row);
-	if (!jobq_retake_key(call, job, problem) || !jobq_reopen(call, job, false, &prefix))
-		return false;
+		TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
+		JobqRow		new;
+
+		jobq_values(row, &new);
+		jobq_set_counters(&new, FLOW_UNDECIDED, counters ? counters : &none);
+		jobq_set(&new, FLOW_STOPPING, Int16GetDatum(STOP_NOT));
+		jobq_set(&new, FLOW_OPEN, BoolGetDatum(counters != NULL));
+		new.given[FLOW_STOP_REASON - 1] = false;
+		new.given[STATE_EXPIRES_AT - 1] = false;
+		if (counters != NULL)
+			jobq_set_flow_runs(call, id, &new);
+		else
+			new.given[FLOW_STARTED_AT - 1] = new.given[FLOW_ARGS - 1] = new.given[FLOW_CLONE_FROM - 1] = false;
+		done = jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock);
+		jobq_slot_free(row);
+	} while (!done);
+}
+
+/* Have a flow run again, whose row in job was opened, but not its members. */
+static void
+run_again(JobqCascade *cascade, TupleTableSlot *job, int outcome)
+{
+	static const JobqCounters none = {0};
+	JobqCall   *call = jobq_cascade_call(cascade);
+	int64		id = jobq_attr_int64(job, JOB_ID);
+	JobqCounters c;
 
 	/*
 	 * members can have been removed since; from here on none is, as its row
@@ -73,31 +85,107 @@ open_flow(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem
 	 */
 	drop_deltas(call, id);
 	jobq_count_members(call, id, &c);
-	do
-	{
-		row = jobq_find_id(call, JOBQ_FLOW, id);
-		jobq_values(row, &new);
-		jobq_set_counters(&new, FLOW_UNDECIDED, &c);
-		jobq_set(&new, FLOW_STOPPING, Int16GetDatum(STOP_NOT));
-		jobq_set(&new, FLOW_OPEN, BoolGetDatum(true));
-		new.given[FLOW_STOP_REASON - 1] = false;
-		jobq_set_flow_runs(call, id, &new);
-		done = jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock);
-		jobq_slot_free(row);
-	} while (!done);
-	jobq_advance();				/* those downstream must see it undecided */
-	cascade = jobq_cascade_create(call);
-	jobq_cascade_add_downstream(cascade, id, outcome, -1);
-	jobq_cascade_tell_flow(cascade, job, outcome, -1);
-	jobq_cascade_run(cascade, NULL, NULL);
+	write_row(call, id, &c);
 	/* where nothing in it opens, it is closed again */
 	jobq_leave_delta(call, id, 0, &none);
+	jobq_advance();				/* those downstream must see it undecided */
+	jobq_cascade_add_downstream(cascade, id, outcome, -1);
+	jobq_cascade_tell_flow(cascade, job, outcome, -1);
+}
+
+/* The flow that undoes one; 0: none. */
+int64
+jobq_undone_by(JobqCall *call, int64 flow)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, flow);
+	int64		by = row != NULL ? jobq_attr_int64(row, FLOW_UNDONE_BY) : 0;
+
+	jobq_slot_free(row);
+	return by;
+}
+
+/* Refuse to open a flow, whose row is locked, that another undoes; true: so it is. */
+bool
+jobq_refuse_undone(JobqCall *call, TupleTableSlot *job, const char **problem)
+{
+	int64		id = jobq_attr_int64(job, JOB_ID);
+	int64		by = jobq_undone_by(call, id);
+
+	if (by != 0)
+		jobq_refuse_state(problem, id, "retry", "undone", psprintf("Flow %lld undoes it; submit it anew.", (long long) by));
+	return by != 0;
+}
+
+/*
+ * Open the row of a flow again that was decided after it had been started, but not its
+ * members.  False: its row changed, look again; or it was refused, with a *problem.
+ */
+static bool
+open_flow(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem)
+{
+	JobqPrefix	prefix;
+	JobqCascade *cascade;
+
+	/* with this nobody undoes it meanwhile */
+	if (!jobq_lock(call, JOBQ_JOB, job, LockTupleNoKeyExclusive, LockWaitBlock) ||
+		jobq_refuse_undone(call, job, problem) ||
+		!jobq_retake_key(call, job, problem) || !jobq_reopen(call, job, false, &prefix))
+		return false;
+	cascade = jobq_cascade_create(call);
+	run_again(cascade, job, outcome);
+	jobq_cascade_run(cascade, NULL, NULL);
 	return true;
+}
+
+/* The same where its row in job is locked, and its key taken. */
+void
+jobq_reopen_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome)
+{
+	JobqPrefix	prefix;
+
+	if (!jobq_reopen(jobq_cascade_call(cascade), job, false, &prefix))
+		elog(ERROR, "row of flow %lld has changed while locked", (long long) prefix.job_id);
+	run_again(cascade, job, outcome);
+}
+
+/* A flow that was started, and whose row in job is opened, begins anew; its members are made former ones. */
+void
+jobq_begin_flow_anew(JobqCall *call, int64 id)
+{
+	drop_deltas(call, id);
+	write_row(call, id, NULL);
+}
+
+/* A member of a flow that begins anew, whose row is locked, is a former one; another job may have its key. */
+void
+jobq_make_former(JobqCall *call, TupleTableSlot *job)
+{
+	int64		id = jobq_attr_int64(job, JOB_ID);
+	int64		queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
+	JobqRow		new;
+
+	jobq_values(job, &new);
+	jobq_set(&new, JOB_FORMER_FLOW, new.values[JOB_FLOW - 1]);
+	new.given[JOB_FLOW - 1] = false;
+	if (!jobq_update(call, JOBQ_JOB, job, &new, LockWaitBlock))
+		elog(ERROR, "row of job %lld has changed while locked", (long long) id);
+	if (new.given[JOB_UNIQUE_KEY - 1])
+		jobq_free_key(call, id, queue_id, new.values[JOB_UNIQUE_KEY - 1], 0, 0, NULL);
+}
+
+/* A member is not opened again because of its flow, which is gone or not decided (job), or stays as it is. */
+void
+jobq_refuse_member(TupleTableSlot *member, int64 flow, TupleTableSlot *job, const char **problem)
+{
+	jobq_refuse_state(problem, jobq_attr_int64(member, JOB_ID), "retry", jobq_outcome_name(jobq_attr_int16(member, JOB_OUTCOME)),
+					  job == NULL ? "The flow that it is a member of was removed." :
+					  psprintf(slot_attisnull(job, JOB_OUTCOME) ? "Flow %lld, which it is a member of, is ending; wait for that." :
+							   "Flow %lld, which it is a member of, has succeeded; downstream => true opens it, too.", (long long) flow));
 }
 
 /* Open a flow, if it is decided, and keep it open to the end of the transaction; false: with a *problem. */
 static bool
-keep_open(JobqCall *call, int64 flow, TupleTableSlot *member, int outcome, const char **problem)
+keep_open(JobqCall *call, int64 flow, TupleTableSlot *member, const char **problem)
 {
 	for (;;)
 	{
@@ -115,11 +203,8 @@ keep_open(JobqCall *call, int64 flow, TupleTableSlot *member, int outcome, const
 		/* what has succeeded stays so (S5) */
 		if (decided == 0 || decided == OUTCOME_SUCCEEDED)
 		{
+			jobq_refuse_member(member, flow, job, problem);
 			jobq_slot_free(job);
-			jobq_refuse_state(problem, jobq_attr_int64(member, JOB_ID), "retry", jobq_outcome_name(outcome),
-							  job == NULL ? "The flow that it is a member of was removed." :
-							  decided != 0 ? psprintf("Flow %lld, which it is a member of, has succeeded; submit it anew.", (long long) flow) :
-							  psprintf("Flow %lld, which it is a member of, is ending; wait for that.", (long long) flow));
 			return false;
 		}
 		done = open_flow(call, job, decided, problem);
@@ -133,7 +218,7 @@ keep_open(JobqCall *call, int64 flow, TupleTableSlot *member, int outcome, const
 
 /* A job is to be opened again: so are the flows around it, outermost first.  False: with a *problem. */
 bool
-jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem)
+jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, const char **problem)
 {
 	List	   *flows = NIL;
 
@@ -146,7 +231,7 @@ jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, int outcome, const c
 	}
 	for (int i = 0; i < list_length(flows); i++)
 	{
-		if (!keep_open(call, *(int64 *) list_nth(flows, i), job, outcome, problem))
+		if (!keep_open(call, *(int64 *) list_nth(flows, i), job, problem))
 			return false;
 	}
 	return true;

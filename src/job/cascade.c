@@ -29,7 +29,8 @@
  *		reopening updates its row first and reads the edges after, with a snapshot
  *		taken then.
  *	D3	A job that is ready, scheduled, runs, ran, or is only held is not touched
- *		by what becomes of its upstream jobs.
+ *		by what becomes of its upstream jobs, but by a retry of one with
+ *		downstream (downstream.c).
  *	D4	The counters of an open row plus the deltas of its epoch equal what its
  *		edges and the rows of its upstream jobs say, unless a recount is asked for.
  *
@@ -65,6 +66,7 @@ typedef struct CascadeItem
 	pairingheap_node node;
 	int			argument;		/* -1: none */
 	bool		reopened;		/* an upstream job was opened again */
+	bool		follows;		/* from one of these, by an edge of its rule */
 	JobqCounters change;		/* by what this call did upstream */
 	bool		folding;		/* there are deltas to be folded, too: */
 	int64		epoch;			/* they belong to this one */
@@ -208,8 +210,28 @@ jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n)
 		jobq_count_edge(&item->change, jobq_attr_int16(edge, DEP_REQUIRE),
 						jobq_attr_int16(edge, DEP_SUFFICE), outcome, n);
 		item->reopened |= n < 0;
+		item->follows |= n < 0 && jobq_attr_int16(edge, DEP_REQUIRE) != REQUIRE_END_ONLY;
 	}
 	jobq_scan_end(scan);
+}
+
+/*
+ * A job is counted anew by the caller, who has changed all that is upstream of it:
+ * forget what was added to it.  Returns whether it follows from a job that was opened
+ * again.
+ */
+bool
+jobq_cascade_take(JobqCascade *cascade, int64 id)
+{
+	CascadeItem *item = hash_search(cascade->items, &id, HASH_FIND, NULL);
+	bool		follows = item != NULL && item->follows;
+
+	if (item != NULL)
+	{
+		pairingheap_remove(cascade->heap, &item->node);
+		hash_search(cascade->items, &id, HASH_REMOVE, NULL);
+	}
+	return follows;
 }
 
 /* A job got (n = 1) or lost (n = -1) an outcome: tell the flow that it is a member of, if any. */
@@ -415,7 +437,13 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 	if ((outcome != OUTCOME_SKIPPED && outcome != OUTCOME_UPSTREAM_FAILED) ||
 		!slot_attisnull(job, JOB_ATTEMPT_OUTCOME) || !slot_attisnull(job, JOB_DECIDED_BY))
 		return true;
-	/* a flow that is decided keeps its members as they are */
+
+	/*
+	 * a flow that is decided keeps its members as they are, former ones stay
+	 * so
+	 */
+	if (!slot_attisnull(job, JOB_FORMER_FLOW))
+		return true;
 	if (!slot_attisnull(job, JOB_FLOW) &&
 		!jobq_lock_open_flow(call, jobq_attr_int64(job, JOB_FLOW), LockWaitSkip, &open))
 		return false;

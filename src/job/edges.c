@@ -104,19 +104,17 @@ jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool keep, bool *un
 }
 
 /*
- * Count a job's edges from the rows of its upstream jobs, for one that had no row
- * in job_waiting.  These are locked unless their outcome is one of settled (D2).
- * False: some could not be, and count as undecided.
+ * Count a job's edges, given how to find the outcome of an upstream job, for one
+ * that has no row in job_waiting.
  */
-bool
-jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
+void
+jobq_count_edges_by(JobqCall *call, int64 id, JobqOutcomeOf outcome_of, void *arg, JobqCounters *c)
 {
 	Datum		key = Int64GetDatum(id);
 	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
 	TupleTableSlot *edge;
 	TupleTableSlot *job;
 	int			found = 0;
-	bool		unsure = false;
 
 	memset(c, 0, sizeof(JobqCounters));
 	while ((edge = jobq_scan_next(scan)) != NULL)
@@ -126,7 +124,7 @@ jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
 
 		found += require != REQUIRE_END_ONLY;
 		jobq_count_undecided(c, require);
-		outcome = jobq_upstream_outcome(call, jobq_attr_int64(edge, DEP_UPSTREAM), settled, false, &unsure);
+		outcome = outcome_of(call, jobq_attr_int64(edge, DEP_UPSTREAM), arg);
 		if (outcome == OUTCOME_REMOVED)
 			outcome = OUTCOME_SUCCEEDED;
 		if (outcome != 0)
@@ -144,7 +142,38 @@ jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
 		jobq_count_edge(c, rule->require, rule->suffice, OUTCOME_SUCCEEDED, 1);
 	}
 	jobq_slot_free(job);
-	return !unsure;
+}
+
+/* How upstream jobs are looked at */
+typedef struct Look
+{
+	int			settled;		/* outcomes that need no lock */
+	bool		unsure;			/* one was just being changed */
+} Look;
+
+/* Lock and read one: a JobqOutcomeOf. */
+static int
+locked_outcome(JobqCall *call, int64 id, void *arg)
+{
+	Look	   *look = arg;
+
+	return jobq_upstream_outcome(call, id, look->settled, false, &look->unsure);
+}
+
+/*
+ * The same from the rows of its upstream jobs, which are locked unless their
+ * outcome is one of settled (D2): who opens one of those again has seen the edge, and
+ * comes to this job after that.  Where a recount is asked for, that may not be so, since
+ * the submission has met one who was just doing it, and all are locked.  False: some
+ * could not be, and count as undecided.
+ */
+bool
+jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
+{
+	Look		look = {jobq_recount_asked(call, id) ? 0 : settled};
+
+	jobq_count_edges_by(call, id, locked_outcome, &look, c);
+	return !look.unsure;
 }
 
 /* Have the background worker count a job's edges anew after the commit. */

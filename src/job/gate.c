@@ -334,6 +334,9 @@ jobq_look_at_admitted(JobqCall *call, int64 job_id, JobqAdmitted *a, int64 *lane
 	if (row != NULL)
 	{
 		read_admitted(table, row, a);
+		/* opened again, it waits for others, which may wait for its turn */
+		if (table == JOBQ_WAITING && jobq_attr_bool(row, WAITING_OPEN))
+			a->attempt = 0;
 		*lane = jobq_job_lane(job);
 	}
 	jobq_slot_free(row);

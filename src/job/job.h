@@ -134,6 +134,11 @@ extern int	jobq_read_after(JobqCall *call, int64 id, int64 *after, int max);
 extern void jobq_read_counters(TupleTableSlot *row, int first, JobqCounters *c);
 extern void jobq_set_counters(JobqRow *new, int first, const JobqCounters *c);
 extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool keep, bool *unsure);
+
+/* The outcome of an upstream job; 0: undecided */
+typedef int (*JobqOutcomeOf) (JobqCall *call, int64 id, void *arg);
+
+extern void jobq_count_edges_by(JobqCall *call, int64 id, JobqOutcomeOf outcome_of, void *arg, JobqCounters *c);
 extern bool jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c);
 extern void jobq_ask_recount(JobqCall *call, int64 id);
 extern bool jobq_recount_asked(JobqCall *call, int64 id);
@@ -267,6 +272,7 @@ extern JobqCascade *jobq_cascade_create(JobqCall *call);
 extern JobqCall *jobq_cascade_call(JobqCascade *cascade);
 extern bool jobq_cascade_add_argument(JobqCascade *cascade, int64 id, int argument);
 extern void jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n);
+extern bool jobq_cascade_take(JobqCascade *cascade, int64 id);
 extern void jobq_cascade_tell_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome, int n);
 extern void jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg);
 extern void jobq_reconsider(JobqCall *call, int64 id);
@@ -313,6 +319,9 @@ typedef struct JobqFlowSpec
 								 * "result": ...}, the last two if they were
 								 * given */
 	JobqOnFailure on_failure;
+	int64		clone_of;		/* the flow that it is a copy of; 0: none */
+	Datum		clone_from;		/* the members from which on it runs anew; 0:
+								 * all of it does */
 } JobqFlowSpec;
 
 typedef struct JobqSubmission
@@ -338,6 +347,7 @@ typedef struct JobqSubmission
 								 * keeps it */
 	bool		started;		/* so it has to */
 	bool		skipped;		/* it is decided so at once */
+	bool		succeeded;		/* the same, with its result in the row */
 	JobqCounters *joined;		/* of the flow that it is a member of, which
 								 * is being started; NULL: none is */
 } JobqSubmission;
@@ -523,6 +533,7 @@ extern JobqMember *jobq_read_flow_members(JobqCall *call, int64 flow, int *n);
 extern void jobq_visit_inside(JobqCall *call, int64 flow, Snapshot snapshot, JobqVisitor visit, void *arg);
 extern bool jobq_is_flow(TupleTableSlot *job);
 extern int64 jobq_flow_of(JobqCall *call, int64 id);
+extern int64 jobq_former_flow(JobqCall *call, TupleTableSlot *job);
 extern void jobq_count_member(JobqCounters *c, bool critical, int outcome, int n);
 extern bool jobq_is_critical(TupleTableSlot *job);
 extern void jobq_count_members(JobqCall *call, int64 id, JobqCounters *c);
@@ -540,8 +551,14 @@ extern bool jobq_prepare_to_close(JobqCall *call, int64 id, const JobqCounters *
 extern void jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqCounters *change, bool closes);
 extern bool jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *reason);
 
-/* again.c: flows that are opened again */
-extern bool jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
+/* again.c: flows that are opened again, or begin anew */
+extern void jobq_refuse_member(TupleTableSlot *member, int64 flow, TupleTableSlot *job, const char **problem);
+extern int64 jobq_undone_by(JobqCall *call, int64 flow);
+extern bool jobq_refuse_undone(JobqCall *call, TupleTableSlot *job, const char **problem);
+extern void jobq_reopen_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome);
+extern void jobq_begin_flow_anew(JobqCall *call, int64 id);
+extern void jobq_make_former(JobqCall *call, TupleTableSlot *job);
+extern bool jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, const char **problem);
 extern bool jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
 
 /* jsonpath.c: what a jsonpath finds */
@@ -554,7 +571,8 @@ extern Jsonb *jobq_resolve_undo(JobqCall *call, TupleTableSlot *job, TupleTableS
 
 /* undone.c: jobs that undo others, or do them once more to find out whether they were done */
 extern text *jobq_job_key(TupleTableSlot *job);
-extern bool jobq_keeps_key(JobqCall *call, TupleTableSlot *job);
+extern bool jobq_keeps_key(JobqCall *call, TupleTableSlot *job, int32 attempts);
+extern void jobq_raise_generation(JobqCall *call, TupleTableSlot *job, int32 attempts, JobqRow *new);
 extern Jsonb *jobq_read_assigned(JobqCall *call, TupleTableSlot *job, text **key, TupleTableSlot **inputs_of);
 
 /* inputs.c: results of parents, for the worker of their child */
@@ -676,14 +694,18 @@ extern void jobq_note_removal(JobqCall *call, int64 queue_id, int outcome, ItemP
 extern int64 jobq_shortest_retention(JobqCall *call);
 extern void jobq_purge_blocks(JobqCall *call, JobqPurge *purge, BlockNumber first, BlockNumber n);
 
-/* cancel.c, retry.c, control.c: what others than its worker do to a job */
+/* cancel.c, retry.c, downstream.c, control.c: what others than its worker do to a job */
 extern bool jobq_cancel(JobqCall *call, int64 id, const char *reason, bool checked,
 						const char **problem);
 extern void jobq_request_cancel(JobqCall *call, int64 id, int32 generation, const char *reason);
 extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
 extern bool jobq_retake_key(JobqCall *call, TupleTableSlot *job, const char **problem);
+extern bool jobq_was_let_run(TupleTableSlot *job);
+extern const char *jobq_retry_hint(JobqCall *call, int64 id);
 extern bool jobq_open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
+extern bool jobq_refuse_former(JobqCall *call, TupleTableSlot *job, const char **problem);
+extern bool jobq_retry_downstream(JobqCall *call, int64 id, const char **problem);
 extern int	jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table,
 					  TupleTableSlot **state, const char **problem);
 

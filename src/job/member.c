@@ -49,6 +49,28 @@ jobq_flow_of(JobqCall *call, int64 id)
 	return flow;
 }
 
+/* The flow that a job, or one around it, was a member of until that began anew; 0: none. */
+int64
+jobq_former_flow(JobqCall *call, TupleTableSlot *job)
+{
+	int64		former = jobq_attr_int64(job, JOB_FORMER_FLOW);
+	int64		flow = jobq_attr_int64(job, JOB_FLOW);
+
+	while (former == 0 && flow != 0)
+	{
+		TupleTableSlot *around = jobq_find_id(call, JOBQ_JOB, flow);
+
+		flow = 0;
+		if (around != NULL)
+		{
+			former = jobq_attr_int64(around, JOB_FORMER_FLOW);
+			flow = jobq_attr_int64(around, JOB_FLOW);
+		}
+		jobq_slot_free(around);
+	}
+	return former;
+}
+
 /* Count a member: one that joins (outcome 0), got an outcome (n = 1) or lost it (n = -1). */
 void
 jobq_count_member(JobqCounters *c, bool critical, int outcome, int n)
@@ -59,6 +81,18 @@ jobq_count_member(JobqCounters *c, bool critical, int outcome, int n)
 		jobq_count_undecided(c, require);
 	else
 		jobq_count_edge(c, require, OUTCOME_SUCCEEDED, outcome, n);
+}
+
+/* What a flow is made of, in its row. */
+static void
+set_spec(JobqRow *new, const JobqFlowSpec *flow)
+{
+	jobq_set(new, FLOW_ON_FAILURE, Int16GetDatum(flow->on_failure));
+	jobq_set(new, FLOW_CLONE_OF, Int64GetDatum(flow->clone_of));
+	new->given[FLOW_CLONE_OF - 1] = flow->clone_of != 0;
+	jobq_set(new, FLOW_CLONE_FROM, flow->clone_from);
+	new->given[FLOW_CLONE_FROM - 1] = flow->clone_from != 0;
+	jobq_set(new, FLOW_DEFINITION, JsonbPGetDatum(flow->definition));
 }
 
 /* Insert the row of a flow that is submitted. */
@@ -76,10 +110,9 @@ jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *pref
 	jobq_set(&new, STATE_LOST, Int32GetDatum(0));
 	jobq_set(&new, STATE_PRIORITY, Int16GetDatum(prefix->priority));
 	jobq_set_counters(&new, FLOW_UNDECIDED, &none);
-	jobq_set(&new, FLOW_ON_FAILURE, Int16GetDatum(s->flow->on_failure));
 	jobq_set(&new, FLOW_STOPPING, Int16GetDatum(STOP_NOT));
 	jobq_set(&new, FLOW_OPEN, BoolGetDatum(false));
-	jobq_set(&new, FLOW_DEFINITION, JsonbPGetDatum(s->flow->definition));
+	set_spec(&new, s->flow);
 	jobq_insert(call, JOBQ_FLOW, &new);
 }
 
@@ -93,8 +126,7 @@ jobq_redefine_flow(JobqCall *call, int64 id, const JobqFlowSpec *flow)
 	if (row == NULL)
 		elog(ERROR, "flow %lld has no row", (long long) id);
 	jobq_values(row, &new);
-	jobq_set(&new, FLOW_ON_FAILURE, Int16GetDatum(flow->on_failure));
-	jobq_set(&new, FLOW_DEFINITION, JsonbPGetDatum(flow->definition));
+	set_spec(&new, flow);
 	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
 		elog(ERROR, "row of flow %lld has changed", (long long) id);
 	jobq_slot_free(row);

@@ -31,11 +31,7 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefi
 
 	jobq_values(job, &old);
 	new = old;
-	jobq_set(&new, JOB_GENERATION, Int32GetDatum(jobq_attr_int32(job, JOB_GENERATION) + 1));
-	if (!jobq_keeps_key(call, job))
-		new.given[JOB_KEY_GENERATION - 1] = false;
-	else if (!new.given[JOB_KEY_GENERATION - 1])
-		jobq_set(&new, JOB_KEY_GENERATION, old.values[JOB_GENERATION - 1]);
+	jobq_raise_generation(call, job, prefix->attempt, &new);
 	for (int i = 0; i < lengthof(cleared); i++)
 		new.given[cleared[i] - 1] = false;
 	if (!expires)
@@ -61,8 +57,8 @@ jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefi
  * Why a job that was never run cannot be retried: a hint that names the job
  * upstream whose retry would open it, if there is one that the caller may see.
  */
-static const char *
-retry_hint(JobqCall *call, int64 id)
+const char *
+jobq_retry_hint(JobqCall *call, int64 id)
 {
 	int			best = OUTCOME_UPSTREAM_FAILED;
 
@@ -133,6 +129,18 @@ jobq_retake_key(JobqCall *call, TupleTableSlot *job, const char **problem)
 }
 
 /*
+ * Were the dependencies of a decided job met before it ended?  One that had run may
+ * have waited for them again since it was opened; of such a one it is known only where it
+ * ran once more.
+ */
+bool
+jobq_was_let_run(TupleTableSlot *job)
+{
+	return !slot_attisnull(job, JOB_ATTEMPT_OUTCOME) ||
+		(jobq_attr_int32(job, JOB_ATTEMPT_NO) > 0 && jobq_attr_int32(job, JOB_GENERATION) == 0);
+}
+
+/*
  * Open a job again that failed, was cancelled or skipped by job_decide(), and is no flow
  * that was started; the flows around it are open.  False: its row changed, look again; or
  * it was refused, with a *problem.
@@ -149,15 +157,15 @@ jobq_open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **p
 	JobqPrefix	prefix;
 	JobqCascade *cascade;
 
-	/* one that never ran may have dependencies left */
-	if (jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0)
+	/* else it may have dependencies left */
+	if (!jobq_was_let_run(job))
 	{
 		sure = jobq_count_edges(call, id, OUTCOME_SUCCEEDED, &counters);
 		verdict = jobq_verdict(rule, quorum, &counters);
 	}
 	if (verdict == VERDICT_SKIPPED || verdict == VERDICT_UPSTREAM_FAILED)
 	{
-		jobq_refuse_state(problem, id, "retry", jobq_outcome_name(outcome), retry_hint(call, id));
+		jobq_refuse_state(problem, id, "retry", jobq_outcome_name(outcome), jobq_retry_hint(call, id));
 		return false;
 	}
 
@@ -183,40 +191,65 @@ jobq_open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **p
 	return true;
 }
 
+/* Refuse a decided job that was a member of a flow, or in one, before that began anew; true: it was. */
+bool
+jobq_refuse_former(JobqCall *call, TupleTableSlot *job, const char **problem)
+{
+	int64		flow = jobq_former_flow(call, job);
+
+	if (flow != 0)
+		jobq_refuse_state(problem, jobq_attr_int64(job, JOB_ID), "retry", jobq_outcome_name(jobq_attr_int16(job, JOB_OUTCOME)),
+						  psprintf("Flow %lld, which it was in, has begun anew since; retry that flow, or a job that is in it now.", (long long) flow));
+	return flow != 0;
+}
+
 /* job_retry: a JobqFoundAct */
 static bool
 retry_found(JobqCall *call, const JobqFound *found, void *arg, const char **problem, bool *changed)
 {
 	int			outcome = found->outcome;
 
+	if (outcome > 0 && jobq_refuse_former(call, found->job, problem))
+		return true;
 	if (outcome == OUTCOME_FAILED || outcome == OUTCOME_CANCELLED ||
 		(outcome == OUTCOME_SKIPPED && !slot_attisnull(found->job, JOB_DECIDED_BY)))
 	{
-		if (jobq_open_flows_around(call, found->job, outcome, problem))
+		if (jobq_open_flows_around(call, found->job, problem))
 			*changed = jobq_flow_was_started(call, found->job) ? jobq_open_flow_again(call, found->job, outcome, problem) :
 				jobq_open_again(call, found->job, outcome, problem);
 		return *changed || (problem != NULL && *problem != NULL);
 	}
 	if (outcome > 0)
 		jobq_refuse_state(problem, found->id, "retry", jobq_outcome_name(outcome),
-						  outcome == OUTCOME_SUCCEEDED ? "Submit it anew to have it run again." : retry_hint(call, found->id));
+						  outcome == OUTCOME_SUCCEEDED ? "With downstream => true it runs again, and so does what follows from it." :
+						  jobq_retry_hint(call, found->id));
 	return true;
 }
 
-/* The same: a JobqAct */
+/* The same: a JobqAct, whose argument says whether what follows is to run again as well */
 static bool
 retry(JobqCall *call, int64 id, void *arg, const char **problem)
 {
-	return jobq_act_on_found(call, id, false, retry_found, arg, problem);
+	return *(bool *) arg ? jobq_retry_downstream(call, id, problem) :
+		jobq_act_on_found(call, id, false, retry_found, NULL, problem);
+}
+
+/* The second argument of both functions. */
+static bool
+read_downstream(FunctionCallInfo fcinfo)
+{
+	return !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_retry);
 
-/* job_retry(job_id) */
+/* job_retry(job_id, downstream) */
 Datum
 jobq_job_retry(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(jobq_act_on_one("job_retry()", retry, jobq_check_id(fcinfo, 0, "job_id"), NULL));
+	bool		downstream = read_downstream(fcinfo);
+
+	PG_RETURN_BOOL(jobq_act_on_one("job_retry()", retry, jobq_check_id(fcinfo, 0, "job_id"), &downstream));
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_retry_many);
@@ -225,10 +258,7 @@ PG_FUNCTION_INFO_V1(jobq_job_retry_many);
 Datum
 jobq_job_retry_many(PG_FUNCTION_ARGS)
 {
-	if (!PG_ARGISNULL(1) && PG_GETARG_BOOL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("\"downstream\" is not supported"),
-				 errhint("Jobs that were not run because of those that are retried are opened with them in any case.")));
-	return jobq_act_on_many(fcinfo, "job_retry_many()", retry, NULL);
+	bool		downstream = read_downstream(fcinfo);
+
+	return jobq_act_on_many(fcinfo, "job_retry_many()", retry, &downstream);
 }

@@ -3,9 +3,8 @@
  *	  Submitting jobs.
  *
  * A submission locks the rows of its upstream jobs FOR SHARE before it reads
- * their outcomes and inserts anything (D2 in cascade.c).  Those that failed, were
- * skipped or cancelled are locked too, since job_retry could open them again;
- * those that succeeded never change.  It waits for none of them: one that
+ * their outcomes and inserts anything (D2 in cascade.c).  Those that are decided are
+ * locked too, since job_retry could open them again.  It waits for none of them: one that
  * somebody is just changing counts as undecided, and a recount is asked for,
  * before which the job is not decided.
  *
@@ -74,7 +73,7 @@ jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
 	p->unsure = false;
 	if (!jobq_may_see(call, id, false))
 		error_argument(id, "depends_on");
-	p->outcome = jobq_upstream_outcome(call, id, OUTCOME_SUCCEEDED, true, &p->unsure);
+	p->outcome = jobq_upstream_outcome(call, id, 0, true, &p->unsure);
 	if (p->outcome == OUTCOME_REMOVED)
 		error_argument(id, "depends_on");
 }
@@ -284,6 +283,8 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 		outcome = verdict;
 	if (s->skipped)
 		outcome = OUTCOME_SKIPPED;
+	else if (s->succeeded)
+		outcome = OUTCOME_SUCCEEDED;
 
 	if (s->id == 0)
 		s->id = jobq_nextval();

@@ -27,29 +27,54 @@ jobq_job_key(TupleTableSlot *job)
 									generation));
 }
 
+/* How an attempt ended that did not decide its job, or did so before that was opened again; -1: it is not known. */
+static int
+recorded_outcome(JobqCall *call, TupleTableSlot *job, int32 number)
+{
+	Datum		keys[2] = {Int64GetDatum(jobq_attr_int64(job, JOB_ID)), Int32GetDatum(number)};
+	TupleTableSlot *attempt = jobq_find(call, JOBQ_ATTEMPT, INDEX_KEY, 2, keys, NULL);
+	int			outcome = attempt != NULL ? jobq_attr_int16(attempt, ATTEMPT_OUTCOME) : -1;
+
+	jobq_slot_free(attempt);
+	return outcome;
+}
+
 /*
- * Is a decided job that is opened again to keep its key?  One that can be undone is if its last attempt was
- * lost or timed out: what that did is under this key, and nobody knows whether it is there.
+ * Is a job that can be undone, and does not run, to keep its key when it is opened again?  It is
+ * if something may stand under that: it has succeeded, or its last attempt, of so many, has, or was lost
+ * or timed out, so that nobody knows.  One that was released or snoozed says nothing of those before.
  */
 bool
-jobq_keeps_key(JobqCall *call, TupleTableSlot *job)
+jobq_keeps_key(JobqCall *call, TupleTableSlot *job, int32 attempts)
 {
 	int			last = -1;
 
 	if (slot_attisnull(job, JOB_UNDO))
 		return false;
+	if (jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_SUCCEEDED)
+		return true;
 	if (!slot_attisnull(job, JOB_ATTEMPT_OUTCOME))
 		last = jobq_attr_int16(job, JOB_ATTEMPT_OUTCOME);
-	else if (jobq_attr_int32(job, JOB_ATTEMPT_NO) > 0)
+	else if (attempts > 0)
 	{
-		Datum		keys[2] = {Int64GetDatum(jobq_attr_int64(job, JOB_ID)), Int32GetDatum(jobq_attr_int32(job, JOB_ATTEMPT_NO))};
-		TupleTableSlot *attempt = jobq_find(call, JOBQ_ATTEMPT, INDEX_KEY, 2, keys, NULL);
-
-		if (attempt != NULL)
-			last = jobq_attr_int16(attempt, ATTEMPT_OUTCOME);
-		jobq_slot_free(attempt);
+		do
+			last = recorded_outcome(call, job, attempts--);
+		while (attempts > 0 && (last == ATTEMPT_RELEASED || last == ATTEMPT_SNOOZED));
 	}
-	return last == ATTEMPT_LOST || last == ATTEMPT_TIMED_OUT;
+	return last == ATTEMPT_SUCCEEDED || last == ATTEMPT_LOST || last == ATTEMPT_TIMED_OUT;
+}
+
+/* A job, which has begun so many attempts, begins anew: its row has the next generation, and perhaps the same key. */
+void
+jobq_raise_generation(JobqCall *call, TupleTableSlot *job, int32 attempts, JobqRow *new)
+{
+	int32		generation = jobq_attr_int32(job, JOB_GENERATION);
+
+	jobq_set(new, JOB_GENERATION, Int32GetDatum(generation + 1));
+	if (!jobq_keeps_key(call, job, attempts))
+		new->given[JOB_KEY_GENERATION - 1] = false;
+	else if (!new->given[JOB_KEY_GENERATION - 1])
+		jobq_set(new, JOB_KEY_GENERATION, Int32GetDatum(generation));
 }
 
 /*

@@ -148,7 +148,7 @@ PG_FUNCTION_INFO_V1(jobq_job_enter_again);
 
 /*
  * job_enter_again(job_id, attempt, failed, lost, hold): for a job that was never
- * run, how far its dependencies are is left to the background worker.
+ * run, or was opened again, how far its dependencies are is left to the background worker.
  */
 Datum
 jobq_job_enter_again(PG_FUNCTION_ARGS)
@@ -167,7 +167,7 @@ jobq_job_enter_again(PG_FUNCTION_ARGS)
 	prefix.failed = PG_GETARG_INT32(2);
 	prefix.lost = PG_GETARG_INT32(3);
 	prefix.expires_at = prefix.attempt == 0 ? jobq_attr_int64(job, JOB_EXPIRES_AT) : 0;
-	if (prefix.attempt == 0)
+	if (prefix.attempt == 0 || jobq_attr_int32(job, JOB_GENERATION) > 0)
 	{
 		jobq_enter_waiting(&call, &prefix, &unknown, jobq_attr_int16(job, JOB_RULE),
 						   jobq_attr_int32(job, JOB_QUORUM), jobq_nextval(), hold);

@@ -73,7 +73,7 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 #define STATE "888tt884442"
 
 static const char *const column_types[JOBQ_NTABLES] = {
-	[JOBQ_JOB] = "8888ttt8888tt8r444444444r22222bbbbxxxxxAxjjjxxj",
+	[JOBQ_JOB] = "88888ttt8888tt8r444444444r22222bbbbxxxxxAxjjjxxj",
 	[JOBQ_DEPENDENCY] = "8822",
 	[JOBQ_WAITING] = STATE "84444442bbbb",
 	[JOBQ_DELTA] = "88844444",
@@ -82,7 +82,7 @@ static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_LIMITED] = STATE "8t",
 	[JOBQ_READY] = STATE "8t",
 	[JOBQ_LEASE] = STATE "8tttt8rb8xAxj",
-	[JOBQ_FLOW] = STATE "44444t822bxjj",
+	[JOBQ_FLOW] = STATE "44444t8822bxAjj",
 	[JOBQ_KEPT] = "t88t8",
 	[JOBQ_EXPIRY] = "t8",
 	[JOBQ_CANCEL_REQUEST] = "884x",

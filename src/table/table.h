@@ -60,6 +60,7 @@ enum
 	JOB_ID = 1,
 	JOB_PARENT,
 	JOB_FLOW,
+	JOB_FORMER_FLOW,
 	JOB_UNDO_OF,
 	JOB_SUBMITTED_AT,
 	JOB_RUN_AT,
@@ -199,10 +200,12 @@ enum
 	FLOW_HURT,
 	FLOW_STARTED_AT,
 	FLOW_UNDONE_BY,
+	FLOW_CLONE_OF,
 	FLOW_ON_FAILURE,
 	FLOW_STOPPING,
 	FLOW_OPEN,
 	FLOW_STOP_REASON,
+	FLOW_CLONE_FROM,
 	FLOW_DEFINITION,
 	FLOW_ARGS
 };
@@ -491,6 +494,14 @@ jobq_set(JobqRow *new, int attno, Datum value)
 {
 	new->values[attno - 1] = value;
 	new->given[attno - 1] = true;
+}
+
+/* Make it NULL. */
+static inline void
+jobq_unset(JobqRow *new, int attno)
+{
+	new->values[attno - 1] = 0;
+	new->given[attno - 1] = false;
 }
 
 /* The same for text; NULL leaves the column as it is. */

@@ -394,8 +394,8 @@ WHERE NOT EXISTS (SELECT FROM job_delta d WHERE d.downstream = w.job_id) AND NOT
 EOQ
 	'a job decided without running was decided by its parents' => <<EOQ,
 SELECT j.id, j.rule, j.outcome, n.* FROM job j LEFT JOIN $recount n USING (id)
--- a member of a flow is also left out by its condition, and stays as it is once the flow is decided
-WHERE j.outcome IN (4, 16) AND NOT (j.flow IS NOT NULL AND (j.dependencies = 0 OR NOT EXISTS (SELECT FROM job_flow f WHERE f.job_id = j.flow AND f.open))) AND NOT EXISTS (SELECT FROM job_recount r WHERE r.job_id = j.id) AND $verdict IS DISTINCT FROM CASE j.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END
+-- a member of a flow is also left out by its condition, and stays as it is once the flow is decided, or begins anew
+WHERE j.outcome IN (4, 16) AND j.former_flow IS NULL AND NOT (j.flow IS NOT NULL AND (j.dependencies = 0 OR NOT EXISTS (SELECT FROM job_flow f WHERE f.job_id = j.flow AND f.open))) AND NOT EXISTS (SELECT FROM job_recount r WHERE r.job_id = j.id) AND $verdict IS DISTINCT FROM CASE j.outcome WHEN 4 THEN 'skipped' ELSE 'upstream_failed' END
 EOQ
 	'a waiting row says what its job says' => <<'EOQ',
 SELECT w.* FROM job_waiting w JOIN job j ON j.id = w.job_id
@@ -417,10 +417,12 @@ WHERE CASE WHEN outcome IS NULL
           OR num_nonnulls(attempt_outcome, token, started_at) NOT IN (0, 3)
           OR (result IS NOT NULL AND outcome <> 1)
           OR CASE WHEN flow_type IS NOT NULL THEN attempt_outcome IS NOT NULL ELSE CASE outcome WHEN 1 THEN decided_by IS NULL AND attempt_outcome IS DISTINCT FROM 0
+                     -- taken over by a copy of its flow
+                     AND NOT (attempt = 0 AND parent IS NOT NULL AND num_nonnulls(flow, former_flow) > 0)
                  WHEN 2 THEN attempt_outcome IS NULL OR attempt_outcome NOT IN (1, 2, 3)
-                 WHEN 4 THEN CASE WHEN repeats THEN attempt_outcome <> 1 ELSE attempt_outcome IS NOT NULL OR attempt > 0 END
+                 WHEN 4 THEN CASE WHEN repeats THEN attempt_outcome <> 1 ELSE attempt_outcome IS NOT NULL OR (attempt > 0 AND generation = 0) END
                  WHEN 8 THEN attempt_outcome NOT IN (2, 3, 6)
-                 WHEN 16 THEN attempt_outcome IS NOT NULL OR attempt > 0
+                 WHEN 16 THEN attempt_outcome IS NOT NULL OR (attempt > 0 AND generation = 0)
                  ELSE true END END END
 EOQ
 	'every attempt is on record, once' => <<EOQ,
@@ -440,7 +442,7 @@ WHERE j.generation = 0
          OR coalesce(s.lost, j.lost) <> coalesce(a.lost, 0) + (j.attempt_outcome IS NOT NULL AND j.attempt_outcome = 3)::int)
 EOQ
 	'attempts ended after they began' => <<'EOQ',
-SELECT job_id, attempt FROM job_attempt WHERE ended_at < started_at OR outcome NOT BETWEEN 1 AND 6
+SELECT job_id, attempt FROM job_attempt WHERE ended_at < started_at OR outcome NOT BETWEEN 0 AND 6
 UNION ALL SELECT id, attempt FROM job WHERE finished_at < started_at
 EOQ
 	'an attempt begins after the one before it ended' => <<'EOQ',

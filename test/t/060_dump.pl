@@ -82,6 +82,16 @@ EOQ
 	return;
 }
 every_state($source);
+# a flow that has begun anew, and a copy of it, which is to take over what it has done
+$source->rows(q(SELECT job_submit_flow('{"name": "again", "queue": "again", "jobs": [{"name": "g1", "kind": "g1", "queue": "again"}, {"name": "g2", "kind": "g2", "queue": "again", "depends_on": ["g1"]}]}')));
+foreach my $time (1, 2)
+{
+	poll_until(sub { $source->rows("SELECT job_complete(job_id, token, '$time') FROM job_claim('again')") }) or die 'a flow does not begin anew' foreach 1, 2;
+	poll_until(sub { $source->value("SELECT state = 'succeeded' FROM job_status WHERE name = 'again'") eq 't' }) or die 'a flow does not end';
+	$source->rows("SELECT job_retry(id, true) FROM job_status WHERE name = 'again'") if $time == 1;
+}
+$source->rows("UPDATE job SET run_at = '2100-01-01' WHERE name = 'again'");
+$source->rows("SELECT job_clone(id, '{g2}') FROM job_status WHERE name = 'again'");
 poll_until(sub { $source->value('SELECT count(*) FROM job_turn') == 1 }) or die 'no job is let in';
 is( $source->value("SELECT string_agg(DISTINCT state, ' ' ORDER BY state) FROM job_status"),
 	'cancelled failed ready running scheduled skipped succeeded upstream_failed waiting',
@@ -204,6 +214,11 @@ ok(poll_until(sub { $restored->value("SELECT state FROM job_status WHERE name = 
 is($restored->value("SELECT result FROM job_status WHERE name = 'flow'"), 2, '... with its result');
 $restored->rows("SELECT job_unhold(id) FROM job_status WHERE name = 'held flow'");
 ok(poll_until(sub { $restored->value("SELECT state FROM job_status WHERE name = 'held flow'") eq 'running' }), 'one that was held starts');
+# a copy of a flow takes over what that has done since it began anew
+is($restored->value('SELECT count(*) FROM job WHERE former_flow IS NOT NULL'), 2, 'members that were are there');
+$restored->rows("SELECT job_change(id, run_at => now()) FROM job_status WHERE name = 'again' AND state = 'scheduled'");
+ok(poll_until(sub { @in = $restored->rows("SELECT kind, inputs FROM job_claim('again')") }), 'a copy of a flow starts');
+is("$in[0][0] $in[0][1]", 'g2 {"g1": 2}', '... with what it takes over');
 tables_are_sound($node, 'in the restored database', dbname => 'restored');
 is($source->value("SELECT state FROM job_status WHERE kind = 'running'"), 'running', 'the original is not touched');
 
