@@ -3,7 +3,7 @@
 \pset tuples_only on
 SET client_min_messages = warning;
 -- without the jobs of other tests, since each view is read many times
-TRUNCATE job, job_dependency, job_waiting, job_delta, job_recount, job_scheduled, job_ready, job_lease, job_expiry, job_cancel_request, job_unique, job_attempt;
+TRUNCATE job, job_dependency, job_waiting, job_delta, job_recount, job_scheduled, job_ready, job_lease, job_expiry, job_cancel_request, job_unique, job_attempt, job_flow;
 
 CREATE ROLE jobq_leak_none;
 CREATE ROLE jobq_leak_submit;

@@ -48,8 +48,6 @@ SELECT * FROM job_cancel_many(NULL);
 SELECT * FROM job_hold_many('{1,NULL}');
 SELECT * FROM job_unhold_many('{{1},{2}}');
 SELECT * FROM job_retry_many('{7,8,7}');
-\set VERBOSITY default
-\set VERBOSITY terse
 BEGIN READ ONLY;
 SELECT * FROM job_cancel_many('{}');
 ROLLBACK;

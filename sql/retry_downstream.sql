@@ -71,7 +71,7 @@ SELECT job_retry(pg_temp.id('b'), true);
 SELECT * FROM pg_temp.jobs('rd_chain');
 CALL pg_temp.work('rd_chain', 2);
 SELECT * FROM pg_temp.jobs('rd_chain');
-SELECT attempt, outcome FROM job_attempts WHERE job_id = pg_temp.id('c') ORDER BY attempt;
+SELECT attempt, outcome FROM job_attempts WHERE job_id = (SELECT pg_temp.id('c')) ORDER BY attempt;
 -- it fails this time: what follows cannot run, and what is opened with it when it is retried runs on
 SELECT job_retry(pg_temp.id('a'), true);
 SELECT job_fail(job_id, token, 'no luck', retry => false) FROM job_claim('rd_chain');
@@ -265,7 +265,7 @@ CALL pg_temp.work('rd_deep', 4);
 SELECT pg_temp.until(:f, 'succeeded');
 SELECT * FROM pg_temp.jobs('rd_deep');
 SELECT job_retry(pg_temp.id('list'), true);
-SELECT name, state, jobs FROM job_flow_status WHERE id IN (:f, pg_temp.id('inner')) ORDER BY id;
+SELECT name, state, jobs FROM job_flow_status WHERE id IN (:f, (SELECT pg_temp.id('inner'))) ORDER BY id;
 SELECT name, state FROM job_status WHERE flow = :f ORDER BY id;
 SELECT * FROM job_check();
 SELECT job_complete(job_id, token, '1') FROM job_claim('rd_deep');
@@ -283,7 +283,7 @@ SELECT pg_temp.problem(format('SELECT job_retry(%s, true)', min(id))) FROM job_s
 SELECT job_retry(pg_temp.id('list'), true);
 SELECT job_fail(job_id, token, 'no list', retry => false) FROM job_claim('rd_deep');
 SELECT pg_temp.until(:f, 'failed');
-SELECT name, state, jobs FROM job_flow_status WHERE id IN (:f, pg_temp.id('inner')) ORDER BY id;
+SELECT name, state, jobs FROM job_flow_status WHERE id IN (:f, (SELECT pg_temp.id('inner'))) ORDER BY id;
 SELECT job_retry(pg_temp.id('list'));
 SELECT job_complete(job_id, token, '1') FROM job_claim('rd_deep');
 CALL pg_temp.work('rd_deep', 3);
@@ -312,7 +312,7 @@ SELECT pg_temp.comes_true('EXISTS (SELECT FROM job_status WHERE queue LIKE ''rd\
 SELECT job_complete(job_id, token, '0') FROM job_claim('rd_deep');
 CALL pg_temp.work('rd_deep');
 SELECT pg_temp.until(:f, 'succeeded');
-SELECT name, state FROM job_status WHERE flow IN (:f, pg_temp.id('inner')) ORDER BY id;
+SELECT name, state FROM job_status WHERE flow IN (:f, (SELECT pg_temp.id('inner'))) ORDER BY id;
 -- a job outside that a member depends on, by its id: the flow around is opened, or begins anew
 SELECT job_submit('source', name => 'source', queue => 'rd_source') AS source \gset
 SELECT job_submit_flow(format('{"name": "uses", "queue": "rd_source", "jobs": [{"name": "u1", "kind": "u1", "queue": "rd_source", "depends_on": [%s]}, {"name": "u2", "kind": "u2", "queue": "rd_source"}]}', :source)::jsonb) AS f \gset
@@ -371,7 +371,7 @@ CALL pg_temp.work('rd_saga');
 SELECT job_id, key, job_complete(job_id, token, '"made"') FROM job_claim('rd_saga') \gset
 CALL pg_temp.work('rd_saga');
 SELECT pg_temp.until(:f, 'succeeded');
-SELECT pg_temp.problem(format('SELECT job_retry(%s, true)', id)) FROM job_status WHERE id IN (:f, pg_temp.id('within'), pg_temp.id('before')) ORDER BY id;
+SELECT pg_temp.problem(format('SELECT job_retry(%s, true)', id)) FROM job_status WHERE id IN (:f, (SELECT pg_temp.id('within')), (SELECT pg_temp.id('before'))) ORDER BY id;
 SELECT job_submit_flow('{"name": "saga", "queue": "rd_saga", "defaults": {"queue": "rd_saga"}, "jobs": [{"name": "before 2", "kind": "before"}, {"name": "effect 2", "kind": "effect", "depends_on": ["before 2"], "undo": {"kind": "undo effect"}}]}') AS f \gset
 CALL pg_temp.work('rd_saga');
 SELECT job_id, token, key FROM job_claim('rd_saga') \gset
@@ -388,7 +388,7 @@ SELECT job_undo(:f) AS undo \gset
 SELECT kind, key = :'key' AS the_same, job_complete(job_id, token, '"made"') FROM job_claim('rd_saga');
 SELECT kind, key = :'key' AS the_same, args -> 'result' AS result, job_complete(job_id, token) FROM job_claim('rd_saga');
 SELECT pg_temp.until(:undo, 'succeeded');
-SELECT pg_temp.problem(format('SELECT job_retry(%s, true)', id)) FROM job_status WHERE id IN (:f, pg_temp.id('before 2'), :undo) ORDER BY id;
+SELECT pg_temp.problem(format('SELECT job_retry(%s, true)', id)) FROM job_status WHERE id IN (:f, (SELECT pg_temp.id('before 2')), :undo) ORDER BY id;
 SELECT pg_temp.problem(format('SELECT job_retry(%s, true)', -1));
 SELECT pg_temp.problem('SELECT job_retry(NULL, true)');
 SELECT * FROM job_check();
