@@ -98,11 +98,14 @@ CREATE TABLE @extschema@.job_waiting (
     expires_at    timestamptz,
     partition_id  bigint,
     affinity_id   bigint,
+    flow_id       bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
     priority      smallint NOT NULL,
+    slot          smallint,
     epoch         bigint NOT NULL,
+    limited_by    bigint,
     undecided     int NOT NULL,
     pending       int NOT NULL,
     hits          int NOT NULL,
@@ -116,8 +119,9 @@ CREATE TABLE @extschema@.job_waiting (
     wide          boolean NOT NULL,
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 70);
+CREATE INDEX job_waiting_limited_by ON @extschema@.job_waiting (limited_by, priority DESC, job_id) WHERE limited_by IS NOT NULL;
 COMMENT ON TABLE @extschema@.job_waiting IS
-    'Jobs that wait for dependencies (open), for job_unhold (held) or for job_decide (manual), with how far their dependencies are, but for what job_delta says';
+    'Jobs that wait for dependencies (open), for job_unhold (held), for job_decide (manual) or for the flow that they are members of (limited_by), with how far their dependencies are, but for what job_delta says';
 REVOKE ALL ON @extschema@.job_waiting FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_waiting', '');
 
@@ -130,6 +134,8 @@ CREATE TABLE @extschema@.job_delta (
     hits          int NOT NULL,
     violated      int NOT NULL,
     hurt          int NOT NULL,
+    running       int NOT NULL,
+    permits       int NOT NULL,
     PRIMARY KEY (seq)
 );
 COMMENT ON TABLE @extschema@.job_delta IS
@@ -155,10 +161,12 @@ CREATE TABLE @extschema@.job_scheduled (
     expires_at    timestamptz,
     partition_id  bigint,
     affinity_id   bigint,
+    flow_id       bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
     priority      smallint NOT NULL,
+    slot          smallint,
     PRIMARY KEY (job_id)
 );
 CREATE INDEX job_scheduled_run_at ON @extschema@.job_scheduled (run_at, job_id);
@@ -174,10 +182,12 @@ CREATE TABLE @extschema@.job_limited (
     expires_at    timestamptz,
     partition_id  bigint NOT NULL,
     affinity_id   bigint,
+    flow_id       bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
     priority      smallint NOT NULL,
+    slot          smallint,
     position      bigint NOT NULL,
     since         timestamptz NOT NULL,
     PRIMARY KEY (job_id)
@@ -195,10 +205,12 @@ CREATE TABLE @extschema@.job_ready (
     expires_at    timestamptz,
     partition_id  bigint,
     affinity_id   bigint,
+    flow_id       bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
     priority      smallint NOT NULL,
+    slot          smallint,
     position      bigint NOT NULL,
     since         timestamptz NOT NULL
 );
@@ -219,10 +231,12 @@ CREATE TABLE @extschema@.job_lease (
     expires_at    timestamptz,
     partition_id  bigint,
     affinity_id   bigint,
+    flow_id       bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
     priority      smallint NOT NULL,
+    slot          smallint,
     token         bigint NOT NULL,
     deadline      timestamptz NOT NULL,
     lease_until   timestamptz NOT NULL,
@@ -231,6 +245,7 @@ CREATE TABLE @extschema@.job_lease (
     period        bigint NOT NULL,
     holder        regrole NOT NULL,
     cancel_requested boolean NOT NULL,
+    last          boolean NOT NULL,
     session       bigint,
     worker        text,
     labels        text[],
@@ -253,21 +268,27 @@ CREATE TABLE @extschema@.job_flow (
     expires_at    timestamptz,
     partition_id  bigint,
     affinity_id   bigint,
+    flow_id       bigint,
     attempt       int NOT NULL,
     failed        int NOT NULL,
     lost          int NOT NULL,
     priority      smallint NOT NULL,
+    slot          smallint,
     undecided     int NOT NULL,
     pending       int NOT NULL,
     hits          int NOT NULL,
     violated      int NOT NULL,
     hurt          int NOT NULL,
+    running       int NOT NULL,
+    permits       int,
+    max_running   int,
     started_at    timestamptz,
     undone_by     bigint,
     clone_of      bigint,
     on_failure    smallint NOT NULL,
     stopping      smallint NOT NULL,
     open          boolean NOT NULL,
+    paused        boolean NOT NULL,
     stop_reason   text,
     clone_from    text[],
     definition    jsonb NOT NULL,
@@ -275,7 +296,7 @@ CREATE TABLE @extschema@.job_flow (
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE @extschema@.job_flow IS
-    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. on_failure: 0 continue, 1 cancel. stopping: 0 no, else its members are cancelled: 1 one failed, 2 it is cancelled, 3 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
+    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. running: members that it has let in, of a flow with permits or max_running. on_failure: 0 continue, 1 cancel, 2 drain, 3 undo. stopping: 0 no, 1 members that have not begun are cancelled, since one failed, else all are: 2 one failed, 3 it is cancelled, 4 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
 REVOKE ALL ON @extschema@.job_flow FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_flow', '');
 
@@ -306,6 +327,7 @@ CREATE TABLE @extschema@.job_cancel_request (
     seq           bigint NOT NULL,
     job_id        bigint NOT NULL,
     generation    int NOT NULL,
+    unless_begun  boolean NOT NULL,
     reason        text,
     PRIMARY KEY (seq)
 );
@@ -893,7 +915,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     results constant text := 'job_result,job_parents,job_children,job_explain,job_graph,job_graph_jobs';
-    own constant text := 'job_change,job_undo,job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
+    own constant text := 'job_change,job_undo,job_flow_set,job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
     views constant text := 'job_status,job_flow_status,job_attempts,job_logs,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
     members constant jsonb := jsonb_build_object(
         'submit', 'job_submit,job_submit_many,job_submit_flow,job_check_flow,job_clone,job_wait,' || own || ',' || results || ',' || views,
@@ -1018,7 +1040,7 @@ SELECT j.id, j.queue, j.kind,
     coalesce(j.worker, l.worker) AS worker,
     l.progress,
     (l.job_id IS NOT NULL AND l.cancel_requested) OR coalesce(f.open AND f.stopping > 0, false)
-        OR ((l.job_id IS NOT NULL OR coalesce(f.open, false)) AND EXISTS (SELECT FROM @extschema@.job_cancel_request c WHERE c.job_id = j.id AND c.generation = j.generation)) AS cancel_requested,
+        OR ((l.job_id IS NOT NULL OR coalesce(f.open, false)) AND EXISTS (SELECT FROM @extschema@.job_cancel_request c WHERE c.job_id = j.id AND c.generation = j.generation AND NOT c.unless_begun)) AS cancel_requested,
     j.submitted_by, j.submitted_at,
     coalesce(s.run_at, w.run_at, j.run_at) AS run_at,
     coalesce(j.started_at, l.started_at, f.started_at) AS started_at,
@@ -1090,7 +1112,7 @@ CREATE VIEW @extschema@.job_flow_status WITH (security_barrier) AS
 SELECT j.id, j.name,
     CASE WHEN j.outcome IS NOT NULL THEN @extschema@.job_outcome_name(j.outcome) WHEN f.open THEN 'running' WHEN s.job_id IS NOT NULL THEN 'scheduled' ELSE 'waiting' END AS state,
     m.jobs, m.waiting, m.scheduled, m.ready, m.running, m.succeeded, m.failed, m.skipped, m.cancelled, m.upstream_failed,
-    (ARRAY['continue', 'cancel'])[f.on_failure + 1] AS on_failure,
+    f.paused, f.permits, f.max_running, (ARRAY['continue', 'cancel', 'drain', 'undo'])[f.on_failure + 1] AS on_failure,
     j.undo_of, f.undone_by, f.started_at, j.finished_at
 FROM @extschema@.job_flow f
     JOIN @extschema@.job j ON j.id = f.job_id
@@ -1125,7 +1147,10 @@ COMMENT ON COLUMN @extschema@.job_flow_status.failed IS 'Of these';
 COMMENT ON COLUMN @extschema@.job_flow_status.skipped IS 'Of these';
 COMMENT ON COLUMN @extschema@.job_flow_status.cancelled IS 'Of these';
 COMMENT ON COLUMN @extschema@.job_flow_status.upstream_failed IS 'Of these';
-COMMENT ON COLUMN @extschema@.job_flow_status.on_failure IS 'What becomes of it when a critical member has failed: continue or cancel';
+COMMENT ON COLUMN @extschema@.job_flow_status.paused IS 'Nothing in it begins';
+COMMENT ON COLUMN @extschema@.job_flow_status.permits IS 'How many of its members may still begin; NULL: all';
+COMMENT ON COLUMN @extschema@.job_flow_status.max_running IS 'How many of its members run at once, at most; NULL: all';
+COMMENT ON COLUMN @extschema@.job_flow_status.on_failure IS 'What becomes of it when a critical member has failed: continue, cancel, drain or undo';
 COMMENT ON COLUMN @extschema@.job_flow_status.undo_of IS 'The flow that it undoes';
 COMMENT ON COLUMN @extschema@.job_flow_status.undone_by IS 'The flow that undoes it';
 COMMENT ON COLUMN @extschema@.job_flow_status.started_at IS 'When its members were submitted';
@@ -1720,6 +1745,40 @@ BEGIN
             hint := format('job_unhold(%s) lets it go on.', j.id);
             RETURN NEXT;
         END IF;
+        IF w.limited_by IS NOT NULL THEN
+            worker_needed := true;
+            FOR x IN WITH RECURSIVE around (flow, outer_flow) AS (
+                         SELECT f, f.flow_id FROM @extschema@.job_flow f WHERE f.job_id = w.limited_by
+                         UNION ALL SELECT f, f.flow_id FROM around JOIN @extschema@.job_flow f ON f.job_id = around.outer_flow)
+                     SELECT (around.flow).* FROM around
+            LOOP
+                other := x.job_id;
+                reason := 'flow';
+                IF x.paused THEN
+                    detail := format('Flow %s is paused.', x.job_id);
+                    hint := format('job_flow_set(%s, paused => false) lets it go on.', x.job_id);
+                    RETURN NEXT;
+                END IF;
+                CONTINUE WHEN x.job_id <> w.limited_by;
+                IF x.permits <= 0 THEN
+                    detail := format('Flow %s has no permits left.', x.job_id);
+                    hint := format('job_flow_set(%s, permits => 1) lets one of its members begin, paused => false all.', x.job_id);
+                    RETURN NEXT;
+                END IF;
+                IF x.running >= x.max_running THEN
+                    detail := format('%s of the members of flow %s are running, as many as may (max_running).', x.running, x.job_id);
+                    hint := 'It goes on when one of them has ended, in the order of priorities, then of ids; job_flow_set changes the limit.';
+                    RETURN NEXT;
+                END IF;
+            END LOOP;
+            IF reason IS DISTINCT FROM 'flow' OR detail IS NULL THEN
+                reason := 'flow';
+                detail := format('Flow %s is still to let it in.', w.limited_by);
+                hint := in_a_moment;
+                RETURN NEXT;
+            END IF;
+            other := NULL;
+        END IF;
         IF j.manual THEN
             reason := 'manual';
             detail := 'Nobody runs it: it waits for a decision' || coalesce(', until ' || w.expires_at, '') || '.';
@@ -1843,7 +1902,7 @@ BEGIN
             coalesce(' of worker "' || l.worker || '"', ''), coalesce('runs until ' || until, 'lasts as long as the session that claimed it'), coalesce(', and the attempt times out at ' || l.timeout_at, ''));
         hint := NULL;
         RETURN NEXT;
-        IF l.cancel_requested OR EXISTS (SELECT FROM @extschema@.job_cancel_request c WHERE c.job_id = j.id AND c.generation = j.generation) THEN
+        IF l.cancel_requested OR EXISTS (SELECT FROM @extschema@.job_cancel_request c WHERE c.job_id = j.id AND c.generation = j.generation AND NOT c.unless_begun) THEN
             reason := 'cancel requested';
             detail := 'Its worker is asked to stop' || coalesce(': ' || coalesce(l.cancel_reason, (SELECT c.reason FROM @extschema@.job_cancel_request c
                 WHERE c.job_id = j.id AND c.generation = j.generation ORDER BY c.seq LIMIT 1)), '') || '.';
@@ -1863,14 +1922,17 @@ BEGIN
         END IF;
     END IF;
 
-    SELECT count(*) FILTER (WHERE m.outcome IS NULL) AS undecided, count(*) AS members, f.stopping INTO flow
+    SELECT count(*) FILTER (WHERE m.outcome IS NULL) AS undecided, count(*) AS members, f.stopping, f.paused, f.permits INTO flow
     FROM @extschema@.job_flow f LEFT JOIN @extschema@.job m ON m.flow = f.job_id WHERE f.job_id = j.id AND f.open GROUP BY f.job_id;
     IF flow.members IS NOT NULL THEN
         worker_needed := flow.undecided = 0;
         reason := 'members';
         detail := format('It is a flow that was started: %s of its %s members %s not decided.', flow.undecided, flow.members, CASE flow.undecided WHEN 1 THEN 'is' ELSE 'are' END)
-            || CASE WHEN flow.stopping > 0 THEN ' They are being cancelled.' ELSE '' END;
-        hint := CASE WHEN flow.undecided = 0 THEN in_a_moment ELSE 'It ends when all of them have ended.' END;
+            || CASE WHEN flow.stopping = 1 THEN ' Those that had not begun were cancelled, since one failed.' WHEN flow.stopping > 1 THEN ' They are being cancelled.' ELSE '' END
+            || CASE WHEN flow.paused THEN ' It is paused.' ELSE '' END || CASE WHEN flow.permits <= 0 THEN ' It has no permits left.' ELSE '' END;
+        hint := CASE WHEN flow.undecided = 0 THEN in_a_moment
+            WHEN flow.paused OR flow.permits <= 0 THEN format('job_flow_set(%s, paused => false) lets it go on.', j.id)
+            ELSE 'It ends when all of them have ended.' END;
         RETURN NEXT;
         FOR x IN SELECT m.id, m.kind, m.name, @extschema@.job_undecided_state(m.id) AS state FROM @extschema@.job m
             WHERE m.flow = j.id AND m.outcome IS NULL ORDER BY m.id LIMIT named
@@ -1910,6 +1972,14 @@ END $$;
 COMMENT ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz, timestamptz, timestamptz) IS
     'Internal, for job_explain, which knows whether the background worker may act here and runs, whether a session waits for a job of the queue, and when a worker last claimed or ended one';
 REVOKE ALL ON FUNCTION @extschema@.job_reasons(bigint, boolean, boolean, boolean, timestamptz, timestamptz, timestamptz) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_flow_set(flow bigint, paused boolean DEFAULT NULL, permits int DEFAULT NULL, max_running int DEFAULT NULL,
+    on_failure text DEFAULT NULL) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_flow_set';
+COMMENT ON FUNCTION @extschema@.job_flow_set(bigint, boolean, int, int, text) IS
+    'Sets what is given of an undecided flow: whether it is paused (false takes permits away, too), how many of its members may still begin, how many run at once (0: no limit), and what happens when one fails. JQ002, JQ003, 22004, 22023, 42501.';
+REVOKE ALL ON FUNCTION @extschema@.job_flow_set(bigint, boolean, int, int, text) FROM PUBLIC;
 
 -- What is to be done to undo what a flow has in it, as "jobs" of a flow; NULL: nothing. An edge between members of flows in it counts as one
 -- between these flows. A member of which nothing is to be undone is left out or, if it is on the way from one to another, an empty flow.
@@ -2208,18 +2278,18 @@ LANGUAGE sql STABLE PARALLEL UNSAFE
 BEGIN ATOMIC
     WITH states AS (
         SELECT s.job_id, count(*) AS n, array_agg(s.state) AS states, max(s.queue_id) AS queue_id, max(s.lane) AS lane, max(s.priority) AS priority,
-            max(s.partition_id) AS partition_id, max(s.affinity_id) AS affinity_id, max(s.attempt) AS attempt, max(s.failed) AS failed, max(s.lost) AS lost, max(s.expires_at) AS expires_at
-        FROM (SELECT w.job_id, 'waiting' AS state, w.queue_id, w.lane, w.priority, w.partition_id, w.affinity_id, w.attempt, w.failed, w.lost, w.expires_at FROM @extschema@.job_waiting w
+            max(s.partition_id) AS partition_id, max(s.affinity_id) AS affinity_id, max(s.flow_id) AS flow_id, max(s.attempt) AS attempt, max(s.failed) AS failed, max(s.lost) AS lost, max(s.expires_at) AS expires_at
+        FROM (SELECT w.job_id, 'waiting' AS state, w.queue_id, w.lane, w.priority, w.partition_id, w.affinity_id, w.flow_id, w.attempt, w.failed, w.lost, w.expires_at FROM @extschema@.job_waiting w
                 WHERE of_job IS NULL OR w.job_id = of_job
-            UNION ALL SELECT c.job_id, 'scheduled', c.queue_id, c.lane, c.priority, c.partition_id, c.affinity_id, c.attempt, c.failed, c.lost, c.expires_at FROM @extschema@.job_scheduled c
+            UNION ALL SELECT c.job_id, 'scheduled', c.queue_id, c.lane, c.priority, c.partition_id, c.affinity_id, c.flow_id, c.attempt, c.failed, c.lost, c.expires_at FROM @extschema@.job_scheduled c
                 WHERE of_job IS NULL OR c.job_id = of_job
-            UNION ALL SELECT g.job_id, 'limited', g.queue_id, g.lane, g.priority, nullif(g.partition_id, 0), g.affinity_id, g.attempt, g.failed, g.lost, g.expires_at FROM @extschema@.job_limited g
+            UNION ALL SELECT g.job_id, 'limited', g.queue_id, g.lane, g.priority, nullif(g.partition_id, 0), g.affinity_id, g.flow_id, g.attempt, g.failed, g.lost, g.expires_at FROM @extschema@.job_limited g
                 WHERE of_job IS NULL OR g.job_id = of_job
-            UNION ALL SELECT r.job_id, 'ready', r.queue_id, r.lane, r.priority, r.partition_id, r.affinity_id, r.attempt, r.failed, r.lost, r.expires_at FROM @extschema@.job_ready r
+            UNION ALL SELECT r.job_id, 'ready', r.queue_id, r.lane, r.priority, r.partition_id, r.affinity_id, r.flow_id, r.attempt, r.failed, r.lost, r.expires_at FROM @extschema@.job_ready r
                 WHERE of_job IS NULL OR r.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(of_job)))
-            UNION ALL SELECT f.job_id, 'a running flow', f.queue_id, f.lane, f.priority, f.partition_id, f.affinity_id, f.attempt, f.failed, f.lost, f.expires_at FROM @extschema@.job_flow f
+            UNION ALL SELECT f.job_id, 'a running flow', f.queue_id, f.lane, f.priority, f.partition_id, f.affinity_id, f.flow_id, f.attempt, f.failed, f.lost, f.expires_at FROM @extschema@.job_flow f
                 WHERE f.open AND (of_job IS NULL OR f.job_id = of_job)
-            UNION ALL SELECT l.job_id, 'running', l.queue_id, l.lane, l.priority, l.partition_id, l.affinity_id, l.attempt, l.failed, l.lost, l.expires_at FROM @extschema@.job_lease l
+            UNION ALL SELECT l.job_id, 'running', l.queue_id, l.lane, l.priority, l.partition_id, l.affinity_id, l.flow_id, l.attempt, l.failed, l.lost, l.expires_at FROM @extschema@.job_lease l
                 WHERE of_job IS NULL OR l.job_id = of_job) s
         GROUP BY s.job_id),
     -- no two have one number
@@ -2242,7 +2312,7 @@ BEGIN ATOMIC
         WHERE of_job IS NULL OR d.downstream = of_job GROUP BY d.downstream),
     deltas AS (
         SELECT d.downstream, d.epoch, sum(d.undecided) AS undecided, sum(d.pending) AS pending, sum(d.hits) AS hits, sum(d.violated) AS violated,
-            sum(d.hurt) AS hurt
+            sum(d.hurt) AS hurt, sum(d.running) AS running
         FROM @extschema@.job_delta d WHERE of_job IS NULL OR d.downstream = of_job GROUP BY d.downstream, d.epoch),
     -- each job with all of that; OFFSET 0 keeps what is wide out of the joins
     known AS (
@@ -2251,6 +2321,7 @@ BEGIN ATOMIC
             s.n = 1 AND (s.priority <> j.priority OR s.queue_id <> @extschema@.job_queue_id(j.queue)
                 OR coalesce(s.partition_id, 0) <> coalesce(@extschema@.job_queue_id(j.partition), 0)
                 OR coalesce(s.affinity_id, 0) <> coalesce(@extschema@.job_queue_id(j.affinity), 0)
+                OR s.flow_id IS DISTINCT FROM j.flow OR w.limited_by <> j.flow
                 -- in another lane only where it was let in by a gate, or is kept for a worker
                 OR (s.lane <> CASE WHEN j.flow_type IS NULL THEN @extschema@.job_lane_id(j.queue, j.requires) ELSE 1 END AND (s.states <> '{ready}'
                     OR (q.gates IS NULL AND NOT s.lane BETWEEN @extschema@.job_own_lanes(@extschema@.job_lane_id(j.queue, j.requires))
@@ -2260,7 +2331,7 @@ BEGIN ATOMIC
             coalesce(a.n, 0) AS on_record, a.first AS first_attempt, a.latest AS latest_attempt,
             coalesce(a.failed, 0) AS record_failed, coalesce(a.lost, 0) AS record_lost,
             coalesce(f.n, 0) AS edges, f.there, f.first AS first_edge, f.min_masks, f.max_masks,
-            w.job_id AS waiting, w.open, w.held, w.manual AS has_manual, (w.rule, w.quorum) <> (j.rule, j.quorum) AS other_rule,
+            w.job_id AS waiting, w.open, w.held OR w.limited_by IS NOT NULL AS held, w.manual AS has_manual, (w.rule, w.quorum) <> (j.rule, j.quorum) AS other_rule,
             d.downstream IS NOT NULL AS has_deltas,
             ROW (w.undecided + coalesce(d.undecided, 0), w.pending + coalesce(d.pending, 0), w.hits + coalesce(d.hits, 0),
                 w.violated + coalesce(d.violated, 0), w.hurt + coalesce(d.hurt, 0)) AS has,
@@ -2328,7 +2399,7 @@ BEGIN ATOMIC
             (x.s3, 'S3', format('it has begun %s attempts, and %s are on record', x.begun, x.on_record)),
             (x.s4, 'S4', format('%s attempts failed and %s were lost, but %s and %s are counted', x.record_failed, x.record_lost, x.has_failed, x.has_lost)),
             (x.s5, 'S5', 'what it says of its end does not fit together'),
-            (x.misplaced, 'S8', format('it is %s with another queue, partition, affinity or priority than its own', x.state)),
+            (x.misplaced, 'S8', format('it is %s with another queue, partition, affinity, flow or priority than its own', x.state)),
             (x.unregistered, 'S10', 'no claim knows the labels that it requires'),
             (x.s8_manual, 'S8', format('it waits as if it were %smanual', CASE WHEN x.has_manual THEN '' ELSE 'not ' END)),
             (x.d1 AND NOT x.recount, 'D1', format('it is %s, but its dependencies mean: %s', @extschema@.job_outcome_name(x.outcome), x.verdict)),
@@ -2367,6 +2438,27 @@ BEGIN ATOMIC
     SELECT 'W4', o.id, format('it is undecided, and a former member of flow %s', o.former_flow)
     FROM @extschema@.job o
     WHERE o.former_flow IS NOT NULL AND o.outcome IS NULL AND (of_job IS NULL OR o.id = of_job)
+    UNION ALL
+    SELECT 'W6', t.job_id, format('it counts %s members that it has let in, and has %s', t.running + coalesce(d.running, 0), coalesce(s.n, 0))
+    FROM @extschema@.job_flow t
+        LEFT JOIN deltas d ON d.downstream = t.job_id AND d.epoch = 0
+        LEFT JOIN (SELECT x.flow_id, count(*) AS n
+                   FROM (SELECT c.flow_id FROM @extschema@.job_scheduled c WHERE c.slot IS NOT NULL
+                         UNION ALL SELECT g.flow_id FROM @extschema@.job_limited g WHERE g.slot IS NOT NULL
+                         UNION ALL SELECT r.flow_id FROM @extschema@.job_ready r WHERE r.slot IS NOT NULL
+                         UNION ALL SELECT l.flow_id FROM @extschema@.job_lease l WHERE l.slot IS NOT NULL
+                         UNION ALL SELECT f.flow_id FROM @extschema@.job_flow f WHERE f.slot IS NOT NULL AND f.open) x
+                   GROUP BY x.flow_id) s ON s.flow_id = t.job_id
+    WHERE t.open AND (of_job IS NULL OR t.job_id = of_job) AND t.running + coalesce(d.running, 0) <> coalesce(s.n, 0)
+    UNION ALL
+    SELECT 'W7', t.job_id, 'members wait for it, and nothing keeps them'
+    FROM @extschema@.job_flow t LEFT JOIN deltas d ON d.downstream = t.job_id AND d.epoch = 0
+    WHERE t.open AND (of_job IS NULL OR t.job_id = of_job) AND t.job_id IN (SELECT w.limited_by FROM @extschema@.job_waiting w)
+        AND d.downstream IS NULL AND t.stopping = 0 AND coalesce(t.permits, 1) > 0 AND coalesce(t.max_running > t.running, true)
+        AND NOT EXISTS (WITH RECURSIVE around (id, paused, outer_flow) AS (
+                            SELECT t.job_id, t.paused, t.flow_id
+                            UNION ALL SELECT f.job_id, f.paused, f.flow_id FROM around a JOIN @extschema@.job_flow f ON f.job_id = a.outer_flow)
+                        SELECT FROM around WHERE around.paused)
     UNION ALL
     SELECT 'W5', t.job_id, format('flow %s is to undo it, and %s', t.undone_by, CASE WHEN o.outcome IS NULL THEN 'it is not decided' ELSE 'undoes another' END)
     FROM @extschema@.job_flow t JOIN @extschema@.job o ON o.id = t.job_id LEFT JOIN @extschema@.job u ON u.id = t.undone_by
@@ -2604,11 +2696,11 @@ BEGIN
               FROM @extschema@.job_lease o WHERE o.job_id = job_repair_job.id) u
         WHERE l.job_id = job_repair_job.id;
     WHEN 'S8', 'A1' THEN
-        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = CASE WHEN j.flow_type IS NULL THEN @extschema@.job_lane_id(j.queue, j.requires) ELSE 1 END, priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity), manual = j.manual
+        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = CASE WHEN j.flow_type IS NULL THEN @extschema@.job_lane_id(j.queue, j.requires) ELSE 1 END, priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity), flow_id = j.flow, manual = j.manual
         WHERE t.job_id = job_repair_job.id;
-        UPDATE @extschema@.job_scheduled t SET queue_id = @extschema@.job_queue_id(j.queue), lane = CASE WHEN j.flow_type IS NULL THEN @extschema@.job_lane_id(j.queue, j.requires) ELSE 1 END, priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity)
+        UPDATE @extschema@.job_scheduled t SET queue_id = @extschema@.job_queue_id(j.queue), lane = CASE WHEN j.flow_type IS NULL THEN @extschema@.job_lane_id(j.queue, j.requires) ELSE 1 END, priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity), flow_id = j.flow
         WHERE t.job_id = job_repair_job.id;
-        UPDATE @extschema@.job_lease t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_lane_id(j.queue, j.requires), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity)
+        UPDATE @extschema@.job_lease t SET queue_id = @extschema@.job_queue_id(j.queue), lane = @extschema@.job_lane_id(j.queue, j.requires), priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity), flow_id = j.flow
         WHERE t.job_id = job_repair_job.id;
         -- to its place among those that are ready, or behind the gate, of which claims and the gatekeeper are told
         DELETE FROM @extschema@.job_ready t WHERE t.ctid = ANY (ARRAY (SELECT @extschema@.job_ready_row(job_repair_job.id))) RETURNING t.job_id, t.attempt, t.failed, t.lost INTO state;
@@ -2626,7 +2718,7 @@ BEGIN
         PERFORM @extschema@.job_count_again(id);
     WHEN 'D4' THEN
         -- one that is not open was held, or is manual
-        UPDATE @extschema@.job_waiting w SET rule = j.rule, quorum = j.quorum, held = w.held OR NOT (w.open OR j.manual) WHERE w.job_id = job_repair_job.id;
+        UPDATE @extschema@.job_waiting w SET rule = j.rule, quorum = j.quorum, held = w.held OR NOT (w.open OR j.manual OR w.limited_by IS NOT NULL) WHERE w.job_id = job_repair_job.id;
         PERFORM @extschema@.job_count_again(id);
     WHEN 'D5' THEN
         DELETE FROM @extschema@.job_delta d
@@ -2652,6 +2744,17 @@ BEGIN
         INSERT INTO @extschema@.job_unique (queue_id, unique_key, job_id)
         SELECT @extschema@.job_queue_id(j.queue), j.unique_key, j.id WHERE j.outcome IS NULL AND j.unique_key IS NOT NULL
         ON CONFLICT DO NOTHING;
+    WHEN 'W6' THEN
+        UPDATE @extschema@.job_flow f SET running = x.n - coalesce((SELECT sum(d.running) FROM @extschema@.job_delta d WHERE d.downstream = id AND d.epoch = 0), 0)
+        FROM (SELECT (SELECT count(*) FROM @extschema@.job_scheduled c WHERE c.flow_id = job_repair_job.id AND c.slot IS NOT NULL)
+                  + (SELECT count(*) FROM @extschema@.job_limited g WHERE g.flow_id = job_repair_job.id AND g.slot IS NOT NULL)
+                  + (SELECT count(*) FROM @extschema@.job_ready r WHERE r.flow_id = job_repair_job.id AND r.slot IS NOT NULL)
+                  + (SELECT count(*) FROM @extschema@.job_lease l WHERE l.flow_id = job_repair_job.id AND l.slot IS NOT NULL)
+                  + (SELECT count(*) FROM @extschema@.job_flow o WHERE o.flow_id = job_repair_job.id AND o.slot IS NOT NULL AND o.open) AS n) x
+        WHERE f.job_id = job_repair_job.id;
+        INSERT INTO @extschema@.job_delta VALUES (nextval('@extschema@.job_id_seq'), id, 0, 0, 0, 0, 0, 0, 0, 0);
+    WHEN 'W7' THEN
+        INSERT INTO @extschema@.job_delta VALUES (nextval('@extschema@.job_id_seq'), id, 0, 0, 0, 0, 0, 0, 0, 0);
     WHEN 'W1' THEN
         -- counted anew; a delta of nothing has the background worker look whether that ends it
         DELETE FROM @extschema@.job_delta d WHERE d.downstream = id AND d.epoch = 0;
@@ -2660,7 +2763,7 @@ BEGIN
                   count(*) FILTER (WHERE o.outcome IN (2, 16) AND o.critical IS NULL) AS violated, count(*) FILTER (WHERE o.outcome IN (2, 8, 16)) AS hurt
               FROM @extschema@.job o WHERE o.flow = job_repair_job.id) m
         WHERE f.job_id = job_repair_job.id;
-        INSERT INTO @extschema@.job_delta VALUES (nextval('@extschema@.job_id_seq'), id, 0, 0, 0, 0, 0, 0);
+        INSERT INTO @extschema@.job_delta VALUES (nextval('@extschema@.job_id_seq'), id, 0, 0, 0, 0, 0, 0, 0, 0);
     WHEN 'W4' THEN
         -- it goes on, as a job of no flow
         UPDATE @extschema@.job t SET former_flow = NULL WHERE t.id = job_repair_job.id;

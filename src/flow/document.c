@@ -63,6 +63,10 @@ make_spec(JobqObject *o, const JsonbValue *outer)
 
 	if (o->own[OWN_ON_FAILURE].type != jbvNull)
 		spec->on_failure = jobq_find_on_failure(jobq_copy_string(&o->own[OWN_ON_FAILURE]));
+	spec->paused = o->own[OWN_PAUSED].type == jbvBool && o->own[OWN_PAUSED].val.boolean;
+	if (!jobq_read_count(&o->own[OWN_PERMITS], 0, &spec->permits))
+		spec->permits = -1;
+	(void) jobq_read_count(&o->own[OWN_MAX_RUNNING], 1, &spec->max_running);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_pair(&state, "jobs", &o->own[OWN_JOBS]);
 	if (defaults->type != jbvNull || (outer != NULL && outer->type != jbvNull))

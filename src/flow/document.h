@@ -27,6 +27,9 @@ typedef enum JobqOwnKey
 	OWN_ON_FAILURE,
 	OWN_IF,
 	OWN_CRITICAL,
+	OWN_PAUSED,
+	OWN_PERMITS,
+	OWN_MAX_RUNNING,
 	OWN_UNDO_OF,
 	OWN_REPEATS,
 	NOWN
@@ -114,7 +117,7 @@ extern bool jobq_attempt(JobqChecker *ck, const JobqTrail *trail, void (*work) (
 extern void jobq_parse_jsonpath(void *arg);
 
 /* keys.c: what an object says by itself */
-extern int	jobq_find_on_failure(const char *name);
+extern bool jobq_read_count(const JsonbValue *v, int least, int *n);
 extern void jobq_read_keys(JobqChecker *ck, JobqObject *o);
 extern bool jobq_gives(const JobqObject *o, const char *key);
 extern void jobq_check_options(JobqChecker *ck, JobqObject *o, const JobqDefaults *defaults);

@@ -41,9 +41,9 @@ holds(const char *condition, Jsonb *args)
 		value.type == jbvBool && value.val.boolean;
 }
 
-/* Insert the members of a flow, which has left its state, and open its row; args: NULL for its own. */
+/* Insert the members of a flow, which has left its state, with a slot or not, and open its row; args: NULL for its own. */
 static void
-start(JobqCall *call, int64 id, JobqElements *members, Jsonb *own, Jsonb *args)
+start(JobqCall *call, int64 id, JobqSlot slot, JobqElements *members, Jsonb *own, Jsonb *args)
 {
 	JobqCounters c = {0};
 
@@ -68,12 +68,12 @@ start(JobqCall *call, int64 id, JobqElements *members, Jsonb *own, Jsonb *args)
 	jobq_elements_sort(members);
 	jobq_elements_submit(call, members);
 	jobq_advance();
-	jobq_open_flow(call, id, &c, args);
+	jobq_open_flow(call, id, slot, &c, args);
 }
 
 /* The same, by what the tables say of it. */
 static void
-start_stored(JobqCall *call, int64 id)
+start_stored(JobqCall *call, int64 id, JobqSlot slot)
 {
 	TupleTableSlot *row = need_flow(call, id);
 	TupleTableSlot *job = jobq_need_job(call, id);
@@ -91,31 +91,37 @@ start_stored(JobqCall *call, int64 id)
 		jobq_reuse_members(call, definition, clone_of, clone_from, &members);
 	jobq_slot_free(row);
 	jobq_slot_free(job);
-	start(call, id, &members, own, args != own ? args : NULL);
+	start(call, id, slot, &members, own, args != own ? args : NULL);
+}
+
+/* For the background worker: act as the role that submitted a flow from here on; *user and *context are what it was. */
+void
+jobq_become_submitter(JobqCall *call, int64 flow, Oid *user, int *context)
+{
+	TupleTableSlot *job = jobq_need_job(call, flow);
+	Oid			submitter = jobq_attr_oid(job, JOB_SUBMITTED_BY);
+
+	jobq_slot_free(job);
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(submitter)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the role that submitted the flow does not exist any more")));
+	GetUserIdAndSecContext(user, context);
+	SetUserIdAndSecContext(submitter, *context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 }
 
 /* What the background worker does, as the role that submitted the flow. */
 static void
 start_as_submitter(void *arg)
 {
-	int64		id = *(int64 *) arg;
+	const JobqPrefix *prefix = arg;
 	JobqCall	call;
-	TupleTableSlot *job;
-	Oid			submitter;
 	Oid			user;
 	int			context;
 
 	jobq_open_call(&call);
-	job = jobq_need_job(&call, id);
-	submitter = jobq_attr_oid(job, JOB_SUBMITTED_BY);
-	jobq_slot_free(job);
-	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(submitter)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("the role that submitted the flow does not exist any more")));
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(submitter, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	start_stored(&call, id);
+	jobq_become_submitter(&call, prefix->job_id, &user, &context);
+	start_stored(&call, prefix->job_id, prefix->slot);
 	SetUserIdAndSecContext(user, context);
 	jobq_close_call(&call);
 }
@@ -127,11 +133,11 @@ start_as_submitter(void *arg)
 static void
 start_due(JobqCall *call, const JobqPrefix *prefix)
 {
-	int64		id = prefix->job_id;
+	JobqPrefix	started = *prefix;
 	ErrorData  *error;
 
 	jobq_advance();
-	error = jobq_try(start_as_submitter, &id);
+	error = jobq_try(start_as_submitter, &started);
 	if (error != NULL)
 	{
 		JobqCascade *cascade = jobq_cascade_create(call);
@@ -145,11 +151,12 @@ start_due(JobqCall *call, const JobqPrefix *prefix)
 	}
 }
 
-/* Have the layer below start flows. */
+/* Have the layer below start and undo flows. */
 void
 jobq_flow_init(void)
 {
 	jobq_start_flow = start_due;
+	jobq_undo_failed_flow = jobq_undo_due;
 }
 
 /* The caller must be allowed to submit to the queues of members, and of those inside of them. */
@@ -219,7 +226,7 @@ jobq_submit_read_flow(JobqCall *call, JobqSubmission *s)
 		jobq_advance();
 		if (s->flow->clone_from != 0)
 			jobq_reuse_members(call, s->flow->definition, s->flow->clone_of, s->flow->clone_from, &members);
-		start(call, s->id, &members, DatumGetJsonbP(s->row.values[JOB_ARGS - 1]), NULL);
+		start(call, s->id, SLOT_NONE, &members, DatumGetJsonbP(s->row.values[JOB_ARGS - 1]), NULL);
 	}
 }
 

@@ -35,11 +35,15 @@ extern List *jobq_graph_cycles(JobqFlowGraph *g);
 
 /* expand.c: submitting and starting them */
 extern void jobq_flow_init(void);
+extern void jobq_become_submitter(JobqCall *call, int64 flow, Oid *user, int *context);
 extern void jobq_submit_flow(JobqCall *call, Jsonb *flow, JobqSubmission *s);
 extern void jobq_submit_read_flow(JobqCall *call, JobqSubmission *s);
 
 /* clone.c: copies of flows */
 extern void jobq_reuse_members(JobqCall *call, Jsonb *definition, int64 clone_of, Datum clone_from, JobqElements *members);
 extern bool jobq_is_in_copy(JobqCall *call, int64 flow);
+
+/* undo.c */
+extern void jobq_undo_due(JobqCall *call, int64 id, char **problem);
 
 #endif							/* JOBQ_FLOW_H */

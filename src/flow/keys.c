@@ -8,6 +8,9 @@
  */
 #include "postgres.h"
 
+#include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
+
 #include "flow/document.h"
 
 /* Keys that are no options, and which objects can have them */
@@ -25,6 +28,9 @@ static const struct
 	[OWN_ON_FAILURE] = {"on_failure", PLACE_FLOW | PLACE_SUBFLOW},
 	[OWN_IF] = {"if", PLACE_SUBFLOW | PLACE_JOB},
 	[OWN_CRITICAL] = {"critical", PLACE_SUBFLOW | PLACE_JOB},
+	[OWN_PAUSED] = {"paused", PLACE_FLOW | PLACE_SUBFLOW},
+	[OWN_PERMITS] = {"permits", PLACE_FLOW | PLACE_SUBFLOW},
+	[OWN_MAX_RUNNING] = {"max_running", PLACE_FLOW | PLACE_SUBFLOW},
 	[OWN_UNDO_OF] = {"undo_of", PLACE_FLOW | PLACE_SUBFLOW | PLACE_JOB, true},
 	[OWN_REPEATS] = {"repeats", PLACE_JOB, true},
 };
@@ -46,21 +52,6 @@ static const struct
 	{"depends_on", PLACE_DEFAULTS},
 	{"unique_key", PLACE_DEFAULTS},
 };
-
-/* The names of JobqOnFailure */
-static const char *const on_failures[] = {"continue", "cancel"};
-
-/* A value of "on_failure" by its name, or -1. */
-int
-jobq_find_on_failure(const char *name)
-{
-	for (int i = 0; i < lengthof(on_failures); i++)
-	{
-		if (strcmp(on_failures[i], name) == 0)
-			return i;
-	}
-	return -1;
-}
 
 /* Is a key among these? */
 static bool
@@ -98,6 +89,23 @@ find_own_key(const JobqChecker *ck, const char *key, JobqPlace place)
 						 (ck->stored || !own_keys[i].internal)))
 		i++;
 	return i;
+}
+
+/* Read a whole number that is least or more; false: it is none. */
+bool
+jobq_read_count(const JsonbValue *v, int least, int *n)
+{
+	bool		fits = v->type == jbvNumeric;
+
+	if (fits)
+	{
+		/* no int is larger, and none of it rounds to one */
+		double		number = DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(v->val.numeric)));
+
+		fits = number >= least && number <= PG_INT32_MAX && number == (double) (int) number;
+		*n = fits ? (int) number : 0;
+	}
+	return fits;
 }
 
 /* A key that cannot be there. */
@@ -154,6 +162,7 @@ static void
 check_own(JobqChecker *ck, const JobqTrail *trail, JobqOwnKey key, const JsonbValue *v)
 {
 	const char *must = NULL;
+	int			n;
 
 	if (v->type == jbvNull)
 		return;
@@ -176,7 +185,7 @@ check_own(JobqChecker *ck, const JobqTrail *trail, JobqOwnKey key, const JsonbVa
 
 				if (jobq_find_on_failure(name) >= 0)
 					return;
-				jobq_add_fault(ck, trail, psprintf("unrecognized value for \"on_failure\": \"%s\". Valid values are \"continue\" and \"cancel\".", name));
+				jobq_add_fault(ck, trail, psprintf("unrecognized value for \"on_failure\": \"%s\". Valid values are \"continue\", \"cancel\", \"drain\" and \"undo\".", name));
 			}
 			break;
 		case OWN_IF:
@@ -186,8 +195,17 @@ check_own(JobqChecker *ck, const JobqTrail *trail, JobqOwnKey key, const JsonbVa
 				must = "be a string";
 			break;
 		case OWN_CRITICAL:
+		case OWN_PAUSED:
 			if (v->type != jbvBool)
 				must = "be true or false";
+			break;
+		case OWN_PERMITS:
+			if (!jobq_read_count(v, 0, &n))
+				must = "be a whole number, 0 or more";
+			break;
+		case OWN_MAX_RUNNING:
+			if (!jobq_read_count(v, 1, &n))
+				must = "be a whole number, 1 or more";
 			break;
 		case OWN_RESULT:
 		case OWN_UNDO_OF:

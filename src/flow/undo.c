@@ -7,6 +7,9 @@
  * in the install script), so also from those that were added.  The flow's row names the flow that undoes
  * it from then on; with it no member is opened again.
  *
+ * A flow that wants to be undone when it has failed is so by the background worker, in the
+ * transaction that decides it.
+ *
  * Locks: of each flow around the row in job_flow FOR SHARE, outermost first, so that
  * none of them is undone meanwhile; then the flow's row in job FOR SHARE, which keeps
  * it decided, and there, and its row in job_flow.  Nothing is locked below it: what a
@@ -18,6 +21,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "utils/snapmgr.h"
 
 #include "flow/flow.h"
@@ -135,6 +139,41 @@ submit_undo(JobqCall *call, TupleTableSlot *row)
 	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
 		elog(ERROR, "row of flow %lld has changed while locked", (long long) jobq_attr_int64(row, STATE_JOB_ID));
 	return s.id;
+}
+
+/* The same for the background worker, as the role that submitted the flow. */
+static void
+undo_as_submitter(void *arg)
+{
+	int64		id = *(int64 *) arg;
+	JobqCall	call;
+	TupleTableSlot *row;
+	Oid			user;
+	int			context;
+
+	jobq_open_call(&call);
+	row = jobq_find_id(&call, JOBQ_FLOW, id);
+	jobq_become_submitter(&call, id, &user, &context);
+	(void) submit_undo(&call, row);
+	SetUserIdAndSecContext(user, context);
+	jobq_slot_free(row);
+	jobq_close_call(&call);
+}
+
+/*
+ * For the background worker, which has the rows of a flow locked that has failed: submit what undoes it, or say what
+ * the *problem is, after which job_undo() can be called.
+ */
+void
+jobq_undo_due(JobqCall *call, int64 id, char **problem)
+{
+	ErrorData  *error = jobq_try(undo_as_submitter, &id);
+
+	if (error == NULL)
+		return;
+	if (jobq_error_passes(error))
+		ReThrowError(error);
+	*problem = error->detail == NULL ? error->message : psprintf("%s: %s", error->message, error->detail);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_undo);

@@ -62,7 +62,7 @@ write_row(JobqCall *call, int64 id, const JobqCounters *counters)
 		new.given[FLOW_STOP_REASON - 1] = false;
 		new.given[STATE_EXPIRES_AT - 1] = false;
 		if (counters != NULL)
-			jobq_set_flow_runs(call, id, &new);
+			jobq_set_flow_runs(call, id, SLOT_NONE, &new);
 		else
 			new.given[FLOW_STARTED_AT - 1] = new.given[FLOW_ARGS - 1] = new.given[FLOW_CLONE_FROM - 1] = false;
 		done = jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock);

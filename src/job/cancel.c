@@ -51,7 +51,7 @@ jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reaso
 
 	while (!found && (request = jobq_scan_next(scan)) != NULL)
 	{
-		found = jobq_attr_int32(request, CANCEL_GENERATION) == generation;
+		found = jobq_attr_int32(request, CANCEL_GENERATION) == generation && !jobq_attr_bool(request, CANCEL_UNLESS_BEGUN);
 		if (found && !slot_attisnull(request, CANCEL_REASON))
 			*reason = jobq_attr_cstring(request, CANCEL_REASON);
 	}
@@ -59,9 +59,12 @@ jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reaso
 	return found;
 }
 
-/* Ask for a job to be cancelled, without a lock that others could wait for. */
+/*
+ * Ask for a job to be cancelled, without a lock that others could wait for; or, if its attempt has begun, not to be tried
+ * again after that (unless_begun).
+ */
 void
-jobq_request_cancel(JobqCall *call, int64 id, int32 generation, const char *reason)
+jobq_request_cancel(JobqCall *call, int64 id, int32 generation, bool unless_begun, const char *reason)
 {
 	JobqRow		new = {0};
 	int64		seq = jobq_nextval();
@@ -69,6 +72,7 @@ jobq_request_cancel(JobqCall *call, int64 id, int32 generation, const char *reas
 	jobq_set(&new, CANCEL_SEQ, Int64GetDatum(seq));
 	jobq_set(&new, CANCEL_JOB_ID, Int64GetDatum(id));
 	jobq_set(&new, CANCEL_GENERATION, Int32GetDatum(generation));
+	jobq_set(&new, CANCEL_UNLESS_BEGUN, BoolGetDatum(unless_begun));
 	jobq_set_text(&new, CANCEL_REASON, reason);
 	jobq_insert(call, JOBQ_CANCEL_REQUEST, &new);
 	jobq_announce_deadline(DEADLINE_CANCEL, seq);
@@ -78,7 +82,7 @@ jobq_request_cancel(JobqCall *call, int64 id, int32 generation, const char *reas
 static void
 request_cancel(JobqCall *call, TupleTableSlot *job, const char *reason)
 {
-	jobq_request_cancel(call, jobq_attr_int64(job, JOB_ID), jobq_attr_int32(job, JOB_GENERATION), reason);
+	jobq_request_cancel(call, jobq_attr_int64(job, JOB_ID), jobq_attr_int32(job, JOB_GENERATION), false, reason);
 }
 
 /* Tell the worker of a running job to end it; false: the row is locked, or changed. */
@@ -100,6 +104,17 @@ tell_worker(JobqCall *call, TupleTableSlot *lease, TupleTableSlot *request)
 	return true;
 }
 
+/* The attempt of a running job is its last; false: the row is locked, or changed. */
+static bool
+make_last(JobqCall *call, TupleTableSlot *lease)
+{
+	JobqRow		new;
+
+	jobq_values(lease, &new);
+	jobq_set(&new, LEASE_LAST, BoolGetDatum(true));
+	return jobq_update(call, JOBQ_LEASE, lease, &new, LockWaitSkip);
+}
+
 /*
  * For the background worker: act on a request to cancel a job, in whatever state
  * it is now, unless it was opened again since.  False: somebody has it locked,
@@ -119,10 +134,13 @@ jobq_act_on_cancel_request(JobqCall *call, int64 seq, TimestampTz deadline, Time
 	table = jobq_find_state(call, jobq_attr_int64(request, CANCEL_JOB_ID), &job, &row);
 	if (row != NULL && jobq_attr_int32(job, JOB_GENERATION) != jobq_attr_int32(request, CANCEL_GENERATION))
 		table = JOBQ_JOB;		/* opened again since */
-	if (table == JOBQ_LEASE)
+	if (table == JOBQ_LEASE && jobq_attr_bool(request, CANCEL_UNLESS_BEGUN))
+		ok = make_last(call, row);
+	else if (table == JOBQ_LEASE)
 		ok = jobq_attr_bool(row, LEASE_CANCEL_REQUESTED) || tell_worker(call, row, request);
 	else if (table == JOBQ_FLOW)
-		ok = jobq_stop_flow(call, row, STOP_CANCELLED, jobq_attr_cstring(request, CANCEL_REASON));
+		ok = jobq_stop_flow(call, row, jobq_attr_bool(request, CANCEL_UNLESS_BEGUN) ? STOP_DRAINS : STOP_CANCELLED,
+							jobq_attr_cstring(request, CANCEL_REASON));
 	else if (table != JOBQ_JOB)
 	{
 		ok = try_to_leave(call, table, row, job);

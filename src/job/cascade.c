@@ -90,7 +90,8 @@ typedef struct LockedJob
 	bool		ok;				/* its rows could be locked */
 	/* of a flow */
 	bool		closes;			/* all of its members are decided */
-	JobqCounters sum;
+	JobqFlowChange sum;
+	int			last;			/* of its deltas */
 } LockedJob;
 
 /* Are these of a flow's members? */
@@ -256,6 +257,23 @@ jobq_cascade_tell_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome, i
 	jobq_count_member(&item->change, jobq_is_critical(job), outcome, n);
 }
 
+/* Insert a delta; returns its number. */
+static int64
+insert_delta(JobqCall *call, int64 id, int64 epoch, const JobqFlowChange *change)
+{
+	JobqRow		new = {0};
+	int64		seq = jobq_nextval();
+
+	jobq_set(&new, DELTA_SEQ, Int64GetDatum(seq));
+	jobq_set(&new, DELTA_DOWNSTREAM, Int64GetDatum(id));
+	jobq_set(&new, DELTA_EPOCH, Int64GetDatum(epoch));
+	jobq_set_counters(&new, DELTA_UNDECIDED, &change->c);
+	jobq_set(&new, DELTA_RUNNING, Int32GetDatum(change->running));
+	jobq_set(&new, DELTA_PERMITS, Int32GetDatum(change->permits));
+	jobq_insert(call, JOBQ_DELTA, &new);
+	return seq;
+}
+
 /*
  * Leave a delta for the background worker.  It bears the epoch of a row that was
  * looked at after the upstream jobs were updated: whoever counts anew after that
@@ -264,15 +282,22 @@ jobq_cascade_tell_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome, i
 void
 jobq_leave_delta(JobqCall *call, int64 id, int64 epoch, const JobqCounters *c)
 {
-	JobqRow		new = {0};
-	int64		seq = jobq_nextval();
+	JobqFlowChange change = {*c};
 
-	jobq_set(&new, DELTA_SEQ, Int64GetDatum(seq));
-	jobq_set(&new, DELTA_DOWNSTREAM, Int64GetDatum(id));
-	jobq_set(&new, DELTA_EPOCH, Int64GetDatum(epoch));
-	jobq_set_counters(&new, DELTA_UNDECIDED, c);
-	jobq_insert(call, JOBQ_DELTA, &new);
-	jobq_announce_deadline(DEADLINE_DELTA, seq);
+	jobq_announce_deadline(DEADLINE_DELTA, insert_delta(call, id, epoch, &change));
+}
+
+/*
+ * The same for a flow.  One that is not announced is left by the background worker, which comes
+ * back to it after a delay.
+ */
+void
+jobq_leave_flow_delta(JobqCall *call, int64 flow, const JobqFlowChange *change, bool announce)
+{
+	int64		seq = insert_delta(call, flow, 0, change);
+
+	if (announce)
+		jobq_announce_deadline(DEADLINE_DELTA, seq);
 }
 
 /*
@@ -701,7 +726,7 @@ lock_folded(JobqCall *call, CascadeItem *item)
 
 /*
  * For the background worker: fold deltas, given by their seqs in ascending order.
- * done[i] becomes false where somebody has the job locked, so that it is to be
+ * done[i] becomes false where somebody has the job, or a member that its flow would let in, locked, so that it is to be
  * tried again.
  */
 void
@@ -736,7 +761,10 @@ jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)
 			JobqCounters c;
 
 			jobq_read_counters(deltas[i], DELTA_UNDECIDED, &c);
-			jobq_add_counters(&job->sum, &c);
+			jobq_add_counters(&job->sum.c, &c);
+			job->sum.running += jobq_attr_int32(deltas[i], DELTA_RUNNING);
+			job->sum.permits += jobq_attr_int32(deltas[i], DELTA_PERMITS);
+			job->last = i;
 		}
 		else if (job->ok)
 			add_delta(cascade_item(cascade, key.id), deltas[i]);
@@ -773,7 +801,7 @@ jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)
 	while ((job = hash_seq_search(&status)) != NULL)
 	{
 		if (is_of_members(job) && job->ok)
-			jobq_fold_flow(cascade, job->key.id, &job->sum, job->closes);
+			done[job->last] = jobq_fold_flow(cascade, job->key.id, &job->sum, job->closes);
 	}
 	jobq_cascade_run(cascade, NULL, NULL);
 }

@@ -151,6 +151,7 @@ lease_job(JobqClaim *claim, const JobqClaimSource *source, JobqPrefix *prefix, T
 	jobq_set(&new, LEASE_PERIOD, Int64GetDatum(period));
 	jobq_set(&new, LEASE_HOLDER, ObjectIdGetDatum(GetUserId()));
 	jobq_set(&new, LEASE_CANCEL_REQUESTED, BoolGetDatum(false));
+	jobq_set(&new, LEASE_LAST, BoolGetDatum(false));
 	if (claim->session != 0)
 		jobq_set(&new, LEASE_SESSION, Int64GetDatum(claim->session));
 	if (claim->request->worker != NULL)
@@ -159,6 +160,8 @@ lease_job(JobqClaim *claim, const JobqClaimSource *source, JobqPrefix *prefix, T
 		jobq_set(&new, LEASE_LABELS, claim->request->labels);
 	prefix->lane = source->set.lane;
 	prefix->attempt = a->attempt;
+	if (prefix->slot != SLOT_NONE)
+		prefix->slot = SLOT_BEGUN;
 	jobq_state_enter(call, JOBQ_LEASE, prefix, &new);
 	if (prefix->affinity_id != 0 && claim->worker != 0)
 		jobq_note_affinity(prefix->queue_id, prefix->affinity_id, claim->worker);
@@ -166,7 +169,7 @@ lease_job(JobqClaim *claim, const JobqClaimSource *source, JobqPrefix *prefix, T
 	jobq_counts(prefix->queue_id)->worked_at = started_at;
 }
 
-/* Turn a row of job_ready that was deleted into a lease; false: there is no job to run. */
+/* Turn a row of job_ready that was deleted into a lease; false: there is no job to run, or its flow keeps it. */
 static bool
 assign(JobqClaim *claim, const JobqClaimSource *source, TupleTableSlot *row, TupleTableSlot *job,
 	   JobqAssignment *a)
@@ -180,6 +183,11 @@ assign(JobqClaim *claim, const JobqClaimSource *source, TupleTableSlot *row, Tup
 				(errmsg("job %lld is ready but has no row in table \"job\", or an outcome there",
 						(long long) prefix.job_id),
 				 errdetail("Rows were changed by hand; the one in \"job_ready\" is removed now.")));
+		return false;
+	}
+	if (prefix.flow_id != 0 && jobq_kept_by_flow(claim->call, &prefix))
+	{
+		jobq_put_behind_flow(claim->call, row);
 		return false;
 	}
 	lease_job(claim, source, &prefix, job, jobq_attr_int64(row, READY_SINCE), a);

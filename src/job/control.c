@@ -127,6 +127,9 @@ set_held(JobqCall *call, TupleTableSlot *waiting, bool held)
 
 	jobq_values(waiting, &new);
 	jobq_set(&new, WAITING_HELD, BoolGetDatum(held));
+	/* where it waits for its flow it asks that again, afterwards */
+	if (held)
+		new.given[WAITING_LIMITED_BY - 1] = false;
 	return jobq_update(call, JOBQ_WAITING, waiting, &new, LockWaitBlock);
 }
 

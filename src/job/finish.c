@@ -98,6 +98,7 @@ void
 jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *d)
 {
 	JobqCall   *call = jobq_cascade_call(cascade);
+	JobqPrefix	placed = *prefix;
 	bool		notify = false;
 	bool		done = false;
 	bool		walk = d->attempt_outcome == ATTEMPT_SUCCEEDED;
@@ -144,6 +145,7 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 		jobq_slot_free(slot);
 		walk = false;
 	}
+	jobq_give_slot_back(call, &placed);
 	if (d->attempt_outcome >= 0)
 		count_attempt(call, prefix->queue_id, d->attempt_outcome, call->now - d->started_at);
 	jobq_notify_decided(prefix->job_id, prefix->queue_id, notify, d->outcome);
@@ -241,6 +243,17 @@ jobq_end_attempt(JobqCascade *cascade, TupleTableSlot *lease, JobqAttemptOutcome
 							prefix.lost);
 	}
 	jobq_slot_free(job);
+	if (!decided && jobq_attr_bool(lease, LEASE_LAST))
+	{
+		/* its flow drains */
+		decided = true;
+		if (attempt_outcome == ATTEMPT_RELEASED || attempt_outcome == ATTEMPT_SNOOZED)
+		{
+			decision.outcome = OUTCOME_CANCELLED;
+			decision.attempt_outcome = ATTEMPT_CANCELLED;
+			error = "another member of its flow failed";
+		}
+	}
 
 	if (decided)
 	{

@@ -76,6 +76,14 @@ typedef struct JobqRuleInfo
 
 extern const JobqRuleInfo jobq_rules[];
 
+/* Whether a job was let in by the flow that it is a member of, see flowlimit.c */
+typedef enum JobqSlot
+{
+	SLOT_NONE,
+	SLOT_GIVEN,
+	SLOT_BEGUN					/* and its attempt has begun */
+} JobqSlot;
+
 /* What a job carries from state to state: the columns that their tables share */
 typedef struct JobqPrefix
 {
@@ -87,10 +95,12 @@ typedef struct JobqPrefix
 	TimestampTz expires_at;		/* 0: none */
 	int64		partition_id;	/* 0: none */
 	int64		affinity_id;	/* 0: none */
+	int64		flow_id;		/* that it is a member of; 0: none */
 	int32		attempt;		/* attempts begun */
 	int32		failed;			/* of these failed or timed out */
 	int32		lost;			/* of these lost */
 	int16		priority;
+	JobqSlot	slot;			/* of its flow, where that has limits */
 	bool		manual;			/* nobody runs it; known of those that wait */
 } JobqPrefix;
 
@@ -196,6 +206,7 @@ extern bool jobq_state_leave(JobqCall *call, JobqTable table, TupleTableSlot *ro
 extern void jobq_enter_order(JobqCall *call, JobqTable table, const JobqPrefix *prefix, int64 position,
 							 TimestampTz since);
 extern const char *jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position);
+extern void jobq_put_behind_flow(JobqCall *call, TupleTableSlot *ready);
 extern void jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix,
 							   const JobqCounters *counters, JobqRule rule, int quorum, int64 epoch,
 							   bool held);
@@ -278,7 +289,16 @@ extern void jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, 
 extern void jobq_reconsider(JobqCall *call, int64 id);
 extern void jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done);
 
+/* What is to be added to what the row of a flow says of its members */
+typedef struct JobqFlowChange
+{
+	JobqCounters c;
+	int32		running;		/* that were let in */
+	int32		permits;
+} JobqFlowChange;
+
 extern void jobq_leave_delta(JobqCall *call, int64 id, int64 epoch, const JobqCounters *c);
+extern void jobq_leave_flow_delta(JobqCall *call, int64 flow, const JobqFlowChange *change, bool announce);
 
 /* options.c: what a submission says */
 /* Options that are no columns of table job */
@@ -309,7 +329,9 @@ typedef enum JobqConflict
 typedef enum JobqOnFailure
 {
 	ON_FAILURE_CONTINUE,		/* what does not depend on it goes on */
-	ON_FAILURE_CANCEL			/* the others are cancelled */
+	ON_FAILURE_CANCEL,			/* the others are cancelled */
+	ON_FAILURE_DRAIN,			/* those that have not begun are cancelled */
+	ON_FAILURE_UNDO				/* the same, and then it is undone */
 } JobqOnFailure;
 
 /* What a flow is made of */
@@ -322,6 +344,9 @@ typedef struct JobqFlowSpec
 	int64		clone_of;		/* the flow that it is a copy of; 0: none */
 	Datum		clone_from;		/* the members from which on it runs anew; 0:
 								 * all of it does */
+	bool		paused;
+	int			permits;		/* -1: no limit */
+	int			max_running;	/* 0: no limit */
 } JobqFlowSpec;
 
 typedef struct JobqSubmission
@@ -513,7 +538,9 @@ extern void jobq_error_stale(int64 id);
 typedef enum JobqStop
 {
 	STOP_NOT,
-	STOP_FAILED,				/* a critical one failed */
+	STOP_DRAINS,				/* a critical one failed: those that have not
+								 * begun */
+	STOP_FAILED,				/* the same: all */
 	STOP_CANCELLED,				/* the flow is */
 	STOP_TIMED_OUT				/* the flow has */
 } JobqStop;
@@ -524,8 +551,10 @@ typedef struct JobqMember
 	int32		generation;
 	int16		outcome;		/* 0: undecided */
 	bool		critical;
+	bool		is_flow;
 } JobqMember;
 
+extern int	jobq_find_on_failure(const char *name);
 typedef bool (*JobqVisitor) (TupleTableSlot *job, void *arg);	/* true: into a flow,
 																 * too */
 
@@ -538,18 +567,25 @@ extern void jobq_count_member(JobqCounters *c, bool critical, int outcome, int n
 extern bool jobq_is_critical(TupleTableSlot *job);
 extern void jobq_count_members(JobqCall *call, int64 id, JobqCounters *c);
 extern void jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *prefix);
-extern void jobq_open_flow(JobqCall *call, int64 id, const JobqCounters *c, Jsonb *args);
+extern void jobq_open_flow(JobqCall *call, int64 id, JobqSlot slot, const JobqCounters *c, Jsonb *args);
 extern void jobq_redefine_flow(JobqCall *call, int64 id, const JobqFlowSpec *flow);
-extern void jobq_set_flow_runs(JobqCall *call, int64 id, JobqRow *flow);
+extern void jobq_set_flow_runs(JobqCall *call, int64 id, JobqSlot slot, JobqRow *flow);
 extern void jobq_join_flow(JobqCall *call, const JobqSubmission *s);
 extern void jobq_check_scope(JobqCall *call, const JobqSubmission *s);
 extern void jobq_check_scope_within(JobqCall *call, const JobqSubmission *s, const JobqSubmission *up);
 extern bool jobq_lock_open_flow(JobqCall *call, int64 id, LockWaitPolicy policy, bool *open);
 extern bool jobq_flow_was_started(JobqCall *call, TupleTableSlot *job);
 extern bool jobq_lock_to_fold(JobqCall *call, int64 id);
-extern bool jobq_prepare_to_close(JobqCall *call, int64 id, const JobqCounters *change, bool *closes);
-extern void jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqCounters *change, bool closes);
+extern bool jobq_prepare_to_close(JobqCall *call, int64 id, const JobqFlowChange *change, bool *closes);
+extern bool jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, bool closes);
 extern bool jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *reason);
+
+/* flowlimit.c: limits of flows */
+extern bool jobq_kept_by_flow(JobqCall *call, const JobqPrefix *prefix);
+extern void jobq_wait_for_flow(JobqCall *call, const JobqPrefix *prefix);
+extern void jobq_give_slot_back(JobqCall *call, JobqPrefix *prefix);
+extern void jobq_look_at_flow(JobqCall *call, int64 flow);
+extern bool jobq_let_members_in(JobqCall *call, int64 flow);
 
 /* again.c: flows that are opened again, or begin anew */
 extern void jobq_refuse_member(TupleTableSlot *member, int64 flow, TupleTableSlot *job, const char **problem);
@@ -697,7 +733,7 @@ extern void jobq_purge_blocks(JobqCall *call, JobqPurge *purge, BlockNumber firs
 /* cancel.c, retry.c, downstream.c, control.c: what others than its worker do to a job */
 extern bool jobq_cancel(JobqCall *call, int64 id, const char *reason, bool checked,
 						const char **problem);
-extern void jobq_request_cancel(JobqCall *call, int64 id, int32 generation, const char *reason);
+extern void jobq_request_cancel(JobqCall *call, int64 id, int32 generation, bool unless_begun, const char *reason);
 extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
 extern bool jobq_retake_key(JobqCall *call, TupleTableSlot *job, const char **problem);
@@ -761,6 +797,9 @@ extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz deadlin
 
 /* Starts a flow whose time has come, and which has left its state */
 extern void (*jobq_start_flow) (JobqCall *call, const JobqPrefix *prefix);
+
+/* Submits what undoes a flow that is about to be decided, whose rows are locked; or says what the *problem is */
+extern void (*jobq_undo_failed_flow) (JobqCall *call, int64 id, char **problem);
 
 extern bool jobq_move_due_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);
 extern bool jobq_run_schedule(JobqCall *call, int64 schedule_id, TimestampTz deadline, TimestampTz *retry_at);

@@ -24,6 +24,21 @@
 /* What the end of a critical member must be for its flow not to fail */
 #define CRITICAL_REQUIRE	(OUTCOME_ANY & ~(OUTCOME_FAILED | OUTCOME_UPSTREAM_FAILED))
 
+/* The names of JobqOnFailure */
+static const char *const on_failures[] = {"continue", "cancel", "drain", "undo"};
+
+/* A value of "on_failure" by its name, or -1. */
+int
+jobq_find_on_failure(const char *name)
+{
+	for (int i = 0; i < lengthof(on_failures); i++)
+	{
+		if (strcmp(on_failures[i], name) == 0)
+			return i;
+	}
+	return -1;
+}
+
 /* Is a job a flow? */
 bool
 jobq_is_flow(TupleTableSlot *job)
@@ -83,7 +98,7 @@ jobq_count_member(JobqCounters *c, bool critical, int outcome, int n)
 		jobq_count_edge(c, require, OUTCOME_SUCCEEDED, outcome, n);
 }
 
-/* What a flow is made of, in its row. */
+/* What a flow is made of, and its settings, as its row has them. */
 static void
 set_spec(JobqRow *new, const JobqFlowSpec *flow)
 {
@@ -92,6 +107,11 @@ set_spec(JobqRow *new, const JobqFlowSpec *flow)
 	new->given[FLOW_CLONE_OF - 1] = flow->clone_of != 0;
 	jobq_set(new, FLOW_CLONE_FROM, flow->clone_from);
 	new->given[FLOW_CLONE_FROM - 1] = flow->clone_from != 0;
+	jobq_set(new, FLOW_PAUSED, BoolGetDatum(flow->paused));
+	jobq_set(new, FLOW_PERMITS, Int32GetDatum(flow->permits));
+	new->given[FLOW_PERMITS - 1] = flow->permits >= 0;
+	jobq_set(new, FLOW_MAX_RUNNING, Int32GetDatum(flow->max_running));
+	new->given[FLOW_MAX_RUNNING - 1] = flow->max_running > 0;
 	jobq_set(new, FLOW_DEFINITION, JsonbPGetDatum(flow->definition));
 }
 
@@ -110,9 +130,12 @@ jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *pref
 	jobq_set(&new, STATE_LOST, Int32GetDatum(0));
 	jobq_set(&new, STATE_PRIORITY, Int16GetDatum(prefix->priority));
 	jobq_set_counters(&new, FLOW_UNDECIDED, &none);
+	jobq_set(&new, FLOW_RUNNING, Int32GetDatum(0));
+	set_spec(&new, s->flow);
 	jobq_set(&new, FLOW_STOPPING, Int16GetDatum(STOP_NOT));
 	jobq_set(&new, FLOW_OPEN, BoolGetDatum(false));
-	set_spec(&new, s->flow);
+	if (prefix->flow_id != 0)
+		jobq_set(&new, STATE_FLOW_ID, Int64GetDatum(prefix->flow_id));
 	jobq_insert(call, JOBQ_FLOW, &new);
 }
 
@@ -134,10 +157,10 @@ jobq_redefine_flow(JobqCall *call, int64 id, const JobqFlowSpec *flow)
 
 /*
  * A flow starts, or is opened again: its row stands where its job does, which can have
- * been changed since, and ends when the timeout is over, if it has one.
+ * been changed since, has a slot of the flow around it, or not, and ends when the timeout is over, if it has one.
  */
 void
-jobq_set_flow_runs(JobqCall *call, int64 id, JobqRow *flow)
+jobq_set_flow_runs(JobqCall *call, int64 id, JobqSlot slot, JobqRow *flow)
 {
 	TupleTableSlot *job = jobq_need_job(call, id);
 	int64		timeout = jobq_attr_int64(job, JOB_TIMEOUT);
@@ -145,6 +168,7 @@ jobq_set_flow_runs(JobqCall *call, int64 id, JobqRow *flow)
 
 	jobq_read_job_prefix(job, &prefix);
 	prefix.run_at = 0;
+	prefix.slot = slot;
 	jobq_set_prefix(JOBQ_FLOW, flow, &prefix);
 	if (timeout > 0)
 	{
@@ -160,7 +184,7 @@ jobq_set_flow_runs(JobqCall *call, int64 id, JobqRow *flow)
  * undecided, a delta has the background worker close it.
  */
 void
-jobq_open_flow(JobqCall *call, int64 id, const JobqCounters *c, Jsonb *args)
+jobq_open_flow(JobqCall *call, int64 id, JobqSlot slot, const JobqCounters *c, Jsonb *args)
 {
 	static const JobqCounters none = {0};
 	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
@@ -172,7 +196,7 @@ jobq_open_flow(JobqCall *call, int64 id, const JobqCounters *c, Jsonb *args)
 	jobq_set_counters(&new, FLOW_UNDECIDED, c);
 	jobq_set(&new, FLOW_STARTED_AT, TimestampTzGetDatum(call->now));
 	jobq_set(&new, FLOW_OPEN, BoolGetDatum(true));
-	jobq_set_flow_runs(call, id, &new);
+	jobq_set_flow_runs(call, id, slot, &new);
 	if (args != NULL)
 		jobq_set(&new, FLOW_ARGS, JsonbPGetDatum(args));
 	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
@@ -232,6 +256,7 @@ jobq_read_flow_members(JobqCall *call, int64 flow, int *n)
 		m->generation = jobq_attr_int32(job, JOB_GENERATION);
 		m->outcome = jobq_attr_int16(job, JOB_OUTCOME);
 		m->critical = jobq_is_critical(job);
+		m->is_flow = jobq_is_flow(job);
 	}
 	jobq_scan_end(scan);
 	qsort(members, *n, sizeof(JobqMember), jobq_compare_ids);
@@ -453,7 +478,7 @@ jobq_count_members(JobqCall *call, int64 id, JobqCounters *c)
  * Then its row in job is locked, too; false: somebody else has that.
  */
 bool
-jobq_prepare_to_close(JobqCall *call, int64 id, const JobqCounters *change, bool *closes)
+jobq_prepare_to_close(JobqCall *call, int64 id, const JobqFlowChange *change, bool *closes)
 {
 	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
 	TupleTableSlot *job;
@@ -465,7 +490,7 @@ jobq_prepare_to_close(JobqCall *call, int64 id, const JobqCounters *change, bool
 	if (row != NULL && jobq_attr_bool(row, FLOW_OPEN))
 	{
 		jobq_read_counters(row, FLOW_UNDECIDED, &c);
-		jobq_add_counters(&c, change);
+		jobq_add_counters(&c, &change->c);
 		if (c.n[UNDECIDED] == 0)
 		{
 			jobq_count_members(call, id, &members);
@@ -520,7 +545,23 @@ first_failure(JobqCall *call, int64 id)
 	return error;
 }
 
-/* Decide a flow whose members are all decided, and whose rows are locked. */
+/* Was a member of a flow cancelled? */
+static bool
+has_cancelled_member(JobqCall *call, int64 id)
+{
+	int			n;
+	JobqMember *members = jobq_read_flow_members(call, id, &n);
+	bool		found = false;
+
+	for (int i = 0; i < n && !found; i++)
+		found = members[i].outcome == OUTCOME_CANCELLED;
+	pfree(members);
+	return found;
+}
+
+void		(*jobq_undo_failed_flow) (JobqCall *call, int64 id, char **problem) = NULL;
+
+/* Decide a flow whose members are all decided, and whose rows are locked; undo it, if it has failed and wants that. */
 static void
 close_flow(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c)
 {
@@ -542,6 +583,12 @@ close_flow(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c)
 		decision.outcome = OUTCOME_FAILED;
 		decision.error = first_failure(call, prefix.job_id);
 	}
+	else if (why == STOP_DRAINS && has_cancelled_member(call, prefix.job_id))
+	{
+		/* since a flow around it drains */
+		decision.outcome = OUTCOME_CANCELLED;
+		decision.error = jobq_attr_cstring(row, FLOW_STOP_REASON);
+	}
 	else
 	{
 		decision.outcome = OUTCOME_SUCCEEDED;
@@ -549,13 +596,23 @@ close_flow(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c)
 		decision.has_result = result != NULL;
 		decision.result = JsonbPGetDatum(result);
 	}
+	if (decision.outcome == OUTCOME_FAILED && jobq_attr_int16(row, FLOW_ON_FAILURE) == ON_FAILURE_UNDO)
+	{
+		char	   *problem = NULL;
+
+		jobq_advance();
+		jobq_undo_failed_flow(call, prefix.job_id, &problem);
+		if (problem != NULL)
+			decision.error = psprintf("%s; it could not be undone: %s", decision.error, problem);
+		jobq_advance();
+	}
 	jobq_decide(cascade, &prefix, &decision);
 }
 
 /*
- * Ask for the cancellation of all members of a flow that are undecided, and mark its row
- * with why, which says how the flow will end.  That is done once; only one that stops since a
- * member failed can still be cancelled, or time out.  False: somebody has the row locked.
+ * Ask for the cancellation of all members of a flow that are undecided, or of those that have not
+ * begun (STOP_DRAINS), and mark its row with why, which says how the flow will end.  That is done once; only
+ * one that stops since a member failed can still be cancelled, or time out.  False: somebody has the row locked.
  */
 bool
 jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *reason)
@@ -564,7 +621,7 @@ jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *r
 	JobqMember *members;
 	int			n;
 
-	if (jobq_attr_int16(flow, FLOW_STOPPING) > STOP_FAILED)
+	if (jobq_attr_int16(flow, FLOW_STOPPING) > STOP_FAILED || jobq_attr_int16(flow, FLOW_STOPPING) >= (int) why)
 		return true;
 	jobq_values(flow, &new);
 	jobq_set(&new, FLOW_STOPPING, Int16GetDatum(why));
@@ -574,7 +631,7 @@ jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *r
 		new.given[STATE_EXPIRES_AT - 1] = false;
 	if (!jobq_update(call, JOBQ_FLOW, flow, &new, LockWaitSkip))
 		return false;
-	if (jobq_attr_int16(flow, FLOW_STOPPING) != STOP_NOT)
+	if (jobq_attr_int16(flow, FLOW_STOPPING) > STOP_DRAINS)
 		return true;
 
 	/* what is downstream first, or it would be decided by what is upstream */
@@ -582,43 +639,74 @@ jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *r
 	while (n-- > 0)
 	{
 		if (members[n].outcome == 0)
-			jobq_request_cancel(call, members[n].id, members[n].generation, reason);
+			jobq_request_cancel(call, members[n].id, members[n].generation, why == STOP_DRAINS, reason);
 	}
 	pfree(members);
 	return true;
 }
 
-/* Add what deltas say to the counters of a flow, whose row is locked, and close it if that was prepared. */
-void
-jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqCounters *change, bool closes)
+/* When a critical member of a flow has failed, are the others to stop, and how? */
+static JobqStop
+stop_on_failure(TupleTableSlot *flow)
+{
+	switch ((JobqOnFailure) jobq_attr_int16(flow, FLOW_ON_FAILURE))
+	{
+		case ON_FAILURE_CONTINUE:
+			break;
+		case ON_FAILURE_CANCEL:
+			return STOP_FAILED;
+		case ON_FAILURE_DRAIN:
+		case ON_FAILURE_UNDO:
+			return STOP_DRAINS;
+	}
+	return STOP_NOT;
+}
+
+/*
+ * Add what deltas say to the counters of a flow, whose row is locked, and close it if that was prepared, else let members
+ * in that wait for it.  False: some of them are still to be let in.
+ */
+bool
+jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, bool closes)
 {
 	JobqCall   *call = jobq_cascade_call(cascade);
 	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
+	bool		done = true;
 	JobqCounters c;
 	JobqRow		new;
+	JobqStop	why;
 
 	if (row != NULL && jobq_attr_bool(row, FLOW_OPEN))
 	{
 		jobq_read_counters(row, FLOW_UNDECIDED, &c);
-		jobq_add_counters(&c, change);
+		jobq_add_counters(&c, &change->c);
 		jobq_values(row, &new);
 		jobq_set_counters(&new, FLOW_UNDECIDED, &c);
+		jobq_set(&new, FLOW_RUNNING, Int32GetDatum(jobq_attr_int32(row, FLOW_RUNNING) + change->running));
+		if (new.given[FLOW_PERMITS - 1])
+			jobq_set(&new, FLOW_PERMITS, Int32GetDatum(jobq_attr_int32(row, FLOW_PERMITS) + change->permits));
 		jobq_set(&new, FLOW_OPEN, BoolGetDatum(!closes));
 		if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
 			elog(ERROR, "row of flow %lld has changed while locked", (long long) id);
+		why = c.n[VIOLATED] > 0 && jobq_attr_int16(row, FLOW_STOPPING) == STOP_NOT ? stop_on_failure(row) : STOP_NOT;
 		if (closes)
 			close_flow(cascade, row, &c);
-		else if (c.n[VIOLATED] > 0 && jobq_attr_int16(row, FLOW_ON_FAILURE) == ON_FAILURE_CANCEL &&
-				 jobq_attr_int16(row, FLOW_STOPPING) == STOP_NOT)
+		else if (why != STOP_NOT)
 		{
 			TupleTableSlot *latest;
 
 			jobq_advance();
 			latest = jobq_find_id(call, JOBQ_FLOW, id);
-			if (!jobq_stop_flow(call, latest, STOP_FAILED, "another member of its flow failed"))
+			if (!jobq_stop_flow(call, latest, why, "another member of its flow failed"))
 				elog(ERROR, "row of flow %lld has changed while locked", (long long) id);
 			jobq_slot_free(latest);
 		}
+		else if (jobq_attr_int16(row, FLOW_STOPPING) == STOP_NOT)
+		{
+			jobq_advance();
+			done = jobq_let_members_in(call, id);
+		}
 	}
 	jobq_slot_free(row);
+	return done;
 }

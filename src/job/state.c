@@ -4,6 +4,7 @@
  *
  *	  job_waiting    on dependencies (open) or on job_unhold (held)
  *					 or, where nobody runs it (manual), on job_decide
+ *					 or on the limits of its flow (limited_by)
  *	  job_scheduled  on the clock
  *	  job_limited    behind the gate of its queue, for a slot, a rate or its turn
  *	  job_ready      can be claimed now
@@ -64,10 +65,12 @@ jobq_read_prefix(TupleTableSlot *row, JobqPrefix *prefix)
 	prefix->expires_at = jobq_attr_int64(row, STATE_EXPIRES_AT);
 	prefix->partition_id = jobq_attr_int64(row, STATE_PARTITION_ID);
 	prefix->affinity_id = jobq_attr_int64(row, STATE_AFFINITY_ID);
+	prefix->flow_id = jobq_attr_int64(row, STATE_FLOW_ID);
 	prefix->attempt = jobq_attr_int32(row, STATE_ATTEMPT);
 	prefix->failed = jobq_attr_int32(row, STATE_FAILED);
 	prefix->lost = jobq_attr_int32(row, STATE_LOST);
 	prefix->priority = jobq_attr_int16(row, STATE_PRIORITY);
+	prefix->slot = jobq_attr_int16(row, STATE_SLOT);
 	prefix->manual = false;
 }
 
@@ -109,6 +112,7 @@ jobq_read_job_prefix(TupleTableSlot *job, JobqPrefix *prefix)
 	prefix->lane = jobq_job_lane(job);
 	prefix->partition_id = partition ? jobq_partition_id(partition) : 0;
 	prefix->affinity_id = affinity ? jobq_name_id(affinity) : 0;
+	prefix->flow_id = jobq_attr_int64(job, JOB_FLOW);
 	prefix->run_at = jobq_attr_int64(job, JOB_RUN_AT);
 	prefix->priority = jobq_attr_int16(job, JOB_PRIORITY);
 	prefix->manual = jobq_attr_bool(job, JOB_MANUAL);
@@ -192,10 +196,14 @@ jobq_set_prefix(JobqTable table, JobqRow *new, const JobqPrefix *prefix)
 	new->given[STATE_PARTITION_ID - 1] = prefix->partition_id != 0 || table == JOBQ_LIMITED;
 	jobq_set(new, STATE_AFFINITY_ID, Int64GetDatum(prefix->affinity_id));
 	new->given[STATE_AFFINITY_ID - 1] = prefix->affinity_id != 0;
+	jobq_set(new, STATE_FLOW_ID, Int64GetDatum(prefix->flow_id));
+	new->given[STATE_FLOW_ID - 1] = prefix->flow_id != 0;
 	jobq_set(new, STATE_ATTEMPT, Int32GetDatum(prefix->attempt));
 	jobq_set(new, STATE_FAILED, Int32GetDatum(prefix->failed));
 	jobq_set(new, STATE_LOST, Int32GetDatum(prefix->lost));
 	jobq_set(new, STATE_PRIORITY, Int16GetDatum(prefix->priority));
+	jobq_set(new, STATE_SLOT, Int16GetDatum(prefix->slot));
+	new->given[STATE_SLOT - 1] = prefix->slot != SLOT_NONE;
 }
 
 /*
@@ -282,8 +290,8 @@ jobq_enter_order(JobqCall *call, JobqTable table, const JobqPrefix *prefix, int6
 }
 
 /*
- * Let a job go that waits for nothing but perhaps the clock, the gate of its queue
- * or, where nobody runs it, job_decide(); returns the name of its state.  position
+ * Let a job go that waits for nothing but perhaps the clock, its flow, the gate of its
+ * queue or, where nobody runs it, job_decide(); returns the name of its state.  position
  * 0: draw one.
  */
 const char *
@@ -291,17 +299,25 @@ jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
 {
 	const JobqQueue *queue;
 	JobqRow		new = {0};
-	JobqPrefix	placed;
+	JobqPrefix	placed = *prefix;
 
 	if (prefix->manual)
 	{
 		jobq_enter_waiting(call, prefix, NULL, RULE_ALL_SUCCESS, 0, 0, false);
 		return "waiting";
 	}
+	/* the next attempt needs a slot of its own */
+	if (prefix->slot == SLOT_BEGUN || prefix->run_at > call->now)
+		jobq_give_slot_back(call, &placed);
+	prefix = &placed;
+	if (prefix->run_at <= call->now && prefix->flow_id != 0 && prefix->slot == SLOT_NONE && jobq_kept_by_flow(call, prefix))
+	{
+		jobq_wait_for_flow(call, prefix);
+		return "waiting";
+	}
 	if (prefix->run_at > call->now || prefix->lane == JOBQ_FLOW_LANE)
 	{
 		/* a flow is due at once, for the background worker to start it */
-		placed = *prefix;
 		placed.run_at = Max(prefix->run_at, call->now);
 		jobq_state_enter(call, JOBQ_SCHEDULED, &placed, &new);
 		return "scheduled";
@@ -314,7 +330,6 @@ jobq_enter_next(JobqCall *call, const JobqPrefix *prefix, int64 position)
 		jobq_enter_order(call, JOBQ_LIMITED, prefix, position ? position : jobq_nextval(), call->now);
 		return "waiting";
 	}
-	placed = *prefix;
 	(void) jobq_enter_ready(call, &placed, position);
 	return "ready";
 }
@@ -330,7 +345,10 @@ jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters 
 {
 	static const JobqCounters none = {0};
 	JobqRow		new = {0};
+	JobqPrefix	placed = *prefix;
 	bool		open = counters != NULL;
+
+	jobq_give_slot_back(call, &placed);
 
 	jobq_set_counters(&new, WAITING_UNDECIDED, open ? counters : &none);
 	jobq_set(&new, WAITING_QUORUM, Int32GetDatum(quorum));
@@ -340,7 +358,23 @@ jobq_enter_waiting(JobqCall *call, const JobqPrefix *prefix, const JobqCounters 
 	jobq_set(&new, WAITING_HELD, BoolGetDatum(held));
 	jobq_set(&new, WAITING_MANUAL, BoolGetDatum(prefix->manual));
 	jobq_set(&new, WAITING_WIDE, BoolGetDatum(open && counters->n[UNDECIDED] >= JOBQ_WIDE));
-	jobq_state_enter(call, JOBQ_WAITING, prefix, &new);
+	jobq_state_enter(call, JOBQ_WAITING, &placed, &new);
+}
+
+/* A row of job_ready that a claim has deleted is of a job that its flow keeps: it waits for that again. */
+void
+jobq_put_behind_flow(JobqCall *call, TupleTableSlot *ready)
+{
+	JobqPrefix	prefix;
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(ready, STATE_JOB_ID));
+
+	/* the gatekeeper hears of what was claimed when its attempt begins */
+	tell_gate_left(call, JOBQ_READY, ready);
+	jobq_read_prefix(ready, &prefix);
+	if (job != NULL)
+		prefix.lane = jobq_job_lane(job);
+	jobq_slot_free(job);
+	jobq_wait_for_flow(call, &prefix);
 }
 
 /*
@@ -462,7 +496,7 @@ jobq_move_due_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampT
 		if (prefix.run_at <= call->now)
 		{
 			ok = jobq_state_leave(call, JOBQ_SCHEDULED, row, LEAVE_TRY);
-			if (ok && prefix.lane == JOBQ_FLOW_LANE)
+			if (ok && prefix.lane == JOBQ_FLOW_LANE && !(prefix.flow_id != 0 && jobq_kept_by_flow(call, &prefix)))
 				jobq_start_flow(call, &prefix);
 			else if (ok)
 				jobq_enter_next(call, &prefix, 0);

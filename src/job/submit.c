@@ -303,6 +303,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	prefix.lane = s->flow != NULL ? JOBQ_FLOW_LANE : s->row.given[JOB_REQUIRES - 1] ? jobq_lane_of(s->queue, s->row.values[JOB_REQUIRES - 1]) : s->queue_id;
 	prefix.partition_id = s->partition_id;
 	prefix.affinity_id = s->affinity_id;
+	prefix.flow_id = s->row.given[JOB_FLOW - 1] ? DatumGetInt64(s->row.values[JOB_FLOW - 1]) : 0;
 	prefix.run_at = DatumGetTimestampTz(s->row.values[JOB_RUN_AT - 1]);
 	prefix.expires_at = DatumGetTimestampTz(s->row.values[JOB_EXPIRES_AT - 1]);
 	prefix.priority = DatumGetInt16(s->row.values[JOB_PRIORITY - 1]);

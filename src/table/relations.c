@@ -34,7 +34,8 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 	{2, {JOB_FLOW, JOB_NAME}, {F_INT8EQ, F_TEXTEQ}}},
 	[JOBQ_DEPENDENCY] = {{2, {DEP_UPSTREAM, DEP_DOWNSTREAM}, {F_INT8EQ, F_INT8EQ}},
 	{2, {DEP_DOWNSTREAM, DEP_UPSTREAM}, {F_INT8EQ, F_INT8EQ}}},
-	[JOBQ_WAITING] = {{1, {STATE_JOB_ID}, {F_INT8EQ}}},
+	[JOBQ_WAITING] = {{1, {STATE_JOB_ID}, {F_INT8EQ}},
+	{3, {WAITING_LIMITED_BY, STATE_PRIORITY, STATE_JOB_ID}, {F_INT8EQ, F_INT2EQ, F_INT8EQ}}},
 	[JOBQ_DELTA] = {{1, {DELTA_SEQ}, {F_INT8EQ}}},
 	[JOBQ_RECOUNT] = {{1, {RECOUNT_SEQ}, {F_INT8EQ}},
 	{1, {RECOUNT_JOB_ID}, {F_INT8EQ}}},
@@ -70,22 +71,22 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 };
 
 /* The types of our tables' columns, a letter each */
-#define STATE "888tt884442"
+#define STATE "888tt88844422"
 
 static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_JOB] = "88888ttt8888tt8r444444444r22222bbbbxxxxxAxjjjxxj",
 	[JOBQ_DEPENDENCY] = "8822",
-	[JOBQ_WAITING] = STATE "84444442bbbb",
-	[JOBQ_DELTA] = "88844444",
+	[JOBQ_WAITING] = STATE "884444442bbbb",
+	[JOBQ_DELTA] = "8884444444",
 	[JOBQ_RECOUNT] = "88",
 	[JOBQ_SCHEDULED] = STATE,
 	[JOBQ_LIMITED] = STATE "8t",
 	[JOBQ_READY] = STATE "8t",
-	[JOBQ_LEASE] = STATE "8tttt8rb8xAxj",
-	[JOBQ_FLOW] = STATE "44444t8822bxAjj",
+	[JOBQ_LEASE] = STATE "8tttt8rbb8xAxj",
+	[JOBQ_FLOW] = STATE "44444444t8822bbxAjj",
 	[JOBQ_KEPT] = "t88t8",
 	[JOBQ_EXPIRY] = "t8",
-	[JOBQ_CANCEL_REQUEST] = "884x",
+	[JOBQ_CANCEL_REQUEST] = "884bx",
 	[JOBQ_UNIQUE] = "88tx",
 	[JOBQ_SCHEDULE] = "8tt8r22bxxxjx",
 	[JOBQ_ATTEMPT] = "84tt2xx",
@@ -177,6 +178,7 @@ typedef struct Partial
 static const Partial partials[] = {
 	{JOBQ_JOB, JOB_TAGS},
 	{JOBQ_JOB, JOB_FLOW},
+	{JOBQ_WAITING, WAITING_LIMITED_BY},
 	{JOBQ_READY, STATE_JOB_ID, true},
 	{JOBQ_LEASE, LEASE_SESSION},
 	{JOBQ_UNIQUE, UNIQUE_UNTIL},
@@ -423,7 +425,7 @@ jobq_choose_index(JobqRel *r, JobqIndex which)
 
 		for (int c = 0; match && c < want->ncolumns; c++)
 		{
-			bool		descending = (r->table == JOBQ_READY || r->table == JOBQ_LIMITED) &&
+			bool		descending = (r->table == JOBQ_READY || r->table == JOBQ_LIMITED || r->table == JOBQ_WAITING) &&
 			want->columns[c] == STATE_PRIORITY;
 
 

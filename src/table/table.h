@@ -126,16 +126,19 @@ enum
 	STATE_EXPIRES_AT,
 	STATE_PARTITION_ID,
 	STATE_AFFINITY_ID,
+	STATE_FLOW_ID,
 	STATE_ATTEMPT,
 	STATE_FAILED,
 	STATE_LOST,
 	STATE_PRIORITY,
-	STATE_NATTS = STATE_PRIORITY
+	STATE_SLOT,
+	STATE_NATTS = STATE_SLOT
 };
 
 enum
 {
 	WAITING_EPOCH = STATE_NATTS + 1,
+	WAITING_LIMITED_BY,
 	WAITING_UNDECIDED,
 	WAITING_PENDING,
 	WAITING_HITS,
@@ -158,7 +161,9 @@ enum
 	DELTA_PENDING,
 	DELTA_HITS,
 	DELTA_VIOLATED,
-	DELTA_HURT
+	DELTA_HURT,
+	DELTA_RUNNING,
+	DELTA_PERMITS
 };
 
 enum
@@ -184,6 +189,7 @@ enum
 	LEASE_PERIOD,
 	LEASE_HOLDER,
 	LEASE_CANCEL_REQUESTED,
+	LEASE_LAST,
 	LEASE_SESSION,
 	LEASE_WORKER,
 	LEASE_LABELS,
@@ -198,12 +204,16 @@ enum
 	FLOW_HITS,
 	FLOW_VIOLATED,
 	FLOW_HURT,
+	FLOW_RUNNING,
+	FLOW_PERMITS,
+	FLOW_MAX_RUNNING,
 	FLOW_STARTED_AT,
 	FLOW_UNDONE_BY,
 	FLOW_CLONE_OF,
 	FLOW_ON_FAILURE,
 	FLOW_STOPPING,
 	FLOW_OPEN,
+	FLOW_PAUSED,
 	FLOW_STOP_REASON,
 	FLOW_CLONE_FROM,
 	FLOW_DEFINITION,
@@ -230,6 +240,7 @@ enum
 	CANCEL_SEQ = 1,
 	CANCEL_JOB_ID,
 	CANCEL_GENERATION,
+	CANCEL_UNLESS_BEGUN,
 	CANCEL_REASON
 };
 
@@ -394,6 +405,8 @@ typedef struct JobqCall
 	MemoryContext mcxt;			/* lives as long as the call */
 	TimestampTz now;			/* the wall clock when the call began */
 	bool		bulk;			/* rows are inserted many at once */
+	int64		looked_at;		/* the flow that the background worker was
+								 * last asked to look at; 0: none */
 } JobqCall;
 
 extern void jobq_open_call(JobqCall *call);

@@ -1,0 +1,336 @@
+/*
+ * flowlimit.c
+ *	  Limits of flows: pauses, permits, and how many members run at once.
+ *
+ * What would become ready in a flow that has a limit waits for the flow, by a row of
+ * job_waiting that is closed (limited_by), and has the background worker look at it,
+ * by a delta of nothing.  That lets members in while it folds the flow's deltas, with
+ * its row locked, by priority, then id: each gets a slot, which is counted in the row
+ * (running) and takes a permit.  A member carries its slot from state to state,
+ * and gives it back, by a delta, when it is decided or waits for anything again; the permit
+ * with it, unless its attempt has begun.
+ *
+ *	W6	Where a flow has permits or max_running, running plus what deltas say of it is the number of
+ *		state rows of its members that have a slot.
+ *
+ * A pause counts nothing: it keeps all in the flow, at any depth, from beginning.  What
+ * was ready before a limit was set has no slot, or its flow is paused: the claim that finds it puts it
+ * behind its flow (jobq_put_behind_flow).  So no claim that begins after the change is committed takes it.
+ *
+ * A crash leaves the rows, and deltas that are still to be folded.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+
+#include "job/job.h"
+
+#define LET_IN_AT_ONCE	500		/* members, by one fold */
+
+/* Is a flow, or one around it, paused? */
+static bool
+is_paused(JobqCall *call, int64 flow)
+{
+	bool		paused = false;
+
+	while (flow != 0 && !paused)
+	{
+		TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, flow);
+
+		paused = row != NULL && jobq_attr_bool(row, FLOW_PAUSED);
+		flow = row != NULL ? jobq_attr_int64(row, STATE_FLOW_ID) : 0;
+		jobq_slot_free(row);
+	}
+	return paused;
+}
+
+/* Does a flow count its members? */
+static bool
+counts_members(TupleTableSlot *flow)
+{
+	return !slot_attisnull(flow, FLOW_PERMITS) || !slot_attisnull(flow, FLOW_MAX_RUNNING);
+}
+
+/* Must a member of a flow, which would begin, wait for that? */
+bool
+jobq_kept_by_flow(JobqCall *call, const JobqPrefix *prefix)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, prefix->flow_id);
+	bool		kept = row != NULL && ((prefix->slot == SLOT_NONE && counts_members(row)) || jobq_attr_bool(row, FLOW_PAUSED));
+	int64		around = row != NULL ? jobq_attr_int64(row, STATE_FLOW_ID) : 0;
+
+	jobq_slot_free(row);
+	return kept || is_paused(call, around);
+}
+
+/* Have the background worker look at a flow: once for each in a row that a call has to do with. */
+void
+jobq_look_at_flow(JobqCall *call, int64 flow)
+{
+	static const JobqFlowChange none = {0};
+
+	if (call->looked_at == flow)
+		return;
+	jobq_leave_flow_delta(call, flow, &none, true);
+	call->looked_at = flow;
+}
+
+/* Have a member of a flow wait for that. */
+void
+jobq_wait_for_flow(JobqCall *call, const JobqPrefix *prefix)
+{
+	JobqPrefix	placed = *prefix;
+	JobqRow		new = {0};
+	static const JobqCounters none = {0};
+
+	jobq_give_slot_back(call, &placed);
+	jobq_set_counters(&new, WAITING_UNDECIDED, &none);
+	jobq_set(&new, WAITING_QUORUM, Int32GetDatum(0));
+	jobq_set(&new, WAITING_EPOCH, Int64GetDatum(0));
+	jobq_set(&new, WAITING_RULE, Int16GetDatum(RULE_ALL_SUCCESS));
+	jobq_set(&new, WAITING_OPEN, BoolGetDatum(false));
+	jobq_set(&new, WAITING_HELD, BoolGetDatum(false));
+	jobq_set(&new, WAITING_MANUAL, BoolGetDatum(false));
+	jobq_set(&new, WAITING_WIDE, BoolGetDatum(false));
+	jobq_set(&new, WAITING_LIMITED_BY, Int64GetDatum(prefix->flow_id));
+	jobq_state_enter(call, JOBQ_WAITING, &placed, &new);
+	jobq_look_at_flow(call, prefix->flow_id);
+}
+
+/* A job that is to wait, or is decided, gives back its slot, if it has one, and the permit, if it has not begun. */
+void
+jobq_give_slot_back(JobqCall *call, JobqPrefix *prefix)
+{
+	JobqFlowChange change = {.running = -1,.permits = prefix->slot == SLOT_GIVEN ? 1 : 0};
+
+	if (prefix->slot == SLOT_NONE)
+		return;
+	jobq_leave_flow_delta(call, prefix->flow_id, &change, true);
+	prefix->slot = SLOT_NONE;
+}
+
+/*
+ * For the background worker, which has the flow's row locked: let in those that wait for
+ * it, as many as may begin.  False: one was passed over, since somebody has it locked; a delta
+ * of nothing is left to try again by.
+ */
+bool
+jobq_let_members_in(JobqCall *call, int64 flow)
+{
+	Datum		key = Int64GetDatum(flow);
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, flow);
+	bool		counted = row != NULL && counts_members(row);
+	int			room = LET_IN_AT_ONCE;
+	static const JobqFlowChange none = {0};
+	int			n = 0;
+	bool		passed_over = false;
+	JobqScan   *scan;
+	TupleTableSlot *waiting;
+	JobqRow		new;
+
+	if (row == NULL || !jobq_attr_bool(row, FLOW_OPEN) || is_paused(call, flow))
+	{
+		jobq_slot_free(row);
+		return true;
+	}
+	if (!slot_attisnull(row, FLOW_PERMITS))
+		room = Min(room, jobq_attr_int32(row, FLOW_PERMITS));
+	if (!slot_attisnull(row, FLOW_MAX_RUNNING))
+		room = Min(room, jobq_attr_int32(row, FLOW_MAX_RUNNING) - jobq_attr_int32(row, FLOW_RUNNING));
+
+	scan = jobq_scan_begin(call, JOBQ_WAITING, INDEX_SECOND, 1, &key, NULL);
+	while (n < room && (waiting = jobq_scan_next(scan)) != NULL)
+	{
+		JobqPrefix	prefix;
+
+		if (!jobq_state_leave(call, JOBQ_WAITING, waiting, LEAVE_TRY))
+		{
+			passed_over = true;
+			continue;
+		}
+		jobq_read_waiting(waiting, &prefix);
+		if (counted)
+			prefix.slot = SLOT_GIVEN;
+		(void) jobq_enter_next(call, &prefix, 0);
+		n++;
+	}
+	jobq_scan_end(scan);
+
+	if (counted && n > 0)
+	{
+		jobq_values(row, &new);
+		jobq_set(&new, FLOW_RUNNING, Int32GetDatum(jobq_attr_int32(row, FLOW_RUNNING) + n));
+		if (new.given[FLOW_PERMITS - 1])
+			jobq_set(&new, FLOW_PERMITS, Int32GetDatum(jobq_attr_int32(row, FLOW_PERMITS) - n));
+		if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
+			elog(ERROR, "row of flow %lld has changed while locked", (long long) flow);
+	}
+	jobq_slot_free(row);
+	if (passed_over || n == LET_IN_AT_ONCE)
+		jobq_leave_flow_delta(call, flow, &none, !passed_over);
+	return !passed_over;
+}
+
+/* Settings */
+
+/* What job_flow_set() sets */
+typedef struct Settings
+{
+	bool		sets_paused;
+	bool		paused;
+	int			permits;		/* -1: not given */
+	int			max_running;	/* -1: not given; 0: no limit */
+	int			on_failure;		/* -1: not given */
+} Settings;
+
+/* Give a member that runs a slot, where its row is free; returns how many slots that are. */
+static int
+give_slot(JobqCall *call, int64 id)
+{
+	JobqTable	tables[] = {JOBQ_LEASE, JOBQ_FLOW};
+	int			n = 0;
+
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		TupleTableSlot *row = jobq_find_id(call, tables[i], id);
+		JobqRow		new;
+
+		if (row != NULL && slot_attisnull(row, STATE_SLOT) && (tables[i] == JOBQ_LEASE || jobq_attr_bool(row, FLOW_OPEN)))
+		{
+			jobq_values(row, &new);
+			jobq_set(&new, STATE_SLOT, Int16GetDatum(SLOT_BEGUN));
+			n += jobq_update(call, tables[i], row, &new, LockWaitSkip);
+		}
+		jobq_slot_free(row);
+	}
+	return n;
+}
+
+/* A flow begins to count its members: those that run have slots from now on.  Returns how many. */
+static int
+count_running(JobqCall *call, int64 flow)
+{
+	int			n;
+	int			running = 0;
+	JobqMember *members = jobq_read_flow_members(call, flow, &n);
+
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (members[i].outcome == 0)
+			running += give_slot(call, members[i].id);
+	}
+	pfree(members);
+	return running;
+}
+
+/* Have the background worker look at a flow, and at all flows in it. */
+static void
+look_at_all(JobqCall *call, int64 flow)
+{
+	int			n;
+	JobqMember *members;
+
+	check_stack_depth();
+	jobq_look_at_flow(call, flow);
+	members = jobq_read_flow_members(call, flow, &n);
+	for (int i = 0; i < n; i++)
+	{
+		if (members[i].outcome == 0 && members[i].is_flow)
+			look_at_all(call, members[i].id);
+	}
+	pfree(members);
+}
+
+/* Put settings into the row of a flow. */
+static void
+set_settings(JobqRow *new, const Settings *s)
+{
+	if (s->sets_paused)
+		jobq_set(new, FLOW_PAUSED, BoolGetDatum(s->paused));
+	if (s->permits >= 0)
+		jobq_set(new, FLOW_PERMITS, Int32GetDatum(s->permits));
+	else if (s->sets_paused && !s->paused)
+		new->given[FLOW_PERMITS - 1] = false;
+	if (s->max_running > 0)
+		jobq_set(new, FLOW_MAX_RUNNING, Int32GetDatum(s->max_running));
+	else if (s->max_running == 0)
+		new->given[FLOW_MAX_RUNNING - 1] = false;
+	if (s->on_failure >= 0)
+		jobq_set(new, FLOW_ON_FAILURE, Int16GetDatum(s->on_failure));
+}
+
+/* job_flow_set: a JobqFoundAct */
+static bool
+set_flow(JobqCall *call, const JobqFound *found, void *arg, const char **problem, bool *changed)
+{
+	const Settings *s = arg;
+	TupleTableSlot *row;
+	JobqRow		new;
+	bool		open;
+
+	if (!jobq_is_flow(found->job))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("job %lld is no flow", (long long) found->id)));
+	if (found->outcome > 0)
+	{
+		jobq_refuse_state(problem, found->id, "set", jobq_outcome_name(found->outcome), "Flows are set while they are undecided.");
+		return true;
+	}
+	row = jobq_find_id(call, JOBQ_FLOW, found->id);
+	if (row == NULL || !jobq_lock(call, JOBQ_FLOW, row, LockTupleNoKeyExclusive, LockWaitBlock))
+	{
+		jobq_slot_free(row);
+		return false;
+	}
+	open = jobq_attr_bool(row, FLOW_OPEN);
+	jobq_values(row, &new);
+	set_settings(&new, s);
+	/* those that it has let in before have ended, or are counted still */
+	if (open && !counts_members(row) && (new.given[FLOW_PERMITS - 1] || new.given[FLOW_MAX_RUNNING - 1]))
+		jobq_set(&new, FLOW_RUNNING, Int32GetDatum(jobq_attr_int32(row, FLOW_RUNNING) + count_running(call, found->id)));
+	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
+		elog(ERROR, "row of flow %lld has changed while locked", (long long) found->id);
+	jobq_slot_free(row);
+	if (open)
+		look_at_all(call, found->id);
+	return true;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_flow_set);
+
+/* job_flow_set(flow, paused, permits, max_running, on_failure) */
+Datum
+jobq_job_flow_set(PG_FUNCTION_ARGS)
+{
+	int64		id = jobq_check_id(fcinfo, 0, "flow");
+	Settings	s = {.permits = -1,.max_running = -1,.on_failure = -1};
+	JobqCall	call;
+
+	if (!PG_ARGISNULL(1))
+	{
+		s.sets_paused = true;
+		s.paused = PG_GETARG_BOOL(1);
+	}
+	if (!PG_ARGISNULL(2) && (s.permits = PG_GETARG_INT32(2)) < 0)
+		jobq_error_must("permits", "not be negative");
+	if (!PG_ARGISNULL(3) && (s.max_running = PG_GETARG_INT32(3)) < 0)
+		jobq_error_must("max_running", "not be negative; 0 takes the limit away");
+	if (!PG_ARGISNULL(4))
+	{
+		char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(4));
+
+		s.on_failure = jobq_find_on_failure(name);
+		if (s.on_failure < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("unrecognized value for \"on_failure\": \"%s\"", name),
+					 errhint("Valid values are \"continue\", \"cancel\", \"drain\" and \"undo\".")));
+	}
+	jobq_enter(&call, "job_flow_set()", true);
+	(void) jobq_act_on_found(&call, id, true, set_flow, &s, NULL);
+	jobq_close_call(&call);
+	PG_RETURN_VOID();
+}
