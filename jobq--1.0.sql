@@ -1337,7 +1337,7 @@ COMMENT ON VIEW @extschema@.job_schedules IS 'One row for each schedule of queue
 COMMENT ON COLUMN @extschema@.job_schedules.name IS 'Its name';
 COMMENT ON COLUMN @extschema@.job_schedules.schedule IS 'When it is due, as job_schedule got it';
 COMMENT ON COLUMN @extschema@.job_schedules.timezone IS 'The time zone whose clock it follows';
-COMMENT ON COLUMN @extschema@.job_schedules.job IS 'What it submits: an element of job_submit_many';
+COMMENT ON COLUMN @extschema@.job_schedules.job IS 'What it submits: an element of job_submit_many, or a flow';
 COMMENT ON COLUMN @extschema@.job_schedules.catch_up IS 'What becomes of missed times: none, last or all';
 COMMENT ON COLUMN @extschema@.job_schedules.overlap IS 'What happens while the last job is undecided: allow, skip, queue or cancel';
 COMMENT ON COLUMN @extschema@.job_schedules.paused IS 'It submits nothing';

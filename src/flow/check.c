@@ -79,7 +79,7 @@ check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
 {
 	const ReferenceCheck *check = arg;
 	const JsonbValue *path = r->type == REFERENCE_ARGS ? &r->value : &r->path;
-	const char *problem = r->problem == NULL && r->type == REFERENCE_UNDO && !check->undo ? JOBQ_MISPLACED_UNDO : r->problem;
+	const char *problem = jobq_reference_problem(r, check->undo);
 
 	if (problem != NULL)
 	{
@@ -223,6 +223,9 @@ static bool
 look_at_option(JobqChecker *ck, const JobqObject *o, const char *key, const JsonbValue *v, bool good,
 			   const JobqTrail *trail)
 {
+	if (ck->scheduled && v->type != jbvNull && (strcmp(key, "run_at") == 0 || strcmp(key, "expires_at") == 0))
+		jobq_add_fault(ck, trail, psprintf("the job of a schedule cannot have \"%s\". It would be one time for all jobs%s.", key,
+										   key[0] == 'r' ? "; \"run_in\" is counted anew for each" : ""));
 	if (strcmp(key, "args") == 0 && jobq_is_object(v) && o->place != PLACE_FLOW)
 	{
 		ReferenceCheck check = {.ck = ck,.form = true,.level = o->level,.index = o->index};
@@ -365,11 +368,14 @@ check_document(void *arg)
 	}
 }
 
-/* All faults of a flow, as a list of JobqFlowFault; NIL: it has none. */
+/*
+ * All faults of a flow, which is the job of a schedule or not, as a list of JobqFlowFault;
+ * NIL: it has none.
+ */
 List *
-jobq_check_document(Jsonb *flow)
+jobq_check_document(Jsonb *flow, bool scheduled)
 {
-	JobqChecker ck = {.mcxt = CurrentMemoryContext,.look = look_at_option};
+	JobqChecker ck = {.mcxt = CurrentMemoryContext,.look = look_at_option,.scheduled = scheduled};
 	DocumentCheck check = {&ck, flow};
 	ErrorData  *error;
 
@@ -402,7 +408,7 @@ jobq_job_check_flow(PG_FUNCTION_ARGS)
 
 	if (PG_ARGISNULL(0))
 		jobq_error_null("flow");
-	faults = jobq_check_document(PG_GETARG_JSONB_P(0));
+	faults = jobq_check_document(PG_GETARG_JSONB_P(0), false);
 	InitMaterializedSRF(fcinfo, 0);
 	foreach(cell, faults)
 	{

@@ -71,6 +71,8 @@ struct JobqChecker
 	bool		gather;			/* false: the first is raised */
 	bool		stored;			/* what is read was made here: it can have
 								 * internal keys */
+	bool		scheduled;		/* it is the job of a schedule, submitted at
+								 * each of its times */
 	List	   *faults;
 	MemoryContext mcxt;			/* that they are kept in */
 	JobqOptionHook look;		/* at what an option says of others; NULL: it

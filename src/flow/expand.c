@@ -151,14 +151,6 @@ start_due(JobqCall *call, const JobqPrefix *prefix)
 	}
 }
 
-/* Have the layer below start and undo flows. */
-void
-jobq_flow_init(void)
-{
-	jobq_start_flow = start_due;
-	jobq_undo_failed_flow = jobq_undo_due;
-}
-
 /* The caller must be allowed to submit to the queues of members, and of those inside of them. */
 static void
 admit_members(JobqCall *call, const JobqElements *members)
@@ -177,9 +169,9 @@ admit_members(JobqCall *call, const JobqElements *members)
 	}
 }
 
-/* Refuse a flow that has faults, and say all of them. */
+/* Refuse a flow that has faults, and say all of them; scheduled: the job of a schedule. */
 static void
-refuse(List *faults)
+refuse(List *faults, bool scheduled)
 {
 	StringInfoData detail;
 	int			n = list_length(faults);
@@ -197,7 +189,38 @@ refuse(List *faults)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg_plural("the flow has %d fault", "the flow has %d faults", n, n),
 			 errdetail_internal("%s", detail.data),
-			 errhint("job_check_flow lists them all.")));
+			 scheduled ? 0 : errhint("job_check_flow lists them all.")));
+}
+
+/* Refuse a flow that is the job of a schedule, if it has faults. */
+static void
+check_flow(Jsonb *flow)
+{
+	List	   *faults = jobq_check_document(flow, true);
+
+	if (faults != NIL)
+		refuse(faults, true);
+}
+
+/* The caller must be allowed to submit to the queues of all that is in a flow. */
+static void
+admit_flow(JobqCall *call, const JobqSubmission *s)
+{
+	JobqElements members;
+
+	jobq_read_members(s->flow->definition, &members);
+	admit_members(call, &members);
+}
+
+/* Have the layer below start flows, and submit those of schedules. */
+void
+jobq_flow_init(void)
+{
+	jobq_start_flow = start_due;
+	jobq_undo_failed_flow = jobq_undo_due;
+	jobq_check_flow = check_flow;
+	jobq_read_flow_job = jobq_read_flow;
+	jobq_admit_flow = admit_flow;
 }
 
 /*
@@ -244,9 +267,9 @@ jobq_job_submit_flow(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		jobq_error_null("flow");
 	flow = PG_GETARG_JSONB_P(0);
-	faults = jobq_check_document(flow);
+	faults = jobq_check_document(flow, false);
 	if (faults != NIL)
-		refuse(faults);
+		refuse(faults, false);
 	jobq_enter(&call, "job_submit_flow()", true);
 	jobq_submit_flow(&call, flow, &s);
 	jobq_close_call(&call);

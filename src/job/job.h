@@ -391,7 +391,7 @@ extern void jobq_read_arguments(FunctionCallInfo fcinfo, JobqSubmission *s);
 extern void jobq_read_key(JobqSubmission *s, const char *key, JsonbValue *v);
 extern void jobq_check_payload(const JobqRow *job);
 extern void jobq_read_object(JobqSubmission *s, JsonbValue *v);
-extern Jsonb *jobq_settle_object(const JobqSubmission *s, Jsonb *element);
+extern char *jobq_settled_option(const char *key, JsonbValue *v);
 extern const JobqCheck *jobq_submission_check(int i);
 extern void jobq_check_submission(JobqSubmission *s);
 extern void jobq_read_changes(FunctionCallInfo fcinfo, JobqSubmission *s);
@@ -416,8 +416,9 @@ typedef enum JobqReferenceType
 	REFERENCE_RESULT,			/* {"$result": name, "path": jsonpath} */
 	REFERENCE_ARGS,				/* {"$args": jsonpath} */
 	REFERENCE_LITERAL,			/* {"$literal": any} */
-	REFERENCE_UNDO				/* {"$undo": "args", "path": jsonpath}, and so
+	REFERENCE_UNDO,				/* {"$undo": "args", "path": jsonpath}, and so
 								 * on */
+	REFERENCE_TIME				/* {"$time": "scheduled"}, or "previous" */
 } JobqReferenceType;
 
 /* What of a job that is undone a reference is to */
@@ -427,6 +428,13 @@ typedef enum JobqUndoneValue
 	UNDONE_RESULT,
 	UNDONE_KEY
 } JobqUndoneValue;
+
+/* Which time of a schedule a reference is to */
+typedef enum JobqScheduleTime
+{
+	TIME_SCHEDULED,
+	TIME_PREVIOUS
+} JobqScheduleTime;
 
 /* A reference; its strings stand in the JSON that it was read from */
 typedef struct JobqReference
@@ -442,11 +450,11 @@ typedef struct JobqReference
 
 typedef void (*JobqReferenceCallback) (const JobqReference *r, const JobqTrail *trail, void *arg);
 
-#define JOBQ_MISPLACED_UNDO	"\"$undo\" stands in the args of an undo only"
-
 extern bool jobq_is_deep(JsonbContainer *json);
 extern char *jobq_trail_path(const JobqTrail *trail);
 extern bool jobq_read_reference(JsonbContainer *json, JobqReference *r);
+extern const char *jobq_reference_problem(const JobqReference *r, bool undo);
+extern int	jobq_find_schedule_time(const JsonbValue *v);
 extern void jobq_walk_references(JsonbContainer *json, const JobqTrail *trail,
 								 JobqReferenceCallback callback, void *arg);
 
@@ -769,6 +777,25 @@ extern const char *jobq_job_state(JobqCall *call, int64 id, bool *decided, Datum
 /* search.c: conditions on tags of job_status */
 extern void jobq_search_init(void);
 
+/* template.c: what a schedule submits, a job or a flow */
+extern bool jobq_is_flow_template(Jsonb *template);
+extern void jobq_read_template(JobqSubmission *s, Jsonb *template);
+extern Jsonb *jobq_settle_template(Jsonb *template);
+extern bool jobq_uses_time(Jsonb *template, JobqScheduleTime which);
+extern Jsonb *jobq_put_times(Jsonb *template, const char *scheduled, const char *previous);
+extern char *jobq_iso_time(TimestampTz at);
+
+/* What the layer of flows does with the job of a schedule that is one */
+
+/* Checks all of it, and raises its faults */
+extern void (*jobq_check_flow) (Jsonb *flow);
+
+/* Reads it, but for its members */
+extern void (*jobq_read_flow_job) (Jsonb *flow, JobqSubmission *s);
+
+/* The caller must be allowed to submit to the queues of all that is in it */
+extern void (*jobq_admit_flow) (JobqCall *call, const JobqSubmission *s);
+
 /* schedule.c, tick.c: schedules and their jobs */
 typedef enum JobqCatchUp
 {
@@ -785,7 +812,6 @@ typedef enum JobqOverlap
 	OVERLAP_CANCEL
 } JobqOverlap;
 
-extern void jobq_read_template(JobqSubmission *s, Jsonb *template);
 extern int	jobq_schedule_problems(JobqCall *call, TimestampTz *due);
 
 /* What the background worker does with a row that is due */

@@ -660,50 +660,21 @@ jobq_read_object(JobqSubmission *s, JsonbValue *v)
 	jobq_check_submission(s);
 }
 
-/* An interval that was read, in ISO 8601; NULL: the option is none. */
-static char *
-iso_value(const JobqSubmission *s, const Option *option)
+/* A value that is an interval, which was read before, in ISO 8601; NULL: it is none. */
+char *
+jobq_settled_option(const char *key, JsonbValue *v)
 {
+	const Option *option = find_option(key);
 	Interval	interval = {0};
 	struct pg_itm itm;
 	char	   *text;
 
-	if (option->type != OPTION_PERIOD && option->type != OPTION_DELAY)
+	if (option == NULL || v->type != jbvString || (option->type != OPTION_PERIOD && option->type != OPTION_DELAY))
 		return NULL;
 	text = palloc(MAXDATELEN + 1);
 
-	interval.time = DatumGetInt64(s->row.values[option->column - 1]);
+	interval.time = jobq_interval(DatumGetIntervalP(json_argument(option, v)), key, option->type == OPTION_DELAY);
 	interval2itm(interval, &itm);
 	EncodeInterval(&itm, INTSTYLE_ISO_8601, text);
 	return text;
-}
-
-/*
- * The element of a schedule, given with what was read of it, as it is read under
- * all settings.  It has no times.
- */
-Jsonb *
-jobq_settle_object(const JobqSubmission *s, Jsonb *element)
-{
-	JsonbIterator *it = JsonbIteratorInit(&element->root);
-	JsonbIteratorToken token;
-	JsonbValue	v;
-	JsonbParseState *state = NULL;
-	JsonbValue *settled = NULL;
-	const Option *option = NULL;
-	char	   *text;
-
-	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
-	{
-		if (token == WJB_KEY)
-			option = find_option(pnstrdup(v.val.string.val, v.val.string.len));
-		else if (token == WJB_VALUE && v.type == jbvString && (text = iso_value(s, option)) !=NULL)
-		{
-			v.val.string.val = text;
-
-			v.val.string.len = strlen(text);
-		}
-		settled = pushJsonbValue(&state, token, token == WJB_KEY || token == WJB_VALUE ? &v : NULL);
-	}
-	return JsonbValueToJsonb(settled);
 }

@@ -9,6 +9,8 @@
  *		{"$literal": any}						stands for what it has
  *		{"$undo": "args" | "result" | "key", "path": jsonpath}	of the job that is
  *												undone, in what undoes it
+ *		{"$time": "scheduled" | "previous"}		of a schedule, in its job; replaced when
+ *												that is submitted (template.c)
  *
  * Here is known what one looks like and where the references of a document stand,
  * not what they stand for.
@@ -23,10 +25,13 @@
 #define REFERENCES	"a reference is {\"$result\": name, \"path\": jsonpath}, {\"$args\": jsonpath} or {\"$literal\": value}"
 
 /* The names of JobqReferenceType */
-static const char *const types[] = {"$result", "$args", "$literal", "$undo"};
+static const char *const types[] = {"$result", "$args", "$literal", "$undo", "$time"};
 
 /* The names of JobqUndoneValue */
 static const char *const undone_values[] = {"args", "result", "key"};
+
+/* The names of JobqScheduleTime */
+static const char *const schedule_times[] = {"scheduled", "previous"};
 
 /*
  * Is JSON nested more deeply than members of flows may have it?  What is put together of
@@ -93,17 +98,31 @@ jobq_trail_path(const JobqTrail *trail)
 	return path.data;
 }
 
+/* Which of some names a string is, or -1. */
+static int
+find_name(const JsonbValue *string, const char *const *names, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (strlen(names[i]) == string->val.string.len &&
+			memcmp(names[i], string->val.string.val, string->val.string.len) == 0)
+			return i;
+	}
+	return -1;
+}
+
 /* Which type of reference a key makes, or -1. */
 static int
 find_type(const JsonbValue *key)
 {
-	for (int i = 0; i < lengthof(types); i++)
-	{
-		if (strlen(types[i]) == key->val.string.len &&
-			memcmp(types[i], key->val.string.val, key->val.string.len) == 0)
-			return i;
-	}
-	return -1;
+	return find_name(key, types, lengthof(types));
+}
+
+/* Which time of a schedule a value of "$time" names, or -1. */
+int
+jobq_find_schedule_time(const JsonbValue *v)
+{
+	return v->type == jbvString ? find_name(v, schedule_times, lengthof(schedule_times)) : -1;
 }
 
 /* Does a key begin with "$"? */
@@ -166,7 +185,7 @@ read_rest(JsonbContainer *object, const JsonbValue *special, JobqReference *r)
 bool
 jobq_read_reference(JsonbContainer *json, JobqReference *r)
 {
-	JsonbValue	special;
+	JsonbValue	special = {.type = jbvNull};
 	int			type;
 
 	if (!JsonContainerIsObject(json) || !find_special(json, &special))
@@ -189,15 +208,30 @@ jobq_read_reference(JsonbContainer *json, JobqReference *r)
 		r->problem = "\"path\" must be a string";
 	if (r->problem == NULL && type == REFERENCE_UNDO)
 	{
-		char	   *value = pnstrdup(r->value.val.string.val, r->value.val.string.len);
+		int			undone = find_name(&r->value, undone_values, lengthof(undone_values));
 
-		while (r->undone < lengthof(undone_values) && strcmp(undone_values[r->undone], value) != 0)
-			r->undone++;
-		if (r->undone == lengthof(undone_values))
+		if (undone < 0)
 			r->problem = "\"$undo\" must be \"args\", \"result\" or \"key\"";
-		pfree(value);
+		else
+			r->undone = undone;
 	}
+	if (r->problem == NULL && type == REFERENCE_TIME && jobq_find_schedule_time(&r->value) < 0)
+		r->problem = "\"$time\" must be \"scheduled\" or \"previous\"";
 	return true;
+}
+
+/*
+ * What is wrong with a reference where it stands, in what undoes a member (undo) or elsewhere; NULL: nothing.
+ * In the job of a schedule times are put in before anything looks at it.
+ */
+const char *
+jobq_reference_problem(const JobqReference *r, bool undo)
+{
+	if (r->problem == NULL && r->type == REFERENCE_UNDO && !undo)
+		return "\"$undo\" stands in the args of an undo only";
+	if (r->problem == NULL && r->type == REFERENCE_TIME)
+		return "\"$time\" stands in the args of a schedule's job only";
+	return r->problem;
 }
 
 /* Call back for each reference in JSON, which stands where the trail leads to. */

@@ -210,9 +210,9 @@ follow(Context *context, JsonbContainer *object, Jsonb **found)
 
 	/*
 	 * one that is wrong came with a member that was added, and is left as it
-	 * is
+	 * is; times of schedules were put in before
 	 */
-	if (!jobq_read_reference(object, &r) || r.problem != NULL)
+	if (!jobq_read_reference(object, &r) || r.problem != NULL || r.type == REFERENCE_TIME)
 		return false;
 	if (is_too_much(context))
 		return true;
@@ -237,6 +237,8 @@ follow(Context *context, JsonbContainer *object, Jsonb **found)
 		case REFERENCE_UNDO:
 			from = context->undone != NULL ? undone_value(context, r.undone) : NULL;
 			*found = from != NULL && r.path.type == jbvString ? path_first_or_none(from, string_of(&r.path)) : from;
+			break;
+		case REFERENCE_TIME:
 			break;
 	}
 	if (*found == NULL)
@@ -310,11 +312,12 @@ check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
 	const ReferenceCheck *check = arg;
 	const JsonbValue *path = r->type == REFERENCE_ARGS ? &r->value : &r->path;
 	int64		referred = check->flow;
+	const char *problem = jobq_reference_problem(r, check->undo);
 
-	if (r->problem != NULL || (r->type == REFERENCE_UNDO && !check->undo))
+	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("args of a member of a flow: %s: %s", jobq_trail_path(trail), r->problem ? r->problem : JOBQ_MISPLACED_UNDO),
+				 errmsg("args of a member of a flow: %s: %s", jobq_trail_path(trail), problem),
 				 errhint("What is no reference stands in {\"$literal\": ...}.")));
 	if (r->type == REFERENCE_LITERAL)
 		return;

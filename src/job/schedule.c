@@ -2,9 +2,9 @@
  * schedule.c
  *	  Making and removing schedules: rows of job_schedule.
  *
- * All is checked when a schedule is made, the job too, as job_submit_many would
- * check it.  Its intervals are stored as they were read, since a tick has another
- * IntervalStyle.  What can change later, as privileges do, is checked again by each
+ * All is checked when a schedule is made, the job too, as job_submit_many or
+ * job_submit_flow would check it, with some times put in.  It is stored settled
+ * (template.c).  What can change later, as privileges do, is checked again by each
  * tick (tick.c).
  *
  * Who replaces a schedule owns it from then on, so nobody can have jobs submitted
@@ -34,37 +34,6 @@ find_name(const char *name, const char *const *names, int n, const char *what, c
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized value for \"%s\": \"%s\"", what, name),
 			 errhint("%s", hint)));
-}
-
-/* Read and check the job of a schedule: an element of job_submit_many. */
-void
-jobq_read_template(JobqSubmission *s, Jsonb *template)
-{
-	JsonbValue	v = {.type = jbvBinary};
-
-	v.val.binary.data = &template->root;
-	v.val.binary.len = VARSIZE_ANY_EXHDR(template);
-	jobq_read_object(s, &v);
-	if (s->nnames > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"depends_on\" of a schedule's job cannot name \"%s\"", s->names[0]),
-				 errhint("It can have ids of existing jobs.")));
-	if (s->row.given[JOB_FLOW - 1])
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the job of a schedule cannot have \"flow\""),
-				 errhint("A flow ends, and gets no members after that.")));
-	if (s->row.given[JOB_RUN_AT - 1] && !s->row.given[SUBMISSION_RUN_IN - 1])
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the job of a schedule cannot have \"run_at\""),
-				 errhint("That is the time of the schedule; \"run_in\" can put it off.")));
-	if (s->row.given[JOB_EXPIRES_AT - 1])
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the job of a schedule cannot have \"expires_at\""),
-				 errhint("It would be one time for all jobs; with \"overlap\" \"cancel\" each is cancelled when the next comes.")));
 }
 
 /* The queue of a stored schedule. */
@@ -197,6 +166,18 @@ store(JobqCall *call, JobqRow *new, const char *schedule, const char *timezone, 
 	return has_next;
 }
 
+/* Read and check a job with times put in, as a tick will read it; these are now's. */
+static void
+read_trial(JobqSubmission *s, Jsonb *template)
+{
+	char	   *now = jobq_iso_time(jobq_wall());
+	Jsonb	   *trial = jobq_put_times(template, now, now);
+
+	if (jobq_is_flow_template(trial))
+		jobq_check_flow(trial);
+	jobq_read_template(s, trial);
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_schedule);
 
 /* job_schedule(name, schedule, job, timezone, catch_up, overlap, paused) */
@@ -229,17 +210,19 @@ jobq_job_schedule(PG_FUNCTION_ARGS)
 	jobq_set(&new, SCHEDULE_OVERLAP,
 			 Int16GetDatum(find_name(texts[5], overlap_names, lengthof(overlap_names), "overlap",
 									 "Valid values are \"allow\", \"skip\", \"queue\" and \"cancel\".")));
-	jobq_read_template(&s, PG_GETARG_JSONB_P(2));
+	read_trial(&s, PG_GETARG_JSONB_P(2));
 
 	jobq_set(&new, SCHEDULE_OWNER, ObjectIdGetDatum(GetUserId()));
 	jobq_set(&new, SCHEDULE_PAUSED, PG_GETARG_DATUM(6));
 	jobq_set(&new, SCHEDULE_NAME, PG_GETARG_DATUM(0));
 	jobq_set(&new, SCHEDULE_SCHEDULE, PG_GETARG_DATUM(1));
 	jobq_set(&new, SCHEDULE_TIMEZONE, PG_GETARG_DATUM(3));
-	jobq_set(&new, SCHEDULE_JOB, JsonbPGetDatum(jobq_settle_object(&s, PG_GETARG_JSONB_P(2))));
+	jobq_set(&new, SCHEDULE_JOB, JsonbPGetDatum(jobq_settle_template(PG_GETARG_JSONB_P(2))));
 
 	jobq_enter(&call, "job_schedule()", true);
 	jobq_require_privilege(&call, s.queue_id, PRIV_OPERATE, s.queue);
+	if (s.flow != NULL)
+		jobq_admit_flow(&call, &s);
 	jobq_admit(&call, &s);
 	parents = jobq_upstream_create();
 	for (int i = 0; i < s.nupstream; i++)

@@ -83,6 +83,18 @@ submit_after_last(JobqCall *call, Run *run, JobqSubmission *s)
 	}
 }
 
+/* The job of a tick, with its times put in. */
+static Jsonb *
+template_of(const Run *run)
+{
+	Jsonb	   *template = DatumGetJsonbP(run->row.values[SCHEDULE_JOB - 1]);
+	TimestampTz previous;
+	bool		has_previous = jobq_uses_time(template, TIME_PREVIOUS) &&
+	jobq_schedule_previous(&run->spec, run->zone, run->tick, &previous);
+
+	return jobq_put_times(template, jobq_iso_time(run->tick), has_previous ? jobq_iso_time(previous) : NULL);
+}
+
 /* Submit the job of a tick, as the owner of the schedule. */
 static void
 submit_tick(void *arg)
@@ -103,12 +115,14 @@ submit_tick(void *arg)
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	jobq_open_call(&call);
-	jobq_read_template(&s, DatumGetJsonbP(run->row.values[SCHEDULE_JOB - 1]));
+	jobq_read_template(&s, template_of(run));
 	if (s.row.given[SUBMISSION_RUN_IN - 1])
 		run_at += DatumGetInt64(s.row.values[SUBMISSION_RUN_IN - 1]);
 	jobq_set(&s.row, JOB_RUN_AT, TimestampTzGetDatum(jobq_check_time(run_at, "run_in")));
 	jobq_require_privilege(&call, s.queue_id, PRIV_OPERATE, s.queue);
 	jobq_require_privilege(&call, s.queue_id, PRIV_SUBMIT, s.queue);
+	if (s.flow != NULL)
+		jobq_admit_flow(&call, &s);
 	run->job = 0;
 	submit_after_last(&call, run, &s);
 	jobq_close_call(&call);

@@ -54,6 +54,8 @@ extern bool jobq_schedule_next(const JobqScheduleSpec *spec, pg_tz *zone, Timest
 							   TimestampTz *next);
 extern TimestampTz jobq_schedule_last(const JobqScheduleSpec *spec, pg_tz *zone, TimestampTz from,
 									  TimestampTz upto);
+extern bool jobq_schedule_previous(const JobqScheduleSpec *spec, pg_tz *zone, TimestampTz before,
+								   TimestampTz *previous);
 extern pg_tz *jobq_schedule_zone(const char *name, bool named);
 
 #endif							/* JOBQ_SCHEDULE_H */

@@ -234,6 +234,30 @@ jobq_schedule_last(const JobqScheduleSpec *spec, pg_tz *zone, TimestampTz from, 
 }
 
 /*
+ * Find the last tick of a schedule before a time; false: there is none, as far back as
+ * timestamps go.  It looks back twice as far each time.
+ */
+bool
+jobq_schedule_previous(const JobqScheduleSpec *spec, pg_tz *zone, TimestampTz before, TimestampTz *previous)
+{
+	int64		back = USECS_PER_HOUR;
+	TimestampTz from;
+
+	if (spec->every != 0)
+	{
+		*previous = divide(before - 1, spec->every) * spec->every;
+		return IS_VALID_TIMESTAMP(*previous);
+	}
+	do
+	{
+		from = before - MIN_TIMESTAMP > back ? before - back : MIN_TIMESTAMP;
+		*previous = jobq_schedule_last(spec, zone, from, before - 1);
+		back *= 2;
+	} while (*previous == from && from > MIN_TIMESTAMP);
+	return *previous > from;
+}
+
+/*
  * Is a zone one of the time zone database?  pg_tzset() takes what POSIX specifies
  * too, where UTC+2 is two hours west of Greenwich.  That has a digit, so only
  * names with one are looked for: once in a process, for it is slow.

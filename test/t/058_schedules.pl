@@ -248,6 +248,13 @@ $c->rows("SELECT job_unschedule(name) FROM job_schedules WHERE name NOT IN ('the
 $c->rows('TRUNCATE job, job_ready, job_scheduled, job_waiting, job_lease, job_dependency, job_expiry, job_unique, job_attempt');
 schedule('each', 'every 1 second', "catch_up => 'all', overlap => 'allow'");
 schedule('same', 'every 1 second', "catch_up => 'all', overlap => 'allow'");
+# ... and one whose job is a flow
+sub schedule_flow
+{
+	my ($options) = @_;
+	return $c->rows(qq{SELECT job_schedule('whole', 'every 1 second', '{"jobs": [{"name": "a", "kind": "part", "args": {"at": {"\$time": "scheduled"}}}, {"kind": "part", "depends_on": ["a"]}]}', $options)});
+}
+schedule_flow("catch_up => 'all', overlap => 'allow'");
 my $n = 0;
 my $ticks = sub { $c->value("SELECT count(*) FROM job WHERE kind = 'each'") };
 foreach my $how (qw(kill restart immediate kill))
@@ -274,6 +281,13 @@ ok(poll_until(sub { $ticks->() > $n + 2 }), 'ticks after all of them');
 schedule($_, 'every 1 second', "catch_up => 'all', overlap => 'allow', paused => true") foreach qw(each same);
 each_once('each', 'every 1 second', 'UTC', 'one job for each tick');
 each_once('same', 'every 1 second', 'UTC', '... also of one that is made again all the time');
+schedule_flow("catch_up => 'all', overlap => 'allow', paused => true");
+each_once('flow', 'every 1 second', 'UTC', '... one flow for each');
+ok(poll_until(sub { $c->value("SELECT count(*) FROM job_flow WHERE NOT open") == 0 }), '... which all start');
+is($c->value(<<'EOQ'), 0, '... and have their members once, for their time');
+SELECT count(*) FROM job f
+WHERE kind = 'flow' AND ARRAY(SELECT (args ->> 'at')::timestamptz FROM job m WHERE m.flow = f.id ORDER BY id) IS DISTINCT FROM ARRAY[f.run_at, NULL]
+EOQ
 
 # many at one moment
 my $many = 2000;
