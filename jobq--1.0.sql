@@ -25,6 +25,8 @@ CREATE TABLE @extschema@.job (
     flow          bigint,
     former_flow   bigint,
     undo_of       bigint,
+    schedule_id   bigint,
+    scheduled_for timestamptz,
     submitted_at  timestamptz NOT NULL,
     run_at        timestamptz,
     expires_at    timestamptz,
@@ -71,6 +73,7 @@ CREATE TABLE @extschema@.job (
     PRIMARY KEY (id)
 ) WITH (fillfactor = 45);
 CREATE UNIQUE INDEX job_members ON @extschema@.job (flow, name) WHERE flow IS NOT NULL;
+CREATE INDEX job_times ON @extschema@.job (schedule_id, scheduled_for) WHERE schedule_id IS NOT NULL;
 CREATE INDEX job_tags ON @extschema@.job USING gin (tags jsonb_path_ops) WITH (gin_pending_list_limit = 256) WHERE tags IS NOT NULL;
 COMMENT ON TABLE @extschema@.job IS
     'What was asked and, once decided, what came of it; written when a job is submitted and when it ends. Intervals are in microseconds; NULL means the setting of the queue';
@@ -921,7 +924,7 @@ DECLARE
         'submit', 'job_submit,job_submit_many,job_submit_flow,job_check_flow,job_clone,job_wait,' || own || ',' || results || ',' || views,
         'work', 'job_claim,job_claim_flow,job_claim_wait,job_next,job_heartbeat,job_complete,job_complete_many,job_fail,job_fail_many,'
             'job_release,job_snooze,job_log,job_step,job_steps,job_worker_register,job_worker_unregister,job_worker_drain,' || results || ',' || views,
-        'operate', 'job_check,job_worker_unregister,job_worker_drain,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_queue_reset,job_partition_set,job_schedule,job_unschedule,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
+        'operate', 'job_check,job_worker_unregister,job_worker_drain,job_decide,job_take_back,job_retry,job_retry_many,job_queue_set,job_queue_reset,job_partition_set,job_schedule,job_unschedule,job_backfill,job_schedules,job_delete,job_delete_many,job_purge,job_wait,' || own || ',' || results || ',' || views
             || ',job_queue_status,job_partition_status,job_queues,job_worker_status,job_worker_seen,job_metrics,job_metrics_text,job_metric_values',
         'read', 'job_schedules,job_wait,' || results || ',' || views || ',job_queue_status,job_partition_status,job_queues,job_worker_status,job_worker_seen,job_metrics,job_metrics_text,job_metric_values');
     kept text[];
@@ -973,6 +976,14 @@ AS 'MODULE_PATHNAME', 'jobq_job_schedule';
 COMMENT ON FUNCTION @extschema@.job_schedule(text, text, jsonb, text, text, text, boolean) IS
     'Makes a schedule or replaces the one of its name, and returns when it is due next; NULL if it is paused. 22004, 22023 or job_submit_many''s for what cannot be read, JQ002, 42501.';
 REVOKE ALL ON FUNCTION @extschema@.job_schedule(text, text, jsonb, text, text, text, boolean) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.job_backfill(schedule text, during tstzrange, newest_first boolean DEFAULT false, max_running int DEFAULT 1, again text DEFAULT 'none')
+RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_backfill';
+COMMENT ON FUNCTION @extschema@.job_backfill(text, tstzrange, boolean, int, text) IS
+    'Submits a flow with a member for each time of a schedule in a range that has no job yet or, with again => ''failed'' or ''all'', has failed or not, and returns its id; NULL: there is none. 22004, 22023, 42501, 42704, 54000, else SQLSTATEs are job_submit''s.';
+REVOKE ALL ON FUNCTION @extschema@.job_backfill(text, tstzrange, boolean, int, text) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_unschedule(name text) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE

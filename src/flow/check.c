@@ -19,7 +19,6 @@
 #include "flow/document.h"
 
 /* Bounds of a document */
-#define MAX_SIZE		(100 * 1024 * 1024)
 #define MAX_FLOW_DEPTH	100
 
 /* A flow whose members are being checked */
@@ -350,8 +349,8 @@ check_document(void *arg)
 	JobqDefaults defaults;
 	JobqObject	o = {.place = PLACE_FLOW,.json = &check->flow->root,.trail = &root,.s = &defaults.flow};
 
-	if (VARSIZE_ANY_EXHDR(check->flow) > MAX_SIZE)
-		jobq_add_fault(ck, &root, psprintf("a flow can have %d MB at most", MAX_SIZE / (1024 * 1024)));
+	if (VARSIZE_ANY_EXHDR(check->flow) > JOBQ_MAX_FLOW_MB * 1024 * 1024)
+		jobq_add_fault(ck, &root, psprintf("a flow can have %d MB at most", JOBQ_MAX_FLOW_MB));
 	else if (!JB_ROOT_IS_OBJECT(check->flow))
 		jobq_add_fault(ck, &root, "a flow must be a JSON object");
 	else if (jobq_is_deep(&check->flow->root))

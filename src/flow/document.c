@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
+#include "utils/timestamp.h"
 
 #include "flow/document.h"
 
@@ -23,8 +24,8 @@ member_error_callback(void *arg)
 }
 
 /* Push a key and its value. */
-static void
-push_pair(JsonbParseState **state, const char *key, JsonbValue *value)
+void
+jobq_push_pair(JsonbParseState **state, const char *key, JsonbValue *value)
 {
 	JsonbValue	k = {.type = jbvString};
 
@@ -48,7 +49,7 @@ push_given(JsonbParseState **state, JsonbContainer *object, const JobqObject *bu
 		if (token == WJB_KEY)
 			key = jobq_copy_string(&v);
 		else if (token == WJB_VALUE && v.type != jbvNull && (but == NULL || !jobq_gives(but, key)))
-			push_pair(state, key, &v);
+			jobq_push_pair(state, key, &v);
 	}
 }
 
@@ -68,7 +69,7 @@ make_spec(JobqObject *o, const JsonbValue *outer)
 		spec->permits = -1;
 	(void) jobq_read_count(&o->own[OWN_MAX_RUNNING], 1, &spec->max_running);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_pair(&state, "jobs", &o->own[OWN_JOBS]);
+	jobq_push_pair(&state, "jobs", &o->own[OWN_JOBS]);
 	if (defaults->type != jbvNull || (outer != NULL && outer->type != jbvNull))
 	{
 		JobqObject	own = {.json = defaults->type != jbvNull ? defaults->val.binary.data : NULL};
@@ -84,12 +85,12 @@ make_spec(JobqObject *o, const JsonbValue *outer)
 		pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	}
 	if (o->own[OWN_RESULT].type != jbvNull)
-		push_pair(&state, "result", &o->own[OWN_RESULT]);
+		jobq_push_pair(&state, "result", &o->own[OWN_RESULT]);
 	spec->definition = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 	o->s->flow = spec;
 }
 
-/* Keep what only a flow says that undoes another. */
+/* Keep what only flows say that were made here: that undo others, or are backfills. */
 static void
 read_internal(const JobqObject *o)
 {
@@ -98,6 +99,14 @@ read_internal(const JobqObject *o)
 				 DirectFunctionCall1(numeric_int8, NumericGetDatum(o->own[OWN_UNDO_OF].val.numeric)));
 	if (o->own[OWN_REPEATS].type == jbvBool)
 		jobq_set(&o->s->row, JOB_REPEATS, BoolGetDatum(true));
+	if (o->own[OWN_SCHEDULE_ID].type == jbvNumeric && o->own[OWN_SCHEDULED_FOR].type == jbvString)
+	{
+		jobq_set(&o->s->row, JOB_SCHEDULE_ID,
+				 DirectFunctionCall1(numeric_int8, NumericGetDatum(o->own[OWN_SCHEDULE_ID].val.numeric)));
+		jobq_set(&o->s->row, JOB_SCHEDULED_FOR,
+				 DirectFunctionCall3(timestamptz_in, CStringGetDatum(jobq_copy_string(&o->own[OWN_SCHEDULED_FOR])),
+									 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	}
 }
 
 /*

@@ -32,6 +32,8 @@ typedef enum JobqOwnKey
 	OWN_MAX_RUNNING,
 	OWN_UNDO_OF,
 	OWN_REPEATS,
+	OWN_SCHEDULE_ID,
+	OWN_SCHEDULED_FOR,
 	NOWN
 } JobqOwnKey;
 
@@ -111,6 +113,9 @@ jobq_copy_string(const JsonbValue *v)
 {
 	return pnstrdup(v->val.string.val, v->val.string.len);
 }
+
+/* document.c */
+extern void jobq_push_pair(JsonbParseState **state, const char *key, JsonbValue *value);
 
 /* faults.c: what is done with what is wrong */
 extern void jobq_add_fault(JobqChecker *ck, const JobqTrail *trail, const char *problem);

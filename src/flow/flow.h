@@ -7,6 +7,9 @@
 
 #include "job/job.h"
 
+#define JOBQ_MAX_FLOW_MB	100 /* of its document */
+#define JOBQ_MAX_BACKFILL	100000	/* times of a schedule */
+
 /* document.c: what a flow says, as JSON */
 
 /* Something in it that cannot be */

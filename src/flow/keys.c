@@ -18,7 +18,7 @@ static const struct
 {
 	const char *key;
 	int			places;
-	bool		internal;		/* job_undo() makes it */
+	bool		internal;		/* job_undo() or job_backfill() makes it */
 }			own_keys[NOWN] = {
 
 	/* where a member gives it, it is a flow */
@@ -33,6 +33,8 @@ static const struct
 	[OWN_MAX_RUNNING] = {"max_running", PLACE_FLOW | PLACE_SUBFLOW},
 	[OWN_UNDO_OF] = {"undo_of", PLACE_FLOW | PLACE_SUBFLOW | PLACE_JOB, true},
 	[OWN_REPEATS] = {"repeats", PLACE_JOB, true},
+	[OWN_SCHEDULE_ID] = {"schedule_id", PLACE_SUBFLOW | PLACE_JOB, true},
+	[OWN_SCHEDULED_FOR] = {"scheduled_for", PLACE_SUBFLOW | PLACE_JOB, true},
 };
 
 /* Options that not all objects can have */
@@ -210,6 +212,8 @@ check_own(JobqChecker *ck, const JobqTrail *trail, JobqOwnKey key, const JsonbVa
 		case OWN_RESULT:
 		case OWN_UNDO_OF:
 		case OWN_REPEATS:
+		case OWN_SCHEDULE_ID:
+		case OWN_SCHEDULED_FOR:
 		case NOWN:
 			break;
 	}

@@ -812,6 +812,7 @@ typedef enum JobqOverlap
 	OVERLAP_CANCEL
 } JobqOverlap;
 
+extern TupleTableSlot *jobq_lock_schedule(JobqCall *call, Datum name);
 extern int	jobq_schedule_problems(JobqCall *call, TimestampTz *due);
 
 /* What the background worker does with a row that is due */

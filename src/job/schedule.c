@@ -93,6 +93,26 @@ require_change(JobqCall *call, TupleTableSlot *row)
 			 errdetail("Its owner may change it, and who has the privilege \"operate\" on queue \"%s\".", queue)));
 }
 
+/*
+ * The row of a schedule that the caller may change, locked until the transaction ends; NULL: there is none.
+ * Waits for whoever is changing it; the background worker passes over it meanwhile.
+ */
+TupleTableSlot *
+jobq_lock_schedule(JobqCall *call, Datum name)
+{
+	for (;;)
+	{
+		TupleTableSlot *row = jobq_find(call, JOBQ_SCHEDULE, INDEX_KEY, 1, &name, NULL);
+
+		if (row == NULL)
+			return NULL;
+		require_change(call, row);
+		if (jobq_lock(call, JOBQ_SCHEDULE, row, LockTupleNoKeyExclusive, LockWaitBlock))
+			return row;
+		jobq_slot_free(row);
+	}
+}
+
 /* Does a stored schedule have the same times as a new one? */
 static bool
 same_times(TupleTableSlot *row, const char *schedule, const char *timezone)

@@ -123,6 +123,8 @@ submit_tick(void *arg)
 	jobq_require_privilege(&call, s.queue_id, PRIV_SUBMIT, s.queue);
 	if (s.flow != NULL)
 		jobq_admit_flow(&call, &s);
+	jobq_set(&s.row, JOB_SCHEDULE_ID, run->row.values[SCHEDULE_ID - 1]);
+	jobq_set(&s.row, JOB_SCHEDULED_FOR, TimestampTzGetDatum(run->tick));
 	run->job = 0;
 	submit_after_last(&call, run, &s);
 	jobq_close_call(&call);

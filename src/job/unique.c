@@ -38,7 +38,7 @@ static const char *const conflicts[] = {
 };
 
 /* What a replacement takes from the new submission */
-static const int replaced[] = {JOB_ARGS, JOB_PRIORITY, JOB_RUN_AT, JOB_TAGS, JOB_EXPIRES_AT,
+static const int replaced[] = {JOB_SCHEDULE_ID, JOB_SCHEDULED_FOR, JOB_ARGS, JOB_PRIORITY, JOB_RUN_AT, JOB_TAGS, JOB_EXPIRES_AT,
 JOB_MAX_ATTEMPTS, JOB_MAX_LOST, JOB_BACKOFF, JOB_TIMEOUT, JOB_LEASE};
 
 typedef enum Replacement

@@ -31,7 +31,8 @@ int			jobq_clock_offset_ms = 0;
 
 const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 	[JOBQ_JOB] = {{1, {JOB_ID}, {F_INT8EQ}},
-	{2, {JOB_FLOW, JOB_NAME}, {F_INT8EQ, F_TEXTEQ}}},
+	{2, {JOB_FLOW, JOB_NAME}, {F_INT8EQ, F_TEXTEQ}},
+	{2, {JOB_SCHEDULE_ID, JOB_SCHEDULED_FOR}, {F_INT8EQ, F_TIMESTAMPTZ_EQ}}},
 	[JOBQ_DEPENDENCY] = {{2, {DEP_UPSTREAM, DEP_DOWNSTREAM}, {F_INT8EQ, F_INT8EQ}},
 	{2, {DEP_DOWNSTREAM, DEP_UPSTREAM}, {F_INT8EQ, F_INT8EQ}}},
 	[JOBQ_WAITING] = {{1, {STATE_JOB_ID}, {F_INT8EQ}},
@@ -74,7 +75,7 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 #define STATE "888tt88844422"
 
 static const char *const column_types[JOBQ_NTABLES] = {
-	[JOBQ_JOB] = "88888ttt8888tt8r444444444r22222bbbbxxxxxAxjjjxxj",
+	[JOBQ_JOB] = "888888tttt8888tt8r444444444r22222bbbbxxxxxAxjjjxxj",
 	[JOBQ_DEPENDENCY] = "8822",
 	[JOBQ_WAITING] = STATE "884444442bbbb",
 	[JOBQ_DELTA] = "8884444444",
@@ -179,6 +180,7 @@ static const Partial partials[] = {
 	{JOBQ_JOB, JOB_TAGS},
 	{JOBQ_JOB, JOB_FLOW},
 	{JOBQ_WAITING, WAITING_LIMITED_BY},
+	{JOBQ_JOB, JOB_SCHEDULE_ID},
 	{JOBQ_READY, STATE_JOB_ID, true},
 	{JOBQ_LEASE, LEASE_SESSION},
 	{JOBQ_UNIQUE, UNIQUE_UNTIL},

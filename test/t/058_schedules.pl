@@ -300,6 +300,8 @@ is($c->value("SELECT count(*) FROM job WHERE kind = 'many'"), $many, '... one jo
 # A dump
 #
 
+$c->rows(q{SELECT job_schedule('months', '@monthly', '{"kind": "month", "queue": "months"}')});
+$c->rows(q{SELECT job_backfill('months', '[2024-01-01 UTC, 2024-04-01 UTC)')});
 my $dump = "$node->{_basedir}/schedules.sql";
 my $digest = "SELECT string_agg(s::text, E'\\n' ORDER BY name) FROM job_schedules s WHERE name <> 'theirs'";
 my $before = $c->value($digest);
@@ -308,6 +310,9 @@ $node->safe_psql('postgres', 'CREATE DATABASE copy');
 $node->command_ok([ 'psql', '-qXf', $dump, $node->connstr('copy') ], 'restore');
 my $copy = JobqClient->new($node, dbname => 'copy');
 is($copy->value($digest), $before, 'schedules are restored');
+my $missing = $copy->value("SELECT job_backfill('months', '[2023-12-01 UTC, 2024-06-01 UTC)')");
+is($copy->value("SELECT string_agg(name, ' ' ORDER BY id) FROM job_status WHERE flow = $missing"),
+	'2023-12-01T00:00:00Z 2024-04-01T00:00:00Z 2024-05-01T00:00:00Z', '... and which times have had their job');
 is($copy->value("SELECT count(*) FROM job_schedule WHERE name = 'theirs'"), 0, '... but for one whose owner is gone');
 
 invariants_hold($node, "the tables are sound");
