@@ -266,6 +266,8 @@ copy_flow(JobqCall *call, TupleTableSlot *job, JobqTable table, TupleTableSlot *
 		copy_dependencies(call, job, s);
 	spec->definition = DatumGetJsonbPCopy(slot_getattr(row, FLOW_DEFINITION, &isnull));
 	spec->on_failure = jobq_attr_int16(row, FLOW_ON_FAILURE);
+	spec->max_running = jobq_attr_int32(row, FLOW_MAX_RUNNING);
+	spec->permits = -1;			/* which are used up */
 	spec->clone_of = jobq_attr_int64(job, JOB_ID);
 	s->flow = spec;
 }
