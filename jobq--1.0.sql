@@ -85,11 +85,12 @@ CREATE TABLE @extschema@.job_dependency (
     downstream    bigint NOT NULL,
     require       smallint NOT NULL,
     suffice       smallint NOT NULL,
+    condition     text,
     PRIMARY KEY (upstream, downstream)
 );
 CREATE INDEX job_dependency_downstream ON @extschema@.job_dependency (downstream, upstream);
 COMMENT ON TABLE @extschema@.job_dependency IS
-    'Edges. require and suffice are masks over the outcome of upstream: 1 succeeded, 2 failed, 4 skipped, 8 cancelled, 16 upstream_failed. require 63: only that it has ended';
+    'Edges. require and suffice are masks over the outcome of upstream: 1 succeeded, 2 failed, 4 skipped, 8 cancelled, 16 upstream_failed. require 63: only that it has ended. condition: a jsonpath over the result of upstream; where that does not hold, one that has succeeded counts as skipped';
 REVOKE ALL ON @extschema@.job_dependency FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_dependency', '');
 
@@ -285,6 +286,7 @@ CREATE TABLE @extschema@.job_flow (
     running       int NOT NULL,
     permits       int,
     max_running   int,
+    canary        int,
     started_at    timestamptz,
     undone_by     bigint,
     clone_of      bigint,
@@ -299,7 +301,7 @@ CREATE TABLE @extschema@.job_flow (
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE @extschema@.job_flow IS
-    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. running: members that it has let in, of a flow with permits or max_running. on_failure: 0 continue, 1 cancel, 2 drain, 3 undo. stopping: 0 no, 1 members that have not begun are cancelled, since one failed, else all are: 2 one failed, 3 it is cancelled, 4 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
+    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. running: members that it has let in, of a flow with permits or max_running. canary: of a map, items that must succeed before it has no permits any more. on_failure: 0 continue, 1 cancel, 2 drain, 3 undo. stopping: 0 no, 1 members that have not begun are cancelled, since one failed, else all are: 2 one failed, 3 it is cancelled, 4 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
 REVOKE ALL ON @extschema@.job_flow FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_flow', '');
 
@@ -1429,6 +1431,12 @@ AS 'MODULE_PATHNAME', 'jobq_job_queue_id';
 COMMENT ON FUNCTION @extschema@.job_queue_id(text) IS 'Internal, for job_explain and job_check: the number under which the jobs of a queue are filed';
 REVOKE ALL ON FUNCTION @extschema@.job_queue_id(text) FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.job_counts_as(outcome smallint, result jsonb, condition text) RETURNS smallint
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'jobq_job_counts_as';
+COMMENT ON FUNCTION @extschema@.job_counts_as(smallint, jsonb, text) IS 'Internal, for job_check: as what an outcome counts on an edge with a condition';
+REVOKE ALL ON FUNCTION @extschema@.job_counts_as(smallint, jsonb, text) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.job_lane_id(queue text, requires text[]) RETURNS bigint
 LANGUAGE C IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'jobq_job_lane_id';
@@ -2316,10 +2324,13 @@ BEGIN ATOMIC
             min(64 * d.require + d.suffice) FILTER (WHERE d.require <> 63) AS min_masks, max(64 * d.require + d.suffice) FILTER (WHERE d.require <> 63) AS max_masks,
             count(*) FILTER (WHERE p.id IS NOT NULL AND p.outcome IS NULL) AS undecided,
             count(*) FILTER (WHERE p.id IS NOT NULL AND p.outcome IS NULL AND d.require <> 0) AS pending,
-            count(*) FILTER (WHERE p.outcome & d.suffice <> 0) AS hits,
-            count(*) FILTER (WHERE d.require <> 0 AND p.outcome & d.require = 0) AS violated,
+            count(*) FILTER (WHERE c.outcome & d.suffice <> 0) AS hits,
+            count(*) FILTER (WHERE d.require <> 0 AND c.outcome & d.require = 0) AS violated,
             count(*) FILTER (WHERE p.outcome IN (2, 8, 16) AND d.require <> 63) AS hurt
         FROM @extschema@.job_dependency d LEFT JOIN @extschema@.job p ON p.id = d.upstream
+            -- results are read by id, so that they are not carried through the join
+            CROSS JOIN LATERAL (SELECT CASE WHEN d.condition IS NULL OR p.outcome <> 1 THEN p.outcome
+                ELSE @extschema@.job_counts_as(p.outcome, (SELECT r.result FROM @extschema@.job r WHERE r.id = d.upstream), d.condition) END AS outcome) c
         WHERE of_job IS NULL OR d.downstream = of_job GROUP BY d.downstream),
     deltas AS (
         SELECT d.downstream, d.epoch, sum(d.undecided) AS undecided, sum(d.pending) AS pending, sum(d.hits) AS hits, sum(d.violated) AS violated,

@@ -28,7 +28,7 @@ typedef struct JobqFlowLevel
 	int			index;			/* its own, there */
 	int			depth;			/* from 1 on */
 	const JobqTrail *trail;
-	JobqFlowGraph *graph;
+	JobqFlowGraph *graph;		/* NULL: it is a map */
 	JobqDefaults defaults;
 } JobqFlowLevel;
 
@@ -46,6 +46,22 @@ typedef struct ReferenceCheck
 	bool		undo;			/* in what undoes a member */
 } ReferenceCheck;
 
+/* The member of a flow with a name, or -1. */
+static int
+find_member(const JobqFlowLevel *level, const JsonbValue *name)
+{
+	return level->graph != NULL ? jobq_graph_find(level->graph, name->val.string.val, name->val.string.len) : -1;
+}
+
+/* Is what stands in a flow in the job of a map? */
+static bool
+is_in_map(const JobqFlowLevel *level)
+{
+	while (level != NULL && level->graph != NULL)
+		level = level->outer;
+	return level != NULL;
+}
+
 /* A member that is referred to: in the innermost flow that has one of its name. */
 static void
 check_referred(const ReferenceCheck *check, const JsonbValue *name, const JobqTrail *trail)
@@ -54,7 +70,7 @@ check_referred(const ReferenceCheck *check, const JsonbValue *name, const JobqTr
 	int			index = check->index;
 	int			found;
 
-	while ((found = jobq_graph_find(level->graph, name->val.string.val, name->val.string.len)) < 0)
+	while ((found = find_member(level, name)) < 0)
 	{
 		if (check->index < 0 || level->outer == NULL)
 		{
@@ -77,8 +93,8 @@ static void
 check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
 {
 	const ReferenceCheck *check = arg;
-	const JsonbValue *path = r->type == REFERENCE_ARGS ? &r->value : &r->path;
-	const char *problem = jobq_reference_problem(r, check->undo);
+	const JsonbValue *path = r->type == REFERENCE_ARGS || r->type == REFERENCE_ITEM ? &r->value : &r->path;
+	const char *problem = jobq_reference_problem(r, check->undo, is_in_map(check->level));
 
 	if (problem != NULL)
 	{
@@ -90,7 +106,7 @@ check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
 		return;
 	if (check->form && path->type != jbvNull)
 	{
-		JobqTrail	step = jobq_step_to(trail, r->type == REFERENCE_ARGS ? "$args" : "path");
+		JobqTrail	step = jobq_step_to(trail, r->type == REFERENCE_ARGS ? "$args" : r->type == REFERENCE_ITEM ? "$item" : "path");
 
 		jobq_attempt(check->ck, &step, jobq_parse_jsonpath, jobq_copy_string(path));
 	}
@@ -112,6 +128,51 @@ check_result(JobqChecker *ck, const JobqFlowLevel *level, const JsonbValue *v)
 		check_reference(&r, &step, &check);
 	else
 		jobq_add_fault(ck, &step, "\"result\" must be a reference, {\"$result\": name, \"path\": jsonpath}, {\"$args\": jsonpath} or {\"$literal\": value}");
+}
+
+/* What a map goes over: a reference, or an array, in which there can be some. */
+static void
+check_map(JobqChecker *ck, const JobqObject *o)
+{
+	JobqTrail	step = jobq_step_to(o->trail, "map");
+	const JsonbValue *v = &o->own[OWN_MAP];
+	ReferenceCheck check = {.ck = ck,.form = true,.level = o->level,.index = o->index};
+	JobqReference r;
+
+	if (jobq_is_object(v) && !jobq_read_reference(v->val.binary.data, &r))
+		jobq_add_fault(ck, &step, "\"map\" must be a reference to an array, or an array");
+	else if (v->type == jbvBinary)
+		jobq_walk_references(v->val.binary.data, &step, check_reference, &check);
+}
+
+/* The jobs that a member has conditions on must be those that it depends on. */
+static void
+check_when(JobqChecker *ck, const JobqObject *o)
+{
+	JobqTrail	when = jobq_step_to(o->trail, "when");
+	JobqTrail	step = {.up = &when};
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	v;
+
+	if (!jobq_is_object(&o->own[OWN_WHEN]))
+		return;
+	it = JsonbIteratorInit(o->own[OWN_WHEN].val.binary.data);
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		char	   *name;
+		bool		found = false;
+
+		if (token != WJB_KEY)
+			continue;
+		name = jobq_copy_string(&v);
+		for (int i = 0; i < o->s->nnames && !found; i++)
+			found = strcmp(o->s->names[i], name) == 0;
+		step.key = v.val.string.val;
+		step.len = v.val.string.len;
+		if (!found && jobq_find_upstream(o->s, name) == 0)
+			jobq_add_fault(ck, &step, psprintf("\"%s\" does not stand in \"depends_on\"", name));
+	}
 }
 
 /* A job in depends_on, for sorting */
@@ -170,8 +231,7 @@ check_depends_on(JobqChecker *ck, const JobqObject *o, JsonbContainer *array, bo
 			jobs[njobs].id = o->s->upstream[njobs];
 			jobs[njobs++].index = step.index;
 		}
-		else if (v.type == jbvString && o->level != NULL &&
-				 (found = jobq_graph_find(o->level->graph, v.val.string.val, v.val.string.len)) >= 0)
+		else if (v.type == jbvString && o->level != NULL && (found = find_member(o->level, &v)) >= 0)
 		{
 			members[nmembers].id = found;
 			members[nmembers++].index = step.index;
@@ -206,7 +266,7 @@ check_depends_on(JobqChecker *ck, const JobqObject *o, JsonbContainer *array, bo
 			jobq_add_fault(ck, &step, "\"depends_on\" of a flow that is in no other has ids of jobs only");
 			continue;
 		}
-		found = jobq_graph_find(o->level->graph, v.val.string.val, v.val.string.len);
+		found = find_member(o->level, &v);
 		if (found < 0)
 			jobq_add_fault(ck, &step, psprintf("no member of this flow has the name \"%s\"", jobq_copy_string(&v)));
 		else if (repeated[step.index])
@@ -225,7 +285,11 @@ look_at_option(JobqChecker *ck, const JobqObject *o, const char *key, const Json
 	if (ck->scheduled && v->type != jbvNull && (strcmp(key, "run_at") == 0 || strcmp(key, "expires_at") == 0))
 		jobq_add_fault(ck, trail, psprintf("the job of a schedule cannot have \"%s\". It would be one time for all jobs%s.", key,
 										   key[0] == 'r' ? "; \"run_in\" is counted anew for each" : ""));
-	if (strcmp(key, "args") == 0 && jobq_is_object(v) && o->place != PLACE_FLOW)
+	if (o->level != NULL && o->level->graph == NULL && v->type != jbvNull &&
+		(strcmp(key, "name") == 0 || strcmp(key, "depends_on") == 0 || strcmp(key, "unique_key") == 0))
+		jobq_add_fault(ck, trail, psprintf("the job of a map cannot have \"%s\". It would be the same for all items%s.", key,
+										   key[0] == 'd' ? "; what they are to wait for is for the map to say" : ""));
+	else if (strcmp(key, "args") == 0 && jobq_is_object(v) && o->place != PLACE_FLOW)
 	{
 		ReferenceCheck check = {.ck = ck,.form = true,.level = o->level,.index = o->index};
 
@@ -259,13 +323,12 @@ is_enough(const JobqChecker *ck)
 
 static void check_members(JobqChecker *ck, const JobqObject *flow, const JobqFlowLevel *outer);
 
-/* Check a member, and those of a flow. */
+/* Check a member, and those of a flow, or the job of a map; json NULL: it is no object. */
 static void
-check_member(JobqChecker *ck, const JobqFlowLevel *level, int index, const JobqTrail *trail)
+check_member(JobqChecker *ck, const JobqFlowLevel *level, JsonbContainer *json, int index, const JobqTrail *trail)
 {
 	JobqSubmission s;
-	JobqObject	o = {.json = jobq_graph_member(level->graph, index),.trail = trail,
-	.level = level,.index = index};
+	JobqObject	o = {.json = json,.trail = trail,.level = level,.index = index};
 
 	if (o.json == NULL)
 	{
@@ -285,11 +348,14 @@ check_member(JobqChecker *ck, const JobqFlowLevel *level, int index, const JobqT
 		jobq_walk_references(level->defaults.args, level->defaults.args_trail, check_reference, &check);
 	}
 	jobq_check_options(ck, &o, &level->defaults);
-	if (o.place == PLACE_SUBFLOW)
+	check_when(ck, &o);
+	if (o.place == PLACE_MAP)
+		check_map(ck, &o);
+	if (o.place != PLACE_JOB)
 		check_members(ck, &o, level);
 }
 
-/* Check what is in a flow. */
+/* Check what is in a flow, or a map. */
 static void
 check_members(JobqChecker *ck, const JobqObject *flow, const JobqFlowLevel *outer)
 {
@@ -314,14 +380,25 @@ check_members(JobqChecker *ck, const JobqObject *flow, const JobqFlowLevel *oute
 	else
 		jobq_init_defaults(&level.defaults);
 	jobq_add_defaults(ck, &level.defaults, &flow->own[OWN_DEFAULTS], flow->trail);
-	/* what is no array is a fault already */
-	if (jobq_is_array(&flow->own[OWN_JOBS]))
+	/* what is no object, or no array, is a fault already */
+	if (flow->place == PLACE_MAP)
+	{
+		JobqTrail	job = jobq_step_to(flow->trail, "job");
+
+		if (flow->own[OWN_JOB].type == jbvNull)
+			jobq_add_fault(ck, flow->trail, "\"job\" must not be null: it is what the map does with each item");
+		else if (flow->own[OWN_CANARY].type != jbvNull && flow->own[OWN_PERMITS].type != jbvNull)
+			jobq_add_fault(ck, flow->trail, "a map cannot have both \"canary\" and \"permits\"");
+		if (jobq_is_object(&flow->own[OWN_JOB]))
+			check_member(ck, &level, flow->own[OWN_JOB].val.binary.data, 0, &job);
+	}
+	else if (jobq_is_array(&flow->own[OWN_JOBS]))
 	{
 		level.graph = jobq_graph_create(flow->own[OWN_JOBS].val.binary.data);
 		for (step.index = 0; step.index < jobq_graph_size(level.graph) && !is_enough(ck); step.index++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			check_member(ck, &level, step.index, &step);
+			check_member(ck, &level, jobq_graph_member(level.graph, step.index), step.index, &step);
 			MemoryContextSwitchTo(work);
 		}
 		check_result(ck, &level, &flow->own[OWN_RESULT]);

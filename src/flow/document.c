@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
@@ -69,7 +70,15 @@ make_spec(JobqObject *o, const JsonbValue *outer)
 		spec->permits = -1;
 	(void) jobq_read_count(&o->own[OWN_MAX_RUNNING], 1, &spec->max_running);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	jobq_push_pair(&state, "jobs", &o->own[OWN_JOBS]);
+	if (o->place == PLACE_MAP)
+	{
+		jobq_push_pair(&state, "map", &o->own[OWN_MAP]);
+		jobq_push_pair(&state, "job", &o->own[OWN_JOB]);
+		jobq_push_pair(&state, "canary", &o->own[OWN_CANARY]);
+		jobq_push_pair(&state, "min_success", &o->own[OWN_MIN_SUCCESS]);
+	}
+	else
+		jobq_push_pair(&state, "jobs", &o->own[OWN_JOBS]);
 	if (defaults->type != jbvNull || (outer != NULL && outer->type != jbvNull))
 	{
 		JobqObject	own = {.json = defaults->type != jbvNull ? defaults->val.binary.data : NULL};
@@ -88,6 +97,53 @@ make_spec(JobqObject *o, const JsonbValue *outer)
 		jobq_push_pair(&state, "result", &o->own[OWN_RESULT]);
 	spec->definition = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 	o->s->flow = spec;
+}
+
+/* Keep the conditions on results upstream: of names that stand in depends_on, or ids. */
+static void
+read_when(const JsonbValue *when, JobqSubmission *s)
+{
+	JsonbIterator *it = JsonbIteratorInit(when->val.binary.data);
+	JsonbIteratorToken token;
+	JsonbValue	v;
+
+	s->conditions = palloc0(Max(JsonContainerSize(when->val.binary.data), 1) * sizeof(JobqCondition));
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		JobqCondition *c = &s->conditions[s->nconditions];
+
+		if (token == WJB_KEY)
+			c->name = jobq_copy_string(&v);
+		else if (token == WJB_VALUE && v.type == jbvString)
+		{
+			c->path = jobq_copy_string(&v);
+			c->upstream = jobq_find_upstream(s, c->name);
+			s->nconditions++;
+		}
+	}
+}
+
+/*
+ * The id of a job outside that a member depends on, given as a string; 0: there is none,
+ * or it is a name that stands in depends_on.
+ */
+int64
+jobq_find_upstream(const JobqSubmission *s, const char *string)
+{
+	for (int i = 0; i < s->nnames; i++)
+	{
+		if (strcmp(s->names[i], string) == 0)
+			return 0;
+	}
+	for (int i = 0; i < s->nupstream; i++)
+	{
+		char		id[MAXINT8LEN + 1];
+
+		pg_lltoa(s->upstream[i], id);
+		if (strcmp(id, string) == 0)
+			return s->upstream[i];
+	}
+	return 0;
 }
 
 /* Keep what only flows say that were made here: that undo others, or are backfills. */
@@ -135,9 +191,34 @@ jobq_read_flow(Jsonb *flow, JobqSubmission *s)
 	jobq_check_submission(s);
 }
 
+/* Read a member, which stands where its trail leads to, in a flow with these defaults (given: as JSON). */
+static void
+read_member(const JsonbValue *v, const JobqTrail *trail, const JobqDefaults *defaults, const JsonbValue *given,
+			JobqElement *member)
+{
+	JobqChecker ck = {.stored = true};
+	JobqObject	o = {.trail = trail};
+
+	if (!jobq_is_object(v))
+		jobq_add_fault(&ck, trail, "a member must be a JSON object");
+	o.json = v->val.binary.data;
+	jobq_begin_flow_member(&o, defaults, &member->s);
+	jobq_read_keys(&ck, &o);
+	if (o.place != PLACE_JOB)
+		make_spec(&o, given);
+	read_internal(&o);
+	jobq_check_submission(&member->s);
+	if (o.own[OWN_IF].type != jbvNull)
+		member->condition = jobq_copy_string(&o.own[OWN_IF]);
+	if (o.own[OWN_WHEN].type != jbvNull)
+		read_when(&o.own[OWN_WHEN], &member->s);
+	if (o.own[OWN_CRITICAL].type == jbvBool && !o.own[OWN_CRITICAL].val.boolean)
+		jobq_set(&member->s.row, JOB_CRITICAL, BoolGetDatum(false));
+}
+
 /*
- * Read the members of a flow, given what it is made of.  Raises what
- * is wrong with one by itself; what they say of each other is not looked at.
+ * Read the members of a flow, given what it is made of; of a map the one that its items make.
+ * Raises what is wrong with one by itself; what they say of each other is not looked at.
  */
 void
 jobq_read_members(Jsonb *definition, JobqElements *es)
@@ -155,37 +236,29 @@ jobq_read_members(Jsonb *definition, JobqElements *es)
 	ErrorContextCallback context = {.callback = member_error_callback,.arg = &step,
 	.previous = error_context_stack};
 
-	if (getKeyJsonValueFromContainer(&definition->root, "jobs", 4, &array) == NULL || !jobq_is_array(&array))
-		jobq_error_must("jobs", "be an array of members");
 	jobq_init_defaults(&defaults);
 	if (getKeyJsonValueFromContainer(&definition->root, "defaults", 8, &given) != NULL)
 		jobq_add_defaults(&ck, &defaults, &given, &root);
+	if (getKeyJsonValueFromContainer(&definition->root, "job", 3, &v) != NULL)
+	{
+		JobqTrail	job = jobq_step_to(&root, "job");
+
+		jobq_elements_init(es, "job", 1);
+		read_member(&v, &job, &defaults, &given, &es->elements[0]);
+		return;
+	}
+	if (getKeyJsonValueFromContainer(&definition->root, "jobs", 4, &array) == NULL || !jobq_is_array(&array))
+		jobq_error_must("jobs", "be an array of members");
 	jobq_elements_init(es, "jobs", JsonContainerSize(array.val.binary.data));
 	it = JsonbIteratorInit(array.val.binary.data);
 	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
 	{
-		JobqObject	o = {.trail = &step};
-		JobqElement *member;
-
 		if (token != WJB_ELEM)
 			continue;
 		CHECK_FOR_INTERRUPTS();
 		step.index++;
 		error_context_stack = &context;
-		if (!jobq_is_object(&v))
-			jobq_add_fault(&ck, &step, "a member must be a JSON object");
-		member = &es->elements[step.index];
-		o.json = v.val.binary.data;
-		jobq_begin_flow_member(&o, &defaults, &member->s);
-		jobq_read_keys(&ck, &o);
-		if (o.place == PLACE_SUBFLOW)
-			make_spec(&o, &given);
-		read_internal(&o);
-		jobq_check_submission(&member->s);
-		if (o.own[OWN_IF].type != jbvNull)
-			member->condition = jobq_copy_string(&o.own[OWN_IF]);
-		if (o.own[OWN_CRITICAL].type == jbvBool && !o.own[OWN_CRITICAL].val.boolean)
-			jobq_set(&member->s.row, JOB_CRITICAL, BoolGetDatum(false));
+		read_member(&v, &step, &defaults, &given, &es->elements[step.index]);
 		error_context_stack = context.previous;
 	}
 }

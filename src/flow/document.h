@@ -15,7 +15,8 @@ typedef enum JobqPlace
 	PLACE_FLOW = 1,				/* the whole document */
 	PLACE_SUBFLOW = 2,
 	PLACE_JOB = 4,
-	PLACE_DEFAULTS = 8
+	PLACE_DEFAULTS = 8,
+	PLACE_MAP = 16
 } JobqPlace;
 
 /* Keys that are no options */
@@ -26,10 +27,15 @@ typedef enum JobqOwnKey
 	OWN_RESULT,
 	OWN_ON_FAILURE,
 	OWN_IF,
+	OWN_WHEN,
 	OWN_CRITICAL,
 	OWN_PAUSED,
 	OWN_PERMITS,
 	OWN_MAX_RUNNING,
+	OWN_MAP,
+	OWN_JOB,
+	OWN_CANARY,
+	OWN_MIN_SUCCESS,
 	OWN_UNDO_OF,
 	OWN_REPEATS,
 	OWN_SCHEDULE_ID,
@@ -42,6 +48,7 @@ typedef struct JobqDefaults
 {
 	JobqSubmission job;
 	JobqSubmission flow;		/* those that a flow can have */
+	JobqSubmission map;
 	JsonbContainer *args;		/* NULL: none */
 	const JobqTrail *args_trail;	/* where they stand */
 	List	   *faulty;			/* their keys that could not be read */
@@ -115,6 +122,7 @@ jobq_copy_string(const JsonbValue *v)
 }
 
 /* document.c */
+extern int64 jobq_find_upstream(const JobqSubmission *s, const char *string);
 extern void jobq_push_pair(JsonbParseState **state, const char *key, JsonbValue *value);
 
 /* faults.c: what is done with what is wrong */

@@ -41,25 +41,23 @@ holds(const char *condition, Jsonb *args)
 		value.type == jbvBool && value.val.boolean;
 }
 
-/* Insert the members of a flow, which has left its state, with a slot or not, and open its row; args: NULL for its own. */
-static void
-start(JobqCall *call, int64 id, JobqSlot slot, JobqElements *members, Jsonb *own, Jsonb *args)
+/* Insert members of a flow that starts, whose args are given, and count them. */
+void
+jobq_insert_members(JobqCall *call, int64 id, JobqElements *members, Jsonb *args, JobqCounters *c)
 {
-	JobqCounters c = {0};
-
 	for (int i = 0; i < members->n; i++)
 	{
 		JobqSubmission *s = &members->elements[i].s;
 		const char *condition = members->elements[i].condition;
 
 		jobq_set(&s->row, JOB_FLOW, Int64GetDatum(id));
-		s->joined = &c;
+		s->joined = c;
 		/* what was to be begun by a time that had not come for the original */
 		if (s->row.given[JOB_EXPIRES_AT - 1] && DatumGetTimestampTz(s->row.values[JOB_EXPIRES_AT - 1]) <= call->now &&
 			jobq_is_in_copy(call, id))
 			jobq_unset(&s->row, JOB_EXPIRES_AT);
 		/* one that is left out waits for nothing, so no retry opens it */
-		if (condition != NULL && !s->succeeded && !s->skipped && !holds(condition, args ? args : own))
+		if (condition != NULL && !s->succeeded && !s->skipped && !holds(condition, args))
 		{
 			s->skipped = true;
 			s->nnames = s->nupstream = 0;
@@ -68,6 +66,15 @@ start(JobqCall *call, int64 id, JobqSlot slot, JobqElements *members, Jsonb *own
 	jobq_elements_sort(members);
 	jobq_elements_submit(call, members);
 	jobq_advance();
+}
+
+/* Insert the members of a flow, which has left its state, with a slot or not, and open its row; args: NULL for its own. */
+static void
+start(JobqCall *call, int64 id, JobqSlot slot, JobqElements *members, Jsonb *own, Jsonb *args)
+{
+	JobqCounters c = {0};
+
+	jobq_insert_members(call, id, members, args != NULL ? args : own, &c);
 	jobq_open_flow(call, id, slot, &c, args);
 }
 
@@ -86,6 +93,13 @@ start_stored(JobqCall *call, int64 id, JobqSlot slot)
 	Datum		clone_from = slot_getattr(row, FLOW_CLONE_FROM, &isnull);
 	JobqElements members;
 
+	if (jobq_is_map(job))
+	{
+		jobq_slot_free(row);
+		jobq_slot_free(job);
+		jobq_start_map(call, id, slot, definition);
+		return;
+	}
 	jobq_read_members(definition, &members);
 	if (!isnull)
 		jobq_reuse_members(call, definition, clone_of, clone_from, &members);

@@ -7,7 +7,6 @@
 
 #include "job/job.h"
 
-#define JOBQ_MAX_FLOW_MB	100 /* of its document */
 #define JOBQ_MAX_BACKFILL	100000	/* times of a schedule */
 
 /* document.c: what a flow says, as JSON */
@@ -41,6 +40,11 @@ extern void jobq_flow_init(void);
 extern void jobq_become_submitter(JobqCall *call, int64 flow, Oid *user, int *context);
 extern void jobq_submit_flow(JobqCall *call, Jsonb *flow, JobqSubmission *s);
 extern void jobq_submit_read_flow(JobqCall *call, JobqSubmission *s);
+
+extern void jobq_insert_members(JobqCall *call, int64 id, JobqElements *members, Jsonb *args, JobqCounters *c);
+
+/* map.c */
+extern void jobq_start_map(JobqCall *call, int64 id, JobqSlot slot, Jsonb *definition);
 
 /* clone.c: copies of flows */
 extern void jobq_reuse_members(JobqCall *call, Jsonb *definition, int64 clone_of, Datum clone_from, JobqElements *members);

@@ -13,6 +13,9 @@
 
 #include "flow/document.h"
 
+/* All that a member can be */
+#define PLACE_MEMBER	(PLACE_SUBFLOW | PLACE_JOB | PLACE_MAP)
+
 /* Keys that are no options, and which objects can have them */
 static const struct
 {
@@ -21,16 +24,21 @@ static const struct
 	bool		internal;		/* job_undo() or job_backfill() makes it */
 }			own_keys[NOWN] = {
 
-	/* where a member gives it, it is a flow */
+	/* where a member gives it, it is a flow, or a map */
 	[OWN_JOBS] = {"jobs", PLACE_FLOW | PLACE_SUBFLOW | PLACE_JOB},
+	[OWN_MAP] = {"map", PLACE_MAP | PLACE_JOB},
 	[OWN_DEFAULTS] = {"defaults", PLACE_FLOW | PLACE_SUBFLOW},
 	[OWN_RESULT] = {"result", PLACE_FLOW | PLACE_SUBFLOW},
-	[OWN_ON_FAILURE] = {"on_failure", PLACE_FLOW | PLACE_SUBFLOW},
-	[OWN_IF] = {"if", PLACE_SUBFLOW | PLACE_JOB},
-	[OWN_CRITICAL] = {"critical", PLACE_SUBFLOW | PLACE_JOB},
-	[OWN_PAUSED] = {"paused", PLACE_FLOW | PLACE_SUBFLOW},
-	[OWN_PERMITS] = {"permits", PLACE_FLOW | PLACE_SUBFLOW},
-	[OWN_MAX_RUNNING] = {"max_running", PLACE_FLOW | PLACE_SUBFLOW},
+	[OWN_ON_FAILURE] = {"on_failure", PLACE_FLOW | PLACE_SUBFLOW | PLACE_MAP},
+	[OWN_IF] = {"if", PLACE_MEMBER},
+	[OWN_WHEN] = {"when", PLACE_MEMBER},
+	[OWN_CRITICAL] = {"critical", PLACE_MEMBER},
+	[OWN_PAUSED] = {"paused", PLACE_FLOW | PLACE_SUBFLOW | PLACE_MAP},
+	[OWN_PERMITS] = {"permits", PLACE_FLOW | PLACE_SUBFLOW | PLACE_MAP},
+	[OWN_MAX_RUNNING] = {"max_running", PLACE_FLOW | PLACE_SUBFLOW | PLACE_MAP},
+	[OWN_JOB] = {"job", PLACE_MAP},
+	[OWN_CANARY] = {"canary", PLACE_MAP},
+	[OWN_MIN_SUCCESS] = {"min_success", PLACE_MAP},
 	[OWN_UNDO_OF] = {"undo_of", PLACE_FLOW | PLACE_SUBFLOW | PLACE_JOB, true},
 	[OWN_REPEATS] = {"repeats", PLACE_JOB, true},
 	[OWN_SCHEDULE_ID] = {"schedule_id", PLACE_SUBFLOW | PLACE_JOB, true},
@@ -43,13 +51,15 @@ static const struct
 	const char *key;
 	int			places;			/* that cannot */
 }			excluded[] = {
-	{"flow", PLACE_FLOW | PLACE_SUBFLOW | PLACE_JOB | PLACE_DEFAULTS},
-	{"kind", PLACE_FLOW | PLACE_SUBFLOW},
-	{"requires", PLACE_FLOW | PLACE_SUBFLOW},
-	{"affinity", PLACE_FLOW | PLACE_SUBFLOW},
-	{"partition", PLACE_FLOW | PLACE_SUBFLOW},
-	{"manual", PLACE_FLOW | PLACE_SUBFLOW},
-	{"undo", PLACE_FLOW | PLACE_SUBFLOW},
+	{"flow", PLACE_FLOW | PLACE_MEMBER | PLACE_DEFAULTS},
+	{"kind", PLACE_FLOW | PLACE_SUBFLOW | PLACE_MAP},
+	{"requires", PLACE_FLOW | PLACE_SUBFLOW | PLACE_MAP},
+	{"affinity", PLACE_FLOW | PLACE_SUBFLOW | PLACE_MAP},
+	{"partition", PLACE_FLOW | PLACE_SUBFLOW | PLACE_MAP},
+	{"manual", PLACE_FLOW | PLACE_SUBFLOW | PLACE_MAP},
+	{"undo", PLACE_FLOW | PLACE_SUBFLOW | PLACE_MAP},
+	/* it has those of the flow around it */
+	{"args", PLACE_MAP},
 	{"name", PLACE_DEFAULTS},
 	{"depends_on", PLACE_DEFAULTS},
 	{"unique_key", PLACE_DEFAULTS},
@@ -116,7 +126,7 @@ fault_key(JobqChecker *ck, const JobqTrail *trail, const char *key, JobqPlace pl
 {
 	StringInfoData text;
 	const char *what = place == PLACE_DEFAULTS ? "Defaults" : place == PLACE_JOB ? "A member" :
-	place == PLACE_FLOW ? "A flow" : "A flow in a flow";
+	place == PLACE_FLOW ? "A flow" : place == PLACE_MAP ? "A map" : "A flow in a flow";
 	const char *separator = "";
 	const char *option;
 
@@ -159,6 +169,41 @@ read_option(void *arg)
 	jobq_read_key(read->s, read->key, read->v);
 }
 
+/* Is a value a number from 0 to 1? */
+static bool
+is_fraction(const JsonbValue *v)
+{
+	double		number;
+
+	if (v->type != jbvNumeric)
+		return false;
+	number = DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(v->val.numeric)));
+	return number >= 0 && number <= 1;
+}
+
+/* Check the conditions on results upstream, each by itself. */
+static void
+check_when(JobqChecker *ck, const JobqTrail *trail, JsonbContainer *when)
+{
+	JsonbIterator *it = JsonbIteratorInit(when);
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	JobqTrail	step = {.up = trail};
+
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+		{
+			step.key = v.val.string.val;
+			step.len = v.val.string.len;
+		}
+		else if (token == WJB_VALUE && v.type == jbvString)
+			jobq_attempt(ck, &step, jobq_parse_jsonpath, jobq_copy_string(&v));
+		else if (token == WJB_VALUE)
+			jobq_add_fault(ck, &step, "a condition must be a string, which is a jsonpath");
+	}
+}
+
 /* Check a value that is no option and has a form of its own. */
 static void
 check_own(JobqChecker *ck, const JobqTrail *trail, JobqOwnKey key, const JsonbValue *v)
@@ -177,6 +222,28 @@ check_own(JobqChecker *ck, const JobqTrail *trail, JobqOwnKey key, const JsonbVa
 		case OWN_DEFAULTS:
 			if (!jobq_is_object(v))
 				must = "be an object";
+			break;
+		case OWN_JOB:
+			if (!jobq_is_object(v))
+				must = "be a member, which is an object";
+			break;
+		case OWN_WHEN:
+			if (jobq_is_object(v))
+				check_when(ck, trail, v->val.binary.data);
+			else
+				must = "be an object with a jsonpath for each upstream job";
+			break;
+		case OWN_MAP:
+			if (v->type != jbvBinary)
+				must = "be a reference to an array, or an array";
+			break;
+		case OWN_CANARY:
+			if (!jobq_read_count(v, 1, &n))
+				must = "be a whole number, 1 or more";
+			break;
+		case OWN_MIN_SUCCESS:
+			if (!is_fraction(v))
+				must = "be a number from 0 to 1";
 			break;
 		case OWN_ON_FAILURE:
 			if (v->type != jbvString)
@@ -323,6 +390,9 @@ jobq_init_defaults(JobqDefaults *defaults)
 	defaults->flow = defaults->job;
 	jobq_set_text(&defaults->flow.row, JOB_KIND, "flow");
 	jobq_set(&defaults->flow.row, JOB_FLOW_TYPE, Int16GetDatum(JOBQ_FLOW_TYPE_FLOW));
+	defaults->map = defaults->flow;
+	jobq_set_text(&defaults->map.row, JOB_KIND, "map");
+	jobq_set(&defaults->map.row, JOB_FLOW_TYPE, Int16GetDatum(JOBQ_FLOW_TYPE_MAP));
 }
 
 /* Lay the defaults of a flow, if it has any, over those that are there. */
@@ -360,6 +430,8 @@ jobq_add_defaults(JobqChecker *ck, JobqDefaults *defaults, const JsonbValue *v, 
 		/* a timeout is of attempts there, not of a flow as a whole */
 		if (good && is_allowed(key, PLACE_SUBFLOW) && strcmp(key, "timeout") != 0)
 			jobq_read_key(&defaults->flow, key, &value);
+		if (good && is_allowed(key, PLACE_MAP) && strcmp(key, "timeout") != 0)
+			jobq_read_key(&defaults->map, key, &value);
 		if (strcmp(key, "args") == 0)
 		{
 			defaults->args = good ? value.val.binary.data : NULL;
@@ -380,10 +452,7 @@ jobq_add_defaults(JobqChecker *ck, JobqDefaults *defaults, const JsonbValue *v, 
 void
 jobq_begin_flow_member(JobqObject *o, const JobqDefaults *defaults, JobqSubmission *s)
 {
-	JsonbValue	jobs;
-
-	o->place = getKeyJsonValueFromContainer(o->json, "jobs", 4, &jobs) != NULL && jobs.type != jbvNull ?
-		PLACE_SUBFLOW : PLACE_JOB;
-	*s = o->place == PLACE_SUBFLOW ? defaults->flow : defaults->job;
+	o->place = jobq_gives(o, "map") ? PLACE_MAP : jobq_gives(o, "jobs") ? PLACE_SUBFLOW : PLACE_JOB;
+	*s = o->place == PLACE_MAP ? defaults->map : o->place == PLACE_SUBFLOW ? defaults->flow : defaults->job;
 	o->s = s;
 }

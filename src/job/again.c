@@ -63,6 +63,9 @@ write_row(JobqCall *call, int64 id, const JobqCounters *counters)
 		new.given[STATE_EXPIRES_AT - 1] = false;
 		if (counters != NULL)
 			jobq_set_flow_runs(call, id, SLOT_NONE, &new);
+		/* canaries that are left to succeed */
+		if (counters != NULL && new.given[FLOW_CANARY - 1])
+			jobq_set(&new, FLOW_PERMITS, Int32GetDatum(jobq_attr_int32(row, FLOW_CANARY) - counters->n[HITS]));
 		else
 			new.given[FLOW_STARTED_AT - 1] = new.given[FLOW_ARGS - 1] = new.given[FLOW_CLONE_FROM - 1] = false;
 		done = jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock);
@@ -78,6 +81,8 @@ run_again(JobqCascade *cascade, TupleTableSlot *job, int outcome)
 	JobqCall   *call = jobq_cascade_call(cascade);
 	int64		id = jobq_attr_int64(job, JOB_ID);
 	JobqCounters c;
+	Datum		result;
+	bool		isnull;
 
 	/*
 	 * members can have been removed since; from here on none is, as its row
@@ -89,7 +94,8 @@ run_again(JobqCascade *cascade, TupleTableSlot *job, int outcome)
 	/* where nothing in it opens, it is closed again */
 	jobq_leave_delta(call, id, 0, &none);
 	jobq_advance();				/* those downstream must see it undecided */
-	jobq_cascade_add_downstream(cascade, id, outcome, -1);
+	result = slot_getattr(job, JOB_RESULT, &isnull);
+	jobq_cascade_add_downstream(cascade, id, outcome, isnull ? NULL : &result, -1);
 	jobq_cascade_tell_flow(cascade, job, outcome, -1);
 }
 

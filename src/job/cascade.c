@@ -194,11 +194,11 @@ jobq_cascade_add_argument(JobqCascade *cascade, int64 id, int argument)
 }
 
 /*
- * Add the jobs downstream of one that got (n = 1) or lost (n = -1) an outcome:
- * its row in job is updated.
+ * Add the jobs downstream of one that got (n = 1) or lost (n = -1) an outcome, with
+ * a result or none (NULL): its row in job is updated.
  */
 void
-jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n)
+jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, const Datum *result, int n)
 {
 	Datum		key = Int64GetDatum(id);
 	JobqScan   *scan = jobq_scan_begin(cascade->call, JOBQ_DEPENDENCY, INDEX_KEY, 1, &key, NULL);
@@ -208,8 +208,8 @@ jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n)
 	{
 		CascadeItem *item = cascade_item(cascade, jobq_attr_int64(edge, DEP_DOWNSTREAM));
 
-		jobq_count_edge(&item->change, jobq_attr_int16(edge, DEP_REQUIRE),
-						jobq_attr_int16(edge, DEP_SUFFICE), outcome, n);
+		jobq_count_edge(&item->change, jobq_attr_int16(edge, DEP_REQUIRE), jobq_attr_int16(edge, DEP_SUFFICE),
+						jobq_counts_as(outcome, result, jobq_attr_cstring(edge, DEP_CONDITION)), n);
 		item->reopened |= n < 0;
 		item->follows |= n < 0 && jobq_attr_int16(edge, DEP_REQUIRE) != REQUIRE_END_ONLY;
 	}
@@ -494,7 +494,7 @@ reopen(JobqCascade *cascade, TupleTableSlot *job)
 	else if (verdict == VERDICT_WAIT)
 		jobq_enter_waiting(call, &prefix, &c, rule, quorum, jobq_nextval(), false);
 	jobq_advance();				/* those downstream must see what it is now */
-	jobq_cascade_add_downstream(cascade, id, outcome, -1);
+	jobq_cascade_add_downstream(cascade, id, outcome, NULL, -1);
 	jobq_cascade_tell_flow(cascade, job, outcome, -1);
 	if (decision.outcome != 0)
 	{

@@ -286,7 +286,7 @@ has_run(JobqCall *call, TupleTableSlot *job)
 
 /* The outcome of an upstream job once what was found is opened: a JobqOutcomeOf, without locks. */
 static int
-outcome_then(JobqCall *call, int64 id, void *arg)
+outcome_then(JobqCall *call, int64 id, const char *condition, void *arg)
 {
 	const Walk *walk = arg;
 	Follower   *f = find_follower(walk, id);
@@ -297,7 +297,7 @@ outcome_then(JobqCall *call, int64 id, void *arg)
 		return 0;
 	job = jobq_find_id(call, JOBQ_JOB, id);
 	if (job != NULL)
-		outcome = jobq_attr_int16(job, JOB_OUTCOME);
+		outcome = jobq_row_counts_as(job, condition);
 	jobq_slot_free(job);
 	return outcome;
 }
@@ -512,6 +512,8 @@ open_decided(Walk *walk, Follower *f, TupleTableSlot *job)
 	JobqVerdict verdict = VERDICT_READY;
 	JobqCounters c;
 	JobqPrefix	prefix;
+	Datum		result;
+	bool		isnull;
 
 	if (!met)
 	{
@@ -535,7 +537,8 @@ open_decided(Walk *walk, Follower *f, TupleTableSlot *job)
 	if (f->act == ACT_BEGIN_ANEW)
 		jobq_begin_flow_anew(call, f->id);
 	jobq_advance();				/* those downstream must see it undecided */
-	jobq_cascade_add_downstream(walk->cascade, f->id, outcome, -1);
+	result = slot_getattr(job, JOB_RESULT, &isnull);
+	jobq_cascade_add_downstream(walk->cascade, f->id, outcome, isnull ? NULL : &result, -1);
 	jobq_cascade_tell_flow(walk->cascade, job, outcome, -1);
 	enter_counted(walk, job, &prefix, verdict, &c, false);
 	if (!sure)

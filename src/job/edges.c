@@ -8,16 +8,26 @@
  */
 #include "postgres.h"
 
+#include "utils/builtins.h"
+
 #include "job/job.h"
 
-/* Insert the edges of a job. */
+/*
+ * Insert the edges of a job.  upstream is sorted, and so are the conditions, each of
+ * which is on one of these.
+ */
 void
-jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int64 *upstream, const JobqRuleInfo *rule)
+jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int64 *upstream, const JobqRuleInfo *rule,
+				  int nconditions, const JobqCondition *conditions)
 {
-	JobqRow		new = {0};
-
-	for (int i = 0; i < n; i++)
+	for (int i = 0, k = 0; i < n; i++)
 	{
+		JobqRow		new = {0};
+
+		while (k < nconditions && conditions[k].upstream < upstream[i])
+			k++;
+		if (k < nconditions && conditions[k].upstream == upstream[i])
+			jobq_set_text(&new, DEP_CONDITION, conditions[k].path);
 		jobq_set(&new, DEP_UPSTREAM, Int64GetDatum(upstream[i]));
 		jobq_set(&new, DEP_DOWNSTREAM, Int64GetDatum(downstream));
 		jobq_set(&new, DEP_REQUIRE, Int16GetDatum(rule->require));
@@ -61,7 +71,36 @@ jobq_set_counters(JobqRow *new, int first, const JobqCounters *c)
 }
 
 /*
- * The outcome of an upstream job, 0 if it is undecided.  Its row is locked FOR
+ * What the outcome of an upstream job counts as where the edge has a condition (NULL: it has
+ * none): one that has succeeded was skipped, unless the condition holds of its result (NULL:
+ * it has none).
+ */
+int
+jobq_counts_as(int outcome, const Datum *result, const char *condition)
+{
+	if (outcome != OUTCOME_SUCCEEDED || condition == NULL ||
+		(result != NULL && jobq_path_holds(DatumGetJsonbP(*result), condition)))
+		return outcome;
+	return OUTCOME_SKIPPED;
+}
+
+/* The same for the outcome that a row in job has. */
+int
+jobq_row_counts_as(TupleTableSlot *job, const char *condition)
+{
+	int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
+	bool		isnull;
+	Datum		result;
+
+	if (outcome != OUTCOME_SUCCEEDED || condition == NULL)
+		return outcome;
+	result = slot_getattr(job, JOB_RESULT, &isnull);
+	return jobq_counts_as(outcome, isnull ? NULL : &result, condition);
+}
+
+/*
+ * The outcome of an upstream job, 0 if it is undecided, as an edge with this condition
+ * (NULL: none) counts it.  Its row is locked FOR
  * SHARE to the end of the transaction unless its outcome is one of settled.  If
  * somebody is just changing the row, it is taken for undecided and *unsure is
  * set, without waiting: its edges are to be counted anew later.
@@ -71,7 +110,7 @@ jobq_set_counters(JobqRow *new, int first, const JobqCounters *c)
  * a removal and for nothing else.
  */
 int
-jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool keep, bool *unsure)
+jobq_upstream_outcome(JobqCall *call, int64 id, const char *condition, int settled, bool keep, bool *unsure)
 {
 	for (int tries = 1;; tries++)
 	{
@@ -97,6 +136,8 @@ jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool keep, bool *un
 			outcome = 0;
 			done = true;
 		}
+		if (done && outcome != 0)
+			outcome = jobq_row_counts_as(job, condition);
 		jobq_slot_free(job);
 		if (done)
 			return outcome;
@@ -124,7 +165,7 @@ jobq_count_edges_by(JobqCall *call, int64 id, JobqOutcomeOf outcome_of, void *ar
 
 		found += require != REQUIRE_END_ONLY;
 		jobq_count_undecided(c, require);
-		outcome = outcome_of(call, jobq_attr_int64(edge, DEP_UPSTREAM), arg);
+		outcome = outcome_of(call, jobq_attr_int64(edge, DEP_UPSTREAM), jobq_attr_cstring(edge, DEP_CONDITION), arg);
 		if (outcome == OUTCOME_REMOVED)
 			outcome = OUTCOME_SUCCEEDED;
 		if (outcome != 0)
@@ -153,11 +194,11 @@ typedef struct Look
 
 /* Lock and read one: a JobqOutcomeOf. */
 static int
-locked_outcome(JobqCall *call, int64 id, void *arg)
+locked_outcome(JobqCall *call, int64 id, const char *condition, void *arg)
 {
 	Look	   *look = arg;
 
-	return jobq_upstream_outcome(call, id, look->settled, false, &look->unsure);
+	return jobq_upstream_outcome(call, id, condition, look->settled, false, &look->unsure);
 }
 
 /*
@@ -206,4 +247,18 @@ jobq_recount_asked(JobqCall *call, int64 id)
 	found = asked != NULL;
 	jobq_slot_free(asked);
 	return found;
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_counts_as);
+
+/* job_counts_as(outcome, result, condition) */
+Datum
+jobq_job_counts_as(PG_FUNCTION_ARGS)
+{
+	Datum		result = PG_GETARG_DATUM(1);
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	PG_RETURN_INT16(jobq_counts_as(PG_GETARG_INT16(0), PG_ARGISNULL(1) ? NULL : &result,
+								   PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2))));
 }

@@ -149,7 +149,7 @@ jobq_decide(JobqCascade *cascade, const JobqPrefix *prefix, const JobqDecision *
 	if (d->attempt_outcome >= 0)
 		count_attempt(call, prefix->queue_id, d->attempt_outcome, call->now - d->started_at);
 	jobq_notify_decided(prefix->job_id, prefix->queue_id, notify, d->outcome);
-	jobq_cascade_add_downstream(cascade, prefix->job_id, d->outcome, 1);
+	jobq_cascade_add_downstream(cascade, prefix->job_id, d->outcome, d->has_result ? &d->result : NULL, 1);
 }
 
 /* Record an attempt that did not decide its job. */

@@ -253,6 +253,9 @@ set_settings(JobqRow *new, const Settings *s)
 		jobq_set(new, FLOW_PERMITS, Int32GetDatum(s->permits));
 	else if (s->sets_paused && !s->paused)
 		new->given[FLOW_PERMITS - 1] = false;
+	/* whose they are from then on */
+	if (s->permits >= 0 || (s->sets_paused && !s->paused))
+		new->given[FLOW_CANARY - 1] = false;
 	if (s->max_running > 0)
 		jobq_set(new, FLOW_MAX_RUNNING, Int32GetDatum(s->max_running));
 	else if (s->max_running == 0)

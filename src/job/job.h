@@ -138,15 +138,25 @@ extern void jobq_count_edge(JobqCounters *c, int16 require, int16 suffice, int o
 extern void jobq_count_undecided(JobqCounters *c, int16 require);
 
 /* edges.c: what a job depends on */
-extern void jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int64 *upstream,
-							  const JobqRuleInfo *rule);
+/* A condition on an edge */
+typedef struct JobqCondition
+{
+	int64		upstream;		/* must be first, see jobq_compare_ids() */
+	const char *name;			/* of that, until it has an id; NULL: none */
+	const char *path;			/* a jsonpath over its result */
+} JobqCondition;
+
+extern void jobq_insert_edges(JobqCall *call, int64 downstream, int n, const int64 *upstream, const JobqRuleInfo *rule,
+							  int nconditions, const JobqCondition *conditions);
 extern int	jobq_read_after(JobqCall *call, int64 id, int64 *after, int max);
 extern void jobq_read_counters(TupleTableSlot *row, int first, JobqCounters *c);
 extern void jobq_set_counters(JobqRow *new, int first, const JobqCounters *c);
-extern int	jobq_upstream_outcome(JobqCall *call, int64 id, int settled, bool keep, bool *unsure);
+extern int	jobq_counts_as(int outcome, const Datum *result, const char *condition);
+extern int	jobq_row_counts_as(TupleTableSlot *job, const char *condition);
+extern int	jobq_upstream_outcome(JobqCall *call, int64 id, const char *condition, int settled, bool keep, bool *unsure);
 
 /* The outcome of an upstream job; 0: undecided */
-typedef int (*JobqOutcomeOf) (JobqCall *call, int64 id, void *arg);
+typedef int (*JobqOutcomeOf) (JobqCall *call, int64 id, const char *condition, void *arg);
 
 extern void jobq_count_edges_by(JobqCall *call, int64 id, JobqOutcomeOf outcome_of, void *arg, JobqCounters *c);
 extern bool jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c);
@@ -282,7 +292,7 @@ typedef void (*JobqArgumentHandler) (JobqCascade *cascade, int64 id, int argumen
 extern JobqCascade *jobq_cascade_create(JobqCall *call);
 extern JobqCall *jobq_cascade_call(JobqCascade *cascade);
 extern bool jobq_cascade_add_argument(JobqCascade *cascade, int64 id, int argument);
-extern void jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, int n);
+extern void jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, const Datum *result, int n);
 extern bool jobq_cascade_take(JobqCascade *cascade, int64 id);
 extern void jobq_cascade_tell_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome, int n);
 extern void jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg);
@@ -318,6 +328,9 @@ typedef enum JobqConflict
 
 /* job.flow_type; NULL: a job */
 #define JOBQ_FLOW_TYPE_FLOW	1
+#define JOBQ_FLOW_TYPE_MAP	2
+#define JOBQ_MAX_FLOW_MB	100 /* of a flow's document, or what a map goes
+								 * over */
 
 /* The lane of flows, which no claim asks */
 #define JOBQ_FLOW_LANE			1
@@ -338,8 +351,10 @@ typedef enum JobqOnFailure
 typedef struct JobqFlowSpec
 {
 	Jsonb	   *definition;		/* {"jobs": [...], "defaults": {...},
-								 * "result": ...}, the last two if they were
-								 * given */
+								 * "result": ...}, or of a map {"map": ...,
+								 * "job": {...}, "canary": ..., "min_success":
+								 * ..., "defaults": {...}}; what is no job if
+								 * it was given */
 	JobqOnFailure on_failure;
 	int64		clone_of;		/* the flow that it is a copy of; 0: none */
 	Datum		clone_from;		/* the members from which on it runs anew; 0:
@@ -366,6 +381,8 @@ typedef struct JobqSubmission
 	int64	   *upstream;		/* depends_on: ids */
 	int			nnames;
 	char	  **names;			/* and names of elements of the same call */
+	int			nconditions;
+	JobqCondition *conditions;	/* on some of these edges */
 	JobqRow		row;			/* in job; 0 where it is null */
 	const JobqFlowSpec *flow;	/* that it is; NULL: it is a job */
 	bool		starts;			/* a flow that the caller starts, if nothing
@@ -418,7 +435,9 @@ typedef enum JobqReferenceType
 	REFERENCE_LITERAL,			/* {"$literal": any} */
 	REFERENCE_UNDO,				/* {"$undo": "args", "path": jsonpath}, and so
 								 * on */
-	REFERENCE_TIME				/* {"$time": "scheduled"}, or "previous" */
+	REFERENCE_TIME,				/* {"$time": "scheduled"}, or "previous" */
+	REFERENCE_ITEM,				/* {"$item": jsonpath} */
+	REFERENCE_INDEX				/* {"$index": true} */
 } JobqReferenceType;
 
 /* What of a job that is undone a reference is to */
@@ -453,7 +472,8 @@ typedef void (*JobqReferenceCallback) (const JobqReference *r, const JobqTrail *
 extern bool jobq_is_deep(JsonbContainer *json);
 extern char *jobq_trail_path(const JobqTrail *trail);
 extern bool jobq_read_reference(JsonbContainer *json, JobqReference *r);
-extern const char *jobq_reference_problem(const JobqReference *r, bool undo);
+extern const char *jobq_reference_problem(const JobqReference *r, bool undo, bool item);
+extern bool jobq_is_put_in(const JobqReference *r);
 extern int	jobq_find_schedule_time(const JsonbValue *v);
 extern void jobq_walk_references(JsonbContainer *json, const JobqTrail *trail,
 								 JobqReferenceCallback callback, void *arg);
@@ -572,9 +592,11 @@ extern bool jobq_is_flow(TupleTableSlot *job);
 extern int64 jobq_flow_of(JobqCall *call, int64 id);
 extern int64 jobq_former_flow(JobqCall *call, TupleTableSlot *job);
 extern void jobq_count_member(JobqCounters *c, bool critical, int outcome, int n);
+extern bool jobq_is_map(TupleTableSlot *job);
 extern bool jobq_is_critical(TupleTableSlot *job);
 extern void jobq_count_members(JobqCall *call, int64 id, JobqCounters *c);
 extern void jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *prefix);
+extern void jobq_begin_canary(JobqCall *call, int64 id, int n);
 extern void jobq_open_flow(JobqCall *call, int64 id, JobqSlot slot, const JobqCounters *c, Jsonb *args);
 extern void jobq_redefine_flow(JobqCall *call, int64 id, const JobqFlowSpec *flow);
 extern void jobq_set_flow_runs(JobqCall *call, int64 id, JobqSlot slot, JobqRow *flow);
@@ -611,6 +633,10 @@ extern Jsonb *jobq_path_first(Jsonb *from, const char *string);
 /* resolve.c: what references stand for */
 extern void jobq_check_references(JobqCall *call, int64 flow, Jsonb *args, bool undo);
 extern Jsonb *jobq_resolve_references(JobqCall *call, int64 flow, Jsonb *value);
+extern Jsonb *jobq_path_first_or_none(Jsonb *from, const char *path);
+extern bool jobq_path_holds(Jsonb *from, const char *path);
+extern Jsonb *jobq_flow_args(JobqCall *call, int64 flow);
+extern Jsonb *jobq_resolve_items(JobqCall *call, int64 flow, Jsonb *value);
 extern Jsonb *jobq_resolve_undo(JobqCall *call, TupleTableSlot *job, TupleTableSlot *undone);
 
 /* undone.c: jobs that undo others, or do them once more to find out whether they were done */
@@ -777,12 +803,13 @@ extern const char *jobq_job_state(JobqCall *call, int64 id, bool *decided, Datum
 /* search.c: conditions on tags of job_status */
 extern void jobq_search_init(void);
 
-/* template.c: what a schedule submits, a job or a flow */
+/* template.c: what a schedule submits, a job or a flow, and the job of a map */
 extern bool jobq_is_flow_template(Jsonb *template);
 extern void jobq_read_template(JobqSubmission *s, Jsonb *template);
 extern Jsonb *jobq_settle_template(Jsonb *template);
 extern bool jobq_uses_time(Jsonb *template, JobqScheduleTime which);
 extern Jsonb *jobq_put_times(Jsonb *template, const char *scheduled, const char *previous);
+extern JsonbValue *jobq_push_item_job(JsonbParseState **state, JsonbContainer *job, Jsonb *item, int index);
 extern char *jobq_iso_time(TimestampTz at);
 
 /* What the layer of flows does with the job of a schedule that is one */

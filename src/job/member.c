@@ -16,8 +16,12 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
 
 #include "job/job.h"
 
@@ -44,6 +48,13 @@ bool
 jobq_is_flow(TupleTableSlot *job)
 {
 	return !slot_attisnull(job, JOB_FLOW_TYPE);
+}
+
+/* Is a flow a map? */
+bool
+jobq_is_map(TupleTableSlot *job)
+{
+	return jobq_attr_int16(job, JOB_FLOW_TYPE) == JOBQ_FLOW_TYPE_MAP;
 }
 
 /* Is a member of a flow critical? */
@@ -176,6 +187,22 @@ jobq_set_flow_runs(JobqCall *call, int64 id, JobqSlot slot, JobqRow *flow)
 		jobq_note_expiry(call, id, call->now + timeout);
 	}
 	jobq_slot_free(job);
+}
+
+/* A map is to be started, of which the first n items must succeed before the others begin. */
+void
+jobq_begin_canary(JobqCall *call, int64 id, int n)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
+	JobqRow		new;
+
+	jobq_values(row, &new);
+	jobq_set(&new, FLOW_CANARY, Int32GetDatum(n));
+	jobq_set(&new, FLOW_PERMITS, Int32GetDatum(n));
+	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
+		elog(ERROR, "row of flow %lld has changed", (long long) id);
+	jobq_slot_free(row);
+	jobq_advance();
 }
 
 /*
@@ -507,15 +534,96 @@ jobq_prepare_to_close(JobqCall *call, int64 id, const JobqFlowChange *change, bo
 	return ok;
 }
 
+/* What a key of a flow's definition says; false: nothing. */
+static bool
+defines(TupleTableSlot *row, const char *key, JsonbValue *v)
+{
+	bool		isnull;
+	Jsonb	   *definition = DatumGetJsonbP(slot_getattr(row, FLOW_DEFINITION, &isnull));
+
+	return getKeyJsonValueFromContainer(&definition->root, key, strlen(key), v) != NULL && v->type != jbvNull;
+}
+
+/*
+ * The result of a map that has succeeded: those of its items, in order, null for one that has none.
+ * NULL: they are too large for one value.
+ */
+static Jsonb *
+map_result(JobqCall *call, int64 id)
+{
+	Size		room = (Size) JOBQ_MAX_FLOW_MB * 1024 * 1024;
+	int			n;
+	JobqMember *items = jobq_read_flow_members(call, id, &n);
+	JsonbParseState *state = NULL;
+	JsonbValue *done;
+
+	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < n; i++)
+	{
+		TupleTableSlot *job = jobq_need_job(call, items[i].id);
+		JsonbValue	v = {.type = jbvNull};
+		Jsonb	   *result = NULL;
+		bool		isnull;
+		Datum		value = slot_getattr(job, JOB_RESULT, &isnull);
+
+		CHECK_FOR_INTERRUPTS();
+		if (!isnull)
+		{
+			result = DatumGetJsonbPCopy(value);
+			if (VARSIZE(result) > room)
+				return NULL;
+			room -= VARSIZE(result);
+			if (JB_ROOT_IS_SCALAR(result))
+				(void) JsonbExtractScalar(&result->root, &v);
+			else
+			{
+				v.type = jbvBinary;
+				v.val.binary.data = &result->root;
+				v.val.binary.len = VARSIZE(result) - VARHDRSZ;
+			}
+		}
+		pushJsonbValue(&state, WJB_ELEM, &v);
+		jobq_slot_free(job);
+	}
+	done = pushJsonbValue(&state, WJB_END_ARRAY, NULL);
+	pfree(items);
+	return JsonbValueToJsonb(done);
+}
+
 /* The result of a flow that has succeeded, by what its definition refers to; NULL: none. */
 static Jsonb *
 flow_result(JobqCall *call, int64 id, TupleTableSlot *row)
 {
-	bool		isnull;
-	Jsonb	   *definition = DatumGetJsonbP(slot_getattr(row, FLOW_DEFINITION, &isnull));
-	JsonbValue *reference = getKeyJsonValueFromContainer(&definition->root, "result", 6, NULL);
+	JsonbValue	v;
 
-	return reference != NULL ? jobq_resolve_references(call, id, JsonbValueToJsonb(reference)) : NULL;
+	if (defines(row, "map", &v))
+		return map_result(call, id);
+	return defines(row, "result", &v) ? jobq_resolve_references(call, id, JsonbValueToJsonb(&v)) : NULL;
+}
+
+/* How many items of a map must succeed, of n that are not skipped; -1: it does not say. */
+static int
+items_needed(TupleTableSlot *row, int n)
+{
+	JsonbValue	v;
+
+	if (!defines(row, "min_success", &v))
+		return -1;
+	/* 0.07 of 100 are not 8 */
+	return (int) ceil(DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(v.val.numeric))) * n - 1e-6);
+}
+
+/* Has a flow failed, or will it, by what its members are? */
+static bool
+is_failing(TupleTableSlot *row, const JobqCounters *c)
+{
+	int			needed;
+
+	/* those that hurt, and no others, can keep a map from that */
+	if (c->n[HURT] == 0)
+		return false;
+	needed = items_needed(row, c->n[UNDECIDED] + c->n[HITS] + c->n[HURT]);
+	return needed >= 0 ? c->n[UNDECIDED] + c->n[HITS] < needed : c->n[VIOLATED] > 0;
 }
 
 /* Why a flow has failed: the first critical member that ran and did, else the first that could not run. */
@@ -543,6 +651,22 @@ first_failure(JobqCall *call, int64 id)
 	jobq_slot_free(job);
 	pfree(members);
 	return error;
+}
+
+/* The same, with how many items of a map have succeeded, where that is what matters. */
+static char *
+why_failed(JobqCall *call, int64 id, TupleTableSlot *row, const JobqCounters *c)
+{
+	int			n = c->n[HITS] + c->n[HURT];
+	int			needed = items_needed(row, n);
+	char	   *first = first_failure(call, id);
+
+	if (c->n[HITS] < jobq_attr_int32(row, FLOW_CANARY))
+		return psprintf("a canary did not succeed%s%s", first != NULL ? ": " : "", first != NULL ? first : "");
+	if (needed < 0)
+		return first;
+	return psprintf("%d of %d items succeeded, and %d must%s%s", c->n[HITS], n, needed,
+					first != NULL ? "; " : "", first != NULL ? first : "");
 }
 
 /* Was a member of a flow cancelled? */
@@ -578,10 +702,10 @@ close_flow(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c)
 		decision.outcome = why == STOP_CANCELLED ? OUTCOME_CANCELLED : OUTCOME_FAILED;
 		decision.error = jobq_attr_cstring(row, FLOW_STOP_REASON);
 	}
-	else if (c->n[VIOLATED] > 0)
+	else if (c->n[HITS] < jobq_attr_int32(row, FLOW_CANARY) || is_failing(row, c))
 	{
 		decision.outcome = OUTCOME_FAILED;
-		decision.error = first_failure(call, prefix.job_id);
+		decision.error = why_failed(call, prefix.job_id, row, c);
 	}
 	else if (why == STOP_DRAINS && has_cancelled_member(call, prefix.job_id))
 	{
@@ -675,6 +799,7 @@ jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, boo
 	JobqCounters c;
 	JobqRow		new;
 	JobqStop	why;
+	int			canary;
 
 	if (row != NULL && jobq_attr_bool(row, FLOW_OPEN))
 	{
@@ -686,9 +811,17 @@ jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, boo
 		if (new.given[FLOW_PERMITS - 1])
 			jobq_set(&new, FLOW_PERMITS, Int32GetDatum(jobq_attr_int32(row, FLOW_PERMITS) + change->permits));
 		jobq_set(&new, FLOW_OPEN, BoolGetDatum(!closes));
+		canary = jobq_attr_int32(row, FLOW_CANARY);
+		if (canary > 0 && c.n[HITS] >= canary)
+			new.given[FLOW_CANARY - 1] = new.given[FLOW_PERMITS - 1] = false;
 		if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
 			elog(ERROR, "row of flow %lld has changed while locked", (long long) id);
-		why = c.n[VIOLATED] > 0 && jobq_attr_int16(row, FLOW_STOPPING) == STOP_NOT ? stop_on_failure(row) : STOP_NOT;
+		if (jobq_attr_int16(row, FLOW_STOPPING) != STOP_NOT)
+			why = STOP_NOT;
+		else if (canary > 0 && c.n[HITS] < canary && c.n[HURT] > 0)
+			why = STOP_FAILED;
+		else
+			why = stop_on_failure(row) != STOP_NOT && is_failing(row, &c) ? stop_on_failure(row) : STOP_NOT;
 		if (closes)
 			close_flow(cascade, row, &c);
 		else if (why != STOP_NOT)
@@ -697,7 +830,7 @@ jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, boo
 
 			jobq_advance();
 			latest = jobq_find_id(call, JOBQ_FLOW, id);
-			if (!jobq_stop_flow(call, latest, why, "another member of its flow failed"))
+			if (!jobq_stop_flow(call, latest, why, c.n[HITS] < canary ? "a canary did not succeed" : "another member of its flow failed"))
 				elog(ERROR, "row of flow %lld has changed while locked", (long long) id);
 			jobq_slot_free(latest);
 		}

@@ -11,6 +11,8 @@
  *												undone, in what undoes it
  *		{"$time": "scheduled" | "previous"}		of a schedule, in its job; replaced when
  *												that is submitted (template.c)
+ *		{"$item": jsonpath}, {"$index": true}	of a map, in its job; replaced when the
+ *												map starts (template.c)
  *
  * Here is known what one looks like and where the references of a document stand,
  * not what they stand for.
@@ -25,7 +27,7 @@
 #define REFERENCES	"a reference is {\"$result\": name, \"path\": jsonpath}, {\"$args\": jsonpath} or {\"$literal\": value}"
 
 /* The names of JobqReferenceType */
-static const char *const types[] = {"$result", "$args", "$literal", "$undo", "$time"};
+static const char *const types[] = {"$result", "$args", "$literal", "$undo", "$time", "$item", "$index"};
 
 /* The names of JobqUndoneValue */
 static const char *const undone_values[] = {"args", "result", "key"};
@@ -202,7 +204,9 @@ jobq_read_reference(JsonbContainer *json, JobqReference *r)
 	}
 	r->type = type;
 	read_rest(json, &special, r);
-	if (r->problem == NULL && type != REFERENCE_LITERAL && r->value.type != jbvString)
+	if (r->problem == NULL && type == REFERENCE_INDEX && !(r->value.type == jbvBool && r->value.val.boolean))
+		r->problem = "\"$index\" must be true";
+	if (r->problem == NULL && type != REFERENCE_LITERAL && type != REFERENCE_INDEX && r->value.type != jbvString)
 		r->problem = psprintf("\"%s\" must be a string", types[type]);
 	if (r->problem == NULL && r->path.type != jbvNull && r->path.type != jbvString)
 		r->problem = "\"path\" must be a string";
@@ -221,17 +225,26 @@ jobq_read_reference(JsonbContainer *json, JobqReference *r)
 }
 
 /*
- * What is wrong with a reference where it stands, in what undoes a member (undo) or elsewhere; NULL: nothing.
- * In the job of a schedule times are put in before anything looks at it.
+ * What is wrong with a reference where it stands, in what undoes a member (undo) or elsewhere, in the job of
+ * a map (item) or not; NULL: nothing.  In the job of a schedule times are put in before anything looks at it.
  */
 const char *
-jobq_reference_problem(const JobqReference *r, bool undo)
+jobq_reference_problem(const JobqReference *r, bool undo, bool item)
 {
 	if (r->problem == NULL && r->type == REFERENCE_UNDO && !undo)
 		return "\"$undo\" stands in the args of an undo only";
 	if (r->problem == NULL && r->type == REFERENCE_TIME)
 		return "\"$time\" stands in the args of a schedule's job only";
+	if (r->problem == NULL && (r->type == REFERENCE_ITEM || r->type == REFERENCE_INDEX) && !item)
+		return psprintf("\"%s\" stands in the job of a map only", types[r->type]);
 	return r->problem;
+}
+
+/* Is what a reference is to put in before any member of a flow can be claimed (template.c)? */
+bool
+jobq_is_put_in(const JobqReference *r)
+{
+	return r->type == REFERENCE_TIME || r->type == REFERENCE_ITEM || r->type == REFERENCE_INDEX;
 }
 
 /* Call back for each reference in JSON, which stands where the trail leads to. */

@@ -31,6 +31,7 @@ typedef struct Context
 	char	   *name;			/* the member that was read last; NULL: none */
 	Jsonb	   *result;			/* of that; NULL: none */
 	Size		size;			/* of what was put in */
+	Size		max_size;
 } Context;
 
 /* A path that is followed, for jobq_try() */
@@ -57,8 +58,8 @@ follow_path(void *arg)
  * evaluated, or could take too long.  jsonpath raises some errors even in silence, as of
  * dates that only a time zone makes comparable.
  */
-static Jsonb *
-path_first_or_none(Jsonb *from, const char *path)
+Jsonb *
+jobq_path_first_or_none(Jsonb *from, const char *path)
 {
 	Follow		f = {from, path};
 	MemoryContext old = CurrentMemoryContext;
@@ -78,6 +79,17 @@ path_first_or_none(Jsonb *from, const char *path)
 	return f.found;
 }
 
+/* Does the first value that a jsonpath finds say true? */
+bool
+jobq_path_holds(Jsonb *from, const char *path)
+{
+	Jsonb	   *found = jobq_path_first_or_none(from, path);
+	JsonbValue	value;
+
+	return found != NULL && JB_ROOT_IS_SCALAR(found) && JsonbExtractScalar(&found->root, &value) &&
+		value.type == jbvBool && value.val.boolean;
+}
+
 /* A string, as a C string. */
 static char *
 string_of(const JsonbValue *v)
@@ -85,11 +97,27 @@ string_of(const JsonbValue *v)
 	return pnstrdup(v->val.string.val, v->val.string.len);
 }
 
-/* The args of a flow, with the references in them replaced. */
-static Jsonb *
-flow_args(JobqCall *call, int64 flow)
+/* The flow whose args are those of a flow: of a map the one around it. */
+static int64
+flow_with_args(JobqCall *call, int64 flow)
 {
-	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, flow);
+	for (;;)
+	{
+		TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, flow);
+		int64		around = job != NULL && jobq_is_map(job) ? jobq_attr_int64(job, JOB_FLOW) : 0;
+
+		jobq_slot_free(job);
+		if (around == 0)
+			return flow;
+		flow = around;
+	}
+}
+
+/* The args of a flow, with the references in them replaced; NULL: it was removed. */
+Jsonb *
+jobq_flow_args(JobqCall *call, int64 flow)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, flow = flow_with_args(call, flow));
 	TupleTableSlot *job = NULL;
 	Jsonb	   *args = NULL;
 	bool		isnull = true;
@@ -176,11 +204,18 @@ undone_value(Context *context, JobqUndoneValue which)
 	return NULL;
 }
 
-/* Is it more than a claim returns of inputs? */
+/* The size of inputs that a claim returns. */
+static Size
+max_inputs_size(void)
+{
+	return (Size) jobq_max_inputs_size * 1024;
+}
+
+/* Is what was put in too much? */
 static bool
 is_too_much(const Context *context)
 {
-	return context->size > (Size) jobq_max_inputs_size * 1024;
+	return context->size > context->max_size;
 }
 
 /* The result of a member, which the next reference may ask for again. */
@@ -210,9 +245,9 @@ follow(Context *context, JsonbContainer *object, Jsonb **found)
 
 	/*
 	 * one that is wrong came with a member that was added, and is left as it
-	 * is; times of schedules were put in before
+	 * is; times of schedules, and items of maps, were put in before
 	 */
-	if (!jobq_read_reference(object, &r) || r.problem != NULL || r.type == REFERENCE_TIME)
+	if (!jobq_read_reference(object, &r) || r.problem != NULL || jobq_is_put_in(&r))
 		return false;
 	if (is_too_much(context))
 		return true;
@@ -221,24 +256,26 @@ follow(Context *context, JsonbContainer *object, Jsonb **found)
 		case REFERENCE_RESULT:
 			from = result_of(context, string_of(&r.value));
 			if (from != NULL && r.path.type == jbvString)
-				*found = path_first_or_none(from, string_of(&r.path));
+				*found = jobq_path_first_or_none(from, string_of(&r.path));
 			else if (from != NULL)
 				*found = DatumGetJsonbPCopy(JsonbPGetDatum(from));
 			break;
 		case REFERENCE_ARGS:
 			if (context->args == NULL)
-				context->args = flow_args(context->call, context->flow);
+				context->args = jobq_flow_args(context->call, context->flow);
 			if (context->args != NULL)
-				*found = path_first_or_none(context->args, string_of(&r.value));
+				*found = jobq_path_first_or_none(context->args, string_of(&r.value));
 			break;
 		case REFERENCE_LITERAL:
 			*found = JsonbValueToJsonb(&r.value);
 			break;
 		case REFERENCE_UNDO:
 			from = context->undone != NULL ? undone_value(context, r.undone) : NULL;
-			*found = from != NULL && r.path.type == jbvString ? path_first_or_none(from, string_of(&r.path)) : from;
+			*found = from != NULL && r.path.type == jbvString ? jobq_path_first_or_none(from, string_of(&r.path)) : from;
 			break;
 		case REFERENCE_TIME:
+		case REFERENCE_ITEM:
+		case REFERENCE_INDEX:
 			break;
 	}
 	if (*found == NULL)
@@ -312,7 +349,7 @@ check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
 	const ReferenceCheck *check = arg;
 	const JsonbValue *path = r->type == REFERENCE_ARGS ? &r->value : &r->path;
 	int64		referred = check->flow;
-	const char *problem = jobq_reference_problem(r, check->undo);
+	const char *problem = jobq_reference_problem(r, check->undo, false);
 
 	if (problem != NULL)
 		ereport(ERROR,
@@ -332,6 +369,8 @@ check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
 	}
 	else if (r->type == REFERENCE_UNDO)
 		referred = 0;
+	else
+		referred = flow_with_args(check->call, check->flow);
 	if (referred != 0 && !jobq_may_see(check->call, referred, false))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -385,7 +424,16 @@ resolve(Context *context, Jsonb *value)
 Jsonb *
 jobq_resolve_references(JobqCall *call, int64 flow, Jsonb *value)
 {
-	Context		context = {.call = call,.flow = flow};
+	Context		context = {.call = call,.flow = flow,.max_size = max_inputs_size()};
+
+	return resolve(&context, value);
+}
+
+/* The same for what a map goes over, which can be larger. */
+Jsonb *
+jobq_resolve_items(JobqCall *call, int64 flow, Jsonb *value)
+{
+	Context		context = {.call = call,.flow = flow,.max_size = (Size) JOBQ_MAX_FLOW_MB * 1024 * 1024};
 
 	return resolve(&context, value);
 }
@@ -416,7 +464,7 @@ find_repeat(JobqCall *call, TupleTableSlot *job)
 Jsonb *
 jobq_resolve_undo(JobqCall *call, TupleTableSlot *job, TupleTableSlot *undone)
 {
-	Context		context = {.call = call,.flow = jobq_attr_int64(undone, JOB_FLOW),.undone = undone};
+	Context		context = {.call = call,.flow = jobq_attr_int64(undone, JOB_FLOW),.undone = undone,.max_size = max_inputs_size()};
 	TupleTableSlot *repeat = find_repeat(call, job);
 	Jsonb	   *args;
 

@@ -185,7 +185,7 @@ jobq_open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **p
 		jobq_ask_recount(call, id);
 	jobq_advance();				/* those downstream must see it undecided */
 	cascade = jobq_cascade_create(call);
-	jobq_cascade_add_downstream(cascade, id, outcome, -1);
+	jobq_cascade_add_downstream(cascade, id, outcome, NULL, -1);
 	jobq_cascade_tell_flow(cascade, job, outcome, -1);
 	jobq_cascade_run(cascade, NULL, NULL);
 	return true;

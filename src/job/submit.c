@@ -26,6 +26,8 @@ typedef struct Parent
 	int64		id;				/* hash key */
 	int			outcome;		/* 0: undecided */
 	bool		unsure;			/* somebody was just changing it */
+	const JobqRow *row;			/* that this call has inserted; NULL: it is
+								 * older */
 } Parent;
 
 /* Order of ids. */
@@ -73,9 +75,27 @@ jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
 	p->unsure = false;
 	if (!jobq_may_see(call, id, false))
 		error_argument(id, "depends_on");
-	p->outcome = jobq_upstream_outcome(call, id, 0, true, &p->unsure);
+	p->outcome = jobq_upstream_outcome(call, id, NULL, 0, true, &p->unsure);
+	p->row = NULL;
 	if (p->outcome == OUTCOME_REMOVED)
 		error_argument(id, "depends_on");
+}
+
+/* What a parent counts as on an edge with a condition. */
+static int
+parent_counts_as(JobqCall *call, Parent *p, const char *condition)
+{
+	TupleTableSlot *job;
+	int			outcome = p->outcome;
+
+	if (outcome != OUTCOME_SUCCEEDED || condition == NULL)
+		return outcome;
+	if (p->row != NULL)
+		return jobq_counts_as(outcome, p->row->given[JOB_RESULT - 1] ? &p->row->values[JOB_RESULT - 1] : NULL, condition);
+	job = jobq_find_id(call, JOBQ_JOB, p->id);	/* it is locked */
+	outcome = jobq_row_counts_as(job, condition);
+	jobq_slot_free(job);
+	return outcome;
 }
 
 /* Insert the row in job, of which the options are there. */
@@ -197,7 +217,7 @@ resolve_after(JobqCall *call, JobqSubmission *s, JobqCounters *counters, bool *u
 						(long long) s->superseded, s->unique_key)));
 	for (int i = 0; i < s->nafter; i++)
 	{
-		if (jobq_upstream_outcome(call, s->after[i], OUTCOME_ANY, true, unsure) != 0)
+		if (jobq_upstream_outcome(call, s->after[i], NULL, OUTCOME_ANY, true, unsure) != 0)
 			continue;
 
 		/*
@@ -262,14 +282,20 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	rule = DatumGetInt16(s->row.values[JOB_RULE - 1]);
 	info = &jobq_rules[rule];
 	quorum = DatumGetInt32(s->row.values[JOB_QUORUM - 1]);
-	for (int i = 0; i < s->nupstream; i++)
+	qsort(s->conditions, s->nconditions, sizeof(JobqCondition), jobq_compare_ids);
+	for (int i = 0, k = 0; i < s->nupstream; i++)
 	{
 		Parent	   *p = hash_search(parents, &s->upstream[i], HASH_FIND, NULL);
+		const char *condition = NULL;
 
+		while (k < s->nconditions && s->conditions[k].upstream < s->upstream[i])
+			k++;
+		if (k < s->nconditions && s->conditions[k].upstream == s->upstream[i])
+			condition = s->conditions[k].path;
 		jobq_count_undecided(&counters, info->require);
 		unsure |= p->unsure;
 		if (p->outcome != 0)
-			jobq_count_edge(&counters, info->require, info->suffice, p->outcome, 1);
+			jobq_count_edge(&counters, info->require, info->suffice, parent_counts_as(call, p, condition), 1);
 	}
 	verdict = jobq_verdict(rule, quorum, &counters);
 
@@ -295,8 +321,8 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 				 errhint("Set it, with setval, to the largest number that was drawn from it; docs/troubleshooting.md has the statement.")));
 	insert_job(call, s, outcome);
 	jobq_count(s->queue_id, COUNT_SUBMITTED, 1);
-	jobq_insert_edges(call, s->id, s->nupstream, s->upstream, info);
-	jobq_insert_edges(call, s->id, s->nafter, s->after, &end_only);
+	jobq_insert_edges(call, s->id, s->nupstream, s->upstream, info, s->nconditions, s->conditions);
+	jobq_insert_edges(call, s->id, s->nafter, s->after, &end_only, 0, NULL);
 
 	prefix.job_id = s->id;
 	prefix.queue_id = s->queue_id;
@@ -344,6 +370,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 
 		self->outcome = outcome;
 		self->unsure = false;
+		self->row = &s->row;
 	}
 	return s->id;
 }

@@ -407,6 +407,14 @@ add_named(JobqCall *call, const JobqElement *elements, JobqElement *e)
 	}
 	if (s->nnames == 0)
 		return;
+	for (int i = 0; i < s->nconditions; i++)
+	{
+		for (int k = 0; k < s->nnames && s->conditions[i].upstream == 0; k++)
+		{
+			if (strcmp(s->conditions[i].name, s->names[k]) == 0)
+				s->conditions[i].upstream = elements[e->uses[k]].s.id;
+		}
+	}
 	qsort(s->upstream, s->nupstream, sizeof(int64), jobq_compare_ids);
 	for (int k = 0; k < s->nupstream; k++)
 	{

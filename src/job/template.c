@@ -1,18 +1,24 @@
 /*
  * template.c
- *	  The job of a schedule: what is submitted at each of its times.
+ *	  The job of a schedule: what is submitted at each of its times; and that of a map, for
+ *	  each of its items.
  *
- * It is a job, an element of job_submit_many, or a flow, an object with "jobs".  A
+ * That of a schedule is a job, an element of job_submit_many, or a flow, an object with "jobs".  A
  * schedule keeps it settled, so that the background worker, which has other settings,
  * reads in it what was read when the schedule was made.  In args, of a flow also those of its
  * members and of their undos, {"$time": "scheduled"} stands for the time that it is
  * submitted for, and {"$time": "previous"} for the one before it.  These are put in when it is
  * submitted, so nothing else needs to know of them; {"$literal": any} stays as it is.
+ *
+ * That of a map is a member of a flow, in which {"$item": jsonpath} and {"$index": true} stand for
+ * a value in the item, and its number.  They are put in when the map starts; what comes of an item
+ * and could be taken for a reference becomes a literal.
  */
 #include "postgres.h"
 
 #include "miscadmin.h"
 #include "utils/datetime.h"
+#include "utils/numeric.h"
 
 #include "job/job.h"
 
@@ -27,6 +33,9 @@ typedef struct Rewrite
 								 * times are put in: */
 	const char *times[2];		/* by JobqScheduleTime; NULL: there is none */
 	bool		used[2];		/* those that were referred to */
+	Jsonb	   *item;			/* of a map, is put in and no times are; NULL:
+								 * none */
+	int			index;			/* its number */
 } Rewrite;
 
 /* Is the job of a schedule a flow? */
@@ -80,7 +89,55 @@ is_only(JsonbContainer *object, const char *key, JsonbValue *value)
 	return JsonContainerSize(object) == 1 && getKeyJsonValueFromContainer(object, key, strlen(key), value) != NULL;
 }
 
-/* Push a value of args, with the times that it refers to put in. */
+/* Push what was found in an item, NULL for nothing; as a literal, where there could be a reference in it. */
+static JsonbValue *
+push_found(JsonbParseState **state, JsonbIteratorToken token, Jsonb *found)
+{
+	JsonbValue	v = {.type = jbvNull};
+	JsonbValue	key = {.type = jbvString};
+	bool		wrap = false;
+
+	if (found != NULL && JB_ROOT_IS_SCALAR(found))
+		(void) JsonbExtractScalar(&found->root, &v);
+	else if (found != NULL)
+	{
+		v.type = jbvBinary;
+		v.val.binary.data = &found->root;
+		v.val.binary.len = VARSIZE(found) - VARHDRSZ;
+		wrap = memchr(VARDATA(found), '$', VARSIZE(found) - VARHDRSZ) != NULL;
+	}
+	if (!wrap)
+		return pushJsonbValue(state, token, &v);
+	/* an object takes the place of the value */
+	key.val.string.val = "$literal";
+	key.val.string.len = strlen("$literal");
+	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+	pushJsonbValue(state, WJB_KEY, &key);
+	pushJsonbValue(state, WJB_VALUE, &v);
+	return pushJsonbValue(state, WJB_END_OBJECT, NULL);
+}
+
+/* Push what an object in the job of a map stands for; false: it is no reference to the item. */
+static bool
+push_of_item(const Rewrite *rewrite, JsonbParseState **state, JsonbIteratorToken token, JsonbContainer *object,
+			 JsonbValue **done)
+{
+	JsonbValue	v;
+
+	if (is_only(object, "$index", &v))
+	{
+		v.type = jbvNumeric;
+		v.val.numeric = int64_to_numeric(rewrite->index);
+		*done = pushJsonbValue(state, token, &v);
+		return true;
+	}
+	if (!is_only(object, "$item", &v) || v.type != jbvString)
+		return false;
+	*done = push_found(state, token, jobq_path_first_or_none(rewrite->item, pnstrdup(v.val.string.val, v.val.string.len)));
+	return true;
+}
+
+/* Push a value of args, with what it refers to put in: times, or an item. */
 static JsonbValue *
 push_args(Rewrite *rewrite, JsonbParseState **state, JsonbIteratorToken token, JsonbValue *value)
 {
@@ -93,7 +150,9 @@ push_args(Rewrite *rewrite, JsonbParseState **state, JsonbIteratorToken token, J
 	check_stack_depth();
 	if (value->type != jbvBinary || (JsonContainerIsObject(container) && is_only(container, "$literal", &v)))
 		return pushJsonbValue(state, token, value);
-	if (JsonContainerIsObject(container) && is_only(container, "$time", &v) && (which = jobq_find_schedule_time(&v)) >= 0)
+	if (rewrite->item != NULL && JsonContainerIsObject(container) && push_of_item(rewrite, state, token, container, &done))
+		return done;
+	if (rewrite->item == NULL && JsonContainerIsObject(container) && is_only(container, "$time", &v) && (which = jobq_find_schedule_time(&v)) >= 0)
 	{
 		const char *time = rewrite->times[which];
 
@@ -115,7 +174,26 @@ push_args(Rewrite *rewrite, JsonbParseState **state, JsonbIteratorToken token, J
 	return done;
 }
 
-/* Push an object of a template: a job, a flow, what undoes a job or, of a flow, its defaults. */
+/*
+ * Does a key of an object have args, in which something is put in?  Also where what a map goes over,
+ * or the result of a flow, refers to something.
+ */
+static bool
+has_args(const Rewrite *rewrite, const char *key)
+{
+	return !rewrite->settle &&
+		(strcmp(key, "args") == 0 || strcmp(key, "undo") == 0 || strcmp(key, "map") == 0 || strcmp(key, "result") == 0);
+}
+
+/* Is the value of a key an object like the one around it?  The job of a map in the job of a map has items of its own. */
+static bool
+is_nested(const Rewrite *rewrite, const char *key)
+{
+	return strcmp(key, "defaults") == 0 || (strcmp(key, "undo") == 0 && rewrite->settle) ||
+		(strcmp(key, "job") == 0 && rewrite->item == NULL);
+}
+
+/* Push an object of a template: a job, a flow, a map, what undoes a job or, of a flow, its defaults. */
 static JsonbValue *
 push_object(Rewrite *rewrite, JsonbParseState **state, JsonbContainer *object)
 {
@@ -130,15 +208,16 @@ push_object(Rewrite *rewrite, JsonbParseState **state, JsonbContainer *object)
 	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
 	{
 		bool		is_object = token == WJB_VALUE && v.type == jbvBinary && JsonContainerIsObject(v.val.binary.data);
+		bool		is_array = token == WJB_VALUE && v.type == jbvBinary && JsonContainerIsArray(v.val.binary.data);
 
 		CHECK_FOR_INTERRUPTS();
 		if (token == WJB_KEY)
 			key = pnstrdup(v.val.string.val, v.val.string.len);
-		if (is_object && (strcmp(key, "defaults") == 0 || (strcmp(key, "undo") == 0 && rewrite->settle)))
+		if (is_object && is_nested(rewrite, key))
 			done = push_object(rewrite, state, v.val.binary.data);
-		else if (is_object && (strcmp(key, "args") == 0 || strcmp(key, "undo") == 0) && !rewrite->settle)
+		else if ((is_object || is_array) && has_args(rewrite, key))
 			done = push_args(rewrite, state, token, &v);
-		else if (token == WJB_VALUE && strcmp(key, "jobs") == 0 && v.type == jbvBinary && JsonContainerIsArray(v.val.binary.data))
+		else if (is_array && strcmp(key, "jobs") == 0)
 		{
 			JsonbIterator *members = JsonbIteratorInit(v.val.binary.data);
 
@@ -212,6 +291,15 @@ jobq_put_times(Jsonb *template, const char *scheduled, const char *previous)
 	Rewrite		rewrite = {.times = {scheduled, previous}};
 
 	return may_refer(template) ? rewrite_template(&rewrite, template) : template;
+}
+
+/* Push the job of a map, with an item put in. */
+JsonbValue *
+jobq_push_item_job(JsonbParseState **state, JsonbContainer *job, Jsonb *item, int index)
+{
+	Rewrite		rewrite = {.item = item,.index = index};
+
+	return push_object(&rewrite, state, job);
 }
 
 /* A time as it is put in: ISO 8601, in UTC, with as many digits of a second as it has. */

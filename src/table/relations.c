@@ -76,7 +76,7 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 
 static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_JOB] = "888888tttt8888tt8r444444444r22222bbbbxxxxxAxjjjxxj",
-	[JOBQ_DEPENDENCY] = "8822",
+	[JOBQ_DEPENDENCY] = "8822x",
 	[JOBQ_WAITING] = STATE "884444442bbbb",
 	[JOBQ_DELTA] = "8884444444",
 	[JOBQ_RECOUNT] = "88",
@@ -84,7 +84,7 @@ static const char *const column_types[JOBQ_NTABLES] = {
 	[JOBQ_LIMITED] = STATE "8t",
 	[JOBQ_READY] = STATE "8t",
 	[JOBQ_LEASE] = STATE "8tttt8rbb8xAxj",
-	[JOBQ_FLOW] = STATE "44444444t8822bbxAjj",
+	[JOBQ_FLOW] = STATE "444444444t8822bbxAjj",
 	[JOBQ_KEPT] = "t88t8",
 	[JOBQ_EXPIRY] = "t8",
 	[JOBQ_CANCEL_REQUEST] = "884bx",

@@ -1,0 +1,169 @@
+-- Maps: a job for each item of an array, which is known when the map starts
+\set VERBOSITY terse
+\pset null -
+CREATE FUNCTION pg_temp.comes_true(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    ok boolean := false;
+BEGIN
+    FOR i IN 1 .. 4000 LOOP
+        EXECUTE 'SELECT ' || condition INTO ok;
+        EXIT WHEN ok;
+        PERFORM pg_sleep(0.005);
+    END LOOP;
+    RETURN ok;
+END $$;
+CREATE FUNCTION pg_temp.until(of bigint, state text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_temp.comes_true(format('(SELECT state = %L FROM job_status WHERE id = %s)', state, of));
+    RETURN (SELECT s.state FROM job_status s WHERE s.id = of);
+END $$;
+CREATE FUNCTION pg_temp.members(flow bigint) RETURNS text LANGUAGE sql AS $$
+    SELECT string_agg(coalesce(s.name, s.kind) || ' ' || s.state, ', ' ORDER BY s.id) FROM job_status s WHERE s.flow = members.flow $$;
+CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    detail text; hint text;
+BEGIN
+    EXECUTE statement;
+    RETURN 'none';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT, detail = PG_EXCEPTION_DETAIL;
+    RETURN regexp_replace(concat_ws(' | ', SQLSTATE, SQLERRM, nullif(detail, ''), nullif(hint, '')), '(job|flow) \d+', '\1 N', 'gi');
+END $$;
+
+-- run what becomes ready in a queue until a flow has ended, or nothing does for a while; who has {"fail": true} fails
+CREATE PROCEDURE pg_temp.run(queue text, of bigint, ends text) LANGUAGE plpgsql AS $$
+DECLARE
+    c record;
+    done boolean := false;
+BEGIN
+    FOR i IN 1 .. 4000 LOOP
+        FOR c IN SELECT * FROM job_claim(run.queue, max_jobs => 1000) LOOP
+            IF c.args -> 'fail' = 'true' THEN
+                PERFORM job_fail(c.job_id, c.token, 'no luck', retry => false);
+            ELSE
+                PERFORM job_complete(c.job_id, c.token, coalesce(c.args -> 'gives', c.args));
+            END IF;
+        END LOOP;
+        COMMIT;
+        EXECUTE 'SELECT ' || ends INTO done USING of;
+        EXIT WHEN done;
+        PERFORM pg_sleep(0.005);
+        COMMIT;
+    END LOOP;
+    IF NOT done THEN
+        RAISE 'it did not end';
+    END IF;
+END $$;
+\set decided '(SELECT finished_at IS NOT NULL FROM job_status WHERE id = $1)'
+
+-- Items from the result of a job; their results in order, whatever order they end in.
+SELECT job_submit_flow('{"queue": "map", "args": {"by": 10}, "defaults": {"queue": "map"}, "jobs": [{"name": "list", "kind": "list", "args": {"gives": {"$literal": {"files": ["a", {"$result": "list"}, 3, null, [{"x": "$"}]]}}}},
+    {"name": "each", "map": {"$result": "list", "path": "$.files"}, "job": {"kind": "one", "args": {"it": {"$item": "$"}, "nr": {"$index": true}, "by": {"$args": "$.by"}, "x": [{"$item": "$.x"}]}}, "depends_on": ["list"]},
+    {"name": "sum", "kind": "sum", "depends_on": ["each"], "args": {"third": {"$result": "each", "path": "$[2].nr"}, "all": {"$result": "each"}}}], "result": {"$result": "sum"}}') AS f \gset
+CALL pg_temp.run('map', :f, :'decided');
+SELECT name, kind, state, result FROM job_status WHERE flow = :f ORDER BY id;
+SELECT i.kind, i.name, i.args, i.result FROM job_status i JOIN job_status m ON m.id = i.flow WHERE m.flow = :f ORDER BY i.id;
+SELECT state, jsonb_path_query(result, '$.third') AS third FROM job_status WHERE id = :f;
+
+-- An array in the document, with what it refers to; no items; those that are left out; items that are flows and maps.
+SELECT job_submit_flow('{"queue": "map", "args": {"n": [1, 2], "no": false}, "defaults": {"queue": "map"}, "jobs": [
+    {"name": "some", "map": [7, {"$args": "$.n"}, {"$literal": {"$item": "$"}}], "job": {"kind": "k", "args": {"gives": {"$item": "$"}}}},
+    {"name": "none", "map": {"$literal": []}, "job": {"kind": "k"}}, {"name": "left out", "map": [1, 2], "job": {"kind": "k", "if": "$.no"}}, {"name": "whole left out", "map": [1, 2], "if": "$.no", "job": {"kind": "k"}},
+    {"name": "flows", "map": ["p", "q"], "job": {"jobs": [{"name": "first", "kind": "k", "args": {"gives": {"$item": "$"}}}, {"name": "second", "kind": "k", "depends_on": ["first"], "args": {"gives": [{"$result": "first"}, {"$index": true}]}}],
+        "result": {"$result": "second"}}},
+    {"name": "maps", "map": [[1, 2], [], [{"x": 3}]], "job": {"map": {"$item": "$"}, "job": {"kind": "k", "args": {"gives": {"in": {"$item": "$"}, "nr": {"$index": true}}}}}}]}') AS f \gset
+CALL pg_temp.run('map', :f, :'decided');
+SELECT name, kind, state, result FROM job_status WHERE flow = :f ORDER BY id;
+SELECT s.state, count(*) FROM job_status s JOIN job_status m ON m.id = s.flow WHERE m.flow = :f AND m.name = 'left out' GROUP BY 1;
+SELECT state FROM job_status WHERE id = :f;
+
+-- What is no array fails the map.
+SELECT job_submit_flow(jsonb_build_object('queue', 'map', 'defaults', '{"queue": "map"}'::jsonb, 'args', '{"o": {}, "n": null, "s": "x"}'::jsonb,
+    'jobs', (SELECT jsonb_agg(jsonb_build_object('name', path, 'critical', false, 'map', jsonb_build_object('$args', path), 'job', '{"kind": "k"}'::jsonb)) FROM unnest('{$.o,$.n,$.s,$.gone}'::text[]) path))) AS f \gset
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT name, state, error FROM job_status WHERE flow = :f ORDER BY id;
+-- An item that is too large for args
+SELECT job_submit_flow(jsonb_build_object('queue', 'map', 'defaults', '{"queue": "map"}'::jsonb, 'jobs', jsonb_build_array(
+    jsonb_build_object('name', 'm', 'map', jsonb_build_array(1, repeat('x', 2000000)), 'job', '{"kind": "k", "args": {"i": {"$item": "$"}}}'::jsonb)))) AS f \gset
+SELECT pg_temp.until(:f, 'failed');
+SELECT name, state, left(error, 150) AS error FROM job_status WHERE flow = :f;
+SELECT count(*) FROM job_status s JOIN job_status m ON m.id = s.flow WHERE m.flow = :f;
+
+-- One item fails: the map has, unless so many are enough, or they are not critical.
+SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [
+    {"name": "all", "critical": false, "map": [false, true, false, false], "job": {"kind": "k", "args": {"fail": {"$item": "$"}}}},
+    {"name": "three of four", "map": [false, true, false, false], "min_success": 0.75, "job": {"kind": "k", "args": {"fail": {"$item": "$"}}}},
+    {"name": "more than three of four", "critical": false, "map": [false, true, false, false], "min_success": 0.76, "job": {"kind": "k", "args": {"fail": {"$item": "$"}}}},
+    {"name": "none", "map": [true, true], "min_success": 0, "job": {"kind": "k", "args": {"fail": {"$item": "$"}}}},
+    {"name": "not critical", "map": [true, false], "job": {"kind": "k", "critical": false, "args": {"gives": {"$index": true}, "fail": {"$item": "$"}}}}]}') AS f \gset
+CALL pg_temp.run('map', :f, :'decided');
+SELECT name, state, regexp_replace(error, 'job \d+', 'job N') AS error, result FROM job_status WHERE flow = :f ORDER BY id;
+SELECT state FROM job_status WHERE id = :f;
+-- It stops when too few can succeed.
+SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": [true, true, true, false, false, false, false, false, false, false], "min_success": 0.8, "on_failure": "cancel", "max_running": 3,
+    "job": {"kind": "k", "args": {"fail": {"$item": "$"}}}}]}') AS f \gset
+CALL pg_temp.run('map', :f, :'decided');
+SELECT s.state, count(*) FROM job_status s JOIN job_status m ON m.id = s.flow WHERE m.flow = :f GROUP BY 1 ORDER BY 1;
+SELECT regexp_replace(error, 'job \d+', 'job N') AS error FROM job_status WHERE flow = :f;
+
+-- Canaries: the first ones are alone until they have succeeded.
+SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": [0, 1, 2, 3, 4], "canary": 2, "job": {"kind": "k", "args": {"gives": {"$item": "$"}}}}]}') AS f \gset
+SELECT pg_temp.comes_true($$(SELECT count(*) = 2 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+SELECT args FROM job_status WHERE queue = 'map' AND state = 'ready' ORDER BY id;
+SELECT waiting, ready, permits FROM job_flow_status s JOIN job j USING (id) WHERE j.flow = :f;
+SELECT job_complete(job_id, token) FROM job_claim('map');
+SELECT pg_temp.comes_true($$NOT EXISTS (SELECT FROM job_delta)$$);
+SELECT waiting, ready, permits FROM job_flow_status s JOIN job j USING (id) WHERE j.flow = :f;
+SELECT job_complete(job_id, token) FROM job_claim('map');
+SELECT pg_temp.comes_true($$(SELECT count(*) = 3 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+CALL pg_temp.run('map', :f, :'decided');
+SELECT state, result FROM job_status WHERE flow = :f;
+-- One that fails stops the map; a retry begins with it again.
+SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": [false, true, false, false], "canary": 2, "min_success": 0.1, "job": {"kind": "k", "args": {"fail": {"$item": "$"}}}}]}') AS f \gset
+CALL pg_temp.run('map', :f, :'decided');
+SELECT s.state, s.error FROM job_status s JOIN job_status m ON m.id = s.flow WHERE m.flow = :f ORDER BY s.id;
+SELECT state, regexp_replace(error, 'job \d+', 'job N') AS error FROM job_status WHERE flow = :f;
+SELECT job_retry(:f);
+SELECT pg_temp.comes_true($$(SELECT count(*) = 1 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+SELECT s.state FROM job_status s JOIN job_status m ON m.id = s.flow WHERE m.flow = :f ORDER BY s.id;
+SELECT job_complete(job_id, token) FROM job_claim('map');
+CALL pg_temp.run('map', :f, :'decided');
+SELECT s.state FROM job_status s JOIN job_status m ON m.id = s.flow WHERE m.flow = :f ORDER BY s.id;
+-- A person lets all of them in.
+SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": [0, 1, 2, 3, 4], "canary": 2, "job": {"kind": "k"}}]}') AS f \gset
+SELECT pg_temp.comes_true($$(SELECT count(*) = 2 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+SELECT job_flow_set(id, paused => false) FROM job_status WHERE flow = :f;
+SELECT pg_temp.comes_true($$(SELECT count(*) = 5 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+CALL pg_temp.run('map', :f, :'decided');
+
+-- Again with all that follows: the map has the items that there are then. An item is added by its worker.
+SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "list", "kind": "list", "manual": true}, {"name": "m", "map": {"$result": "list"}, "depends_on": ["list"], "job": {"kind": "k", "args": {"gives": {"$item": "$"}}}}], "result": {"$result": "m"}}') AS f \gset
+SELECT job_decide(id, 'succeeded', '[1, 2, 3]') FROM job_status WHERE flow = :f AND name = 'list';
+SELECT pg_temp.comes_true($$(SELECT count(*) = 3 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+SELECT job_submit('more', queue => 'map', args => '{"gives": "more"}', flow => id) > 0 AS added FROM job_status WHERE flow = :f AND name = 'm';
+CALL pg_temp.run('map', :f, :'decided');
+SELECT result FROM job_status WHERE id = :f;
+SELECT job_retry(id, downstream => true) FROM job_status WHERE flow = :f AND name = 'list';
+SELECT job_decide(id, 'succeeded', '["x"]') FROM job_status WHERE flow = :f AND name = 'list';
+CALL pg_temp.run('map', :f, :'decided');
+SELECT result FROM job_status WHERE id = :f;
+SELECT job_clone(:f, from_members => '{m}') AS g \gset
+CALL pg_temp.run('map', :g, :'decided');
+SELECT result FROM job_status WHERE id = :g;
+
+-- Undone, items are, each with its own
+SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": ["p", {"$literal": {"$undo": "key"}}], "job": {"kind": "k", "args": {"gives": {"$index": true}}, "undo": {"kind": "un", "args": {"gives": {"of": {"$item": "$"}, "did": {"$undo": "result"}}}}}}]}') AS f \gset
+CALL pg_temp.run('map', :f, :'decided');
+SELECT job_undo(:f) AS u \gset
+CALL pg_temp.run('map', :u, :'decided');
+SELECT s.kind, s.result FROM job_status s JOIN job_status m ON m.id = s.flow WHERE m.flow = :u ORDER BY s.result::text;
+
+-- What is wrong with it
+SELECT path, problem FROM job_check_flow('{"args": {"a": {"$item": "$"}}, "jobs": [
+    {"name": "m", "map": {"$result": "later"}, "job": {"kind": "k", "name": "n", "depends_on": ["m"], "unique_key": "u", "args": {"a": {"$item": "$["}, "b": {"$item": 3}, "c": {"$index": 1}, "d": {"$item": "$", "path": "$"}, "e": {"$result": "later"}}}},
+    {"name": "later", "kind": "k", "args": {"a": {"$item": "$"}, "b": {"$index": true}}}, {"name": "x", "map": 3, "job": {"kind": "k"}}, {"name": "y", "map": {"a": 1}, "job": {"kind": "k"}}, {"name": "z", "map": []}, {"name": "w", "map": [], "job": []},
+    {"name": "v", "map": [], "job": {"kind": "k"}, "canary": 0, "min_success": 1.5, "max_running": 0}, {"name": "u", "map": [], "job": {"kind": "k"}, "canary": 1, "permits": 1, "min_success": "all"},
+    {"name": "t", "map": [], "jobs": [], "job": {"kind": "k", "x": 1}, "args": {}, "kind": "k"}, {"name": "s", "job": {"kind": "k"}, "kind": "k"}, {"map": [], "job": {"map": [{"$item": "$"}, {"$item": "$["}], "job": {}}}]}');
+SELECT pg_temp.problem($$SELECT job_submit_flow('{"map": [1], "job": {"kind": "k"}}')$$);
+SELECT pg_temp.problem(format($$SELECT job_submit('k', queue => 'map', flow => %s, args => '{"a": {"$item": "$"}}')$$, :f));
+SELECT * FROM job_check();
