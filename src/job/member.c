@@ -613,6 +613,13 @@ items_needed(TupleTableSlot *row, int n)
 	return (int) ceil(DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(v.val.numeric))) * n - 1e-6);
 }
 
+/* Has a canary of a map not succeeded, so that the others do not begin?  There can be fewer items than canaries. */
+static bool
+canary_failed(TupleTableSlot *row, const JobqCounters *c)
+{
+	return c->n[HURT] > 0 && c->n[HITS] < jobq_attr_int32(row, FLOW_CANARY);
+}
+
 /* Has a flow failed, or will it, by what its members are? */
 static bool
 is_failing(TupleTableSlot *row, const JobqCounters *c)
@@ -661,7 +668,7 @@ why_failed(JobqCall *call, int64 id, TupleTableSlot *row, const JobqCounters *c)
 	int			needed = items_needed(row, n);
 	char	   *first = first_failure(call, id);
 
-	if (c->n[HITS] < jobq_attr_int32(row, FLOW_CANARY))
+	if (canary_failed(row, c))
 		return psprintf("a canary did not succeed%s%s", first != NULL ? ": " : "", first != NULL ? first : "");
 	if (needed < 0)
 		return first;
@@ -702,7 +709,7 @@ close_flow(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c)
 		decision.outcome = why == STOP_CANCELLED ? OUTCOME_CANCELLED : OUTCOME_FAILED;
 		decision.error = jobq_attr_cstring(row, FLOW_STOP_REASON);
 	}
-	else if (c->n[HITS] < jobq_attr_int32(row, FLOW_CANARY) || is_failing(row, c))
+	else if (canary_failed(row, c) || is_failing(row, c))
 	{
 		decision.outcome = OUTCOME_FAILED;
 		decision.error = why_failed(call, prefix.job_id, row, c);
@@ -799,7 +806,6 @@ jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, boo
 	JobqCounters c;
 	JobqRow		new;
 	JobqStop	why;
-	int			canary;
 
 	if (row != NULL && jobq_attr_bool(row, FLOW_OPEN))
 	{
@@ -811,14 +817,13 @@ jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, boo
 		if (new.given[FLOW_PERMITS - 1])
 			jobq_set(&new, FLOW_PERMITS, Int32GetDatum(jobq_attr_int32(row, FLOW_PERMITS) + change->permits));
 		jobq_set(&new, FLOW_OPEN, BoolGetDatum(!closes));
-		canary = jobq_attr_int32(row, FLOW_CANARY);
-		if (canary > 0 && c.n[HITS] >= canary)
+		if (new.given[FLOW_CANARY - 1] && c.n[HITS] >= jobq_attr_int32(row, FLOW_CANARY))
 			new.given[FLOW_CANARY - 1] = new.given[FLOW_PERMITS - 1] = false;
 		if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
 			elog(ERROR, "row of flow %lld has changed while locked", (long long) id);
 		if (jobq_attr_int16(row, FLOW_STOPPING) != STOP_NOT)
 			why = STOP_NOT;
-		else if (canary > 0 && c.n[HITS] < canary && c.n[HURT] > 0)
+		else if (canary_failed(row, &c))
 			why = STOP_FAILED;
 		else
 			why = stop_on_failure(row) != STOP_NOT && is_failing(row, &c) ? stop_on_failure(row) : STOP_NOT;
@@ -830,7 +835,7 @@ jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, boo
 
 			jobq_advance();
 			latest = jobq_find_id(call, JOBQ_FLOW, id);
-			if (!jobq_stop_flow(call, latest, why, c.n[HITS] < canary ? "a canary did not succeed" : "another member of its flow failed"))
+			if (!jobq_stop_flow(call, latest, why, canary_failed(row, &c) ? "a canary did not succeed" : "another member of its flow failed"))
 				elog(ERROR, "row of flow %lld has changed while locked", (long long) id);
 			jobq_slot_free(latest);
 		}
