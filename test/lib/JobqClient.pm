@@ -21,7 +21,10 @@ sub new
 		dbname => $param{dbname} // 'postgres',
 		user => $param{user} // $ENV{PGUSER} // scalar getpwuid($>),
 		name => $param{name} // 'client',
-		notifications => []
+		log => $node->logfile,
+		limit => 2 * $PostgreSQL::Test::Utils::timeout_default,
+		notifications => [],
+		pid => 0
 	}, $class;
 	return $self->connect ? $self : undef;
 }
@@ -34,6 +37,7 @@ sub connect
 	my $socket = IO::Socket::UNIX->new(Peer => $self->{path}) or return 0;
 	$self->{socket} = $socket;
 	$self->{buffer} = '';
+	$self->{asked} = 'to be let in';
 	my $options = join "\0", 'user', $self->{user}, 'database', $self->{dbname},
 	  'application_name', $self->{name}, 'client_encoding', 'UTF8', '', '';
 	$self->_write(pack('N N a*', 8 + length($options), 196608, $options));
@@ -75,10 +79,46 @@ sub _write
 	return 1;
 }
 
+# What is to be known of a server that does not answer.
+my @held_up = (
+	'sessions' => <<'EOQ',
+SELECT pid, pg_blocking_pids(pid) AS blocked_by, backend_type, state, wait_event_type, wait_event, now() - xact_start AS since, query FROM pg_stat_activity ORDER BY pid
+EOQ
+	# of a row that is waited for: its tuple lock, and the transaction that has it
+	'locks' => <<'EOQ',
+SELECT l.pid, l.granted, l.mode, l.locktype, l.relation::regclass, l.page, l.tuple, l.transactionid, p.gid, a.query
+FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid) LEFT JOIN pg_prepared_xacts p ON l.virtualtransaction = '-1/' || p.transaction
+WHERE NOT l.granted OR l.locktype IN ('tuple', 'transactionid') OR (p.gid IS NOT NULL AND l.mode NOT IN ('AccessShareLock', 'RowExclusiveLock'))
+ORDER BY l.granted, l.pid
+EOQ
+	'prepared transactions' => 'SELECT transaction, gid, now() - prepared AS since FROM pg_prepared_xacts');
+
+# Say on standard error, so in the log of the test, what may keep the answer to the last query: asked in another session.
+sub _explain_silence
+{
+	my ($self, $seconds) = @_;
+	my $other = bless { %$self, name => 'silence', limit => 10, notifications => [] }, ref $self;
+	delete $other->{socket};
+	print STDERR "no answer for $seconds s to $self->{name}, server process $self->{pid}: $self->{asked}\n";
+	eval {
+		$other->connect or die "no other connection either\n";
+		for (my $i = 0; $i < @held_up; $i += 2)
+		{
+			print STDERR "$held_up[$i]:\n", map { join(' | ', map { $_ // '' } @$_) . "\n" } $other->rows($held_up[ $i + 1 ]);
+		}
+	};
+	print STDERR $@ if $@;
+	$other->disconnect;
+	my @lines = split /^/, slurp_file($self->{log});
+	print STDERR "end of the server's log:\n", @lines[ (@lines > 200 ? -200 : -@lines) .. -1 ];
+	return;
+}
+
 # Next message, as (type, body); empty when the connection is lost.
 sub _message
 {
 	my ($self, $end) = @_;
+	my $silent = time + 60;
 	while (1)
 	{
 		if (length $self->{buffer} >= 5)
@@ -93,7 +133,12 @@ sub _message
 		}
 		my $left = $end - time;
 		die "no answer from the server in time" if $left <= 0;
-		IO::Select->new($self->{socket})->can_read($left) or next;    # a signal, or time is out
+		if (time >= $silent)
+		{
+			$self->_explain_silence(60);
+			$silent = $end;
+		}
+		IO::Select->new($self->{socket})->can_read($silent < $end ? $silent - time : $left) or next;    # a signal, or time is out
 		my $n = sysread($self->{socket}, $self->{buffer}, 65536, length $self->{buffer});
 		return unless $n;
 	}
@@ -104,6 +149,7 @@ sub send
 {
 	my ($self, $sql) = @_;
 	return 0 unless $self->{socket};
+	$self->{asked} = $sql;
 	return $self->_write(pack('a N a* x', 'Q', 5 + length($sql), $sql));
 }
 
@@ -113,6 +159,7 @@ sub pipeline
 {
 	my ($self, @sql) = @_;
 	my $bytes = '';
+	$self->{asked} = join '; ', @sql;
 	foreach my $sql (@sql)
 	{
 		$bytes .= pack('a N x a* x n', 'P', 4 + 1 + length($sql) + 1 + 2, $sql, 0);
@@ -137,7 +184,7 @@ sub answered
 sub receive
 {
 	my ($self) = @_;
-	my $end = time + 2 * $PostgreSQL::Test::Utils::timeout_default;
+	my $end = time + $self->{limit};
 	my $r = { rows => [] };
 	while ($self->{socket})
 	{

@@ -20,7 +20,7 @@ srand($seed);
 my $kills = 12;
 my $flows = 120;    # of each client
 my $queues = "ARRAY['red', 'green']";
-my $node = jobq_node('flows', conf => "max_prepared_transactions = 20\njobq.sweep_interval = 2s\nrestart_after_crash = on");
+my $node = jobq_node('flows', conf => "max_prepared_transactions = 20\njobq.sweep_interval = 2s\nrestart_after_crash = on\nlog_lock_waits = on");
 my $control = JobqClient->new($node);
 $control->rows("SELECT job_queue_set('$_', backoff => '1 ms', lease => '1 s')") foreach qw(red green);
 # one of them behind a gate
