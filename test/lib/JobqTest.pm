@@ -15,7 +15,7 @@ use Storable qw(store retrieve);
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(jobq_node reconnected poll_until within stretched start_clients finish_clients run_clients
+our @EXPORT = qw(jobq_node reconnected end_prepared poll_until within stretched start_clients finish_clients run_clients
   invariants_hold tables_are_sound backend_pids outcome_by_rule @RULES table_digest
   @TABLES start_again process_lives asleep clock_passes set_clock $CLOCK_OFFSET);
 
@@ -225,6 +225,28 @@ sub reconnected
 		$client //= JobqClient->new($node);
 	}
 	return $client;
+}
+
+# PREPARE TRANSACTION of what a client has done, and how that ends: COMMIT or ROLLBACK.  Where the client or the server is
+# killed before that was answered, it is said again, as a transaction manager does: else others would wait for its locks for ever.
+my $prepared = 0;
+sub end_prepared
+{
+	my ($client, $how, $expected) = @_;
+	my $name = "'$$." . $prepared++ . "'";
+	my $r = $client->try("PREPARE TRANSACTION $name", $expected);
+	return if $r->{sqlstate} && !$r->{lost};
+	my $done = 0;
+	until ($done)
+	{
+		usleep(50_000) until $client->connected || $client->connect;
+		$r = $client->query("$how PREPARED $name");
+		my $state = $r->{sqlstate} // '';
+		# 42704: it is not prepared, or ended before; 55000: the session that was killed has still to leave it
+		die "$state $r->{message}: $how PREPARED $name" if !$r->{lost} && $state !~ /^(|42704|55000)$/;
+		$done = !$r->{lost} && $state ne '55000';
+	}
+	return;
 }
 
 # Start a server that was killed, once the processes that the kill left alone

@@ -96,7 +96,6 @@ sub submission
 }
 
 # One call, or several in a transaction: committed, rolled back, or prepared before.
-my $prepared = 0;
 sub act
 {
 	my ($client, @calls) = @_;
@@ -111,12 +110,7 @@ sub act
 		try($client, 'ROLLBACK TO s') if $savepoint && $client->connected && chance(0.5);
 	}
 	return unless $client->connected;
-	if ($end < 0.03 && $client->status eq 'T')
-	{
-		my $name = "'$$." . $prepared++ . "'";
-		try($client, "PREPARE TRANSACTION $name");
-		try($client, (chance(0.5) ? 'COMMIT' : 'ROLLBACK') . " PREPARED $name") if $client->connected && $client->status eq 'I';
-	}
+	end_prepared($client, chance(0.5) ? 'COMMIT' : 'ROLLBACK', \%expected) if $end < 0.03 && $client->status eq 'T';
 	try($client, $end < 0.1 ? 'ROLLBACK' : 'COMMIT') if $client->connected && $client->status ne 'I';
 	return;
 }
@@ -257,9 +251,8 @@ cmp_ok($seen->{looks}, '>', 10, 'somebody looked');
 is("@{ $seen->{wrong} }[0 .. ($#{ $seen->{wrong} } > 4 ? 4 : $#{ $seen->{wrong} })]", '', 'no flow was decided before its members');
 unlink $stop;
 
-# What was prepared by somebody who was killed then
 $control->connect or die 'no connection';
-$control->rows("ROLLBACK PREPARED '$_->[0]'") foreach $control->rows('SELECT gid FROM pg_prepared_xacts');
+is($control->value('SELECT count(*) FROM pg_prepared_xacts'), 0, 'nothing is left prepared');
 
 # All that is left comes to an end.
 my $left = sub { return $control->value('SELECT count(*) FROM job WHERE outcome IS NULL'); };

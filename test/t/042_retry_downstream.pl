@@ -91,7 +91,6 @@ sub graph
 }
 
 # One call, or several in a transaction: committed, rolled back, or prepared before.
-my $prepared = 0;
 sub act
 {
 	my ($client, @calls) = @_;
@@ -108,12 +107,7 @@ sub act
 		try($client, 'ROLLBACK TO s') if $savepoint && $client->connected && chance(0.5);
 	}
 	return 0 unless $client->connected;
-	if ($end < 0.03 && $client->status eq 'T')
-	{
-		my $name = "'$$." . $prepared++ . "'";
-		try($client, "PREPARE TRANSACTION $name");
-		try($client, (chance(0.5) ? 'COMMIT' : 'ROLLBACK') . " PREPARED $name") if $client->connected && $client->status eq 'I';
-	}
+	end_prepared($client, chance(0.5) ? 'COMMIT' : 'ROLLBACK', \%expected) if $end < 0.03 && $client->status eq 'T';
 	try($client, $end < 0.1 ? 'ROLLBACK' : 'COMMIT') if $client->connected && $client->status ne 'I';
 	return $done;
 }
@@ -266,9 +260,8 @@ cmp_ok($seen->{looks}, '>', 10, 'somebody looked');
 is("@{ $seen->{wrong} }[0 .. ($#{ $seen->{wrong} } > 4 ? 4 : $#{ $seen->{wrong} })]", '', 'nothing ran before what it depends on had ended, nor outside of its flow');
 unlink $stop;
 
-# What was prepared by somebody who was killed then
 $control->connect or die 'no connection';
-$control->rows("ROLLBACK PREPARED '$_->[0]'") foreach $control->rows('SELECT gid FROM pg_prepared_xacts');
+is($control->value('SELECT count(*) FROM pg_prepared_xacts'), 0, 'nothing is left prepared');
 
 # All that is left comes to an end.
 my $left = sub { return $control->value('SELECT count(*) FROM job WHERE outcome IS NULL'); };
