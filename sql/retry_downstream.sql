@@ -167,6 +167,16 @@ SELECT u.unique_key, j.kind, u.until IS NULL AS undecided FROM job_unique u JOIN
 SELECT * FROM job_check();
 CALL pg_temp.work('rd_key', 3);
 SELECT u.unique_key, j.kind, u.until IS NULL AS undecided FROM job_unique u JOIN job j ON j.id = u.job_id WHERE j.queue = 'rd_key' ORDER BY 1;
+-- nor beside one with its key that follows, too: they had it one after the other
+SELECT job_submit('one', name => 'one', queue => 'rd_key', unique_key => 'turn') AS one \gset
+CALL pg_temp.work('rd_key');
+SELECT job_submit('two', queue => 'rd_key', unique_key => 'turn', depends_on => ARRAY[:one]) AS two \gset
+CALL pg_temp.work('rd_key');
+SELECT job_submit('never', queue => 'rd_key', unique_key => 'turn', depends_on => ARRAY[:two], trigger_rule => 'one_failed') AS never \gset
+SELECT pg_temp.retry('one');
+SELECT job_retry(:two, true);
+CALL pg_temp.work('rd_key');
+SELECT state FROM job_status WHERE id IN (:one, :two, :never) ORDER BY id;
 -- what waits only for the end of another does not follow from it
 SELECT job_submit('super', queue => 'rd_key', unique_key => 's') AS s1 \gset
 SELECT job_id, token FROM job_claim('rd_key') \gset

@@ -316,18 +316,20 @@ stays_decided(Walk *walk, TupleTableSlot *job)
 }
 
 /*
- * Take the key of a job again, whose row is locked.  Another that has it keeps one that
- * ran from running again; one that did not goes on without, as in a cascade.
+ * Take the key of a job again, whose row is locked.  Another that has it, perhaps since it
+ * follows, too, keeps one that ran from running again; one that did not goes on without, as in
+ * a cascade.
  */
-static bool
+static void
 take_key(const Walk *walk, const Follower *f, TupleTableSlot *job, bool ran)
 {
 	int64		holder;
+	const Follower *other;
 
-	if (ran || f->id == walk->id)
-		return jobq_retake_key(walk->call, job, NULL);
-	(void) jobq_take_key_again(walk->call, job, true, &holder);
-	return true;
+	if (jobq_take_key_again(walk->call, job, true, &holder) != KEY_HELD || !(ran || f->id == walk->id))
+		return;
+	other = find_follower(walk, holder);
+	jobq_refuse_key(walk->call, f->id, holder, other != NULL && other->act != ACT_NONE, NULL);
 }
 
 /* Lock the row in job_flow of a decided flow, whose row in job is locked, unless another undoes it. */
@@ -365,8 +367,7 @@ look_at_decided(Walk *walk, Follower *f, TupleTableSlot *job)
 						  "It undoes another flow, and does not begin anew; without downstream, job_retry goes on where it failed.");
 	if (started && !lock_flow(call, job))
 		return false;
-	if (!take_key(walk, f, job, ran))
-		return false;
+	take_key(walk, f, job, ran);
 	set_act(walk, f, started ? ACT_BEGIN_ANEW : ACT_OPEN);
 	if (started)
 		add_members(walk, f->id);
@@ -406,8 +407,9 @@ look_at_flow_around(Walk *walk, Follower *f, TupleTableSlot *flow, JobqTable tab
 	if (flow != NULL && !slot_attisnull(flow, JOB_OUTCOME))
 	{
 		if (!jobq_lock(call, JOBQ_JOB, flow, LockTupleNoKeyExclusive, LockWaitBlock) ||
-			!lock_flow(call, flow) || !jobq_retake_key(call, flow, NULL))
+			!lock_flow(call, flow))
 			return false;
+		take_key(walk, f, flow, true);
 		set_act(walk, f, ACT_OPEN_AROUND);
 		follow_edges(walk, f->id);
 		return true;
@@ -643,11 +645,12 @@ retry(JobqCall *call, int64 id)
 	{
 		CHECK_FOR_INTERRUPTS();
 		look_at(&walk, pairingheap_container(Follower, node, pairingheap_remove_first(walk.heap)));
+		jobq_advance();			/* its key is taken, which others that follow
+								 * may have, too */
 	}
 	/* another has opened it meanwhile, or removed it */
 	if (find_follower(&walk, id)->act == ACT_NONE)
 		return false;
-	jobq_advance();				/* its key is taken */
 	walk.cascade = jobq_cascade_create(call);
 	for (int i = 0; i < walk.nacts; i++)
 	{

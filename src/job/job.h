@@ -770,6 +770,7 @@ extern bool jobq_cancel(JobqCall *call, int64 id, const char *reason, bool check
 extern void jobq_request_cancel(JobqCall *call, int64 id, int32 generation, bool unless_begun, const char *reason);
 extern bool jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reason);
 extern bool jobq_reopen(JobqCall *call, TupleTableSlot *job, bool expires, JobqPrefix *prefix);
+extern void jobq_refuse_key(JobqCall *call, int64 id, int64 holder, bool again, const char **problem);
 extern bool jobq_retake_key(JobqCall *call, TupleTableSlot *job, const char **problem);
 extern bool jobq_was_let_run(TupleTableSlot *job);
 extern const char *jobq_retry_hint(JobqCall *call, int64 id);

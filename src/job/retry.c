@@ -98,6 +98,22 @@ jobq_retry_hint(JobqCall *call, int64 id)
 	return psprintf("It was never run; retry job %lld, which it depends on.", (long long) id);
 }
 
+/* Refuse to open a job whose key another has: one that this call opens as well (again), or not. */
+void
+jobq_refuse_key(JobqCall *call, int64 id, int64 holder, bool again, const char **problem)
+{
+	TupleTableSlot *other = jobq_find_id(call, JOBQ_JOB, holder);
+	bool		undecided = other != NULL && jobq_attr_int16(other, JOB_OUTCOME) == 0;
+
+	jobq_slot_free(other);
+	jobq_refuse(problem, ERRCODE_JOBQ_WRONG_STATE,
+				psprintf("cannot retry job %lld, since job %lld has its unique key",
+						 (long long) id, (long long) holder),
+				again ? "That job would run again as well; retry one after the other." :
+				undecided ? "Cancel that job first, or wait for its end." :
+				"That job has ended, but its \"unique_for\" has not; wait for that.");
+}
+
 /*
  * Take the key of a decided job again, if it has one.  With its row locked, a key that is
  * taken will not have been in vain.  False: its row changed, look again; or another
@@ -106,10 +122,7 @@ jobq_retry_hint(JobqCall *call, int64 id)
 bool
 jobq_retake_key(JobqCall *call, TupleTableSlot *job, const char **problem)
 {
-	int64		id = jobq_attr_int64(job, JOB_ID);
 	int64		holder;
-	TupleTableSlot *other;
-	bool		undecided;
 
 	if (slot_attisnull(job, JOB_UNIQUE_KEY))
 		return true;
@@ -117,14 +130,7 @@ jobq_retake_key(JobqCall *call, TupleTableSlot *job, const char **problem)
 		return false;
 	if (jobq_take_key_again(call, job, true, &holder) != KEY_HELD)
 		return true;
-	other = jobq_find_id(call, JOBQ_JOB, holder);
-	undecided = other != NULL && jobq_attr_int16(other, JOB_OUTCOME) == 0;
-	jobq_slot_free(other);
-	jobq_refuse(problem, ERRCODE_JOBQ_WRONG_STATE,
-				psprintf("cannot retry job %lld, since job %lld has its unique key",
-						 (long long) id, (long long) holder),
-				undecided ? "Cancel that job first, or wait for its end." :
-				"That job has ended, but its \"unique_for\" has not; wait for that.");
+	jobq_refuse_key(call, jobq_attr_int64(job, JOB_ID), holder, false, problem);
 	return false;
 }
 
