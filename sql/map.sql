@@ -68,7 +68,7 @@ SELECT state, jsonb_path_query(result, '$.third') AS third FROM job_status WHERE
 -- An array in the document, with what it refers to; no items; those that are left out; items that are flows and maps.
 SELECT job_submit_flow('{"queue": "map", "args": {"n": [1, 2], "no": false}, "defaults": {"queue": "map"}, "jobs": [
     {"name": "some", "map": [7, {"$args": "$.n"}, {"$literal": {"$item": "$"}}], "job": {"kind": "k", "args": {"gives": {"$item": "$"}}}},
-    {"name": "none", "map": {"$literal": []}, "job": {"kind": "k"}}, {"name": "left out", "map": [1, 2], "job": {"kind": "k", "if": "$.no"}}, {"name": "whole left out", "map": [1, 2], "if": "$.no", "job": {"kind": "k"}},
+    {"name": "args", "map": [[4], "s", {"a": 1}], "job": {"kind": "k", "args": {"$item": "$"}}}, {"name": "none", "map": {"$literal": []}, "job": {"kind": "k"}}, {"name": "left out", "map": [1, 2], "job": {"kind": "k", "if": "$.no"}}, {"name": "whole left out", "map": [1, 2], "if": "$.no", "job": {"kind": "k"}},
     {"name": "flows", "map": ["p", "q"], "job": {"jobs": [{"name": "first", "kind": "k", "args": {"gives": {"$item": "$"}}}, {"name": "second", "kind": "k", "depends_on": ["first"], "args": {"gives": [{"$result": "first"}, {"$index": true}]}}],
         "result": {"$result": "second"}}},
     {"name": "maps", "map": [[1, 2], [], [{"x": 3}]], "job": {"map": {"$item": "$"}, "job": {"kind": "k", "args": {"gives": {"in": {"$item": "$"}, "nr": {"$index": true}}}}}}]}') AS f \gset

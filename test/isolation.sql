@@ -81,6 +81,22 @@ CREATE FUNCTION saga() RETURNS jsonb LANGUAGE sql AS $$
 		{"name": "sub", "jobs": [{"name": "m2", "kind": "m2", "undo": {"kind": "u2"}}]},
 		{"name": "m3", "kind": "m3", "undo": {"kind": "u3"}}]}'::jsonb $$;
 
+-- a flow of two members that depend on a job, if its result is 1, or 2
+CREATE FUNCTION branches(up bigint) RETURNS jsonb LANGUAGE sql AS $$
+	SELECT jsonb_build_object('name', 'f', 'queue', 'f', 'jobs', (SELECT jsonb_agg(jsonb_build_object('name', 'm' || n, 'kind', 'm' || n, 'queue', 'q',
+			'depends_on', jsonb_build_array(up), 'when', jsonb_build_object(up::text, '$ == ' || n)) ORDER BY n) FROM generate_series(1, 2) n)) $$;
+
+-- a flow with a map over 1, 2 and 3; options: more of the map
+CREATE FUNCTION map_of(options jsonb DEFAULT '{}') RETURNS jsonb LANGUAGE sql AS $$
+	SELECT jsonb_build_object('name', 'f', 'queue', 'f', 'jobs', jsonb_build_array(
+		'{"name": "map", "queue": "f", "map": [1, 2, 3], "job": {"kind": "item", "queue": "q", "args": {"$item": "$"}}}'::jsonb || options)) $$;
+
+-- the item of the map with this number, from 1 on, and the token that it has
+CREATE FUNCTION item_of(n int) RETURNS bigint LANGUAGE sql STABLE AS
+	$$ SELECT id FROM job WHERE kind = 'item' ORDER BY id OFFSET n - 1 LIMIT 1 $$;
+CREATE FUNCTION item_token(n int) RETURNS bigint LANGUAGE sql STABLE AS
+	$$ SELECT token FROM job_lease WHERE job_id = item_of(n) $$;
+
 -- the flow of this name
 CREATE FUNCTION flow_id(n text) RETURNS bigint LANGUAGE sql STABLE AS
 	$$ SELECT id FROM job WHERE name = n AND flow_type IS NOT NULL $$;

@@ -18,7 +18,7 @@
 
 #include "miscadmin.h"
 #include "utils/datetime.h"
-#include "utils/numeric.h"
+#include "utils/fmgrprotos.h"
 
 #include "job/job.h"
 
@@ -89,13 +89,12 @@ is_only(JsonbContainer *object, const char *key, JsonbValue *value)
 	return JsonContainerSize(object) == 1 && getKeyJsonValueFromContainer(object, key, strlen(key), value) != NULL;
 }
 
-/* Push what was found in an item, NULL for nothing; as a literal, where there could be a reference in it. */
+/* Push what was found in an item, NULL for nothing; as a literal, if that is asked for, or there could be a reference in it. */
 static JsonbValue *
-push_found(JsonbParseState **state, JsonbIteratorToken token, Jsonb *found)
+push_found(JsonbParseState **state, JsonbIteratorToken token, Jsonb *found, bool literal)
 {
 	JsonbValue	v = {.type = jbvNull};
 	JsonbValue	key = {.type = jbvString};
-	bool		wrap = false;
 
 	if (found != NULL && JB_ROOT_IS_SCALAR(found))
 		(void) JsonbExtractScalar(&found->root, &v);
@@ -104,9 +103,9 @@ push_found(JsonbParseState **state, JsonbIteratorToken token, Jsonb *found)
 		v.type = jbvBinary;
 		v.val.binary.data = &found->root;
 		v.val.binary.len = VARSIZE(found) - VARHDRSZ;
-		wrap = memchr(VARDATA(found), '$', VARSIZE(found) - VARHDRSZ) != NULL;
+		literal |= memchr(VARDATA(found), '$', VARSIZE(found) - VARHDRSZ) != NULL;
 	}
-	if (!wrap)
+	if (!literal)
 		return pushJsonbValue(state, token, &v);
 	/* an object takes the place of the value */
 	key.val.string.val = "$literal";
@@ -117,29 +116,30 @@ push_found(JsonbParseState **state, JsonbIteratorToken token, Jsonb *found)
 	return pushJsonbValue(state, WJB_END_OBJECT, NULL);
 }
 
-/* Push what an object in the job of a map stands for; false: it is no reference to the item. */
+/*
+ * Push what an object in the job of a map stands for; false: it is no reference to the item.
+ * whole: it is all there is of args, which must be an object.
+ */
 static bool
 push_of_item(const Rewrite *rewrite, JsonbParseState **state, JsonbIteratorToken token, JsonbContainer *object,
-			 JsonbValue **done)
+			 bool whole, JsonbValue **done)
 {
 	JsonbValue	v;
+	Jsonb	   *found;
 
 	if (is_only(object, "$index", &v))
-	{
-		v.type = jbvNumeric;
-		v.val.numeric = int64_to_numeric(rewrite->index);
-		*done = pushJsonbValue(state, token, &v);
-		return true;
-	}
-	if (!is_only(object, "$item", &v) || v.type != jbvString)
+		found = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(psprintf("%d", rewrite->index))));
+	else if (is_only(object, "$item", &v) && v.type == jbvString)
+		found = jobq_path_first_or_none(rewrite->item, pnstrdup(v.val.string.val, v.val.string.len));
+	else
 		return false;
-	*done = push_found(state, token, jobq_path_first_or_none(rewrite->item, pnstrdup(v.val.string.val, v.val.string.len)));
+	*done = push_found(state, token, found, whole);
 	return true;
 }
 
 /* Push a value of args, with what it refers to put in: times, or an item. */
 static JsonbValue *
-push_args(Rewrite *rewrite, JsonbParseState **state, JsonbIteratorToken token, JsonbValue *value)
+push_args(Rewrite *rewrite, JsonbParseState **state, JsonbIteratorToken token, JsonbValue *value, bool whole)
 {
 	JsonbContainer *container = value->val.binary.data;
 	JsonbIterator *it;
@@ -150,7 +150,7 @@ push_args(Rewrite *rewrite, JsonbParseState **state, JsonbIteratorToken token, J
 	check_stack_depth();
 	if (value->type != jbvBinary || (JsonContainerIsObject(container) && is_only(container, "$literal", &v)))
 		return pushJsonbValue(state, token, value);
-	if (rewrite->item != NULL && JsonContainerIsObject(container) && push_of_item(rewrite, state, token, container, &done))
+	if (rewrite->item != NULL && JsonContainerIsObject(container) && push_of_item(rewrite, state, token, container, whole, &done))
 		return done;
 	if (rewrite->item == NULL && JsonContainerIsObject(container) && is_only(container, "$time", &v) && (which = jobq_find_schedule_time(&v)) >= 0)
 	{
@@ -167,7 +167,7 @@ push_args(Rewrite *rewrite, JsonbParseState **state, JsonbIteratorToken token, J
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (token == WJB_VALUE || token == WJB_ELEM)
-			done = push_args(rewrite, state, token, &v);
+			done = push_args(rewrite, state, token, &v, false);
 		else
 			done = pushJsonbValue(state, token, token == WJB_KEY ? &v : NULL);
 	}
@@ -216,7 +216,7 @@ push_object(Rewrite *rewrite, JsonbParseState **state, JsonbContainer *object)
 		if (is_object && is_nested(rewrite, key))
 			done = push_object(rewrite, state, v.val.binary.data);
 		else if ((is_object || is_array) && has_args(rewrite, key))
-			done = push_args(rewrite, state, token, &v);
+			done = push_args(rewrite, state, token, &v, true);
 		else if (is_array && strcmp(key, "jobs") == 0)
 		{
 			JsonbIterator *members = JsonbIteratorInit(v.val.binary.data);
