@@ -294,6 +294,7 @@ CREATE TABLE @extschema@.job_flow (
     stopping      smallint NOT NULL,
     open          boolean NOT NULL,
     paused        boolean NOT NULL,
+    settled       boolean NOT NULL,
     stop_reason   text,
     clone_from    text[],
     definition    jsonb NOT NULL,
@@ -301,7 +302,7 @@ CREATE TABLE @extschema@.job_flow (
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE @extschema@.job_flow IS
-    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. running: members that it has let in, of a flow with permits or max_running. canary: of a map, items that must succeed before it has no permits any more. on_failure: 0 continue, 1 cancel, 2 drain, 3 undo. stopping: 0 no, 1 members that have not begun are cancelled, since one failed, else all are: 2 one failed, 3 it is cancelled, 4 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
+    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. running: members that have a slot, of a flow with permits or max_running. settled: none of its members is ready that may not begin and, with permits or max_running, each that runs has a slot. canary: of a map, items that must succeed before it has no permits any more. on_failure: 0 continue, 1 cancel, 2 drain, 3 undo. stopping: 0 no, 1 members that have not begun are cancelled, since one failed, else all are: 2 one failed, 3 it is cancelled, 4 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
 REVOKE ALL ON @extschema@.job_flow FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_flow', '');
 
@@ -2473,6 +2474,12 @@ BEGIN ATOMIC
                    GROUP BY x.flow_id) s ON s.flow_id = t.job_id
     WHERE t.open AND (of_job IS NULL OR t.job_id = of_job) AND t.running + coalesce(d.running, 0) <> coalesce(s.n, 0)
     UNION ALL
+    SELECT 'W6', t.job_id, format('member %s runs, and is not counted', x.job_id)
+    FROM @extschema@.job_flow t
+        JOIN (SELECT l.flow_id, l.job_id FROM @extschema@.job_lease l WHERE l.slot IS NULL
+              UNION ALL SELECT f.flow_id, f.job_id FROM @extschema@.job_flow f WHERE f.slot IS NULL AND f.open) x ON x.flow_id = t.job_id
+    WHERE t.open AND t.settled AND (t.permits IS NOT NULL OR t.max_running IS NOT NULL) AND (of_job IS NULL OR t.job_id = of_job)
+    UNION ALL
     SELECT 'W7', t.job_id, 'members wait for it, and nothing keeps them'
     FROM @extschema@.job_flow t LEFT JOIN deltas d ON d.downstream = t.job_id AND d.epoch = 0
     WHERE t.open AND (of_job IS NULL OR t.job_id = of_job) AND t.job_id IN (SELECT w.limited_by FROM @extschema@.job_waiting w)
@@ -2767,7 +2774,7 @@ BEGIN
         SELECT @extschema@.job_queue_id(j.queue), j.unique_key, j.id WHERE j.outcome IS NULL AND j.unique_key IS NOT NULL
         ON CONFLICT DO NOTHING;
     WHEN 'W6' THEN
-        UPDATE @extschema@.job_flow f SET running = x.n - coalesce((SELECT sum(d.running) FROM @extschema@.job_delta d WHERE d.downstream = id AND d.epoch = 0), 0)
+        UPDATE @extschema@.job_flow f SET settled = false, running = x.n - coalesce((SELECT sum(d.running) FROM @extschema@.job_delta d WHERE d.downstream = id AND d.epoch = 0), 0)
         FROM (SELECT (SELECT count(*) FROM @extschema@.job_scheduled c WHERE c.flow_id = job_repair_job.id AND c.slot IS NOT NULL)
                   + (SELECT count(*) FROM @extschema@.job_limited g WHERE g.flow_id = job_repair_job.id AND g.slot IS NOT NULL)
                   + (SELECT count(*) FROM @extschema@.job_ready r WHERE r.flow_id = job_repair_job.id AND r.slot IS NOT NULL)

@@ -24,30 +24,35 @@
 /*
  * Delete what is still to be added to the counters of a flow that is decided: its members
  * are counted anew.  All of it is committed, since who changes a member keeps the flow open.
+ * Returns how many permits it would have got back.
  */
-static void
+static int
 drop_deltas(JobqCall *call, int64 flow)
 {
+	int			permits = 0;
 	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DELTA, INDEX_KEY, 0, NULL, NULL);
 	TupleTableSlot *delta;
 
 	while ((delta = jobq_scan_next(scan)) != NULL)
 	{
 		/* the background worker may be about to delete it, too */
-		if (jobq_attr_int64(delta, DELTA_DOWNSTREAM) == flow)
-			(void) jobq_delete(call, JOBQ_DELTA, delta, LockWaitBlock);
+		if (jobq_attr_int64(delta, DELTA_DOWNSTREAM) == flow && jobq_delete(call, JOBQ_DELTA, delta, LockWaitBlock))
+			permits += jobq_attr_int32(delta, DELTA_PERMITS);
 	}
 	jobq_scan_end(scan);
+	return permits;
 }
 
 /*
  * Write the row of a decided flow in job_flow: it runs again, with counters of its members
- * as they are, or (counters NULL) has not started.
+ * as they are, none of which has a slot, or (counters NULL) has not started.  permits: so many were
+ * given back.
  */
 static void
-write_row(JobqCall *call, int64 id, const JobqCounters *counters)
+write_row(JobqCall *call, int64 id, const JobqCounters *counters, int permits)
 {
 	static const JobqCounters none = {0};
+	JobqSlot	slot = counters != NULL ? jobq_take_slot_again(call, jobq_flow_of(call, id)) : SLOT_NONE;
 	bool		done;
 
 	do
@@ -57,6 +62,10 @@ write_row(JobqCall *call, int64 id, const JobqCounters *counters)
 
 		jobq_values(row, &new);
 		jobq_set_counters(&new, FLOW_UNDECIDED, counters ? counters : &none);
+		jobq_set(&new, FLOW_RUNNING, Int32GetDatum(0));
+		if (new.given[FLOW_PERMITS - 1])
+			jobq_set(&new, FLOW_PERMITS, Int32GetDatum(jobq_attr_int32(row, FLOW_PERMITS) + permits));
+		jobq_set(&new, FLOW_SETTLED, BoolGetDatum(true));
 		jobq_set(&new, FLOW_STOPPING, Int16GetDatum(STOP_NOT));
 		jobq_set(&new, FLOW_OPEN, BoolGetDatum(counters != NULL));
 		new.given[FLOW_STOP_REASON - 1] = false;
@@ -65,7 +74,7 @@ write_row(JobqCall *call, int64 id, const JobqCounters *counters)
 			new.given[FLOW_STARTED_AT - 1] = new.given[FLOW_ARGS - 1] = new.given[FLOW_CLONE_FROM - 1] = false;
 		else
 		{
-			jobq_set_flow_runs(call, id, SLOT_NONE, &new);
+			jobq_set_flow_runs(call, id, slot, &new);
 			/* canaries that are left to succeed */
 			if (new.given[FLOW_CANARY - 1])
 				jobq_set(&new, FLOW_PERMITS, Int32GetDatum(jobq_attr_int32(row, FLOW_CANARY) - counters->n[HITS]));
@@ -85,14 +94,15 @@ run_again(JobqCascade *cascade, TupleTableSlot *job, int outcome)
 	JobqCounters c;
 	Datum		result;
 	bool		isnull;
+	int			permits;
 
 	/*
 	 * members can have been removed since; from here on none is, as its row
 	 * in job is written
 	 */
-	drop_deltas(call, id);
+	permits = drop_deltas(call, id);
 	jobq_count_members(call, id, &c);
-	write_row(call, id, &c);
+	write_row(call, id, &c, permits);
 	/* where nothing in it opens, it is closed again */
 	jobq_leave_delta(call, id, 0, &none);
 	jobq_advance();				/* those downstream must see it undecided */
@@ -160,8 +170,7 @@ jobq_reopen_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome)
 void
 jobq_begin_flow_anew(JobqCall *call, int64 id)
 {
-	drop_deltas(call, id);
-	write_row(call, id, NULL);
+	write_row(call, id, NULL, drop_deltas(call, id));
 }
 
 /* A member of a flow that begins anew, whose row is locked, is a former one; another job may have its key. */

@@ -10,12 +10,21 @@
  * and gives it back, by a delta, when it is decided or waits for anything again; the permit
  * with it, unless its attempt has begun.
  *
- *	W6	Where a flow has permits or max_running, running plus what deltas say of it is the number of
- *		state rows of its members that have a slot.
+ *	W6	running plus what deltas say of it is the number of state rows of members that have a slot.  Where
+ *		there are permits or max_running, and the flow is settled, each member that runs has one.
+ *	W7	Where members wait for their flow, something keeps them: a pause of it, or of one around it, no permits, or
+ *		as many that have slots as may; or there is a delta.
  *
- * A pause counts nothing: it keeps all in the flow, at any depth, from beginning.  What
- * was ready before a limit was set has no slot, or its flow is paused: the claim that finds it puts it
- * behind its flow (jobq_put_behind_flow).  So no claim that begins after the change is committed takes it.
+ * A pause counts nothing: it keeps all in the flow, at any depth, from beginning.
+ *
+ * What is ready when a limit is set has no slot, or its flow is paused: the claim that finds it puts it behind its flow
+ * (jobq_put_behind_flow).  So no claim that begins after the change is committed takes it.  A claim that began before can still be
+ * open, and what it takes was not counted by anybody.  Therefore the flow is not settled from then on: the
+ * background worker goes through its members, puts back what may not begin, gives slots to what runs, and lets nobody in before it has
+ * met no member that somebody is just moving.
+ *
+ * Locks: the flow's row in job_flow, and no other row that is not free.  Whoever adds members to the flow, opens some again, or
+ * starts it, has the row locked, too, so that these stand where its settings would have them.
  *
  * A crash leaves the rows, and deltas that are still to be folded.
  */
@@ -110,30 +119,151 @@ jobq_give_slot_back(JobqCall *call, JobqPrefix *prefix)
 	prefix->slot = SLOT_NONE;
 }
 
-/*
- * For the background worker, which has the flow's row locked: let in those that wait for
- * it, as many as may begin.  False: one was passed over, since somebody has it locked; a delta
- * of nothing is left to try again by.
- */
-bool
-jobq_let_members_in(JobqCall *call, int64 flow)
+/* A flow that is a member of another is opened again, whose row is locked: it takes a slot, if there are such. */
+JobqSlot
+jobq_take_slot_again(JobqCall *call, int64 flow)
 {
-	Datum		key = Int64GetDatum(flow);
-	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, flow);
+	JobqFlowChange change = {.running = 1};
+	TupleTableSlot *row = flow != 0 ? jobq_find_id(call, JOBQ_FLOW, flow) : NULL;
 	bool		counted = row != NULL && counts_members(row);
-	int			room = LET_IN_AT_ONCE;
+
+	jobq_slot_free(row);
+	if (!counted)
+		return SLOT_NONE;
+	jobq_leave_flow_delta(call, flow, &change, true);
+	return SLOT_BEGUN;
+}
+
+/* Settling */
+
+/* Give a member that runs a slot; false: its row is not free. */
+static bool
+give_slot(JobqCall *call, JobqTable table, TupleTableSlot *row)
+{
+	JobqRow		new;
+
+	jobq_values(row, &new);
+	jobq_set(&new, STATE_SLOT, Int16GetDatum(SLOT_BEGUN));
+	return jobq_update(call, table, row, &new, LockWaitSkip);
+}
+
+/* Have a member that is ready, or behind the gate of its queue, wait for its flow; false: its row is not free. */
+static bool
+put_back(JobqCall *call, JobqTable table, TupleTableSlot *row, TupleTableSlot *job)
+{
+	JobqPrefix	prefix;
+
+	if (!jobq_state_leave(call, table, row, LEAVE_TRY))
+		return false;
+	jobq_read_prefix(row, &prefix);
+	prefix.lane = jobq_job_lane(job);
+	jobq_wait_for_flow(call, &prefix);
+	return true;
+}
+
+/*
+ * Settle an undecided member: have it wait if it may not begin, or give it a slot if it runs, which is added to *running.
+ * False: somebody is just moving it, who may have read the flow's row before that was changed.  Whoever
+ * claims a job has deleted a row of it before he reads that.
+ */
+static bool
+settle_member(JobqCall *call, int64 id, bool counted, bool paused, int *running)
+{
+	TupleTableSlot *job;
+	TupleTableSlot *row;
+	JobqTable	table = jobq_find_state(call, id, &job, &row);
+	bool		needs_slot = counted && row != NULL && slot_attisnull(row, STATE_SLOT);
+	bool		ok = true;
+
+	switch (table)
+	{
+		case JOBQ_READY:
+		case JOBQ_LIMITED:
+			if (needs_slot || paused)
+				ok = put_back(call, table, row, job);
+			break;
+		case JOBQ_LEASE:
+		case JOBQ_FLOW:
+			if (needs_slot)
+			{
+				ok = give_slot(call, table, row);
+				*running += ok ? 1 : 0;
+			}
+			break;
+		case JOBQ_WAITING:
+		case JOBQ_SCHEDULED:
+			/* it can be let go, and claimed, in one transaction */
+			ok = !counted || !jobq_being_deleted(call, table, row);
+			break;
+		default:
+			break;
+	}
+	jobq_slot_free(row);
+	jobq_slot_free(job);
+	return ok;
+}
+
+/* Settle the members of a flow and, where it is paused, of those in it; false: not all of them. */
+static bool
+settle_members(JobqCall *call, int64 flow, bool counted, bool paused, int *running)
+{
+	int			n;
+	JobqMember *members = jobq_read_flow_members(call, flow, &n);
+	bool		ok = true;
+
+	check_stack_depth();
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (members[i].outcome != 0)
+			continue;
+		ok &= settle_member(call, members[i].id, counted, paused, running);
+		if (paused && members[i].is_flow)
+			ok &= settle_members(call, members[i].id, false, true, running);
+	}
+	pfree(members);
+	return ok;
+}
+
+/*
+ * The settings of a flow have changed, whose row is locked: see that its members stand where these would have them.
+ * False: that is still to be done for some.
+ */
+static bool
+settle(JobqCall *call, TupleTableSlot *flow)
+{
+	bool		counted = counts_members(flow);
+	bool		paused = jobq_attr_bool(flow, FLOW_PAUSED);
+	int64		id = jobq_attr_int64(flow, STATE_JOB_ID);
+	int			running = 0;
+	bool		ok = !(counted || paused) || settle_members(call, id, counted, paused, &running);
+	JobqRow		new;
+
+	jobq_values(flow, &new);
+	jobq_set(&new, FLOW_RUNNING, Int32GetDatum(jobq_attr_int32(flow, FLOW_RUNNING) + running));
+	jobq_set(&new, FLOW_SETTLED, BoolGetDatum(ok));
+	if (!jobq_update(call, JOBQ_FLOW, flow, &new, LockWaitBlock))
+		elog(ERROR, "row of flow %lld has changed while locked", (long long) id);
+	jobq_advance();
+	return ok;
+}
+
+/* Letting in */
+
+/* Let in those that wait for a flow, whose row is locked, and settled; false: one was passed over, since somebody has it locked. */
+static bool
+let_in(JobqCall *call, int64 flow, TupleTableSlot *row)
+{
 	static const JobqFlowChange none = {0};
+	Datum		key = Int64GetDatum(flow);
+	bool		counted = counts_members(row);
+	int			room = LET_IN_AT_ONCE;
 	int			n = 0;
 	bool		passed_over = false;
 	JobqScan   *scan;
 	TupleTableSlot *waiting;
 	JobqRow		new;
 
-	if (row == NULL || !jobq_attr_bool(row, FLOW_OPEN) || is_paused(call, flow))
-	{
-		jobq_slot_free(row);
-		return true;
-	}
 	if (!slot_attisnull(row, FLOW_PERMITS))
 		room = Min(room, jobq_attr_int32(row, FLOW_PERMITS));
 	if (!slot_attisnull(row, FLOW_MAX_RUNNING))
@@ -166,10 +296,39 @@ jobq_let_members_in(JobqCall *call, int64 flow)
 		if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
 			elog(ERROR, "row of flow %lld has changed while locked", (long long) flow);
 	}
-	jobq_slot_free(row);
-	if (passed_over || n == LET_IN_AT_ONCE)
-		jobq_leave_flow_delta(call, flow, &none, !passed_over);
+	/* there may be more */
+	if (!passed_over && n == LET_IN_AT_ONCE)
+		jobq_leave_flow_delta(call, flow, &none, true);
 	return !passed_over;
+}
+
+/*
+ * For the background worker, which has the flow's row locked: settle the members of a flow whose settings have changed, and let in
+ * those that wait for it, as many as may begin.  False: somebody has rows of some locked; a delta
+ * of nothing is left to try again by.
+ */
+bool
+jobq_let_members_in(JobqCall *call, int64 flow)
+{
+	static const JobqFlowChange none = {0};
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, flow);
+	bool		ok = true;
+
+	if (row != NULL && jobq_attr_bool(row, FLOW_OPEN))
+	{
+		if (!jobq_attr_bool(row, FLOW_SETTLED))
+		{
+			ok = settle(call, row);
+			jobq_slot_free(row);
+			row = jobq_find_id(call, JOBQ_FLOW, flow);
+		}
+		if (ok && !is_paused(call, flow))
+			ok = let_in(call, flow, row);
+		if (!ok)
+			jobq_leave_flow_delta(call, flow, &none, false);
+	}
+	jobq_slot_free(row);
+	return ok;
 }
 
 /* Settings */
@@ -184,61 +343,22 @@ typedef struct Settings
 	int			on_failure;		/* -1: not given */
 } Settings;
 
-/* Give a member that runs a slot, where its row is free; returns how many slots that are. */
-static int
-give_slot(JobqCall *call, int64 id)
-{
-	JobqTable	tables[] = {JOBQ_LEASE, JOBQ_FLOW};
-	int			n = 0;
-
-	for (int i = 0; i < lengthof(tables); i++)
-	{
-		TupleTableSlot *row = jobq_find_id(call, tables[i], id);
-		JobqRow		new;
-
-		if (row != NULL && slot_attisnull(row, STATE_SLOT) && (tables[i] == JOBQ_LEASE || jobq_attr_bool(row, FLOW_OPEN)))
-		{
-			jobq_values(row, &new);
-			jobq_set(&new, STATE_SLOT, Int16GetDatum(SLOT_BEGUN));
-			n += jobq_update(call, tables[i], row, &new, LockWaitSkip);
-		}
-		jobq_slot_free(row);
-	}
-	return n;
-}
-
-/* A flow begins to count its members: those that run have slots from now on.  Returns how many. */
-static int
-count_running(JobqCall *call, int64 flow)
+/* Have the background worker look at all flows in a flow, also at those that are just being opened again. */
+static void
+look_inside(JobqCall *call, int64 flow)
 {
 	int			n;
-	int			running = 0;
 	JobqMember *members = jobq_read_flow_members(call, flow, &n);
 
+	check_stack_depth();
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (members[i].outcome == 0)
-			running += give_slot(call, members[i].id);
-	}
-	pfree(members);
-	return running;
-}
-
-/* Have the background worker look at a flow, and at all flows in it. */
-static void
-look_at_all(JobqCall *call, int64 flow)
-{
-	int			n;
-	JobqMember *members;
-
-	check_stack_depth();
-	jobq_look_at_flow(call, flow);
-	members = jobq_read_flow_members(call, flow, &n);
-	for (int i = 0; i < n; i++)
-	{
-		if (members[i].outcome == 0 && members[i].is_flow)
-			look_at_all(call, members[i].id);
+		if (members[i].is_flow)
+		{
+			jobq_look_at_flow(call, members[i].id);
+			look_inside(call, members[i].id);
+		}
 	}
 	pfree(members);
 }
@@ -272,6 +392,8 @@ set_flow(JobqCall *call, const JobqFound *found, void *arg, const char **problem
 	TupleTableSlot *row;
 	JobqRow		new;
 	bool		open;
+	bool		was_paused;
+	bool		is_paused_now;
 
 	if (!jobq_is_flow(found->job))
 		ereport(ERROR,
@@ -283,22 +405,28 @@ set_flow(JobqCall *call, const JobqFound *found, void *arg, const char **problem
 		return true;
 	}
 	row = jobq_find_id(call, JOBQ_FLOW, found->id);
-	if (row == NULL || !jobq_lock(call, JOBQ_FLOW, row, LockTupleNoKeyExclusive, LockWaitBlock))
+	if (row == NULL)
+		elog(ERROR, "flow %lld has no row", (long long) found->id);
+	if (!jobq_lock(call, JOBQ_FLOW, row, LockTupleNoKeyExclusive, LockWaitBlock))
 	{
 		jobq_slot_free(row);
 		return false;
 	}
-	open = jobq_attr_bool(row, FLOW_OPEN);
 	jobq_values(row, &new);
 	set_settings(&new, s);
-	/* those that it has let in before have ended, or are counted still */
-	if (open && !counts_members(row) && (new.given[FLOW_PERMITS - 1] || new.given[FLOW_MAX_RUNNING - 1]))
-		jobq_set(&new, FLOW_RUNNING, Int32GetDatum(jobq_attr_int32(row, FLOW_RUNNING) + count_running(call, found->id)));
+	open = jobq_attr_bool(row, FLOW_OPEN);
+	was_paused = jobq_attr_bool(row, FLOW_PAUSED);
+	is_paused_now = DatumGetBool(new.values[FLOW_PAUSED - 1]);
+	if (open && ((is_paused_now && !was_paused) ||
+				 (!counts_members(row) && (new.given[FLOW_PERMITS - 1] || new.given[FLOW_MAX_RUNNING - 1]))))
+		jobq_set(&new, FLOW_SETTLED, BoolGetDatum(false));
 	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
 		elog(ERROR, "row of flow %lld has changed while locked", (long long) found->id);
 	jobq_slot_free(row);
 	if (open)
-		look_at_all(call, found->id);
+		jobq_look_at_flow(call, found->id);
+	if (open && was_paused && !is_paused_now)
+		look_inside(call, found->id);
 	return true;
 }
 

@@ -605,6 +605,7 @@ extern void jobq_check_scope(JobqCall *call, const JobqSubmission *s);
 extern void jobq_check_scope_within(JobqCall *call, const JobqSubmission *s, const JobqSubmission *up);
 extern bool jobq_lock_open_flow(JobqCall *call, int64 id, LockWaitPolicy policy, bool *open);
 extern bool jobq_flow_was_started(JobqCall *call, TupleTableSlot *job);
+extern bool jobq_lock_to_start(JobqCall *call, int64 id);
 extern bool jobq_lock_to_fold(JobqCall *call, int64 id);
 extern bool jobq_prepare_to_close(JobqCall *call, int64 id, const JobqFlowChange *change, bool *closes);
 extern bool jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, bool closes);
@@ -612,6 +613,7 @@ extern bool jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, c
 
 /* flowlimit.c: limits of flows */
 extern bool jobq_kept_by_flow(JobqCall *call, const JobqPrefix *prefix);
+extern JobqSlot jobq_take_slot_again(JobqCall *call, int64 flow);
 extern void jobq_wait_for_flow(JobqCall *call, const JobqPrefix *prefix);
 extern void jobq_give_slot_back(JobqCall *call, JobqPrefix *prefix);
 extern void jobq_look_at_flow(JobqCall *call, int64 flow);

@@ -145,6 +145,7 @@ jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *pref
 	set_spec(&new, s->flow);
 	jobq_set(&new, FLOW_STOPPING, Int16GetDatum(STOP_NOT));
 	jobq_set(&new, FLOW_OPEN, BoolGetDatum(false));
+	jobq_set(&new, FLOW_SETTLED, BoolGetDatum(true));
 	if (prefix->flow_id != 0)
 		jobq_set(&new, STATE_FLOW_ID, Int64GetDatum(prefix->flow_id));
 	jobq_insert(call, JOBQ_FLOW, &new);
@@ -471,6 +472,20 @@ jobq_check_scope_within(JobqCall *call, const JobqSubmission *s, const JobqSubmi
 
 /* Closing */
 
+/*
+ * May a flow that is due start?  Its row is locked, so that its settings are the same to the end of that.  False:
+ * somebody has it locked.
+ */
+bool
+jobq_lock_to_start(JobqCall *call, int64 id)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
+	bool		ok = row == NULL || jobq_lock(call, JOBQ_FLOW, row, LockTupleNoKeyExclusive, LockWaitSkip);
+
+	jobq_slot_free(row);
+	return ok;
+}
+
 /* May deltas of this flow be folded?  Its row, if it is open, is locked for that. */
 bool
 jobq_lock_to_fold(JobqCall *call, int64 id)
@@ -758,7 +773,7 @@ jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *r
 	jobq_set(&new, FLOW_STOPPING, Int16GetDatum(why));
 	jobq_set_text(&new, FLOW_STOP_REASON, reason);
 	/* its timeout, once over, has no row in job_expiry any more */
-	if (why != STOP_FAILED)
+	if (why > STOP_FAILED)
 		new.given[STATE_EXPIRES_AT - 1] = false;
 	if (!jobq_update(call, JOBQ_FLOW, flow, &new, LockWaitSkip))
 		return false;

@@ -495,11 +495,14 @@ jobq_move_due_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampT
 		jobq_read_prefix(row, &prefix);
 		if (prefix.run_at <= call->now)
 		{
-			ok = jobq_state_leave(call, JOBQ_SCHEDULED, row, LEAVE_TRY);
-			if (ok && prefix.lane == JOBQ_FLOW_LANE && !(prefix.flow_id != 0 && jobq_kept_by_flow(call, &prefix)))
-				jobq_start_flow(call, &prefix);
-			else if (ok)
+			ok = (prefix.lane != JOBQ_FLOW_LANE || jobq_lock_to_start(call, job_id)) &&
+				jobq_state_leave(call, JOBQ_SCHEDULED, row, LEAVE_TRY);
+			if (ok && prefix.lane != JOBQ_FLOW_LANE)
 				jobq_enter_next(call, &prefix, 0);
+			else if (ok && prefix.flow_id != 0 && jobq_kept_by_flow(call, &prefix))
+				jobq_wait_for_flow(call, &prefix);
+			else if (ok)
+				jobq_start_flow(call, &prefix);
 		}
 	}
 	jobq_slot_free(row);
