@@ -54,14 +54,14 @@ CALL pg_temp.recounted();
 SELECT m.name, s.state, s.held FROM mine m JOIN job_status s USING (id) ORDER BY m.name;
 SELECT job_unhold(pg_temp.id('a')), job_unhold(pg_temp.id('c'));
 SELECT m.name, s.state, s.held FROM mine m JOIN job_status s USING (id) ORDER BY m.name;
-INSERT INTO job_ready SELECT job_id, queue_id, lane, run_at, expires_at, partition_id, affinity_id, attempt, failed, lost, priority, nextval('job_id_seq'), now() FROM job_waiting WHERE job_id = pg_temp.id('d');
-INSERT INTO job_scheduled SELECT job_id, queue_id, lane, '2999-01-01', expires_at, partition_id, affinity_id, attempt, failed, lost, priority FROM job_ready WHERE job_id = pg_temp.id('b');
-INSERT INTO job_scheduled SELECT 1000 + nextval('job_id_seq'), queue_id, lane, '2999-01-01', expires_at, partition_id, affinity_id, attempt, failed, lost, priority FROM job_ready WHERE job_id = pg_temp.id('b');
+INSERT INTO job_ready SELECT job_id, queue_id, lane, run_at, expires_at, partition_id, affinity_id, flow_id, attempt, failed, lost, priority, slot, nextval('job_id_seq'), now() FROM job_waiting WHERE job_id = pg_temp.id('d');
+INSERT INTO job_scheduled SELECT job_id, queue_id, lane, '2999-01-01', expires_at, partition_id, affinity_id, flow_id, attempt, failed, lost, priority, slot FROM job_ready WHERE job_id = pg_temp.id('b');
+INSERT INTO job_scheduled SELECT 1000 + nextval('job_id_seq'), queue_id, lane, '2999-01-01', expires_at, partition_id, affinity_id, flow_id, attempt, failed, lost, priority, slot FROM job_ready WHERE job_id = pg_temp.id('b');
 SELECT invariant, name, regexp_replace(problem, '\d+', '<n>') AS problem, repaired FROM pg_temp.both();
 SELECT m.name, s.state FROM mine m JOIN job_status s USING (id) ORDER BY m.name;
 SELECT pg_temp.job('e');
 SELECT job_cancel(pg_temp.id('e'));
-INSERT INTO job_scheduled SELECT pg_temp.id('e'), queue_id, lane, '2999-01-01', expires_at, partition_id, affinity_id, attempt, failed, lost, priority FROM job_waiting WHERE job_id = pg_temp.id('d');
+INSERT INTO job_scheduled SELECT pg_temp.id('e'), queue_id, lane, '2999-01-01', expires_at, partition_id, affinity_id, flow_id, attempt, failed, lost, priority, slot FROM job_waiting WHERE job_id = pg_temp.id('d');
 SELECT * FROM pg_temp.both();
 
 -- a manual job waits, whatever it waits for
@@ -71,7 +71,7 @@ SELECT * FROM pg_temp.checked(false);
 SELECT job_unhold(pg_temp.id('n'));
 SELECT * FROM pg_temp.checked(false);
 DELETE FROM job_waiting WHERE job_id = pg_temp.id('m') RETURNING open, held, manual;
-INSERT INTO job_ready SELECT pg_temp.id('m'), queue_id, lane, run_at, expires_at, partition_id, affinity_id, attempt, failed, lost, priority, nextval('job_id_seq'), now() FROM job_waiting WHERE job_id = pg_temp.id('n');
+INSERT INTO job_ready SELECT pg_temp.id('m'), queue_id, lane, run_at, expires_at, partition_id, affinity_id, flow_id, attempt, failed, lost, priority, slot, nextval('job_id_seq'), now() FROM job_waiting WHERE job_id = pg_temp.id('n');
 SELECT * FROM pg_temp.both();
 CALL pg_temp.recounted();
 SELECT open, held, manual FROM job_waiting WHERE job_id = pg_temp.id('m');
@@ -144,7 +144,7 @@ SELECT invariant, name, problem, repaired FROM pg_temp.both();
 -- ready rows that no index finds by job: in another place, in several, and of no job
 INSERT INTO mine SELECT name, job_submit(name, queue => 'check') FROM unnest('{p,q,r}'::text[]) name;
 UPDATE job_ready SET priority = 9, queue_id = 1, lane = 1 WHERE job_id = pg_temp.id('p');
-INSERT INTO job_ready SELECT job_id, 1, 1, run_at, expires_at, partition_id, affinity_id, attempt, failed, lost, priority, position, since FROM job_ready WHERE job_id = pg_temp.id('q');
+INSERT INTO job_ready SELECT job_id, 1, 1, run_at, expires_at, partition_id, affinity_id, flow_id, attempt, failed, lost, priority, slot, position, since FROM job_ready WHERE job_id = pg_temp.id('q');
 DELETE FROM job WHERE id = pg_temp.id('r');
 SELECT invariant, name, problem, repaired FROM pg_temp.both();
 CALL pg_temp.recounted();
@@ -180,18 +180,18 @@ SELECT state FROM job_status WHERE id = pg_temp.id('j');
 
 -- D5: what is still to be done; nobody else sees these rows
 BEGIN;
-INSERT INTO job_delta SELECT nextval('job_id_seq'), job_id, 9e15, -1, -1, 0, 0, 0 FROM job_waiting WHERE job_id = pg_temp.id('c');
+INSERT INTO job_delta SELECT nextval('job_id_seq'), job_id, 9e15, -1, -1, 0, 0, 0, 0, 0 FROM job_waiting WHERE job_id = pg_temp.id('c');
 INSERT INTO job_recount VALUES (nextval('job_id_seq'), 9e15);
-INSERT INTO job_cancel_request VALUES (nextval('job_id_seq'), 9e15, 0);
+INSERT INTO job_cancel_request VALUES (nextval('job_id_seq'), 9e15, 0, false);
 SELECT * FROM pg_temp.both();
 ROLLBACK;
 -- of a job that was removed it is dropped when it is due, and right until then
 BEGIN;
 SELECT job_submit('r', queue => 'check') AS r \gset
 SELECT job_cancel(:r);
-INSERT INTO job_delta VALUES (nextval('job_id_seq'), :r, :r, -1, -1, 0, 0, 0);
+INSERT INTO job_delta VALUES (nextval('job_id_seq'), :r, :r, -1, -1, 0, 0, 0, 0, 0);
 INSERT INTO job_recount VALUES (nextval('job_id_seq'), :r);
-INSERT INTO job_cancel_request VALUES (nextval('job_id_seq'), :r, 0);
+INSERT INTO job_cancel_request VALUES (nextval('job_id_seq'), :r, 0, false);
 SELECT job_delete(:r);
 SELECT * FROM pg_temp.checked(false);
 ROLLBACK;

@@ -50,7 +50,7 @@ SELECT job_release(l.job_id, l.token) FROM job_lease l JOIN job j ON j.id = job_
 SELECT pg_temp.settled(), pg_temp.members(:f);
 SELECT * FROM job_check();
 -- held, cancelled, decided while they wait, or were let in
-SELECT job_hold(id) FROM job_status WHERE flow = :f AND name IN ('a', 'c') ORDER BY id;
+SELECT job_hold(id) FROM job_status WHERE flow = :f AND name = 'a';
 SELECT pg_temp.settled(), pg_temp.members(:f);
 SELECT job_unhold(id) FROM job_status WHERE flow = :f AND held ORDER BY id;
 SELECT pg_temp.settled(), pg_temp.members(:f);
@@ -124,14 +124,56 @@ SELECT pg_temp.comes_true($$(SELECT count(*) = 1 FROM job_status WHERE queue = '
 SELECT count(job_complete(job_id, token)) FROM job_claim('fl', max_jobs => 9);
 SELECT pg_temp.until(:f, 'succeeded');
 
+-- A flow in it that is opened again runs at once, and is counted.
+SELECT job_submit_flow('{"queue": "fl", "max_running": 1, "defaults": {"queue": "fl"}, "jobs": [{"name": "a", "priority": 1, "jobs": [{"name": "x", "kind": "k"}]}, {"name": "b", "kind": "k"}, {"name": "c", "kind": "k"}]}') AS f \gset
+SELECT pg_temp.comes_true($$(SELECT count(*) = 1 FROM job_status WHERE queue = 'fl' AND state = 'ready')$$);
+SELECT job_fail(job_id, token, 'no', retry => false) FROM job_claim('fl');
+SELECT pg_temp.comes_true($$(SELECT count(*) = 1 FROM job_status WHERE queue = 'fl' AND state = 'ready')$$), pg_temp.settled(), pg_temp.members(:f);
+SELECT job_retry(id) FROM job_status WHERE flow = :f AND name = 'a';
+SELECT pg_temp.settled(), pg_temp.members(:f);
+SELECT * FROM job_check();
+SELECT count(job_complete(job_id, token)) FROM job_claim('fl', max_jobs => 9);
+SELECT pg_temp.comes_true(format('(SELECT succeeded = 2 AND ready = 1 FROM job_flow_status WHERE id = %s)', :f)), pg_temp.settled(), pg_temp.members(:f);
+SELECT * FROM job_check();
+-- The whole flow again: what was counted is forgotten.
+SELECT job_cancel(:f);
+SELECT pg_temp.until(:f, 'cancelled');
+SELECT job_retry(:f, downstream => true);
+SELECT pg_temp.until(:f, 'running'), pg_temp.settled(), pg_temp.members(:f);
+SELECT * FROM job_check();
+SELECT job_cancel(:f);
+SELECT pg_temp.until(:f, 'cancelled');
+
+-- What job_check finds, and repairs
+SELECT job_submit_flow('{"queue": "fl", "max_running": 2, "defaults": {"queue": "fl"}, "jobs": [{"name": "a", "kind": "k"}, {"name": "b", "kind": "k"}, {"name": "c", "kind": "k"}]}') AS f \gset
+SELECT pg_temp.settled(), pg_temp.members(:f);
+SELECT count(*) FROM job_claim('fl', max_jobs => 2);
+UPDATE job_flow SET running = 1 WHERE job_id = :f;
+SELECT invariant, problem, repaired FROM job_check(true);
+SELECT job_flow_set(:f);
+SELECT pg_temp.settled(), pg_temp.members(:f), running FROM job_flow WHERE job_id = :f;
+UPDATE job_lease SET slot = NULL WHERE job_id = (SELECT min(id) FROM job WHERE flow = :f);
+UPDATE job_flow SET running = 1 WHERE job_id = :f;
+SELECT invariant, regexp_replace(problem, 'member \d+', 'member N') AS problem, repaired FROM job_check(true);
+SELECT job_flow_set(:f);
+SELECT pg_temp.settled(), pg_temp.members(:f), running FROM job_flow WHERE job_id = :f;
+UPDATE job_flow SET max_running = 3 WHERE job_id = :f;
+SELECT invariant, problem, repaired FROM job_check(true);
+SELECT job_flow_set(:f);
+SELECT pg_temp.settled(), pg_temp.members(:f), running FROM job_flow WHERE job_id = :f;
+SELECT * FROM job_check();
+SELECT job_cancel(:f);
+SELECT job_fail(l.job_id, l.token, retry => false) FROM job_lease l JOIN job j ON j.id = job_id WHERE j.flow = :f;
+SELECT pg_temp.until(:f, 'cancelled');
+
 -- A limit that is set while members run counts them.
 SELECT job_submit_flow('{"queue": "fl", "defaults": {"queue": "fl"}, "jobs": [{"name": "a", "kind": "k"}, {"name": "b", "kind": "k"}, {"name": "c", "kind": "k"}, {"name": "d", "kind": "k"}]}') AS f \gset
 SELECT count(*) FROM job_claim('fl', max_jobs => 2);
 SELECT job_flow_set(:f, max_running => 3);
-SELECT count(*) FROM job_claim('fl', max_jobs => 9);
 SELECT pg_temp.settled(), pg_temp.members(:f);
 SELECT count(*) FROM job_claim('fl', max_jobs => 9);
 SELECT pg_temp.settled(), pg_temp.members(:f);
+SELECT count(*) FROM job_claim('fl', max_jobs => 9);
 SELECT count(job_complete(l.job_id, l.token)) FROM job_lease l JOIN job j ON j.id = job_id WHERE queue = 'fl';
 SELECT pg_temp.settled(), pg_temp.members(:f);
 SELECT count(job_complete(job_id, token)) FROM job_claim('fl', max_jobs => 9);
@@ -168,6 +210,16 @@ SELECT job_fail(l.job_id, l.token, 'again') FROM job_lease l JOIN job j ON j.id 
 SELECT pg_temp.until(:f, 'failed');
 SELECT name, state, error FROM job_status WHERE flow = :f OR name IN ('x', 'y') AND queue = 'fl' AND flow > :f ORDER BY id;
 SELECT regexp_replace(error, '\d+', 'N') AS error FROM job_status WHERE id = :f;
+SELECT * FROM job_check();
+
+-- and its timeout holds on
+SELECT job_submit_flow('{"queue": "fl", "on_failure": "drain", "timeout": "1 s", "defaults": {"queue": "fl"}, "jobs": [{"name": "a", "kind": "k"}, {"name": "b", "kind": "k"}]}') AS f \gset
+SELECT job_fail(job_id, token, 'no', retry => false) FROM job_claim('fl');
+SELECT job_id, token FROM job_claim('fl') \gset
+SELECT pg_temp.comes_true(format('(SELECT cancel_requested FROM job_status WHERE id = %s)', :job_id));
+SELECT job_fail(:job_id, :token);
+SELECT pg_temp.until(:f, 'failed');
+SELECT error FROM job_status WHERE id = :f;
 SELECT * FROM job_check();
 
 -- Undone when it has failed, as the role that submitted it
