@@ -19,7 +19,7 @@ BEGIN
 END $$;
 -- nothing is left for the background worker to look at
 CREATE FUNCTION pg_temp.settled() RETURNS boolean LANGUAGE sql AS $$
-    SELECT pg_temp.comes_true($q$NOT EXISTS (SELECT FROM job_delta) AND NOT EXISTS (SELECT FROM job_cancel_request) AND NOT EXISTS (SELECT FROM job_scheduled WHERE run_at <= now())$q$) $$;
+    SELECT pg_temp.comes_true($q$NOT EXISTS (SELECT FROM job_delta) AND NOT EXISTS (SELECT FROM job_cancel_request) AND NOT EXISTS (SELECT FROM job_scheduled WHERE run_at <= now() + interval '1 s')$q$) $$;
 CREATE FUNCTION pg_temp.members(flow bigint) RETURNS text LANGUAGE sql AS $$
     SELECT string_agg(s.name || ' ' || s.state, ', ' ORDER BY s.id) FROM job_status s WHERE s.flow = members.flow $$;
 CREATE FUNCTION pg_temp.explained(of bigint) RETURNS SETOF text LANGUAGE sql AS $$
@@ -43,14 +43,14 @@ SELECT pg_temp.explained(id) FROM job_status WHERE flow = :f AND name = 'c';
 SELECT count(*) FROM job_claim('fl', max_jobs => 9);
 SELECT job_complete(l.job_id, l.token) FROM job_lease l JOIN job j ON j.id = job_id WHERE name = 'd' AND queue = 'fl';
 SELECT pg_temp.settled(), pg_temp.members(:f);
-SELECT job_fail(l.job_id, l.token) FROM job_lease l JOIN job j ON j.id = job_id WHERE name = 'a' AND queue = 'fl';
+SELECT job_fail(l.job_id, l.token, retry_in => '0') FROM job_lease l JOIN job j ON j.id = job_id WHERE name = 'a' AND queue = 'fl';
 SELECT pg_temp.settled(), pg_temp.members(:f);
 SELECT count(*) FROM job_claim('fl', max_jobs => 9);
 SELECT job_release(l.job_id, l.token) FROM job_lease l JOIN job j ON j.id = job_id WHERE name = 'b' AND queue = 'fl';
 SELECT pg_temp.settled(), pg_temp.members(:f);
 SELECT * FROM job_check();
 -- held, cancelled, decided while they wait, or were let in
-SELECT job_hold(id) FROM job_status WHERE flow = :f AND name = 'a';
+SELECT job_hold(id) FROM job_status WHERE flow = :f AND name = 'b';
 SELECT pg_temp.settled(), pg_temp.members(:f);
 SELECT job_unhold(id) FROM job_status WHERE flow = :f AND held ORDER BY id;
 SELECT pg_temp.settled(), pg_temp.members(:f);
@@ -70,18 +70,22 @@ SELECT pg_temp.settled(), pg_temp.members(:f);
 SELECT pg_temp.explained(id) FROM job_status WHERE flow = :f AND name = 'a';
 SELECT pg_temp.explained(:f);
 SELECT job_flow_set(:f, permits => 1);
-SELECT pg_temp.settled(), pg_temp.members(:f), permits FROM job_flow_status WHERE id = :f;
+SELECT pg_temp.settled(), pg_temp.members(:f);
+SELECT permits FROM job_flow_status WHERE id = :f;
 SELECT job_hold(id) FROM job_status WHERE flow = :f AND name = 'a';
 SELECT pg_temp.settled();
 SELECT permits FROM job_flow_status WHERE id = :f;
 SELECT job_unhold(id) FROM job_status WHERE flow = :f AND name = 'a';
 SELECT pg_temp.settled();
 SELECT job_complete(job_id, token) FROM job_claim('fl', max_jobs => 9);
-SELECT pg_temp.settled(), pg_temp.members(:f), permits FROM job_flow_status WHERE id = :f;
+SELECT pg_temp.settled(), pg_temp.members(:f);
+SELECT permits FROM job_flow_status WHERE id = :f;
 SELECT job_flow_set(:f, permits => 1);
-SELECT pg_temp.settled(), pg_temp.members(:f), permits FROM job_flow_status WHERE id = :f;
+SELECT pg_temp.settled(), pg_temp.members(:f);
+SELECT permits FROM job_flow_status WHERE id = :f;
 SELECT job_flow_set(:f, paused => false);
-SELECT pg_temp.settled(), pg_temp.members(:f), permits FROM job_flow_status WHERE id = :f;
+SELECT pg_temp.settled(), pg_temp.members(:f);
+SELECT permits FROM job_flow_status WHERE id = :f;
 SELECT job_complete(job_id, token) FROM job_claim('fl', max_jobs => 9);
 SELECT pg_temp.until(:f, 'succeeded');
 
@@ -151,16 +155,19 @@ SELECT count(*) FROM job_claim('fl', max_jobs => 2);
 UPDATE job_flow SET running = 1 WHERE job_id = :f;
 SELECT invariant, problem, repaired FROM job_check(true);
 SELECT job_flow_set(:f);
-SELECT pg_temp.settled(), pg_temp.members(:f), running FROM job_flow WHERE job_id = :f;
+SELECT pg_temp.settled(), pg_temp.members(:f);
+SELECT running FROM job_flow WHERE job_id = :f;
 UPDATE job_lease SET slot = NULL WHERE job_id = (SELECT min(id) FROM job WHERE flow = :f);
 UPDATE job_flow SET running = 1 WHERE job_id = :f;
 SELECT invariant, regexp_replace(problem, 'member \d+', 'member N') AS problem, repaired FROM job_check(true);
 SELECT job_flow_set(:f);
-SELECT pg_temp.settled(), pg_temp.members(:f), running FROM job_flow WHERE job_id = :f;
+SELECT pg_temp.settled(), pg_temp.members(:f);
+SELECT running FROM job_flow WHERE job_id = :f;
 UPDATE job_flow SET max_running = 3 WHERE job_id = :f;
 SELECT invariant, problem, repaired FROM job_check(true);
 SELECT job_flow_set(:f);
-SELECT pg_temp.settled(), pg_temp.members(:f), running FROM job_flow WHERE job_id = :f;
+SELECT pg_temp.settled(), pg_temp.members(:f);
+SELECT running FROM job_flow WHERE job_id = :f;
 SELECT * FROM job_check();
 SELECT job_cancel(:f);
 SELECT job_fail(l.job_id, l.token, retry => false) FROM job_lease l JOIN job j ON j.id = job_id WHERE j.flow = :f;
@@ -214,8 +221,9 @@ SELECT * FROM job_check();
 
 -- and its timeout holds on
 SELECT job_submit_flow('{"queue": "fl", "on_failure": "drain", "timeout": "1 s", "defaults": {"queue": "fl"}, "jobs": [{"name": "a", "kind": "k"}, {"name": "b", "kind": "k"}]}') AS f \gset
-SELECT job_fail(job_id, token, 'no', retry => false) FROM job_claim('fl');
+SELECT job_id AS failing, token AS its_token FROM job_claim('fl') \gset
 SELECT job_id, token FROM job_claim('fl') \gset
+SELECT job_fail(:failing, :its_token, 'no', retry => false);
 SELECT pg_temp.comes_true(format('(SELECT cancel_requested FROM job_status WHERE id = %s)', :job_id));
 SELECT job_fail(:job_id, :token);
 SELECT pg_temp.until(:f, 'failed');
