@@ -1786,7 +1786,7 @@ BEGIN
                     RETURN NEXT;
                 END IF;
                 IF x.running >= x.max_running THEN
-                    detail := format('%s of the members of flow %s are running, as many as may (max_running).', x.running, x.job_id);
+                    detail := format('Flow %s lets %s of its members run at once (max_running), and as many are running or ready.', x.job_id, x.max_running);
                     hint := 'It goes on when one of them has ended, in the order of priorities, then of ids; job_flow_set changes the limit.';
                     RETURN NEXT;
                 END IF;
@@ -2725,7 +2725,7 @@ BEGIN
               FROM @extschema@.job_lease o WHERE o.job_id = job_repair_job.id) u
         WHERE l.job_id = job_repair_job.id;
     WHEN 'S8', 'A1' THEN
-        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = CASE WHEN j.flow_type IS NULL THEN @extschema@.job_lane_id(j.queue, j.requires) ELSE 1 END, priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity), flow_id = j.flow, manual = j.manual
+        UPDATE @extschema@.job_waiting t SET queue_id = @extschema@.job_queue_id(j.queue), lane = CASE WHEN j.flow_type IS NULL THEN @extschema@.job_lane_id(j.queue, j.requires) ELSE 1 END, priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity), flow_id = j.flow, limited_by = CASE WHEN t.limited_by IS NOT NULL THEN j.flow END, manual = j.manual
         WHERE t.job_id = job_repair_job.id;
         UPDATE @extschema@.job_scheduled t SET queue_id = @extschema@.job_queue_id(j.queue), lane = CASE WHEN j.flow_type IS NULL THEN @extschema@.job_lane_id(j.queue, j.requires) ELSE 1 END, priority = j.priority, partition_id = @extschema@.job_queue_id(j.partition), affinity_id = @extschema@.job_queue_id(j.affinity), flow_id = j.flow
         WHERE t.job_id = job_repair_job.id;
