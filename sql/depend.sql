@@ -91,7 +91,7 @@ SELECT pg_temp.miscounted();
 CREATE FUNCTION pg_temp.misplaced() RETURNS bigint LANGUAGE sql AS $$
     SELECT count(*) FROM job j LEFT JOIN
         (SELECT job_id, count(*) AS n FROM (SELECT job_id FROM job_waiting UNION ALL SELECT job_id FROM job_scheduled UNION ALL
-             SELECT job_id FROM job_ready UNION ALL SELECT job_id FROM job_lease) u GROUP BY job_id) s ON s.job_id = j.id
+             SELECT job_id FROM job_ready UNION ALL SELECT job_id FROM job_lease UNION ALL SELECT job_id FROM job_flow WHERE open) u GROUP BY job_id) s ON s.job_id = j.id
     WHERE coalesce(n, 0) <> CASE WHEN j.outcome IS NULL THEN 1 ELSE 0 END
 $$;
 SELECT pg_temp.misplaced();

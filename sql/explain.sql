@@ -149,7 +149,7 @@ ROLLBACK;
 -- what is still to be counted; nobody else sees these rows
 BEGIN;
 UPDATE job SET outcome = 1 WHERE id = :second;
-INSERT INTO job_delta SELECT nextval('job_id_seq'), job_id, epoch, -1, -1, 0, 0, 0 FROM job_waiting WHERE job_id = :child;
+INSERT INTO job_delta SELECT nextval('job_id_seq'), job_id, epoch, -1, -1, 0, 0, 0, 0, 0 FROM job_waiting WHERE job_id = :child;
 SELECT reason, detail, hint FROM pg_temp.what_if(:child, true, true, true) WHERE reason <> 'dependency';
 INSERT INTO job_recount VALUES (nextval('job_id_seq'), :child);
 SELECT reason, detail, hint FROM pg_temp.what_if(:child, true, false, true) WHERE reason <> 'dependency';
@@ -184,7 +184,7 @@ SELECT * FROM pg_temp.why(:snoozer);
 SELECT job_submit('expires', queue => 'explain_expiry', expires_at => now() + interval '1 day') AS expires \gset
 SELECT * FROM pg_temp.what_if(:expires, true, true, true, '2 days');
 BEGIN;
-INSERT INTO job_cancel_request VALUES (nextval('job_id_seq'), :expires, 0, 'not now');
+INSERT INTO job_cancel_request VALUES (nextval('job_id_seq'), :expires, 0, false, 'not now');
 SELECT * FROM pg_temp.what_if(:expires, true, true, true) LIMIT 1;
 ROLLBACK;
 
@@ -195,7 +195,7 @@ SELECT * FROM pg_temp.why(:run);
 SELECT * FROM pg_temp.what_if(:run, true, true, true, '60 s');
 SELECT * FROM pg_temp.what_if(:run, true, true, true, '200 s');
 BEGIN;
-INSERT INTO job_cancel_request VALUES (nextval('job_id_seq'), :run, 0, 'by order');
+INSERT INTO job_cancel_request VALUES (nextval('job_id_seq'), :run, 0, false, 'by order');
 SELECT * FROM pg_temp.what_if(:run, true, true, true);
 ROLLBACK;
 UPDATE job_lease SET cancel_requested = true, worker = NULL, timeout_at = NULL WHERE job_id = :run;

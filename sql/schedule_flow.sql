@@ -4,6 +4,7 @@
 \pset format unaligned
 \pset tuples_only on
 \pset null -
+SELECT last_value AS first FROM job_id_seq \gset
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
 SET client_min_messages = warning;
@@ -196,5 +197,5 @@ SELECT pg_temp.ran('theirs');
 SELECT count(*) FROM job_status WHERE queue IN ('sf9', 'sf10');
 SELECT job_unschedule('theirs');
 SELECT job_revoke('jobq_sf', 'sf9', p) FROM unnest('{operate,submit}'::text[]) p;
-SELECT * FROM job_check();
+SELECT * FROM job_check() WHERE job_id > :first;
 DROP ROLE jobq_sf;

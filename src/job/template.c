@@ -175,14 +175,15 @@ push_args(Rewrite *rewrite, JsonbParseState **state, JsonbIteratorToken token, J
 }
 
 /*
- * Does a key of an object have args, in which something is put in?  Also where what a map goes over,
- * or the result of a flow, refers to something.
+ * Does a key of an object have args, in which something is put in?  So has what a map goes over and, in
+ * the job of a map, the result of a flow.
  */
 static bool
 has_args(const Rewrite *rewrite, const char *key)
 {
 	return !rewrite->settle &&
-		(strcmp(key, "args") == 0 || strcmp(key, "undo") == 0 || strcmp(key, "map") == 0 || strcmp(key, "result") == 0);
+		(strcmp(key, "args") == 0 || strcmp(key, "undo") == 0 || strcmp(key, "map") == 0 ||
+		 (strcmp(key, "result") == 0 && rewrite->item != NULL));
 }
 
 /* Is the value of a key an object like the one around it?  The job of a map in the job of a map has items of its own. */
