@@ -54,8 +54,8 @@ SELECT job_hold(id) FROM job_status WHERE flow = :f AND name = 'b';
 SELECT pg_temp.settled(), pg_temp.members(:f);
 SELECT job_unhold(id) FROM job_status WHERE flow = :f AND held ORDER BY id;
 SELECT pg_temp.settled(), pg_temp.members(:f);
-SELECT job_flow_set(:f, max_running => 1);
 SELECT job_cancel(id) FROM job_status WHERE flow = :f AND state = 'ready';
+SELECT job_flow_set(:f, max_running => 1);
 SELECT pg_temp.settled(), pg_temp.members(:f);
 SELECT job_flow_set(:f, max_running => 0);
 SELECT pg_temp.settled(), pg_temp.members(:f);
@@ -144,6 +144,29 @@ SELECT job_cancel(:f);
 SELECT pg_temp.until(:f, 'cancelled');
 SELECT job_retry(:f, downstream => true);
 SELECT pg_temp.until(:f, 'running'), pg_temp.settled(), pg_temp.members(:f);
+SELECT * FROM job_check();
+SELECT job_cancel(:f);
+SELECT pg_temp.until(:f, 'cancelled');
+
+-- A flow takes a permit that it does not give back.
+SELECT job_submit_flow('{"queue": "fl", "permits": 1, "defaults": {"queue": "fl"}, "jobs": [{"name": "sub", "jobs": [{"name": "x", "kind": "k"}]}, {"name": "b", "kind": "k"}]}') AS f \gset
+SELECT pg_temp.comes_true($$(SELECT count(*) = 1 FROM job_status WHERE queue = 'fl' AND state = 'ready')$$);
+SELECT count(job_complete(job_id, token)) FROM job_claim('fl', max_jobs => 9);
+SELECT pg_temp.comes_true(format('(SELECT succeeded = 1 FROM job_flow_status WHERE id = %s)', :f)), pg_temp.settled(), pg_temp.members(:f);
+SELECT permits FROM job_flow_status WHERE id = :f;
+SELECT job_cancel(:f);
+SELECT pg_temp.until(:f, 'cancelled');
+
+-- A lower limit takes slots away from what has not begun.
+SELECT job_submit_flow('{"queue": "fl", "max_running": 3, "permits": 3, "defaults": {"queue": "fl"}, "jobs": [{"name": "a", "kind": "k"}, {"name": "sub", "jobs": [{"name": "x", "kind": "k", "hold": true}]}, {"name": "b", "kind": "k"}]}') AS f \gset
+SELECT pg_temp.settled(), pg_temp.members(:f);
+SELECT permits FROM job_flow_status WHERE id = :f;
+SELECT job_flow_set(:f, max_running => 2);
+SELECT pg_temp.settled(), pg_temp.members(:f);
+SELECT permits FROM job_flow_status WHERE id = :f;
+SELECT job_flow_set(:f, max_running => 1);
+SELECT pg_temp.settled(), pg_temp.members(:f);
+SELECT permits FROM job_flow_status WHERE id = :f;
 SELECT * FROM job_check();
 SELECT job_cancel(:f);
 SELECT pg_temp.until(:f, 'cancelled');

@@ -44,6 +44,23 @@ BEGIN
 	RETURN held;
 END $$;
 
+-- complete what is ready in queue q until a condition holds, with a limit
+CREATE PROCEDURE work_off(condition text) LANGUAGE plpgsql AS $$
+DECLARE
+	held boolean := false;
+BEGIN
+	FOR i IN 1 .. 6000 LOOP
+		PERFORM job_complete(job_id, token) FROM job_claim('q', max_jobs => 9);
+		COMMIT;
+		EXECUTE 'SELECT ' || condition INTO held;
+		EXIT WHEN held;
+		PERFORM pg_sleep(0.005);
+	END LOOP;
+	IF NOT held THEN
+		RAISE 'it does not end';
+	END IF;
+END $$;
+
 -- wait until the background worker has nothing left to count or to cancel, with a limit
 CREATE FUNCTION left_over() RETURNS text LANGUAGE sql AS
 	$$ SELECT format('%s deltas, %s recounts, %s requests to cancel', (SELECT count(*) FROM job_delta), (SELECT count(*) FROM job_recount),

@@ -17,10 +17,10 @@
  *
  * A pause counts nothing: it keeps all in the flow, at any depth, from beginning.
  *
- * What is ready when a limit is set has no slot, or its flow is paused: the claim that finds it puts it behind its flow
- * (jobq_put_behind_flow).  So no claim that begins after the change is committed takes it.  A claim that began before can still be
- * open, and what it takes was not counted by anybody.  Therefore the flow is not settled from then on: the
- * background worker goes through its members, puts back what may not begin, gives slots to what runs, and lets nobody in before it has
+ * What is ready when a limit is set, or a lower one, has no slot, or one by the settings before, or its flow is paused: the claim
+ * that finds it puts it behind its flow (jobq_put_behind_flow).  So no claim that begins after the change is committed takes it.  A claim that
+ * began before can still be open, and what it takes was not counted by anybody.  Therefore the flow is not settled from then on: the
+ * background worker goes through its members, puts back what has not begun, gives slots to what runs, and lets nobody in before it has
  * met no member that somebody is just moving.
  *
  * Locks: the flow's row in job_flow, and no other row that is not free.  Whoever adds members to the flow, opens some again, or
@@ -61,12 +61,19 @@ counts_members(TupleTableSlot *flow)
 	return !slot_attisnull(flow, FLOW_PERMITS) || !slot_attisnull(flow, FLOW_MAX_RUNNING);
 }
 
+/* May a member begin with the slot that it has, or has not?  One that was given by settings before is taken away. */
+static bool
+may_use_slot(TupleTableSlot *flow, JobqSlot slot)
+{
+	return !counts_members(flow) || (slot != SLOT_NONE && (slot != SLOT_GIVEN || jobq_attr_bool(flow, FLOW_SETTLED)));
+}
+
 /* Must a member of a flow, which would begin, wait for that? */
 bool
 jobq_kept_by_flow(JobqCall *call, const JobqPrefix *prefix)
 {
 	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, prefix->flow_id);
-	bool		kept = row != NULL && ((prefix->slot == SLOT_NONE && counts_members(row)) || jobq_attr_bool(row, FLOW_PAUSED));
+	bool		kept = row != NULL && (jobq_attr_bool(row, FLOW_PAUSED) || !may_use_slot(row, prefix->slot));
 	int64		around = row != NULL ? jobq_attr_int64(row, STATE_FLOW_ID) : 0;
 
 	jobq_slot_free(row);
@@ -147,7 +154,7 @@ give_slot(JobqCall *call, JobqTable table, TupleTableSlot *row)
 	return jobq_update(call, table, row, &new, LockWaitSkip);
 }
 
-/* Have a member that is ready, or behind the gate of its queue, wait for its flow; false: its row is not free. */
+/* Have a member that was about to begin wait for its flow; false: its row is not free. */
 static bool
 put_back(JobqCall *call, JobqTable table, TupleTableSlot *row, TupleTableSlot *job)
 {
@@ -172,19 +179,19 @@ settle_member(JobqCall *call, int64 id, bool counted, bool paused, int *running)
 	TupleTableSlot *job;
 	TupleTableSlot *row;
 	JobqTable	table = jobq_find_state(call, id, &job, &row);
-	bool		needs_slot = counted && row != NULL && slot_attisnull(row, STATE_SLOT);
+	bool		has_slot = row != NULL && !slot_attisnull(row, STATE_SLOT);
 	bool		ok = true;
 
 	switch (table)
 	{
 		case JOBQ_READY:
 		case JOBQ_LIMITED:
-			if (needs_slot || paused)
+			if (counted || paused)
 				ok = put_back(call, table, row, job);
 			break;
 		case JOBQ_LEASE:
 		case JOBQ_FLOW:
-			if (needs_slot)
+			if (counted && !has_slot)
 			{
 				ok = give_slot(call, table, row);
 				*running += ok ? 1 : 0;
@@ -192,8 +199,15 @@ settle_member(JobqCall *call, int64 id, bool counted, bool paused, int *running)
 			break;
 		case JOBQ_WAITING:
 		case JOBQ_SCHEDULED:
-			/* it can be let go, and claimed, in one transaction */
-			ok = !counted || !jobq_being_deleted(call, table, row);
+
+			/*
+			 * a flow that is about to start; else it can be let go, and
+			 * claimed, in one transaction
+			 */
+			if (counted && has_slot)
+				ok = put_back(call, table, row, job);
+			else
+				ok = !counted || !jobq_being_deleted(call, table, row);
 			break;
 		default:
 			break;
@@ -343,7 +357,10 @@ typedef struct Settings
 	int			on_failure;		/* -1: not given */
 } Settings;
 
-/* Have the background worker look at all flows in a flow, also at those that are just being opened again. */
+/*
+ * Have the background worker look at all flows in a flow, whose row is locked.  Nobody opens a decided one again meanwhile: he
+ * has the rows of all flows around it locked.
+ */
 static void
 look_inside(JobqCall *call, int64 flow)
 {
@@ -354,7 +371,7 @@ look_inside(JobqCall *call, int64 flow)
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (members[i].is_flow)
+		if (members[i].outcome == 0 && members[i].is_flow)
 		{
 			jobq_look_at_flow(call, members[i].id);
 			look_inside(call, members[i].id);
@@ -394,6 +411,7 @@ set_flow(JobqCall *call, const JobqFound *found, void *arg, const char **problem
 	bool		open;
 	bool		was_paused;
 	bool		is_paused_now;
+	bool		lower;
 
 	if (!jobq_is_flow(found->job))
 		ereport(ERROR,
@@ -417,8 +435,9 @@ set_flow(JobqCall *call, const JobqFound *found, void *arg, const char **problem
 	open = jobq_attr_bool(row, FLOW_OPEN);
 	was_paused = jobq_attr_bool(row, FLOW_PAUSED);
 	is_paused_now = DatumGetBool(new.values[FLOW_PAUSED - 1]);
-	if (open && ((is_paused_now && !was_paused) ||
-				 (!counts_members(row) && (new.given[FLOW_PERMITS - 1] || new.given[FLOW_MAX_RUNNING - 1]))))
+	lower = new.given[FLOW_MAX_RUNNING - 1] &&
+		(slot_attisnull(row, FLOW_MAX_RUNNING) || DatumGetInt32(new.values[FLOW_MAX_RUNNING - 1]) < jobq_attr_int32(row, FLOW_MAX_RUNNING));
+	if (open && (lower || (is_paused_now && !was_paused) || (new.given[FLOW_PERMITS - 1] && !counts_members(row))))
 		jobq_set(&new, FLOW_SETTLED, BoolGetDatum(false));
 	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
 		elog(ERROR, "row of flow %lld has changed while locked", (long long) found->id);

@@ -180,7 +180,7 @@ jobq_set_flow_runs(JobqCall *call, int64 id, JobqSlot slot, JobqRow *flow)
 
 	jobq_read_job_prefix(job, &prefix);
 	prefix.run_at = 0;
-	prefix.slot = slot;
+	prefix.slot = slot != SLOT_NONE ? SLOT_BEGUN : SLOT_NONE;
 	jobq_set_prefix(JOBQ_FLOW, flow, &prefix);
 	if (timeout > 0)
 	{
