@@ -85,7 +85,8 @@ sub graph
 	{
 		my %up = map { "j" . int(rand($i)) => 1 } 1 .. ($i > 0 ? int(rand(3)) : 0);
 		my @up = (sort(keys %up), map { $_ + 0 } grep { chance(0.4) } @there);
-		push @jobs, { kind => 'work', name => "j$i", place(), (@up ? (depends_on => \@up, rule(scalar @up)) : ()) };
+		my @key = chance(0.3) ? (unique_key => 'k' . int(rand(8)), on_conflict => 'keep') : ();
+		push @jobs, { kind => 'work', name => "j$i", place(), @key, (@up ? (depends_on => \@up, rule(scalar @up)) : ()) };
 	}
 	return $json->encode(\@jobs);
 }
