@@ -2025,10 +2025,12 @@ BEGIN
     member AS MATERIALIZED (
         SELECT j.*, f.undone_by, coalesce(j.name, prefix || j.id) AS called, prefix || 'again ' || j.id AS again,
             CASE WHEN f.job_id IS NOT NULL AND f.undone_by IS NULL THEN @extschema@.job_undo_jobs(j.id) END AS jobs,
-            j.undo IS NOT NULL AND j.outcome = 1 AS done,
+            -- what was taken over from the flow of which this one is a copy is undone with that
+            j.undo IS NOT NULL AND j.outcome = 1 AND NOT (j.attempt = 0 AND EXISTS (SELECT FROM @extschema@.job_flow c JOIN @extschema@.job o
+                ON c.clone_of IN (o.flow, o.former_flow) WHERE c.job_id = of_flow AND o.id = j.parent)) AS done,
             -- nobody knows whether it was done: the last attempt that says something was lost, timed out, or succeeded before it was opened again
             j.undo IS NOT NULL AND j.outcome <> 1 AND j.decided_by IS NULL
-                AND coalesce(j.attempt_outcome, (SELECT a.outcome FROM @extschema@.job_attempt a WHERE a.job_id = j.id AND a.outcome NOT IN (4, 5)
+                AND coalesce(nullif(j.attempt_outcome, 6), (SELECT a.outcome FROM @extschema@.job_attempt a WHERE a.job_id = j.id AND a.outcome NOT IN (4, 5, 6)
                     ORDER BY a.attempt DESC LIMIT 1)) IN (0, 2, 3) AS doubt
         FROM @extschema@.job j LEFT JOIN @extschema@.job_flow f ON f.job_id = j.id
         WHERE j.flow = of_flow),

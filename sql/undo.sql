@@ -233,6 +233,44 @@ SELECT pg_temp.problem('SELECT job_undo(1000000000)');
 SELECT pg_temp.problem('SELECT job_undo(NULL)');
 SELECT job_cancel(:f), job_cancel(:j);
 
+-- A worker that gives a job back which is to be cancelled says nothing of the attempt before, which was lost. What that recorded
+-- as a step, who repeats it finds.
+SELECT job_queue_set('undo', max_lost => 9, backoff => '1 ms');
+SELECT job_submit_flow('{"queue": "undo", "defaults": {"queue": "undo"}, "jobs": [{"name": "a", "kind": "act", "undo": {"kind": "undo"}}]}') AS f \gset
+SELECT job_id, token FROM job_claim('undo') \gset
+SELECT job_step(:job_id, :token, 'half', '{"done": 1}');
+SELECT job_take_back(:job_id);
+SELECT pg_temp.until(:job_id, 'ready');
+SELECT job_id, token FROM job_claim('undo') \gset
+SELECT job_cancel(:job_id);
+SELECT job_release(:job_id, :token);
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT job_undo(:f) AS u \gset
+SELECT c.kind, j.repeats, c.job_id, c.token FROM job_claim('undo') c JOIN job j ON j.id = c.job_id \gset
+\echo :kind :repeats
+SELECT name, result FROM job_steps(:job_id, :token);
+SELECT job_step(:job_id, :token, 'half');
+SELECT job_complete(:job_id, :token);
+SELECT pg_temp.work();
+SELECT pg_temp.until(:u, 'succeeded');
+SELECT job_queue_reset('undo', 'max_lost'), job_queue_reset('undo', 'backoff');
+
+-- What a copy has taken over is undone with the flow that it is a copy of.
+SELECT job_submit_flow('{"queue": "undo", "defaults": {"queue": "undo"}, "jobs": [{"name": "a", "kind": "act", "undo": {"kind": "undo"}}, {"name": "b", "kind": "act", "depends_on": ["a"], "undo": {"kind": "undo"}}]}') AS f \gset
+SELECT 'SELECT pg_temp.work()' FROM generate_series(1, 2) \gexec
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT job_clone(:f, from_members => '{b}') AS g \gset
+SELECT pg_temp.work();
+SELECT pg_temp.until(:g, 'succeeded');
+SELECT job_undo(:g) AS u \gset
+SELECT name, kind FROM job_status WHERE flow = :u;
+SELECT pg_temp.work();
+SELECT pg_temp.until(:u, 'succeeded');
+SELECT job_undo(:f) AS u \gset
+SELECT name, kind FROM job_status WHERE flow = :u ORDER BY name;
+SELECT 'SELECT pg_temp.work()' FROM generate_series(1, 2) \gexec
+SELECT pg_temp.until(:u, 'succeeded');
+
 -- What an undo can say, and where
 SELECT path, problem FROM job_check_flow('{"undo": {"kind": "u"}, "defaults": {"undo": {"kind": 1}}, "jobs": [
     {"name": "a", "kind": "k", "undo": "u"}, {"name": "b", "kind": "k", "undo": {}}, {"name": "c", "kind": "k", "undo": {"kind": "u", "depends_on": []}},

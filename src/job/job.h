@@ -643,6 +643,7 @@ extern Jsonb *jobq_resolve_undo(JobqCall *call, TupleTableSlot *job, TupleTableS
 
 /* undone.c: jobs that undo others, or do them once more to find out whether they were done */
 extern text *jobq_job_key(TupleTableSlot *job);
+extern int32 jobq_key_generation(TupleTableSlot *job);
 extern bool jobq_keeps_key(JobqCall *call, TupleTableSlot *job, int32 attempts);
 extern void jobq_raise_generation(JobqCall *call, TupleTableSlot *job, int32 attempts, JobqRow *new);
 extern Jsonb *jobq_read_assigned(JobqCall *call, TupleTableSlot *job, text **key, TupleTableSlot **inputs_of);

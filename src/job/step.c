@@ -16,15 +16,26 @@
 
 #include "job/job.h"
 
-/* The generation of a job that is there. */
-static int32
-generation_of(JobqCall *call, int64 id)
+/*
+ * The job whose steps those of a job are, and the generation of it: the steps have the scope of the
+ * key.  A job that repeats another has its key, and goes on where that was.
+ */
+static int64
+steps_of(JobqCall *call, int64 id, int32 *generation)
 {
 	TupleTableSlot *job = jobq_need_job(call, id);
-	int32		generation = jobq_attr_int32(job, JOB_GENERATION);
+	TupleTableSlot *original = jobq_attr_bool(job, JOB_REPEATS) ?
+	jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(job, JOB_UNDO_OF)) : NULL;
 
+	if (original != NULL)
+	{
+		jobq_slot_free(job);
+		job = original;
+	}
+	id = jobq_attr_int64(job, JOB_ID);
+	*generation = jobq_key_generation(job);
 	jobq_slot_free(job);
-	return generation;
+	return id;
 }
 
 /*
@@ -34,8 +45,8 @@ generation_of(JobqCall *call, int64 id)
 static Datum
 record(JobqCall *call, int64 id, const char *name, Datum result)
 {
-	int32		generation = generation_of(call, id);
-	Datum		keys[2] = {Int64GetDatum(id), CStringGetTextDatum(name)};
+	int32		generation;
+	Datum		keys[2] = {Int64GetDatum(steps_of(call, id, &generation)), CStringGetTextDatum(name)};
 	JobqRow		new = {0};
 	bool		isnull;
 
@@ -102,7 +113,7 @@ jobq_job_steps(PG_FUNCTION_ARGS)
 	JobqCall	call;
 	int64		id = jobq_check_id(fcinfo, 0, "job_id");
 	int64		token = jobq_check_id(fcinfo, 1, "token");
-	Datum		key = Int64GetDatum(id);
+	Datum		key;
 	int32		generation;
 	JobqScan   *scan;
 	TupleTableSlot *row;
@@ -110,7 +121,7 @@ jobq_job_steps(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	jobq_enter(&call, "job_steps()", true);
 	jobq_slot_free(jobq_need_lease(&call, id, token));
-	generation = generation_of(&call, id);
+	key = Int64GetDatum(steps_of(&call, id, &generation));
 	scan = jobq_scan_begin(&call, JOBQ_STEP, INDEX_KEY, 1, &key, NULL);
 	while ((row = jobq_scan_next(scan)) != NULL)
 	{

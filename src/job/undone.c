@@ -19,12 +19,17 @@
 text *
 jobq_job_key(TupleTableSlot *job)
 {
-	int			generation = jobq_attr_int32(job, slot_attisnull(job, JOB_KEY_GENERATION) ? JOB_GENERATION : JOB_KEY_GENERATION);
-
 	return cstring_to_text(psprintf("%lld-%llx-%d",
 									(long long) jobq_attr_int64(job, JOB_ID),
 									(unsigned long long) jobq_attr_int64(job, JOB_SUBMITTED_AT),
-									generation));
+									jobq_key_generation(job)));
+}
+
+/* The generation of a job that its key is of. */
+int32
+jobq_key_generation(TupleTableSlot *job)
+{
+	return jobq_attr_int32(job, slot_attisnull(job, JOB_KEY_GENERATION) ? JOB_GENERATION : JOB_KEY_GENERATION);
 }
 
 /* How an attempt ended that did not decide its job, or did so before that was opened again; -1: it is not known. */
@@ -39,10 +44,18 @@ recorded_outcome(JobqCall *call, TupleTableSlot *job, int32 number)
 	return outcome;
 }
 
+/* Does the end of an attempt say nothing of those before? */
+static bool
+says_nothing(int attempt_outcome)
+{
+	return attempt_outcome == ATTEMPT_RELEASED || attempt_outcome == ATTEMPT_SNOOZED || attempt_outcome == ATTEMPT_CANCELLED;
+}
+
 /*
  * Is a job that can be undone, and does not run, to keep its key when it is opened again?  It is
  * if something may stand under that: it has succeeded, or its last attempt, of so many, has, or was lost
- * or timed out, so that nobody knows.  One that was released or snoozed says nothing of those before.
+ * or timed out, so that nobody knows.  One that was released or snoozed, or ended so when it was to be cancelled, says
+ * nothing of those before.
  */
 bool
 jobq_keeps_key(JobqCall *call, TupleTableSlot *job, int32 attempts)
@@ -54,13 +67,14 @@ jobq_keeps_key(JobqCall *call, TupleTableSlot *job, int32 attempts)
 	if (jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_SUCCEEDED)
 		return true;
 	if (!slot_attisnull(job, JOB_ATTEMPT_OUTCOME))
-		last = jobq_attr_int16(job, JOB_ATTEMPT_OUTCOME);
-	else if (attempts > 0)
 	{
-		do
-			last = recorded_outcome(call, job, attempts--);
-		while (attempts > 0 && (last == ATTEMPT_RELEASED || last == ATTEMPT_SNOOZED));
+		last = jobq_attr_int16(job, JOB_ATTEMPT_OUTCOME);
+		attempts--;				/* which is not recorded elsewhere */
 	}
+	else
+		last = ATTEMPT_RELEASED;
+	while (attempts > 0 && says_nothing(last))
+		last = recorded_outcome(call, job, attempts--);
 	return last == ATTEMPT_SUCCEEDED || last == ATTEMPT_LOST || last == ATTEMPT_TIMED_OUT;
 }
 
