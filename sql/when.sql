@@ -71,8 +71,9 @@ SELECT job_submit_flow('{"queue": "when", "defaults": {"queue": "when"}, "jobs":
     {"name": "one", "kind": "k", "depends_on": ["a", "b"], "trigger_rule": "one_success", "when": {"a": "$", "b": "$"}}, {"name": "both", "kind": "k", "depends_on": ["a", "b"], "when": {"a": "$", "b": "$"}},
     {"name": "two", "kind": "k", "depends_on": ["a", "b"], "trigger_rule": "quorum", "quorum": 2, "when": {"b": "$"}}, {"name": "none failed", "kind": "k", "depends_on": ["a", "b"], "trigger_rule": "none_failed", "when": {"a": "$ == false", "b": "$"}},
     {"name": "failed", "kind": "k", "critical": false, "depends_on": ["c"], "when": {"c": "$"}}, {"name": "all skipped", "kind": "k", "depends_on": ["a", "b"], "trigger_rule": "all_skipped", "when": {"a": "$ == false", "b": "$"}},
-    {"name": "done", "kind": "k", "depends_on": ["a", "b"], "trigger_rule": "all_done", "when": {"b": "$"}},
+    {"name": "done", "kind": "k", "depends_on": ["a", "b"], "trigger_rule": "all_done", "when": {"b": "$"}}, {"name": "person", "kind": "k", "manual": true}, {"name": "null", "kind": "k", "depends_on": ["person"], "when": {"person": "$ == null"}}, {"name": "not null", "kind": "k", "depends_on": ["person"], "when": {"person": "$ != null"}},
     {"name": "flow", "depends_on": ["b"], "when": {"b": "$"}, "jobs": [{"kind": "k"}]}, {"name": "map", "depends_on": ["a"], "when": {"a": "$"}, "map": [1], "job": {"kind": "k"}}]}') AS f \gset
+SELECT job_decide(id, 'succeeded') FROM job_status WHERE flow = :f AND name = 'person';
 CALL pg_temp.run('when', :f, :'decided');
 SELECT pg_temp.members(:f);
 

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 
 #include "job/job.h"
 
@@ -73,15 +74,17 @@ jobq_set_counters(JobqRow *new, int first, const JobqCounters *c)
 /*
  * What the outcome of an upstream job counts as where the edge has a condition (NULL: it has
  * none): one that has succeeded was skipped, unless the condition holds of its result (NULL:
- * it has none).
+ * it has none, which is null).
  */
 int
 jobq_counts_as(int outcome, const Datum *result, const char *condition)
 {
-	if (outcome != OUTCOME_SUCCEEDED || condition == NULL ||
-		(result != NULL && jobq_path_holds(DatumGetJsonbP(*result), condition)))
+	Datum		value;
+
+	if (outcome != OUTCOME_SUCCEEDED || condition == NULL)
 		return outcome;
-	return OUTCOME_SKIPPED;
+	value = result != NULL ? *result : DirectFunctionCall1(jsonb_in, CStringGetDatum("null"));
+	return jobq_path_holds(DatumGetJsonbP(value), condition) ? outcome : OUTCOME_SKIPPED;
 }
 
 /* The same for the outcome that a row in job has. */
