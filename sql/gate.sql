@@ -241,6 +241,16 @@ SELECT pg_temp.settled('wide_gate', 1, 499);
 SELECT job_queue_reset('wide_gate');
 SELECT pg_temp.settled('wide_gate', 500, 0);
 
+-- the job that has the turn, and has begun before, is ready when the gate changes
+SELECT job_queue_set('gate_turn', ordered => true, backoff => '1 ms');
+SELECT count(job_submit('turn', queue => 'gate_turn', partition => 'p'));
+SELECT pg_temp.settled('gate_turn', 1, 0);
+SELECT count(job_fail(job_id, token, 'no luck')) FROM job_claim('gate_turn');
+SELECT pg_temp.settled('gate_turn', 1, 0);
+SELECT job_partition_set('gate_turn', 'p', weight => 2);
+SELECT pg_temp.moved('gate_turn');
+SELECT pg_temp.settled('gate_turn', 1, 0);
+
 -- by partition, where there is none: a notice, once
 \set VERBOSITY default
 SELECT job_queue_set('gate_none', ordered => true);

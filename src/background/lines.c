@@ -316,7 +316,12 @@ keep_aside(Gate *gate, Line *line, int64 job_id, JobqKey key, TimestampTz now)
 	Line	   *before = found ? k->line : NULL;
 
 	if (found)
+	{
 		take_kept(k);
+		/* the emptying of its lane may have waited for it alone */
+		if (before == NULL && line != NULL)
+			jobq_touch_gate(k->gate);
+	}
 	else
 	{
 		k->due = false;
