@@ -290,6 +290,7 @@ CREATE TABLE @extschema@.job_flow (
     started_at    timestamptz,
     undone_by     bigint,
     clone_of      bigint,
+    canary_upto   bigint,
     on_failure    smallint NOT NULL,
     stopping      smallint NOT NULL,
     open          boolean NOT NULL,
@@ -302,7 +303,7 @@ CREATE TABLE @extschema@.job_flow (
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE @extschema@.job_flow IS
-    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. running: members that have a slot, of a flow with permits or max_running. settled: none of its members is ready that may not begin and, with permits or max_running, each that runs has a slot. canary: of a map, items that must succeed before it has no permits any more. on_failure: 0 continue, 1 cancel, 2 drain, 3 undo. stopping: 0 no, 1 members that have not begun are cancelled, since one failed, else all are: 2 one failed, 3 it is cancelled, 4 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
+    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. running: members that have a slot, of a flow with permits or max_running. settled: none of its members is ready that may not begin and, with permits or max_running, each that runs has a slot. canary: of a map, so many items, the last of which is canary_upto, must succeed before the others begin. on_failure: 0 continue, 1 cancel, 2 drain, 3 undo. stopping: 0 no, 1 members that have not begun are cancelled, since one failed, else all are: 2 one failed, 3 it is cancelled, 4 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
 REVOKE ALL ON @extschema@.job_flow FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_flow', '');
 
@@ -1780,6 +1781,11 @@ BEGIN
                     RETURN NEXT;
                 END IF;
                 CONTINUE WHEN x.job_id <> w.limited_by;
+                IF j.id > x.canary_upto THEN
+                    detail := format('Flow %s lets only its first %s items begin until they have succeeded (canary).', x.job_id, x.canary);
+                    hint := format('job_flow_set(%s, paused => false) lets the others begin, too.', x.job_id);
+                    RETURN NEXT;
+                END IF;
                 IF x.permits <= 0 THEN
                     detail := format('Flow %s has no permits left.', x.job_id);
                     hint := format('job_flow_set(%s, permits => 1) lets one of its members begin, paused => false all.', x.job_id);
@@ -2484,7 +2490,7 @@ BEGIN ATOMIC
     UNION ALL
     SELECT 'W7', t.job_id, 'members wait for it, and nothing keeps them'
     FROM @extschema@.job_flow t LEFT JOIN deltas d ON d.downstream = t.job_id AND d.epoch = 0
-    WHERE t.open AND (of_job IS NULL OR t.job_id = of_job) AND t.job_id IN (SELECT w.limited_by FROM @extschema@.job_waiting w)
+    WHERE t.open AND (of_job IS NULL OR t.job_id = of_job) AND EXISTS (SELECT FROM @extschema@.job_waiting w WHERE w.limited_by = t.job_id AND (t.canary_upto IS NULL OR w.job_id <= t.canary_upto))
         AND d.downstream IS NULL AND t.stopping = 0 AND coalesce(t.permits, 1) > 0 AND coalesce(t.max_running > t.running, true)
         AND NOT EXISTS (WITH RECURSIVE around (id, paused, outer_flow) AS (
                             SELECT t.job_id, t.paused, t.flow_id

@@ -111,10 +111,11 @@ SELECT regexp_replace(error, 'job \d+', 'job N') AS error FROM job_status WHERE 
 SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": [0, 1, 2, 3, 4], "canary": 2, "job": {"kind": "k", "args": {"gives": {"$item": "$"}}}}]}') AS f \gset
 SELECT pg_temp.comes_true($$(SELECT count(*) = 2 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
 SELECT args FROM job_status WHERE queue = 'map' AND state = 'ready' ORDER BY id;
-SELECT waiting, ready, permits FROM job_flow_status s JOIN job j USING (id) WHERE j.flow = :f;
+SELECT e.reason, regexp_replace(e.detail, '\d+', 'N') AS detail, regexp_replace(e.hint, '\d+', 'N') AS hint FROM job_status s, job_explain(s.id) e WHERE s.queue = 'map' AND s.state = 'waiting' AND s.args = '{"gives": 2}';
+SELECT waiting, ready FROM job_flow_status s JOIN job j USING (id) WHERE j.flow = :f;
 SELECT job_complete(job_id, token) FROM job_claim('map');
 SELECT pg_temp.comes_true($$NOT EXISTS (SELECT FROM job_delta)$$);
-SELECT waiting, ready, permits FROM job_flow_status s JOIN job j USING (id) WHERE j.flow = :f;
+SELECT waiting, ready FROM job_flow_status s JOIN job j USING (id) WHERE j.flow = :f;
 SELECT job_complete(job_id, token) FROM job_claim('map');
 SELECT pg_temp.comes_true($$(SELECT count(*) = 3 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
 CALL pg_temp.run('map', :f, :'decided');
@@ -130,6 +131,20 @@ SELECT s.state FROM job_status s JOIN job_status m ON m.id = s.flow WHERE m.flow
 SELECT job_complete(job_id, token) FROM job_claim('map');
 CALL pg_temp.run('map', :f, :'decided');
 SELECT s.state FROM job_status s JOIN job_status m ON m.id = s.flow WHERE m.flow = :f ORDER BY s.id;
+-- One whose attempt fails, and is tried again, is still a canary; one that is skipped is none.
+SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": [0, 1, 2], "canary": 2, "job": {"kind": "k", "max_attempts": 2, "backoff": "1 ms", "args": {"gives": {"$item": "$"}}}}]}') AS f \gset
+SELECT pg_temp.comes_true($$(SELECT count(*) = 2 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+SELECT job_fail(job_id, token) FROM job_claim('map', max_jobs => 2);
+SELECT pg_temp.comes_true($$(SELECT count(*) = 2 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+SELECT job_hold(id) FROM job_status WHERE queue = 'map' AND args = '{"gives": 1}' AND state = 'ready';
+SELECT job_decide(id, 'skipped') FROM job_status WHERE queue = 'map' AND args = '{"gives": 1}' AND state = 'waiting';
+SELECT s.state FROM job_status s JOIN job_status m ON m.id = s.flow WHERE m.flow = :f ORDER BY s.id;
+CALL pg_temp.run('map', :f, :'decided');
+SELECT state, result FROM job_status WHERE flow = :f;
+-- All items are canaries, of which one fails.
+SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": [true, false], "canary": 5, "job": {"kind": "k", "critical": false, "args": {"fail": {"$item": "$"}}}}]}') AS f \gset
+CALL pg_temp.run('map', :f, :'decided');
+SELECT state, error FROM job_status WHERE flow = :f;
 -- A person lets all of them in.
 SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": [0, 1, 2, 3, 4], "canary": 2, "job": {"kind": "k"}}]}') AS f \gset
 SELECT pg_temp.comes_true($$(SELECT count(*) = 2 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
@@ -163,7 +178,7 @@ SELECT s.kind, s.result FROM job_status s JOIN job_status m ON m.id = s.flow WHE
 SELECT path, problem FROM job_check_flow('{"args": {"a": {"$item": "$"}}, "jobs": [
     {"name": "m", "map": {"$result": "later"}, "job": {"kind": "k", "name": "n", "depends_on": ["m"], "unique_key": "u", "args": {"a": {"$item": "$["}, "b": {"$item": 3}, "c": {"$index": 1}, "d": {"$item": "$", "path": "$"}, "e": {"$result": "later"}}}},
     {"name": "later", "kind": "k", "args": {"a": {"$item": "$"}, "b": {"$index": true}}}, {"name": "x", "map": 3, "job": {"kind": "k"}}, {"name": "y", "map": {"a": 1}, "job": {"kind": "k"}}, {"name": "z", "map": []}, {"name": "w", "map": [], "job": []},
-    {"name": "v", "map": [], "job": {"kind": "k"}, "canary": 0, "min_success": 1.5, "max_running": 0}, {"name": "u", "map": [], "job": {"kind": "k"}, "canary": 1, "permits": 1, "min_success": "all"},
+    {"name": "v", "map": [], "job": {"kind": "k"}, "canary": 0, "min_success": 1.5, "max_running": 0}, {"name": "u", "map": [], "job": {"kind": "k"}, "canary": 1.5, "min_success": "all"},
     {"name": "t", "map": [], "jobs": [], "job": {"kind": "k", "x": 1}, "args": {}, "kind": "k"}, {"name": "s", "job": {"kind": "k"}, "kind": "k"}, {"map": [], "job": {"map": [{"$item": "$"}, {"$item": "$["}], "job": {}}}]}');
 SELECT pg_temp.problem($$SELECT job_submit_flow('{"map": [1], "job": {"kind": "k"}}')$$);
 SELECT pg_temp.problem(format($$SELECT job_submit('k', queue => 'map', flow => %s, args => '{"a": {"$item": "$"}}')$$, :f));

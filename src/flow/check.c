@@ -387,8 +387,6 @@ check_members(JobqChecker *ck, const JobqObject *flow, const JobqFlowLevel *oute
 
 		if (flow->own[OWN_JOB].type == jbvNull)
 			jobq_add_fault(ck, flow->trail, "\"job\" must not be null: it is what the map does with each item");
-		else if (flow->own[OWN_CANARY].type != jbvNull && flow->own[OWN_PERMITS].type != jbvNull)
-			jobq_add_fault(ck, flow->trail, "a map cannot have both \"canary\" and \"permits\"");
 		if (jobq_is_object(&flow->own[OWN_JOB]))
 			check_member(ck, &level, flow->own[OWN_JOB].val.binary.data, 0, &job);
 	}

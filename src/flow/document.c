@@ -74,8 +74,10 @@ make_spec(JobqObject *o, const JsonbValue *outer)
 	{
 		jobq_push_pair(&state, "map", &o->own[OWN_MAP]);
 		jobq_push_pair(&state, "job", &o->own[OWN_JOB]);
-		jobq_push_pair(&state, "canary", &o->own[OWN_CANARY]);
-		jobq_push_pair(&state, "min_success", &o->own[OWN_MIN_SUCCESS]);
+		if (o->own[OWN_CANARY].type != jbvNull)
+			jobq_push_pair(&state, "canary", &o->own[OWN_CANARY]);
+		if (o->own[OWN_MIN_SUCCESS].type != jbvNull)
+			jobq_push_pair(&state, "min_success", &o->own[OWN_MIN_SUCCESS]);
 	}
 	else
 		jobq_push_pair(&state, "jobs", &o->own[OWN_JOBS]);

@@ -7,8 +7,8 @@
  * put in (template.c), so nothing else needs to know of items.  The members have no names, and
  * ids in the order of the items, which is that of the map's result, too.
  *
- * With "canary": n the map has n permits at first.  When so many members have succeeded it has no
- * limit any more; when one did not, all others are cancelled (jobq_fold_flow).
+ * With "canary": n the row of the map says up to which id members may begin.  When these have
+ * succeeded, all may; when one did not, the others are cancelled (jobq_fold_flow).
  */
 #include "postgres.h"
 
@@ -97,20 +97,27 @@ jobq_start_map(JobqCall *call, int64 id, JobqSlot slot, Jsonb *definition)
 	MemoryContext chunk = AllocSetContextCreate(old, "jobq items", ALLOCSET_DEFAULT_SIZES);
 	JobqCounters c = {0};
 	JsonbValue	v;
-	int			canary;
+	int			canaries = 0;
+	int			to;
 	int			first;
 	ErrorContextCallback context = {.callback = items_error_callback,.arg = &first,.previous = error_context_stack};
 
-	if (getKeyJsonValueFromContainer(&definition->root, "canary", 6, &v) != NULL && jobq_read_count(&v, 1, &canary))
-		jobq_begin_canary(call, id, canary);
+	if (getKeyJsonValueFromContainer(&definition->root, "canary", 6, &v) != NULL)
+		(void) jobq_read_count(&v, 1, &canaries);
 	error_context_stack = &context;
-	for (first = 0; first < n; first += ITEMS_AT_ONCE)
+	for (first = 0; first < n; first = to)
 	{
 		JobqElements members;
 
+		/* the canaries by themselves */
+		to = Min(first + ITEMS_AT_ONCE, n);
+		if (first < canaries && canaries < to)
+			to = canaries;
 		MemoryContextSwitchTo(chunk);
-		jobq_read_members(items_definition(definition, items, first, Min(first + ITEMS_AT_ONCE, n)), &members);
+		jobq_read_members(items_definition(definition, items, first, to), &members);
 		jobq_insert_members(call, id, &members, args, &c);
+		if (to == canaries || (to == n && n < canaries))
+			jobq_begin_canaries(call, id, canaries, members.elements[members.n - 1].s.id);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(chunk);
 	}

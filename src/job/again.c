@@ -71,14 +71,9 @@ write_row(JobqCall *call, int64 id, const JobqCounters *counters, int permits)
 		new.given[FLOW_STOP_REASON - 1] = false;
 		new.given[STATE_EXPIRES_AT - 1] = false;
 		if (counters == NULL)
-			new.given[FLOW_STARTED_AT - 1] = new.given[FLOW_ARGS - 1] = new.given[FLOW_CLONE_FROM - 1] = false;
+			new.given[FLOW_CANARY - 1] = new.given[FLOW_CANARY_UPTO - 1] = new.given[FLOW_STARTED_AT - 1] = new.given[FLOW_ARGS - 1] = new.given[FLOW_CLONE_FROM - 1] = false;
 		else
-		{
 			jobq_set_flow_runs(call, id, slot, &new);
-			/* canaries that are left to succeed */
-			if (new.given[FLOW_CANARY - 1])
-				jobq_set(&new, FLOW_PERMITS, Int32GetDatum(jobq_attr_int32(row, FLOW_CANARY) - counters->n[HITS]));
-		}
 		done = jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock);
 		jobq_slot_free(row);
 	} while (!done);

@@ -68,12 +68,20 @@ may_use_slot(TupleTableSlot *flow, JobqSlot slot)
 	return !counts_members(flow) || (slot != SLOT_NONE && (slot != SLOT_GIVEN || jobq_attr_bool(flow, FLOW_SETTLED)));
 }
 
+/* Must a member wait for the canaries of its map? */
+static bool
+waits_for_canaries(TupleTableSlot *flow, int64 member)
+{
+	return !slot_attisnull(flow, FLOW_CANARY_UPTO) && member > jobq_attr_int64(flow, FLOW_CANARY_UPTO);
+}
+
 /* Must a member of a flow, which would begin, wait for that? */
 bool
 jobq_kept_by_flow(JobqCall *call, const JobqPrefix *prefix)
 {
 	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, prefix->flow_id);
-	bool		kept = row != NULL && (jobq_attr_bool(row, FLOW_PAUSED) || !may_use_slot(row, prefix->slot));
+	bool		kept = row != NULL && (jobq_attr_bool(row, FLOW_PAUSED) || !may_use_slot(row, prefix->slot) ||
+									   waits_for_canaries(row, prefix->job_id));
 	int64		around = row != NULL ? jobq_attr_int64(row, STATE_FLOW_ID) : 0;
 
 	jobq_slot_free(row);
@@ -288,6 +296,8 @@ let_in(JobqCall *call, int64 flow, TupleTableSlot *row)
 	{
 		JobqPrefix	prefix;
 
+		if (waits_for_canaries(row, jobq_attr_int64(waiting, STATE_JOB_ID)))
+			continue;
 		if (!jobq_state_leave(call, JOBQ_WAITING, waiting, LEAVE_TRY))
 		{
 			passed_over = true;
@@ -390,9 +400,8 @@ set_settings(JobqRow *new, const Settings *s)
 		jobq_set(new, FLOW_PERMITS, Int32GetDatum(s->permits));
 	else if (s->sets_paused && !s->paused)
 		new->given[FLOW_PERMITS - 1] = false;
-	/* whose they are from then on */
-	if (s->permits >= 0 || (s->sets_paused && !s->paused))
-		new->given[FLOW_CANARY - 1] = false;
+	if (s->sets_paused && !s->paused)
+		new->given[FLOW_CANARY - 1] = new->given[FLOW_CANARY_UPTO - 1] = false;
 	if (s->max_running > 0)
 		jobq_set(new, FLOW_MAX_RUNNING, Int32GetDatum(s->max_running));
 	else if (s->max_running == 0)

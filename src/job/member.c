@@ -190,16 +190,16 @@ jobq_set_flow_runs(JobqCall *call, int64 id, JobqSlot slot, JobqRow *flow)
 	jobq_slot_free(job);
 }
 
-/* A map is to be started, of which the first n items must succeed before the others begin. */
+/* The first n items of a map that starts were inserted, up to this id: they must succeed before those that come begin. */
 void
-jobq_begin_canary(JobqCall *call, int64 id, int n)
+jobq_begin_canaries(JobqCall *call, int64 id, int n, int64 upto)
 {
 	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
 	JobqRow		new;
 
 	jobq_values(row, &new);
 	jobq_set(&new, FLOW_CANARY, Int32GetDatum(n));
-	jobq_set(&new, FLOW_PERMITS, Int32GetDatum(n));
+	jobq_set(&new, FLOW_CANARY_UPTO, Int64GetDatum(upto));
 	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
 		elog(ERROR, "row of flow %lld has changed", (long long) id);
 	jobq_slot_free(row);
@@ -628,11 +628,22 @@ items_needed(TupleTableSlot *row, int n)
 	return (int) ceil(DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(v.val.numeric))) * n - 1e-6);
 }
 
-/* Has a canary of a map not succeeded, so that the others do not begin?  There can be fewer items than canaries. */
-static bool
-canary_failed(TupleTableSlot *row, const JobqCounters *c)
+/* What became of the canaries of a map: *failed: one did not succeed; *passed: all have, or were skipped. */
+static void
+look_at_canaries(JobqCall *call, TupleTableSlot *row, bool *failed, bool *passed)
 {
-	return c->n[HURT] > 0 && c->n[HITS] < jobq_attr_int32(row, FLOW_CANARY);
+	int64		upto = jobq_attr_int64(row, FLOW_CANARY_UPTO);
+	int			n;
+	JobqMember *items = jobq_read_flow_members(call, jobq_attr_int64(row, STATE_JOB_ID), &n);
+
+	*failed = false;
+	*passed = true;
+	for (int i = 0; i < n && items[i].id <= upto; i++)
+	{
+		*failed |= (items[i].outcome & OUTCOME_HURTS) != 0;
+		*passed &= (items[i].outcome & (OUTCOME_SUCCEEDED | OUTCOME_SKIPPED)) != 0;
+	}
+	pfree(items);
 }
 
 /* Has a flow failed, or will it, by what its members are? */
@@ -677,13 +688,13 @@ first_failure(JobqCall *call, int64 id)
 
 /* The same, with how many items of a map have succeeded, where that is what matters. */
 static char *
-why_failed(JobqCall *call, int64 id, TupleTableSlot *row, const JobqCounters *c)
+why_failed(JobqCall *call, int64 id, TupleTableSlot *row, const JobqCounters *c, bool canary)
 {
 	int			n = c->n[HITS] + c->n[HURT];
 	int			needed = items_needed(row, n);
 	char	   *first = first_failure(call, id);
 
-	if (canary_failed(row, c))
+	if (canary)
 		return psprintf("a canary did not succeed%s%s", first != NULL ? ": " : "", first != NULL ? first : "");
 	if (needed < 0)
 		return first;
@@ -709,7 +720,7 @@ void		(*jobq_undo_failed_flow) (JobqCall *call, int64 id, char **problem) = NULL
 
 /* Decide a flow whose members are all decided, and whose rows are locked; undo it, if it has failed and wants that. */
 static void
-close_flow(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c)
+close_flow(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, bool canary_failed)
 {
 	JobqCall   *call = jobq_cascade_call(cascade);
 	JobqDecision decision = {.attempt_outcome = -1};
@@ -724,10 +735,10 @@ close_flow(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c)
 		decision.outcome = why == STOP_CANCELLED ? OUTCOME_CANCELLED : OUTCOME_FAILED;
 		decision.error = jobq_attr_cstring(row, FLOW_STOP_REASON);
 	}
-	else if (canary_failed(row, c) || is_failing(row, c))
+	else if (canary_failed || why == STOP_FAILED || is_failing(row, c))
 	{
 		decision.outcome = OUTCOME_FAILED;
-		decision.error = why_failed(call, prefix.job_id, row, c);
+		decision.error = why_failed(call, prefix.job_id, row, c, canary_failed || (why == STOP_FAILED && !slot_attisnull(row, FLOW_CANARY)));
 	}
 	else if (why == STOP_DRAINS && has_cancelled_member(call, prefix.job_id))
 	{
@@ -821,6 +832,8 @@ jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, boo
 	JobqCounters c;
 	JobqRow		new;
 	JobqStop	why;
+	bool		canary_failed = false;
+	bool		canaries_passed = false;
 
 	if (row != NULL && jobq_attr_bool(row, FLOW_OPEN))
 	{
@@ -832,25 +845,27 @@ jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, boo
 		if (new.given[FLOW_PERMITS - 1])
 			jobq_set(&new, FLOW_PERMITS, Int32GetDatum(jobq_attr_int32(row, FLOW_PERMITS) + change->permits));
 		jobq_set(&new, FLOW_OPEN, BoolGetDatum(!closes));
-		if (new.given[FLOW_CANARY - 1] && c.n[HITS] >= jobq_attr_int32(row, FLOW_CANARY))
-			new.given[FLOW_CANARY - 1] = new.given[FLOW_PERMITS - 1] = false;
+		if (new.given[FLOW_CANARY - 1])
+			look_at_canaries(call, row, &canary_failed, &canaries_passed);
+		if (canaries_passed)
+			new.given[FLOW_CANARY - 1] = new.given[FLOW_CANARY_UPTO - 1] = false;
 		if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
 			elog(ERROR, "row of flow %lld has changed while locked", (long long) id);
 		if (jobq_attr_int16(row, FLOW_STOPPING) != STOP_NOT)
 			why = STOP_NOT;
-		else if (canary_failed(row, &c))
+		else if (canary_failed)
 			why = STOP_FAILED;
 		else
 			why = stop_on_failure(row) != STOP_NOT && is_failing(row, &c) ? stop_on_failure(row) : STOP_NOT;
 		if (closes)
-			close_flow(cascade, row, &c);
+			close_flow(cascade, row, &c, canary_failed);
 		else if (why != STOP_NOT)
 		{
 			TupleTableSlot *latest;
 
 			jobq_advance();
 			latest = jobq_find_id(call, JOBQ_FLOW, id);
-			if (!jobq_stop_flow(call, latest, why, canary_failed(row, &c) ? "a canary did not succeed" : "another member of its flow failed"))
+			if (!jobq_stop_flow(call, latest, why, canary_failed ? "a canary did not succeed" : "another member of its flow failed"))
 				elog(ERROR, "row of flow %lld has changed while locked", (long long) id);
 			jobq_slot_free(latest);
 		}

@@ -378,7 +378,10 @@ my $recount = <<'EOQ';
      count(*) FILTER (WHERE p.outcome & d.suffice <> 0) AS hits,
      count(*) FILTER (WHERE d.require <> 0 AND p.outcome & d.require = 0) AS violated,
      count(*) FILTER (WHERE p.outcome IN (2, 8, 16) AND d.require <> 63) AS hurt
- FROM job_dependency d JOIN job p ON p.id = d.upstream
+ FROM job_dependency d JOIN (SELECT id, outcome, coalesce(result, 'null') AS result FROM job) u ON u.id = d.upstream
+     -- one that has succeeded, but not as a condition wants it, counts as skipped
+     CROSS JOIN LATERAL (SELECT CASE WHEN u.outcome = 1 AND d.condition IS NOT NULL AND jsonb_path_query_first(u.result, d.condition::jsonpath, '{}', true) IS DISTINCT FROM 'true'
+         THEN 4 ELSE u.outcome END AS outcome) p
  GROUP BY d.downstream)
 EOQ
 
@@ -412,7 +415,7 @@ WHERE j.id IS NULL OR d.epoch > w.epoch OR (d.undecided >= 0 AND j.flow_type IS 
 EOQ
 	'a waiting job has something to wait for' => <<EOQ,
 SELECT w.*, n.* FROM job_waiting w JOIN job j ON j.id = w.job_id LEFT JOIN $recount n ON n.id = w.job_id
-WHERE NOT EXISTS (SELECT FROM job_delta d WHERE d.downstream = w.job_id) AND NOT EXISTS (SELECT FROM job_recount r WHERE r.job_id = w.job_id) AND CASE WHEN w.open THEN $verdict IS DISTINCT FROM 'wait' ELSE NOT w.held END
+WHERE NOT EXISTS (SELECT FROM job_delta d WHERE d.downstream = w.job_id) AND NOT EXISTS (SELECT FROM job_recount r WHERE r.job_id = w.job_id) AND CASE WHEN w.open THEN $verdict IS DISTINCT FROM 'wait' ELSE NOT w.held AND w.limited_by IS NULL END
 EOQ
 	'a job decided without running was decided by its parents' => <<EOQ,
 SELECT j.id, j.rule, j.outcome, n.* FROM job j LEFT JOIN $recount n USING (id)

@@ -55,12 +55,25 @@ sub members
 			$job->{quorum} = 1 + int(rand(keys %up)) if $rule eq 'quorum';
 			$job->{args}{of} = $job->{depends_on}[0];
 			$job->{args}{result} = { '$result' => $job->{depends_on}[0] };
+			# results are ids
+			$job->{when} = { map { $_ => '$ % 2 == ' . int(rand(2)) } grep { chance(0.5) } @{ $job->{depends_on} } } if chance(0.1);
 		}
 		$job->{critical} = JSON::PP::false if chance(0.2);
 		$job->{if} = '$.odd == ' . (chance(0.5) ? 'true' : 'false') if chance(0.1);
 		if ($depth < 3 && chance(0.15))
 		{
 			%$job = (%$job, %{ flow($depth + 1) });
+		}
+		elsif ($depth < 3 && chance(0.1))
+		{
+			# over numbers or, what fails, a result that is no array; a job, or a flow, for each
+			$job->{map} = $job->{args} && chance(0.05) ? $job->{args}{result} : [ 1 .. int(rand(6)) ];
+			$job->{job} = chance(0.3) ? flow($depth + 2) : { kind => 'work', queue => chance(0.5) ? 'red' : 'green', max_attempts => 1, args => { item => { '$item' => '$' } } };
+			$job->{canary} = 1 + int(rand(3)) if chance(0.3);
+			$job->{max_running} = 1 + int(rand(3)) if chance(0.2);
+			$job->{min_success} = int(rand(5)) / 4 if chance(0.3);
+			$job->{queue} = 'flows';
+			delete $job->{args};
 		}
 		else
 		{
@@ -274,10 +287,20 @@ is($left->(), 0, 'all flows and jobs come to an end') or diag(join "\n", map { j
 is($control->value(<<'EOQ'), 0, 'a flow has failed if a critical member has, or could not run, unless it was cancelled or timed out');
 SELECT count(*) FROM job j JOIN job_flow f ON f.job_id = j.id
 WHERE f.started_at IS NOT NULL AND j.outcome <> 8 AND j.error IS DISTINCT FROM 'timed out'
+    AND NOT f.definition ? 'min_success' AND f.canary IS NULL
     AND j.outcome <> CASE WHEN EXISTS (SELECT FROM job m WHERE m.flow = j.id AND m.critical IS NULL AND m.outcome IN (2, 16)) THEN 2 ELSE 1 END
 EOQ
+is($control->value(<<'EOQ'), 0, 'a map has failed if too few items have succeeded, or a canary has not');
+SELECT count(*) FROM job j JOIN job_flow f ON f.job_id = j.id,
+    LATERAL (SELECT count(*) FILTER (WHERE outcome = 1) AS good, count(*) FILTER (WHERE outcome <> 4) AS n FROM job m WHERE m.flow = j.id) m
+WHERE f.started_at IS NOT NULL AND j.outcome <> 8 AND j.error IS DISTINCT FROM 'timed out' AND f.definition ? 'min_success'
+    AND j.outcome <> CASE WHEN m.good < ceil((f.definition ->> 'min_success')::numeric * m.n) OR f.canary IS NOT NULL AND m.good < m.n THEN 2 ELSE 1 END
+EOQ
+is($control->value(<<'EOQ'), 0, 'what a map that has succeeded gives is what its items have, in order');
+SELECT count(*) FROM job j WHERE j.flow_type = 2 AND j.outcome = 1 AND j.result <> (SELECT coalesce(jsonb_agg(m.result ORDER BY m.id), '[]') FROM job m WHERE m.flow = j.id)
+EOQ
 is($control->value(<<'EOQ'), 0, 'one is cancelled only by those who did, or because of the flow around it');
-SELECT count(*) FROM job WHERE flow_type IS NOT NULL AND outcome = 8 AND error IS DISTINCT FROM 'by the test' AND error NOT IN ('another member of its flow failed', 'timed out')
+SELECT count(*) FROM job WHERE flow_type IS NOT NULL AND outcome = 8 AND error IS DISTINCT FROM 'by the test' AND error NOT IN ('another member of its flow failed', 'a canary did not succeed', 'timed out')
     AND error <> 'superseded by another job with its unique key'
 EOQ
 is($control->value('SELECT count(*) FROM (SELECT FROM job WHERE flow IS NOT NULL AND name IS NOT NULL GROUP BY flow, name HAVING count(*) > 1) n'), 0, 'names are unique in a flow');
