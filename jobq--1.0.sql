@@ -1780,7 +1780,8 @@ BEGIN
                     hint := format('job_flow_set(%s, paused => false) lets it go on.', x.job_id);
                     RETURN NEXT;
                 END IF;
-                CONTINUE WHEN x.job_id <> w.limited_by;
+                -- what the background worker has still to look at can change the rest
+                CONTINUE WHEN x.job_id <> w.limited_by OR EXISTS (SELECT FROM @extschema@.job_delta d WHERE d.downstream = x.job_id AND d.epoch = 0);
                 IF j.id > x.canary_upto THEN
                     detail := format('Flow %s lets only its first %s items begin until they have succeeded (canary).', x.job_id, x.canary);
                     hint := format('job_flow_set(%s, paused => false) lets the others begin, too.', x.job_id);

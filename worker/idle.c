@@ -138,6 +138,9 @@ take_reason(Waits *w, const char *reason, const char *detail, const char *other,
 	static const char *const why_not[] = {"queue paused", "labels", "no worker with its labels", "draining", NULL};
 	const Member *m = w->member;
 
+	/* other members of its flow run, or are ready: as many as may */
+	bool		flow_full = strcmp(reason, "flow") == 0 && ends_with(detail, " are running or ready.");
+
 	if (is_one_of(reason, by_itself))
 		w->goes_on = true;
 	else if (strcmp(reason, "silent") == 0)
@@ -167,13 +170,20 @@ take_reason(Waits *w, const char *reason, const char *detail, const char *other,
 		w->full = true;
 	else if (strcmp(reason, "slot") == 0)
 		w->slot_runs |= ends_with(detail, " is running.");
+	else if (strcmp(reason, "flow") == 0)
+	{
+		if (ends_with(detail, " is still to let it in."))
+			w->goes_on = true;
+		else if (!flow_full)
+			w->waits = true;
+	}
 	else if (strcmp(reason, "no background worker") == 0 || strcmp(reason, "not active") == 0)
 		w->nobody = true;
 	else
 		w->waits = true;
 
 	w->told |= is_one_of(reason, why_not);
-	if (!is_one_of(reason, on_others) || (strcmp(reason, "dependency") == 0 && other && member_find(strtoll(other, NULL, 10)) == NULL))
+	if (!(is_one_of(reason, on_others) || flow_full) || (strcmp(reason, "dependency") == 0 && other && member_find(strtoll(other, NULL, 10)) == NULL))
 		w->own = true;
 }
 

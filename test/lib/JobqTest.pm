@@ -424,7 +424,7 @@ WHERE j.outcome IN (4, 16) AND j.former_flow IS NULL AND NOT (j.flow IS NOT NULL
 EOQ
 	'a waiting row says what its job says' => <<'EOQ',
 SELECT w.* FROM job_waiting w JOIN job j ON j.id = w.job_id
-WHERE (w.rule, w.quorum) IS DISTINCT FROM (j.rule, j.quorum)
+WHERE CASE WHEN w.limited_by IS NULL THEN (w.rule, w.quorum) IS DISTINCT FROM (j.rule, j.quorum) ELSE w.limited_by IS DISTINCT FROM j.flow END
 EOQ
 	'a state row says what its job says' => <<EOQ,
 SELECT s.*, j.priority, q.queue_id FROM $states s JOIN job j ON j.id = s.job_id LEFT JOIN job_queue q ON q.name = j.queue
@@ -512,6 +512,16 @@ WHERE f.open AND (f.undecided + d.undecided, f.hits + d.hits, f.violated + d.vio
 UNION ALL
 SELECT j.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM job j
 WHERE j.flow IS NOT NULL AND j.outcome IS NULL AND NOT EXISTS (SELECT FROM job_flow f WHERE f.job_id = j.flow AND f.open)
+EOQ
+	'members that have slots are counted, and where there are limits, each that runs has one' => <<'EOQ',
+SELECT f.job_id, f.running, d.running, s.* FROM job_flow f
+    CROSS JOIN LATERAL (SELECT coalesce(sum(running), 0) AS running FROM job_delta WHERE downstream = f.job_id AND epoch = 0) d
+    LEFT JOIN (SELECT flow_id, count(slot) AS slots, count(*) FILTER (WHERE slot IS NULL AND runs) AS uncounted
+        FROM (SELECT flow_id, slot, false AS runs FROM job_scheduled UNION ALL SELECT flow_id, slot, false FROM job_limited
+              UNION ALL SELECT flow_id, slot, false FROM job_ready UNION ALL SELECT flow_id, slot, true FROM job_lease
+              UNION ALL SELECT flow_id, slot, true FROM job_flow WHERE open) x
+        WHERE flow_id IS NOT NULL GROUP BY flow_id) s ON s.flow_id = f.job_id
+WHERE f.open AND (f.running + d.running <> coalesce(s.slots, 0) OR (f.settled AND num_nonnulls(f.permits, f.max_running) > 0 AND s.uncounted > 0))
 EOQ
 	'a flow has a row that says what it is made of, no other job has' => <<'EOQ',
 SELECT j.id, f.job_id FROM job j FULL JOIN job_flow f ON f.job_id = j.id WHERE j.id IS NULL OR (j.flow_type IS NULL) <> (f.job_id IS NULL)

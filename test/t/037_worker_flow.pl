@@ -269,6 +269,30 @@ ok($worker->wait_for_log(qr/event=goes_on job=\d+ name=a$/m), 'a slot of a job t
 query("SELECT job_complete(job_id, token) FROM job_lease WHERE job_id = $ahead");
 $worker->ends_with(0, '... is waited for');
 
+# Limits of flows: a pause, and permits, wait for somebody; a limit waits for the members that run, or are ready for us
+$flow = submit_flow({ name => 'narrow', max_running => 1, jobs => [ map { member("m$_") } 1 .. 4 ] });
+start_flow($flow)->ends_with(0, 'a flow whose members run one after the other');
+$flow = submit_flow({ name => 'steps', permits => 1, jobs => [ member('a'), member('b') ] });
+$worker = start_flow($flow);
+$worker->ends_with(4, 'a flow without permits');
+like(waits($worker), qr/^b: waits: Flow $flow has no permits left\. \[job_flow_set\($flow, permits => 1\) lets one of its members begin, paused => false all\.\]$/m, '... which it says');
+query("SELECT job_flow_set($flow, paused => true, permits => 1)");
+$worker = start_flow($flow);
+$worker->ends_with(4, 'one that is paused');
+like(waits($worker), qr/^b: waits: Flow $flow is paused\./m, '... which it says');
+query("SELECT job_flow_set($flow, paused => false)");
+start_flow($flow)->ends_with(0, '... goes on');
+$flow = submit_flow({ name => 'full', max_running => 1, jobs => [ member('a', requires => ['gpu']), member('b') ] });
+ok(poll_until(sub { query("SELECT ready FROM job_flow_status WHERE id = $flow") eq '1' }), 'a flow, the slot of which has a member');
+$worker = start_flow($flow);
+$worker->ends_with(4, '... that is not for this worker');
+like(waits($worker), qr/^a: waits: It requires gpu(?:.*\n)*b: waits: Flow $flow lets 1 of its members run at once/m, '... says so first');
+my ($holder, $its_token) = split /\|/, query("SELECT job_id, token FROM job_claim_flow($flow, 'another', labels => '{gpu}', lease => '10 min')");
+$worker = start_flow($flow);
+ok($worker->wait_for_log(qr/event=goes_on job=\d+ name=a$/m), 'one that runs elsewhere');
+query("SELECT job_complete($holder, $its_token)");
+$worker->ends_with(0, '... is waited for');
+
 #
 # Other workers
 #

@@ -73,6 +73,11 @@ SELECT job_submit('kept', queue => 'kept', affinity => 'a');
 SELECT job_submit_flow('{"name": "flow", "queue": "flow", "args": {"a": 1}, "defaults": {"queue": "flow", "lease": "1 h"}, "jobs": [{"name": "m1", "kind": "m1", "args": {"a": {"$args": "$.a"}}}, {"name": "m2", "kind": "m2"},
     {"name": "sub", "depends_on": ["m1"], "jobs": [{"name": "in", "kind": "in", "args": {"r": {"$result": "m1"}}}]}], "result": {"$result": "m2"}}');
 SELECT job_submit_flow('{"name": "held flow", "queue": "flow", "hold": true, "jobs": [{"kind": "h", "queue": "flow"}]}');
+SELECT job_submit_flow('{"name": "narrow", "queue": "limits", "max_running": 1, "defaults": {"queue": "limits", "lease": "1 h"}, "jobs": [{"name": "n1", "kind": "n1"}, {"name": "n2", "kind": "n2"}]}');
+SELECT job_submit_flow('{"name": "steps", "queue": "limits", "permits": 1, "defaults": {"queue": "limits", "lease": "1 h"}, "jobs": [{"name": "s1", "kind": "s1", "hold": true}, {"name": "s2", "kind": "s2"}, {"name": "s3", "kind": "s3"}]}');
+SELECT job_submit_flow('{"name": "paused flow", "queue": "limits", "paused": true, "defaults": {"queue": "limits"}, "jobs": [{"name": "p1", "kind": "p1"}, {"name": "in it", "jobs": [{"name": "p2", "kind": "p2"}]}]}');
+SELECT job_submit_flow('{"name": "drains", "queue": "limits", "on_failure": "drain", "defaults": {"queue": "drains", "lease": "1 h"}, "jobs": [{"name": "d1", "kind": "d1"}, {"name": "d2", "kind": "d2"}, {"name": "d3", "kind": "d3", "hold": true}]}');
+SELECT job_submit_flow('{"name": "saga", "queue": "limits", "on_failure": "undo", "defaults": {"queue": "saga", "lease": "1 h", "undo": {"kind": "undo"}}, "jobs": [{"name": "u1", "kind": "u1"}, {"name": "u2", "kind": "u2"}, {"name": "u3", "kind": "u3"}]}');
 SELECT job_step(job_id, token, 'step', '{"s": 1}') FROM job_claim('flow', 'w2');
 SELECT job_schedule(kind, '30 2 1 5 *', jsonb_build_object('kind', kind, 'queue', 'ticks'), 'Europe/Berlin') FROM unnest('{yearly,ticks soon}'::text[]) kind;
 SELECT job_schedule('paused', '@hourly', '{"kind": "never"}', catch_up => 'all', overlap => 'cancel', paused => true);
@@ -93,6 +98,17 @@ foreach my $time (1, 2)
 $source->rows("UPDATE job SET run_at = '2100-01-01' WHERE name = 'again'");
 $source->rows("SELECT job_clone(id, '{g2}') FROM job_status WHERE name = 'again'");
 poll_until(sub { $source->value('SELECT count(*) FROM job_turn') == 1 }) or die 'no job is let in';
+# flows with limits: what was let in runs, some drain, and one is still to do so
+poll_until(sub { $source->value(q(SELECT string_agg(kind, ' ' ORDER BY kind) FROM job_ready JOIN job ON id = job_id WHERE queue IN ('limits', 'drains', 'saga'))) eq 'd1 d2 n1 s2 u1 u2 u3' }) or die 'flows with limits do not start';
+$source->rows("SELECT job_id FROM job_claim('limits', 'w4', 9)");
+$source->rows("SELECT job_id FROM job_claim('drains', 'w4', 9)");
+$source->rows("SELECT job_complete(job_id, token, '1') FROM job_claim('saga', 'w4')");
+$source->rows("SELECT job_id FROM job_claim('saga', 'w4', 2)");
+foreach my $kind (qw(d1 u2))
+{
+	$source->rows("SELECT job_fail(l.job_id, l.token, 'no', retry => false) FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.kind = '$kind'");
+}
+poll_until(sub { $source->value('SELECT count(*) FROM job_lease WHERE last') == 2 }) or die 'flows do not drain';
 is( $source->value("SELECT string_agg(DISTINCT state, ' ' ORDER BY state) FROM job_status"),
 	'cancelled failed ready running scheduled skipped succeeded upstream_failed waiting',
 	'there are jobs in every state');
@@ -219,6 +235,30 @@ is($restored->value('SELECT count(*) FROM job WHERE former_flow IS NOT NULL'), 2
 $restored->rows("SELECT job_change(id, run_at => now()) FROM job_status WHERE name = 'again' AND state = 'scheduled'");
 ok(poll_until(sub { @in = $restored->rows("SELECT kind, inputs FROM job_claim('again')") }), 'a copy of a flow starts');
 is("$in[0][0] $in[0][1]", 'g2 {"g1": 2}', '... with what it takes over');
+# flows with limits go on by these: who has a slot, a permit or a pause still has it
+is(join(', ', map { join ' ', map { $_ // '-' } @$_ } $restored->rows(q(SELECT name, running, permits, max_running, paused, on_failure FROM job_flow_status WHERE name IN ('narrow', 'steps', 'paused flow', 'drains', 'saga') ORDER BY id))),
+	'narrow 1 - 1 f continue, steps 1 0 - f continue, paused flow 0 - - t continue, drains 1 - - f drain, saga 1 - - f undo', 'limits of flows are there');
+is($restored->value("SELECT count(*) FROM job_claim('limits', max_jobs => 9)"), 0, '... and hold');
+my $finish = sub {
+	my ($function, $kind) = @_;
+	return $restored->value("SELECT $function(l.job_id, l.token) FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.kind = '$kind'");
+};
+my $ready = sub {
+	my ($kind) = @_;
+	return poll_until(sub { $restored->value("SELECT state FROM job_status WHERE kind = '$kind'") eq 'ready' });
+};
+$finish->('job_complete', 'n1');
+ok($ready->('n2'), 'a slot that is given back is used');
+$finish->('job_complete', 's2');
+$restored->rows("SELECT job_flow_set(id, permits => 1) FROM job_status WHERE name = 'steps'");
+ok($ready->('s3'), 'as is a permit');
+$restored->rows("SELECT job_flow_set(id, paused => false) FROM job_status WHERE name = 'paused flow'");
+ok($ready->($_), 'what was paused goes on') foreach qw(p1 p2);
+$finish->('job_release', 'd2');
+$finish->('job_complete', 'u3');
+ok(poll_until(sub { $restored->value("SELECT string_agg(state, ' ') FROM job_status WHERE name IN ('drains', 'saga')") eq 'failed failed' }), 'those that drain end');
+is($restored->value("SELECT string_agg(kind || ' ' || state, ', ' ORDER BY id) FROM job_status WHERE queue = 'drains'"), 'd1 failed, d2 cancelled, d3 cancelled', '... with nothing begun anew');
+ok(poll_until(sub { $restored->value("SELECT count(*) FROM job_status WHERE kind = 'undo' AND state = 'ready'") == 2 }), '... and one is undone');
 tables_are_sound($node, 'in the restored database', dbname => 'restored');
 is($source->value("SELECT state FROM job_status WHERE kind = 'running'"), 'running', 'the original is not touched');
 
