@@ -1434,7 +1434,7 @@ COMMENT ON FUNCTION @extschema@.job_queue_id(text) IS 'Internal, for job_explain
 REVOKE ALL ON FUNCTION @extschema@.job_queue_id(text) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_counts_as(outcome smallint, result jsonb, condition text) RETURNS smallint
-LANGUAGE C IMMUTABLE PARALLEL SAFE
+LANGUAGE C IMMUTABLE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'jobq_job_counts_as';
 COMMENT ON FUNCTION @extschema@.job_counts_as(smallint, jsonb, text) IS 'Internal, for job_check: as what an outcome counts on an edge with a condition';
 REVOKE ALL ON FUNCTION @extschema@.job_counts_as(smallint, jsonb, text) FROM PUBLIC;
@@ -2010,8 +2010,9 @@ REVOKE ALL ON FUNCTION @extschema@.job_flow_set(bigint, boolean, int, int, text)
 
 -- What is to be done to undo what a flow has in it, as "jobs" of a flow; NULL: nothing. An edge between members of flows in it counts as one
 -- between these flows. A member of which nothing is to be undone is left out or, if it is on the way from one to another, an empty flow.
+-- Not compiled (jit), which takes seconds where the tables are large: a flow that undoes itself has the background worker wait for it.
 CREATE FUNCTION @extschema@.job_undo_jobs(of_flow bigint) RETURNS jsonb
-LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET jit = off SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     prefix text := '#';
