@@ -20,6 +20,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/datum.h"
+#include "utils/snapmgr.h"
 
 #include "flow/flow.h"
 
@@ -42,14 +43,14 @@ graph_of(Jsonb *definition)
 /* Reused members */
 
 /*
- * The row of the member of another flow that one with this name can take over, if the caller
- * may see it; NULL: none, so it runs.
+ * The row of the member of another flow that one with this name can take over, as a snapshot
+ * shows it, if the caller may see it; NULL: none, so it runs.
  */
 static TupleTableSlot *
-find_reusable(JobqCall *call, int64 flow, const char *name)
+find_reusable(JobqCall *call, int64 flow, const char *name, Snapshot snapshot)
 {
 	Datum		keys[2] = {Int64GetDatum(flow), name != NULL ? CStringGetTextDatum(name) : 0};
-	TupleTableSlot *job = name != NULL ? jobq_find(call, JOBQ_JOB, INDEX_SECOND, 2, keys, NULL) : NULL;
+	TupleTableSlot *job = name != NULL ? jobq_find(call, JOBQ_JOB, INDEX_SECOND, 2, keys, snapshot) : NULL;
 
 	if (job != NULL && (jobq_attr_int16(job, JOB_OUTCOME) & (OUTCOME_SUCCEEDED | OUTCOME_SKIPPED)) != 0 &&
 		jobq_may_see(call, jobq_attr_int64(job, JOB_ID), false))
@@ -66,8 +67,13 @@ take_over_column(JobqSubmission *s, TupleTableSlot *job, int column)
 	bool		isnull;
 	Datum		value = slot_getattr(job, column, &isnull);
 
+	/* not a pointer to a toasted value, which can go with the other flow */
+	if (!isnull && attribute->attlen == -1)
+		value = PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	else if (!isnull)
+		value = datumCopy(value, attribute->attbyval, attribute->attlen);
 	if (!isnull)
-		jobq_set(&s->row, column, datumCopy(value, attribute->attbyval, attribute->attlen));
+		jobq_set(&s->row, column, value);
 }
 
 /*
@@ -111,12 +117,16 @@ take_over(JobqCall *call, JobqSubmission *s, TupleTableSlot *job)
 	jobq_set(&s->row, JOB_PARENT, Int64GetDatum(jobq_attr_int64(job, JOB_ID)));
 }
 
-/* Of the members of a flow that is expanded, have those reused that need not run. */
+/*
+ * Of the members of a flow that is expanded, have those reused that need not run.  The other flow can
+ * run again meanwhile, so all of its members are read under one snapshot.
+ */
 void
 jobq_reuse_members(JobqCall *call, Jsonb *definition, int64 clone_of, Datum clone_from, JobqElements *members)
 {
 	JobqFlowGraph *graph = graph_of(definition);
 	bool	   *runs = palloc0(Max(members->n, 1) * sizeof(bool));
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *job;
 	Datum	   *names;
 	bool	   *nulls;
@@ -134,18 +144,19 @@ jobq_reuse_members(JobqCall *call, Jsonb *definition, int64 clone_of, Datum clon
 		CHECK_FOR_INTERRUPTS();
 		if (runs[i])
 			continue;
-		job = find_reusable(call, clone_of, members->elements[i].s.name);
+		job = find_reusable(call, clone_of, members->elements[i].s.name, snapshot);
 		runs[i] = job == NULL;
 		jobq_slot_free(job);
 	}
 	jobq_graph_mark_below(graph, runs);
 	for (int i = 0; i < members->n; i++)
 	{
-		job = runs[i] ? NULL : find_reusable(call, clone_of, members->elements[i].s.name);
+		job = runs[i] ? NULL : find_reusable(call, clone_of, members->elements[i].s.name, snapshot);
 		if (job != NULL)
 			take_over(call, &members->elements[i].s, job);
 		jobq_slot_free(job);
 	}
+	UnregisterSnapshot(snapshot);
 	pfree(runs);
 }
 
