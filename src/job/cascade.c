@@ -208,6 +208,7 @@ jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, const D
 	{
 		CascadeItem *item = cascade_item(cascade, jobq_attr_int64(edge, DEP_DOWNSTREAM));
 
+		CHECK_FOR_INTERRUPTS();
 		jobq_count_edge(&item->change, jobq_attr_int16(edge, DEP_REQUIRE), jobq_attr_int16(edge, DEP_SUFFICE),
 						jobq_counts_as(outcome, result, jobq_attr_cstring(edge, DEP_CONDITION)), n);
 		item->reopened |= n < 0;

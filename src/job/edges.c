@@ -80,11 +80,18 @@ int
 jobq_counts_as(int outcome, const Datum *result, const char *condition)
 {
 	Datum		value;
+	Jsonb	   *json;
+	bool		holds;
 
 	if (outcome != OUTCOME_SUCCEEDED || condition == NULL)
 		return outcome;
 	value = result != NULL ? *result : DirectFunctionCall1(jsonb_in, CStringGetDatum("null"));
-	return jobq_path_holds(DatumGetJsonbP(value), condition) ? outcome : OUTCOME_SKIPPED;
+	json = DatumGetJsonbP(value);
+	holds = jobq_path_holds(json, condition);
+	/* many edges can have conditions on one large result */
+	if ((Pointer) json != DatumGetPointer(value))
+		pfree(json);
+	return holds ? outcome : OUTCOME_SKIPPED;
 }
 
 /* The same for the outcome that a row in job has. */
