@@ -383,8 +383,11 @@ look_at_undecided(Walk *walk, Follower *f, TupleTableSlot *job, JobqTable table,
 	char	   *reason;
 
 	if (table == JOBQ_LEASE || table == JOBQ_FLOW)
+	{
+		require_operate(walk, job);
 		jobq_refuse_state(NULL, f->id, "retry", "running",
 						  psprintf("It follows from job %lld. Cancel it, or wait until it has ended.", (long long) walk->id));
+	}
 	if (!jobq_lock(call, table, row, LockTupleExclusive, LockWaitBlock))
 		return false;
 	if ((table == JOBQ_WAITING && jobq_attr_bool(row, WAITING_OPEN)) ||
