@@ -53,15 +53,6 @@ find_member(const JobqFlowLevel *level, const JsonbValue *name)
 	return level->graph != NULL ? jobq_graph_find(level->graph, name->val.string.val, name->val.string.len) : -1;
 }
 
-/* Is what stands in a flow in the job of a map? */
-static bool
-is_in_map(const JobqFlowLevel *level)
-{
-	while (level != NULL && level->graph != NULL)
-		level = level->outer;
-	return level != NULL;
-}
-
 /* A member that is referred to: in the innermost flow that has one of its name. */
 static void
 check_referred(const ReferenceCheck *check, const JsonbValue *name, const JobqTrail *trail)
@@ -94,7 +85,7 @@ check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
 {
 	const ReferenceCheck *check = arg;
 	const JsonbValue *path = r->type == REFERENCE_ARGS || r->type == REFERENCE_ITEM ? &r->value : &r->path;
-	const char *problem = jobq_reference_problem(r, check->undo, is_in_map(check->level));
+	const char *problem = jobq_reference_problem(r, check->undo, check->ck->maps > 0);
 
 	if (problem != NULL)
 	{
@@ -375,6 +366,7 @@ check_members(JobqChecker *ck, const JobqObject *flow, const JobqFlowLevel *oute
 	}
 	work = AllocSetContextCreate(ck->work, "jobq flow", ALLOCSET_SMALL_SIZES);
 	MemoryContextSwitchTo(work);
+	ck->maps += flow->place == PLACE_MAP;
 	if (outer != NULL)
 		level.defaults = outer->defaults;
 	else
@@ -403,6 +395,7 @@ check_members(JobqChecker *ck, const JobqObject *flow, const JobqFlowLevel *oute
 		foreach(cell, jobq_graph_cycles(level.graph))
 			jobq_add_fault(ck, &jobs, psprintf("jobs depend on each other in a cycle: %s", (char *) lfirst(cell)));
 	}
+	ck->maps -= flow->place == PLACE_MAP;
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(work);
 }
@@ -461,6 +454,7 @@ jobq_check_document(Jsonb *flow, bool scheduled)
 		jobq_require_fault(error);
 		FreeErrorData(error);
 		ck.gather = true;
+		ck.maps = 0;
 		MemoryContextReset(ck.work);
 		ck.scratch = AllocSetContextCreate(ck.work, "jobq member", ALLOCSET_DEFAULT_SIZES);
 		check_document(&check);

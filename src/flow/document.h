@@ -82,6 +82,7 @@ struct JobqChecker
 								 * internal keys */
 	bool		scheduled;		/* it is the job of a schedule, submitted at
 								 * each of its times */
+	int			maps;			/* around what is being read */
 	List	   *faults;
 	MemoryContext mcxt;			/* that they are kept in */
 	JobqOptionHook look;		/* at what an option says of others; NULL: it

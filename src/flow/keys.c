@@ -103,21 +103,27 @@ find_own_key(const JobqChecker *ck, const char *key, JobqPlace place)
 	return i;
 }
 
+/* Is a value a number within from .. upto?  As a double it may be out of range. */
+static bool
+is_within(const JsonbValue *v, int from, int upto)
+{
+	return v->type == jbvNumeric &&
+		DatumGetBool(DirectFunctionCall2(numeric_ge, NumericGetDatum(v->val.numeric), NumericGetDatum(int64_to_numeric(from)))) &&
+		DatumGetBool(DirectFunctionCall2(numeric_le, NumericGetDatum(v->val.numeric), NumericGetDatum(int64_to_numeric(upto))));
+}
+
 /* Read a whole number that is least or more; false: it is none. */
 bool
 jobq_read_count(const JsonbValue *v, int least, int *n)
 {
-	bool		fits = v->type == jbvNumeric;
+	Datum		number;
 
-	if (fits)
-	{
-		/* no int is larger, and none of it rounds to one */
-		double		number = DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(v->val.numeric)));
-
-		fits = number >= least && number <= PG_INT32_MAX && number == (double) (int) number;
-		*n = fits ? (int) number : 0;
-	}
-	return fits;
+	if (!is_within(v, least, PG_INT32_MAX))
+		return false;
+	number = NumericGetDatum(v->val.numeric);
+	*n = DatumGetInt32(DirectFunctionCall1(numeric_int4, number));
+	/* one with a fraction was rounded */
+	return DatumGetBool(DirectFunctionCall2(numeric_eq, number, NumericGetDatum(int64_to_numeric(*n))));
 }
 
 /* A key that cannot be there. */
@@ -167,18 +173,6 @@ read_option(void *arg)
 	OptionRead *read = arg;
 
 	jobq_read_key(read->s, read->key, read->v);
-}
-
-/* Is a value a number from 0 to 1? */
-static bool
-is_fraction(const JsonbValue *v)
-{
-	double		number;
-
-	if (v->type != jbvNumeric)
-		return false;
-	number = DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(v->val.numeric)));
-	return number >= 0 && number <= 1;
 }
 
 /* Check the conditions on results upstream, each by itself. */
@@ -242,7 +236,7 @@ check_own(JobqChecker *ck, const JobqTrail *trail, JobqOwnKey key, const JsonbVa
 				must = "be a whole number, 1 or more";
 			break;
 		case OWN_MIN_SUCCESS:
-			if (!is_fraction(v))
+			if (!is_within(v, 0, 1))
 				must = "be a number from 0 to 1";
 			break;
 		case OWN_ON_FAILURE:

@@ -182,7 +182,7 @@ static bool
 has_args(const Rewrite *rewrite, const char *key)
 {
 	return !rewrite->settle &&
-		(strcmp(key, "args") == 0 || strcmp(key, "undo") == 0 || strcmp(key, "map") == 0 ||
+		(strcmp(key, "args") == 0 || strcmp(key, "map") == 0 ||
 		 (strcmp(key, "result") == 0 && rewrite->item != NULL));
 }
 
@@ -190,7 +190,7 @@ has_args(const Rewrite *rewrite, const char *key)
 static bool
 is_nested(const Rewrite *rewrite, const char *key)
 {
-	return strcmp(key, "defaults") == 0 || (strcmp(key, "undo") == 0 && rewrite->settle) ||
+	return strcmp(key, "defaults") == 0 || strcmp(key, "undo") == 0 ||
 		(strcmp(key, "job") == 0 && rewrite->item == NULL);
 }
 
