@@ -289,6 +289,16 @@ RESET ROLE;
 SELECT job_revoke('regress_flow_limits', 'fl', 'submit');
 DROP ROLE regress_flow_limits;
 
+-- As many permits as there can be are not more when one is given back.
+SELECT job_submit_flow('{"queue": "fl", "permits": 1, "defaults": {"queue": "fl"}, "jobs": [{"name": "a", "kind": "k"}, {"name": "b", "kind": "k", "manual": true}]}') AS f \gset
+SELECT pg_temp.settled(), pg_temp.members(:f);
+SELECT job_flow_set(:f, permits => 2147483647);
+SELECT job_cancel(id) FROM job_status WHERE flow = :f AND name = 'a';
+SELECT pg_temp.settled();
+SELECT permits FROM job_flow_status WHERE id = :f;
+SELECT job_cancel(:f);
+SELECT pg_temp.until(:f, 'cancelled');
+
 -- What cannot be
 SELECT path, problem FROM job_check_flow('{"paused": 1, "permits": -1, "max_running": 0, "on_failure": "stop", "jobs": [{"name": "a", "kind": "k", "max_running": 1}, {"name": "b", "permits": 1.5, "max_running": 1e10, "jobs": []}]}');
 SELECT job_submit('k', queue => 'fl', run_in => '1 day') AS j \gset

@@ -64,7 +64,7 @@ write_row(JobqCall *call, int64 id, const JobqCounters *counters, int permits)
 		jobq_set_counters(&new, FLOW_UNDECIDED, counters ? counters : &none);
 		jobq_set(&new, FLOW_RUNNING, Int32GetDatum(0));
 		if (new.given[FLOW_PERMITS - 1])
-			jobq_set(&new, FLOW_PERMITS, Int32GetDatum(jobq_attr_int32(row, FLOW_PERMITS) + permits));
+			jobq_set(&new, FLOW_PERMITS, Int32GetDatum(jobq_add_permits(jobq_attr_int32(row, FLOW_PERMITS), permits)));
 		jobq_set(&new, FLOW_SETTLED, BoolGetDatum(true));
 		jobq_set(&new, FLOW_STOPPING, Int16GetDatum(STOP_NOT));
 		jobq_set(&new, FLOW_OPEN, BoolGetDatum(counters != NULL));

@@ -31,6 +31,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "common/int.h"
 #include "miscadmin.h"
 
 #include "job/job.h"
@@ -86,6 +87,15 @@ jobq_kept_by_flow(JobqCall *call, const JobqPrefix *prefix)
 
 	jobq_slot_free(row);
 	return kept || is_paused(call, around);
+}
+
+/* Permits with those that are given back; there are never more than fit. */
+int32
+jobq_add_permits(int32 permits, int32 back)
+{
+	int32		sum;
+
+	return pg_add_s32_overflow(permits, back, &sum) ? PG_INT32_MAX : sum;
 }
 
 /* Have the background worker look at a flow: once for each in a row that a call has to do with. */

@@ -613,6 +613,7 @@ extern bool jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, c
 
 /* flowlimit.c: limits of flows */
 extern bool jobq_kept_by_flow(JobqCall *call, const JobqPrefix *prefix);
+extern int32 jobq_add_permits(int32 permits, int32 back);
 extern JobqSlot jobq_take_slot_again(JobqCall *call, int64 flow);
 extern void jobq_wait_for_flow(JobqCall *call, const JobqPrefix *prefix);
 extern void jobq_give_slot_back(JobqCall *call, JobqPrefix *prefix);

@@ -20,6 +20,7 @@
 
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 
@@ -277,6 +278,7 @@ jobq_read_flow_members(JobqCall *call, int64 flow, int *n)
 	{
 		JobqMember *m;
 
+		CHECK_FOR_INTERRUPTS();
 		if (*n == room)
 			members = repalloc_huge(members, (room *= 2) * sizeof(JobqMember));
 		m = &members[(*n)++];
@@ -625,7 +627,7 @@ items_needed(TupleTableSlot *row, int n)
 	if (!defines(row, "min_success", &v))
 		return -1;
 	/* 0.07 of 100 are not 8 */
-	return (int) ceil(DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(v.val.numeric))) * n - 1e-6);
+	return (int) ceil(DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(v.val.numeric))) * n - 1e-6);
 }
 
 /* What became of the canaries of a map: *failed: one did not succeed; *passed: all have, or were skipped. */
@@ -795,6 +797,7 @@ jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *r
 	members = jobq_read_flow_members(call, jobq_attr_int64(flow, STATE_JOB_ID), &n);
 	while (n-- > 0)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (members[n].outcome == 0)
 			jobq_request_cancel(call, members[n].id, members[n].generation, why == STOP_DRAINS, reason);
 	}
@@ -843,7 +846,7 @@ jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, boo
 		jobq_set_counters(&new, FLOW_UNDECIDED, &c);
 		jobq_set(&new, FLOW_RUNNING, Int32GetDatum(jobq_attr_int32(row, FLOW_RUNNING) + change->running));
 		if (new.given[FLOW_PERMITS - 1])
-			jobq_set(&new, FLOW_PERMITS, Int32GetDatum(jobq_attr_int32(row, FLOW_PERMITS) + change->permits));
+			jobq_set(&new, FLOW_PERMITS, Int32GetDatum(jobq_add_permits(jobq_attr_int32(row, FLOW_PERMITS), change->permits)));
 		jobq_set(&new, FLOW_OPEN, BoolGetDatum(!closes));
 		if (new.given[FLOW_CANARY - 1])
 			look_at_canaries(call, row, &canary_failed, &canaries_passed);
