@@ -1604,6 +1604,8 @@ DECLARE
     expired boolean;
     former bigint;
     around bigint;
+    undone bigint;
+    undo record;
     worker_needed boolean := false;
 BEGIN
     -- the job and all its states under one snapshot
@@ -1627,7 +1629,8 @@ BEGIN
     IF j.outcome IS NOT NULL THEN
         IF j.outcome IN (4, 16) AND j.decided_by IS NULL THEN
             ended := ARRAY(SELECT p.id FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
-                WHERE d.downstream = j.id AND p.outcome & CASE d.require WHEN 0 THEN d.suffice ELSE d.require END = 0
+                WHERE d.downstream = j.id
+                    AND @extschema@.job_counts_as(p.outcome, p.result, d.condition) & CASE d.require WHEN 0 THEN d.suffice ELSE d.require END = 0
                     AND (j.outcome = 4 OR p.outcome IN (2, 8, 16))
                 ORDER BY p.id LIMIT named);
         END IF;
@@ -1649,16 +1652,30 @@ BEGIN
         keyed := x.id IS NOT NULL AND ended IS NULL AND j.outcome <> 1;
         former := j.former_flow;
         around := j.flow;
+        SELECT t.undone_by INTO undone FROM @extschema@.job_flow t WHERE t.job_id = j.id;
         WHILE former IS NULL AND around IS NOT NULL LOOP
-            SELECT f.former_flow, f.flow INTO former, around FROM @extschema@.job f WHERE f.id = around;
+            SELECT f.former_flow, f.flow, coalesce(undone, t.undone_by) INTO former, around, undone
+            FROM @extschema@.job f LEFT JOIN @extschema@.job_flow t ON t.job_id = f.id WHERE f.id = around;
         END LOOP;
         hint := CASE WHEN former IS NOT NULL THEN format('Flow %s, which it was in, has begun anew since; it stays as it is.', former)
+                     WHEN undone IS NOT NULL THEN NULL
                      WHEN j.outcome IN (2, 8) OR (j.outcome = 4 AND j.decided_by IS NOT NULL)
                          THEN format('job_retry(%s) opens it again%s.', j.id, CASE WHEN keyed THEN ', when no other job has its unique key' ELSE '' END)
                      WHEN j.outcome = 4 AND j.flow IS NOT NULL AND j.dependencies = 0 THEN NULL
                      WHEN cardinality(ended) > 0 THEN 'A retry of those upstream that ended otherwise opens it again.'
                      WHEN j.outcome IN (4, 16) THEN 'Those upstream that ended otherwise were removed; submit it again.' END;
         RETURN NEXT;
+        SELECT p.id, p.name, p.parent, coalesce(@extschema@.job_outcome_name(p.outcome), @extschema@.job_undecided_state(p.id)) AS state INTO undo
+        FROM @extschema@.job p WHERE p.id = undone;
+        IF undo.id IS NOT NULL THEN
+            reason := 'undone';
+            detail := format('Flow %s (%s) undoes %s; its state is %s.', undo.id, undo.name,
+                CASE undo.parent WHEN j.id THEN 'it' ELSE format('flow %s, which it is in', undo.parent) END, undo.state);
+            hint := format('job_explain(%s) says how far that is. What is undone is not opened again; job_clone submits it anew.', undo.id);
+            other := undo.id;
+            RETURN NEXT;
+            other := NULL;
+        END IF;
         IF keyed THEN
             reason := 'key taken';
             detail := format('Job %s (%s) has its unique key%s.', x.id, x.kind, coalesce(' until ' || x.until, ''));
@@ -1666,10 +1683,16 @@ BEGIN
             other := x.id;
             RETURN NEXT;
         END IF;
-        FOR x IN SELECT p.id, p.kind, p.outcome FROM @extschema@.job p WHERE p.id = ANY (ended) ORDER BY p.id LOOP
+        FOR x IN SELECT p.id, coalesce(p.name, p.kind) AS name, p.outcome,
+                CASE WHEN @extschema@.job_counts_as(p.outcome, p.result, d.condition) <> p.outcome THEN d.condition END AS condition
+            FROM @extschema@.job p LEFT JOIN @extschema@.job_dependency d ON d.upstream = p.id AND d.downstream = j.id
+            WHERE p.id = ANY (ended) ORDER BY p.id
+        LOOP
             reason := 'upstream';
-            detail := format('Job %s (%s) ended as %s.', x.id, x.kind, @extschema@.job_outcome_name(x.outcome));
-            hint := format('job_explain(%s) says why.', x.id);
+            detail := format('Job %s (%s) ended as %s', x.id, x.name, @extschema@.job_outcome_name(x.outcome))
+                || coalesce(', and counts as skipped here, since ' || x.condition || ' is not true of its result', '') || '.';
+            hint := CASE WHEN x.condition IS NULL THEN format('job_explain(%s) says why.', x.id)
+                ELSE format('job_retry(%s, downstream => true) runs it again, and all that follows from it.', x.id) END;
             other := x.id;
             RETURN NEXT;
         END LOOP;
@@ -1732,12 +1755,12 @@ BEGIN
                 RETURN NEXT;
             END LOOP;
             -- those that it only waits for the end of come first
-            FOR x IN SELECT p.id, p.kind, @extschema@.job_undecided_state(p.id) AS state
+            FOR x IN SELECT p.id, coalesce(p.name, p.kind) AS name, @extschema@.job_undecided_state(p.id) AS state
                 FROM @extschema@.job_dependency d JOIN @extschema@.job p ON p.id = d.upstream
                 WHERE d.downstream = j.id AND p.outcome IS NULL ORDER BY d.require = 63 DESC, p.id LIMIT named
             LOOP
                 reason := 'dependency';
-                detail := format('Job %s (%s) is %s.', x.id, x.kind, x.state);
+                detail := format('Job %s (%s) is %s.', x.id, x.name, x.state);
                 hint := format('job_explain(%s) says why it is not decided.', x.id);
                 other := x.id;
                 RETURN NEXT;
@@ -1788,8 +1811,10 @@ BEGIN
                     RETURN NEXT;
                 END IF;
                 IF x.permits <= 0 THEN
-                    detail := format('Flow %s has no permits left.', x.job_id);
-                    hint := format('job_flow_set(%s, permits => 1) lets one of its members begin, paused => false all.', x.job_id);
+                    detail := CASE WHEN x.canary > 0 THEN format('The first %s of the items of flow %s, a map, must succeed before the others begin (canary).', x.canary, x.job_id)
+                        ELSE format('Flow %s has no permits left.', x.job_id) END;
+                    hint := CASE WHEN x.canary > 0 THEN format('job_flow_set(%s, paused => false) lets all begin.', x.job_id)
+                        ELSE format('job_flow_set(%s, permits => 1) lets one of its members begin, paused => false all.', x.job_id) END;
                     RETURN NEXT;
                 END IF;
                 IF x.running >= x.max_running THEN
@@ -1949,16 +1974,19 @@ BEGIN
         END IF;
     END IF;
 
-    SELECT count(*) FILTER (WHERE m.outcome IS NULL) AS undecided, count(*) AS members, f.stopping, f.paused, f.permits INTO flow
+    SELECT count(*) FILTER (WHERE m.outcome IS NULL) AS undecided, count(*) AS members, f.stopping, f.paused, f.permits, f.canary INTO flow
     FROM @extschema@.job_flow f LEFT JOIN @extschema@.job m ON m.flow = f.job_id WHERE f.job_id = j.id AND f.open GROUP BY f.job_id;
     IF flow.members IS NOT NULL THEN
         worker_needed := flow.undecided = 0;
         reason := 'members';
         detail := format('It is a flow that was started: %s of its %s members %s not decided.', flow.undecided, flow.members, CASE flow.undecided WHEN 1 THEN 'is' ELSE 'are' END)
             || CASE WHEN flow.stopping = 1 THEN ' Those that had not begun were cancelled, since one failed.' WHEN flow.stopping > 1 THEN ' They are being cancelled.' ELSE '' END
-            || CASE WHEN flow.paused THEN ' It is paused.' ELSE '' END || CASE WHEN flow.permits <= 0 THEN ' It has no permits left.' ELSE '' END;
+            || CASE WHEN flow.paused THEN ' It is paused.' ELSE '' END || CASE WHEN flow.permits > 0 OR flow.permits IS NULL THEN '' WHEN flow.canary > 0 THEN format(' The first %s must succeed before the others begin (canary).', flow.canary)
+                ELSE ' It has no permits left.' END;
         hint := CASE WHEN flow.undecided = 0 THEN in_a_moment
-            WHEN flow.paused OR flow.permits <= 0 THEN format('job_flow_set(%s, paused => false) lets it go on.', j.id)
+            WHEN flow.paused THEN format('job_flow_set(%s, paused => false) lets it go on.', j.id)
+            WHEN flow.permits <= 0 AND flow.canary > 0 THEN format('job_flow_set(%s, paused => false) lets all begin.', j.id)
+            WHEN flow.permits <= 0 THEN format('job_flow_set(%s, permits => 1) lets one of its members begin, paused => false all.', j.id)
             ELSE 'It ends when all of them have ended.' END;
         RETURN NEXT;
         FOR x IN SELECT m.id, m.kind, m.name, @extschema@.job_undecided_state(m.id) AS state FROM @extschema@.job m

@@ -193,7 +193,7 @@ SELECT pg_temp.settled(), pg_temp.members(:f);
 SELECT running FROM job_flow WHERE job_id = :f;
 SELECT * FROM job_check();
 SELECT job_cancel(:f);
-SELECT pg_temp.settled();
+SELECT pg_temp.comes_true($$NOT EXISTS (SELECT FROM job_lease l JOIN job j ON j.id = l.job_id WHERE j.queue = 'fl' AND NOT l.cancel_requested)$$);
 SELECT job_fail(l.job_id, l.token, retry => false) FROM job_lease l JOIN job j ON j.id = job_id WHERE j.flow = :f;
 SELECT pg_temp.until(:f, 'cancelled');
 

@@ -85,6 +85,8 @@ SELECT pg_temp.problem(format('SELECT job_retry(%s)', :f));
 SELECT pg_temp.problem(format('SELECT job_retry(%s)', id)) FROM job_status WHERE flow = :f AND name = 'pay';
 SELECT replace(problem, :'f', 'N') FROM job_retry_many(ARRAY[:f]);
 SELECT pg_temp.problem(format('SELECT job_undo(%s)', :u));
+SELECT e.reason, regexp_replace(regexp_replace(e.detail, ' at .*:\d\d[^:]*:', ':'), '(job|flow) \d+', '\1 N', 'gi') AS detail, replace(e.hint, coalesce(e.other::text, '-'), 'N') AS hint
+FROM (SELECT id FROM job WHERE id = :f OR (flow = :f AND name = 'pay')) m, job_explain(m.id) e ORDER BY m.id, e.other NULLS FIRST;
 
 -- In doubt: the same again, with the same key and inputs, and then its undo, if it was done; by other attempts it may have been found out already.
 SELECT job_submit_flow('{"queue": "undo", "defaults": {"queue": "undo"}, "jobs": [

@@ -66,6 +66,9 @@ SELECT job_submit_flow('{"queue": "when", "defaults": {"queue": "when"}, "jobs":
 CALL pg_temp.run('when', :f, :'decided');
 SELECT pg_temp.members(:f);
 SELECT state FROM job_status WHERE id = :f;
+-- What is told of one that was left out, and of one behind it
+SELECT m.name, e.reason, regexp_replace(e.detail, ' at .*:\d\d[^:]*:', ':') AS detail, replace(e.hint, coalesce(e.other::text, '-'), 'N') AS hint
+FROM (SELECT id, name FROM job WHERE flow = :f AND name IN ('small', 'all')) m, LATERAL (SELECT reason, replace(detail, coalesce('Job ' || other, '-'), 'Job N') AS detail, hint, other FROM job_explain(m.id)) e ORDER BY m.id, e.other NULLS FIRST;
 -- Of several parents each has its own; a rule counts it as skipped. One that did not succeed counts as what it is.
 SELECT job_submit_flow('{"queue": "when", "defaults": {"queue": "when"}, "jobs": [{"name": "a", "kind": "k", "args": {"gives": true}}, {"name": "b", "kind": "k", "args": {"gives": false}}, {"name": "c", "kind": "k", "critical": false, "args": {"fail": true}},
     {"name": "one", "kind": "k", "depends_on": ["a", "b"], "trigger_rule": "one_success", "when": {"a": "$", "b": "$"}}, {"name": "both", "kind": "k", "depends_on": ["a", "b"], "when": {"a": "$", "b": "$"}},
