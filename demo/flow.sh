@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154  # sourced by demo/run
-# FLOW: a flow whose jobs are sleeps, and its graph.  The file is the document of a
-# flow, or in WfFormat.
+# FLOW: a flow whose jobs are sleeps that give the "result" of their args, and its graph.
+# The file is the document of a flow, or in WfFormat.
 
 slots=4    # of each worker
 budget=12  # seconds of sleep in all
@@ -104,7 +104,7 @@ await_workers() {
 states
 say "${bold}$FLOW_NAME: flow $flow, ${#rows[@]} jobs${plain}, $(jq -rn --argjson scale "$scale" '"a second takes \($scale * 100000 | round / 100) ms."')"
 start=$SECONDS
-start_workers $slots --flow "$flow" --until-idle --kind '*=sleep "$(jq "((.runtimeInSeconds | numbers) // 1) * '"$scale"'")"; echo null'
+start_workers $slots --flow "$flow" --until-idle --kind '*=args=$(cat); sleep "$(printf %s "$args" | jq "((.runtimeInSeconds | numbers) // 1) * '"$scale"'")"; printf %s "$args" | jq -c .result'
 [ $tty -eq 0 ] || graph live
 status=0
 await_workers || status=$?
@@ -115,6 +115,8 @@ case $status in
 3)
 	ask "SELECT state, error FROM job_status WHERE id = $flow"
 	say '' "It has ended after $((SECONDS - start)) s: ${red}${rows[0]//$'\t'/, }${plain}."
+	ask "SELECT format('  %s: %s', coalesce(name, kind), error) FROM job_status WHERE id <> $flow AND state = 'failed' AND error IS NOT NULL ORDER BY id LIMIT 10"
+	[ ${#rows[@]} -eq 0 ] || say "${rows[@]}"
 	;;
 4)
 	say '' "It is ${red}not decided${plain} after $((SECONDS - start)) s, and nothing of it can go on:"

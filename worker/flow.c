@@ -10,6 +10,10 @@
  * has been claimed or has ended, a queue was notified, --poll-interval is over; but
  * not again before twice the time that the last took.
  *
+ * What has happened in a flow inside since it started is told by the look after the one that
+ * has seen that.  So what is later than such a start is kept until then, and printed in the
+ * order of time.
+ *
  * Only what has happened since the first looks is printed, which take in the flow and
  * those in it.  A flow inside is looked into from when it is seen to have started until a
  * look has seen it decided; one that did both in between is looked into once.
@@ -53,6 +57,21 @@ static bool over = false;		/* it is decided, and all of it was looked at */
 static Usec leave_by = USEC_NEVER;	/* the end of our patience */
 static bool last_sent = false;	/* the look after our last job has ended */
 static bool last_done = false;
+
+/* What is to be printed, in no order */
+typedef struct Event
+{
+	int64_t		at;				/* microseconds */
+	int			seq;			/* of what has one time */
+	const Member *member;
+	char	   *stamp;			/* the time for readers */
+	const char *between;
+	char	   *text;
+} Event;
+
+static Event *events = NULL;
+static int	nevents = 0;
+static int	events_size = 0;
 
 /*
  * The members
@@ -171,10 +190,10 @@ take_member(const PGresult *res, int row, Usec now)
 	m->attempt = atoi(value_of(res, row, "attempt"));
 
 	/*
-	 * a job of that kind that is no flow is ready some time, and has attempts
-	 * then
+	 * a job of such a kind that is no flow is ready some time, and has
+	 * attempts then
 	 */
-	m->is_flow = m == root || (strcmp(kind, "flow") == 0 && m->attempt == 0 && m->state != MEMBER_READY);
+	m->is_flow = m == root || ((strcmp(kind, "flow") == 0 || strcmp(kind, "map") == 0) && m->attempt == 0 && m->state != MEMBER_READY);
 	m->due_at = m->state == MEMBER_SCHEDULED && wait ? now + (Usec) (strtod(wait, NULL) * (double) USEC_PER_SEC) : 0;
 	if (m->state == MEMBER_READY)
 	{
@@ -203,9 +222,57 @@ append_wait(Buf *to, const char *wait)
 		buf_printf(to, seconds < 100 ? ", the next begins in %.1f s" : ", the next begins in %.0f s", seconds);
 }
 
+/* Is to be printed, by print_events(). */
+static void
+add_event(int64_t at, const Member *m, const char *stamp, const char *between, const char *text)
+{
+	static int	seq = 0;
+
+	if (nevents == events_size)
+	{
+		events_size = events_size ? events_size * 2 : 64;
+		events = xrealloc(events, (size_t) events_size * sizeof(*events));
+	}
+	events[nevents++] = (Event)
+	{
+		at, seq++, m, xstrdup(stamp), between, xstrdup(text)
+	};
+}
+
+static int
+compare_events(const void *a, const void *b)
+{
+	const Event *x = a;
+	const Event *y = b;
+
+	if (x->at != y->at)
+		return x->at < y->at ? -1 : 1;
+	return x->seq < y->seq ? -1 : x->seq > y->seq;
+}
+
+/* Print what has happened until some time, and forget it. */
+static void
+print_events(int64_t until)
+{
+	int			n = 0;
+
+	if (nevents == 0)
+		return;
+	qsort(events, (size_t) nevents, sizeof(*events), compare_events);
+	while (n < nevents && events[n].at <= until)
+	{
+		output_text(events[n].stamp, events[n].member->label, events[n].between, events[n].text);
+		free(events[n].stamp);
+		free(events[n].text);
+		n++;
+	}
+	nevents -= n;
+	memmove(events, events + n, (size_t) nevents * sizeof(*events));
+}
+
 /* Something has happened to a member. */
 static void
-print_event(const PGresult *res, int row, const char *what)
+take_event(const PGresult *res, int row, const char *what)
 {
 	Member	   *m = member_find(strtoll(value_of(res, row, "id"), NULL, 10));
 	const char *stamp = value_of(res, row, "stamp");
@@ -213,17 +280,20 @@ print_event(const PGresult *res, int row, const char *what)
 	const char *outcome = value_of(res, row, "state");
 	const char *message = value_of(res, row, "message");
 	const char *attempt = value_of(res, row, "attempt");
+	const char *us = value_of(res, row, "us");
+	int64_t		at;
 	Buf			told = {0};
 
-	if (m == NULL || stamp == NULL)
+	if (m == NULL || stamp == NULL || us == NULL)
 		return;
+	at = strtoll(us, NULL, 10);
 	if (strcmp(what, "line") == 0)
 	{
-		m->log_at = strtoll(value_of(res, row, "us"), NULL, 10);
+		m->log_at = at;
 		if (strcmp(outcome, "info") != 0)
 			buf_printf(&told, "%s: ", outcome);
 		buf_puts(&told, message ? message : "");
-		output_text(stamp, m->label, "| ", told.data);
+		add_event(at, m, stamp, "| ", told.data);
 	}
 	else if (strcmp(what, "started") == 0)
 	{
@@ -232,10 +302,10 @@ print_event(const PGresult *res, int row, const char *what)
 			buf_printf(&told, ", attempt %s", attempt);
 		if (worker && strcmp(worker, opt.worker) != 0)
 			buf_printf(&told, ", by worker \"%s\"", worker);
-		output_text(stamp, m->label, ": ", told.data);
+		add_event(at, m, stamp, ": ", told.data);
 	}
 	else if (strcmp(what, "opened") == 0)
-		output_text(stamp, m->label, ": ", "opened again");
+		add_event(at, m, stamp, ": ", "opened again");
 	else
 	{
 		bool		decided = strcmp(what, "decided") == 0;
@@ -247,7 +317,7 @@ print_event(const PGresult *res, int row, const char *what)
 			append_wait(&told, value_of(res, row, "wait"));
 		if (message)
 			buf_printf(&told, ": %s", message);
-		output_text(stamp, m->label, ": ", told.data);
+		add_event(at, m, stamp, ": ", told.data);
 	}
 	buf_free(&told);
 }
@@ -297,7 +367,7 @@ static const char look_sql[] =
 " SELECT " MEMBER_COLUMNS " FROM @.job_status s WHERE s.id = $1::pg_catalog.int8"
 " UNION ALL SELECT " MEMBER_COLUMNS " FROM @.job_status s WHERE s.flow = ANY ($2::pg_catalog.int8[])"
 "), changed AS MATERIALIZED ("
-" SELECT m.*, m.kind = 'flow' AND m.attempt = 0 AS is_flow, k.state AS was, coalesce(k.attempt, 0) AS begun,"
+" SELECT m.*, m.kind IN ('flow', 'map') AND m.attempt = 0 AS is_flow, k.state AS was, coalesce(k.attempt, 0) AS begun,"
 " coalesce(k.attempt - (k.state = 'running')::pg_catalog.int4, 0) AS ended"
 " FROM member m LEFT JOIN unnest($3::pg_catalog.int8[], $4::pg_catalog.text[], $5::pg_catalog.int4[]) AS k (id, state, attempt) ON k.id = m.id"
 " WHERE m.state IS DISTINCT FROM k.state OR m.attempt IS DISTINCT FROM k.attempt"
@@ -360,6 +430,7 @@ look_reply(Conn *conn, PGresult *res, void *arg)
 {
 	Usec		now = now_usec();
 	bool		unseen = false;
+	int64_t		until = INT64_MAX;
 
 	(void) conn;
 	(void) arg;
@@ -395,7 +466,7 @@ look_reply(Conn *conn, PGresult *res, void *arg)
 		if (strcmp(what, "member") == 0)
 			take_member(res, row, now);
 		else
-			print_event(res, row, what);
+			take_event(res, row, what);
 	}
 	for (int i = 0; i < nmembers; i++)
 		unseen |= is_unseen(members[i]);
@@ -405,6 +476,13 @@ look_reply(Conn *conn, PGresult *res, void *arg)
 		looked = true;
 		print_flow();
 	}
+	/* up to the first start of what is still to be looked into */
+	for (int i = 0; i < nevents && !last_done; i++)
+	{
+		if (is_unseen(events[i].member) && events[i].at < until)
+			until = events[i].at;
+	}
+	print_events(until);
 	over = !unseen && root && member_decided(root);
 	if (PQntuples(res) > 0)
 		idle_changed(now);
@@ -580,6 +658,8 @@ flow_timer(Usec now)
 void
 flow_end(void)
 {
+	print_events(INT64_MAX);
+	free(events);
 	for (int i = 0; i < nmembers; i++)
 	{
 		free(members[i]->label);

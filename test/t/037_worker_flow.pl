@@ -37,7 +37,7 @@ sub submit_flow
 sub member
 {
 	my ($name, %more) = @_;
-	return { name => $name, $more{jobs} ? () : (kind => 'say'), %more };
+	return { name => $name, $more{jobs} || $more{map} ? () : (kind => 'say'), %more };
 }
 
 my @kinds = (
@@ -171,6 +171,36 @@ like(told_of($worker, 'one/two/again'), qr{^: started\n\| not yet\n: attempt 1 f
 is(told_of($worker, 'one/empty'), ": started\n: succeeded", 'a flow that ends as it starts');
 like($printed, qr{^one: succeeded\n(?:.*\n)*last: started\nlast: succeeded\ndeep: succeeded\n\z}m, 'the end');
 
+# Lines are in the order of time, also where flows start and end between two looks.
+sub in_order
+{
+	my ($w, $what) = @_;
+	my @stamps = slurp_file($w->{out}) =~ /^(\S+)/mg;
+	is(join("\n", @stamps), join("\n", sort @stamps), "$what, in the order of time");
+}
+
+in_order($worker, 'flows in flows');
+$flow = submit_flow({ name => 'many', max_running => 2, jobs => [ map { member("f$_", jobs => [ member('a'), member('b', depends_on => ['a'], jobs => [ member('c') ]) ]) } 1 .. 12 ] });
+$worker = start_flow($flow, '--concurrency', 4);
+$worker->ends_with(0, 'many flows, one after the other');
+in_order($worker, '... are told');
+is(() = $worker->printed =~ m{^f\d+/b/c: succeeded$}mg, 12, '... with all that is in them');
+
+# Maps: items have no names
+$flow = submit_flow({ name => 'mapped', jobs => [
+	member('each', canary => 1, map => [ 1, 2 ], job => { kind => 'say', hold => JSON::PP::true }), member('outer', map => [ [ 1 ] ], job => { map => { '$item' => '$' }, job => { kind => 'say' } }) ] });
+ok(poll_until(sub { query("SELECT count(*) FROM job i JOIN job m ON m.id = i.flow WHERE m.flow = $flow AND m.name = 'each'") == 2 }), 'a map starts');
+my @items = split /\n/, query("SELECT i.id FROM job i JOIN job m ON m.id = i.flow WHERE m.flow = $flow AND m.name = 'each' ORDER BY i.id");
+$worker = start_flow($flow);
+$worker->ends_with(4, 'a map whose items are held');
+is(join("\n", sort split /\n/, waits($worker)), join("\n", map { "each/say $_: waits: It is held. [job_unhold($_) lets it go on.]" } @items), '... says what they wait for');
+like($worker->printed, qr{^outer/map \d+/say \d+: succeeded$}m, '... after it has done the others, also in a map of maps');
+query("SELECT job_unhold(unnest(ARRAY[" . join(', ', @items) . "]))");
+$worker = start_flow($flow);
+$worker->ends_with(0, 'where they are not');
+is(told_of($worker, "each/say $_"), ": started\n: succeeded", '... they are told') foreach @items;
+in_order($worker, '... each');
+
 # A member adds members, in a queue that nobody has heard of, until there are enough.
 my $grow = q{grow=psql -XAtq -v ON_ERROR_STOP=1 -v args="$(cat)" <<END
 BEGIN;
@@ -200,7 +230,7 @@ a: started
 a: succeeded
 b: waits: It is held. [job_unhold($b) lets it go on.]
 c: waits: 1 of its 1 dependencies is not decided; its trigger rule is all_success. [It goes on when enough of them have ended as the rule says.]
-c: waits: Job $b (say) is waiting. [job_explain($b) says why it is not decided.]
+c: waits: Job $b (b) is waiting. [job_explain($b) says why it is not decided.]
 held: not decided, and nothing can go on
 EOO
 query("SELECT job_unhold($b)");

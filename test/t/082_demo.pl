@@ -87,6 +87,17 @@ like($out, qr/^ document +\| running +\| +6 \| +3 \| +0 \| +1 \| +0 \| +0 \| +2\
 like($out, qr/\+ 5 succeeded   \. 2 waiting   - 1 skipped\n\nIt is not/, '... and all of it drawn');
 like(file('mermaid'), qr/left out/, '... also in the files');
 
+# A branch and a map over what a job gives
+($status, $out, $err) = demo('results.json', { name => 'results', defaults => { args => { runtimeInSeconds => 0.1 } }, jobs => [
+		{ name => 'list', kind => 'list', args => { runtimeInSeconds => 0.1, result => [ 1, 2, 3 ] } },
+		{ name => 'yes', kind => 'a', depends_on => ['list'], when => { list => '$[0] == 1' } }, { name => 'no', kind => 'b', depends_on => ['list'], when => { list => '$[0] == 2' } },
+		{ name => 'each', depends_on => ['list'], map => { '$result' => 'list' }, job => { kind => 'c' } } ] });
+is($status, 0, 'conditions on results, and a map over one');
+like($out, qr/^ results +\| succeeded \| +4 \| +3 \| +0 \| +1 \|.*\n each +\| succeeded \| +3 \| +3 \|/m, '... which is in the args of the job that gives it');
+($status, $out, $err) = demo('nothing.json', { name => 'nothing', jobs => [ { name => 'list', kind => 'list' }, { name => 'each', depends_on => ['list'], map => { '$result' => 'list' }, job => { kind => 'c' } } ] });
+is($status, 3, 'a map over nothing');
+like($out, qr/^It has ended after \d+ s: failed, member "each", job \d+, failed\.\n  each: "map" refers to nothing/m, '... fails, and why is told');
+
 # What fails
 ($status, $out, $err) = demo('fails.json', { name => 'fails', jobs => [ { name => 'a', kind => 'a', expires_at => '2001-01-01', hold => JSON::PP::true }, { name => 'b', kind => 'b', depends_on => ['a'] } ] });
 is($status, 3, 'a flow that fails');
