@@ -81,7 +81,7 @@ SELECT pg_temp.until(:h, 'succeeded');
 
 -- Undone once: no member is opened again, and no other flow undoes it.
 SELECT pg_temp.problem(format('SELECT job_undo(%s)', :f));
-SELECT pg_temp.problem(format('SELECT job_retry(%s)', :f));
+SELECT pg_temp.problem(format('SELECT job_retry(%s)', f)) FROM unnest(ARRAY[:f, :g]) f;
 SELECT pg_temp.problem(format('SELECT job_retry(%s)', id)) FROM job_status WHERE flow = :f AND name = 'pay';
 SELECT replace(problem, :'f', 'N') FROM job_retry_many(ARRAY[:f]);
 SELECT pg_temp.problem(format('SELECT job_undo(%s)', :u));

@@ -303,7 +303,8 @@ find_flow(JobqCall *call, int64 id, bool decided, TupleTableSlot **job, JobqTabl
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("cannot clone flow %lld, which %s", (long long) id,
 							slot_attisnull(*job, JOB_UNDO_OF) ? "is, or was, a member of another" : "undoes another"),
-					 errhint("Clone the flow around it, from this member on, or the one that was undone.")));
+					 errhint(slot_attisnull(*job, JOB_UNDO_OF) ? "Clone the flow around it, from this member on." :
+							 "Clone the one that was undone.")));
 		if (!decided)
 			return;
 		if (outcome == 0)

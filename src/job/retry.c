@@ -225,6 +225,8 @@ retry_found(JobqCall *call, const JobqFound *found, void *arg, const char **prob
 				jobq_open_again(call, found->job, outcome, problem);
 		return *changed || (problem != NULL && *problem != NULL);
 	}
+	if (outcome == OUTCOME_SUCCEEDED && jobq_refuse_undone(call, found->job, problem))
+		return true;
 	if (outcome > 0)
 		jobq_refuse_state(problem, found->id, "retry", jobq_outcome_name(outcome),
 						  outcome == OUTCOME_SUCCEEDED ? "With downstream => true it runs again, and so does what follows from it." :

@@ -258,7 +258,7 @@ $printed = waits($worker);
 like($printed, qr/^approval: waits: Nobody runs it: it waits for a decision\./m, 'a person');
 like($printed, qr/^paused: waits: Queue "paused" is paused/m, 'a queue that is paused');
 like($printed, qr/^far: waits: It is scheduled for /m, 'a time that is far');
-like($printed, qr/^beside: waits: Job $outside \(say\) is ready\./m, 'a job outside');
+like($printed, qr/^beside: waits: Job $outside \(outside\) is ready\./m, 'a job outside');
 like($printed, qr/^gpu: waits: It requires gpu/m, 'a label');
 like($printed, qr/^sub: waits: It is held\./m, 'a flow inside that is held');
 unlike($printed, qr/^(all|fine): waits/m, 'not what waits for these alone, or is done');
