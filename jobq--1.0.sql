@@ -1661,6 +1661,7 @@ BEGIN
                      WHEN undone IS NOT NULL THEN NULL
                      WHEN j.outcome IN (2, 8) OR (j.outcome = 4 AND j.decided_by IS NOT NULL)
                          THEN format('job_retry(%s) opens it again%s.', j.id, CASE WHEN keyed THEN ', when no other job has its unique key' ELSE '' END)
+                             || CASE WHEN j.undo_of IS NOT NULL AND j.flow_type IS NULL THEN ' With job_decide in the same transaction, a person says what became of it.' ELSE '' END
                      WHEN j.outcome = 4 AND j.flow IS NOT NULL AND j.dependencies = 0 THEN NULL
                      WHEN cardinality(ended) > 0 THEN 'A retry of those upstream that ended otherwise opens it again.'
                      WHEN j.outcome IN (4, 16) THEN 'Those upstream that ended otherwise were removed; submit it again.' END;

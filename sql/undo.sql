@@ -156,6 +156,7 @@ SELECT job_retry(:u);
 SELECT pg_temp.work();
 SELECT pg_temp.work('fail');
 SELECT pg_temp.until(:u, 'failed');
+SELECT e.reason, regexp_replace(e.hint, '\d+', 'N') AS hint FROM job j, job_explain(j.id) e WHERE j.flow = :u AND j.name = 'b';
 SELECT job_retry(id), job_decide(id, 'succeeded', reason => 'done by hand') FROM job_status WHERE flow = :u AND name = 'b';
 SELECT pg_temp.work();
 SELECT pg_temp.until(:u, 'succeeded');
