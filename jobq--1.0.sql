@@ -1807,15 +1807,13 @@ BEGIN
                 -- what the background worker has still to look at can change the rest
                 CONTINUE WHEN x.job_id <> w.limited_by OR EXISTS (SELECT FROM @extschema@.job_delta d WHERE d.downstream = x.job_id AND d.epoch = 0);
                 IF j.id > x.canary_upto THEN
-                    detail := format('Flow %s lets only its first %s items begin until they have succeeded (canary).', x.job_id, x.canary);
-                    hint := format('job_flow_set(%s, paused => false) lets the others begin, too.', x.job_id);
+                    detail := format('The first %s of the items of flow %s, a map, must succeed before the others begin (canary).', x.canary, x.job_id);
+                    hint := format('job_flow_set(%s, paused => false) lets all begin.', x.job_id);
                     RETURN NEXT;
                 END IF;
                 IF x.permits <= 0 THEN
-                    detail := CASE WHEN x.canary > 0 THEN format('The first %s of the items of flow %s, a map, must succeed before the others begin (canary).', x.canary, x.job_id)
-                        ELSE format('Flow %s has no permits left.', x.job_id) END;
-                    hint := CASE WHEN x.canary > 0 THEN format('job_flow_set(%s, paused => false) lets all begin.', x.job_id)
-                        ELSE format('job_flow_set(%s, permits => 1) lets one of its members begin, paused => false all.', x.job_id) END;
+                    detail := format('Flow %s has no permits left.', x.job_id);
+                    hint := format('job_flow_set(%s, permits => 1) lets one of its members begin, paused => false all.', x.job_id);
                     RETURN NEXT;
                 END IF;
                 IF x.running >= x.max_running THEN
@@ -1982,11 +1980,11 @@ BEGIN
         reason := 'members';
         detail := format('It is a flow that was started: %s of its %s members %s not decided.', flow.undecided, flow.members, CASE flow.undecided WHEN 1 THEN 'is' ELSE 'are' END)
             || CASE WHEN flow.stopping = 1 THEN ' Those that had not begun were cancelled, since one failed.' WHEN flow.stopping > 1 THEN ' They are being cancelled.' ELSE '' END
-            || CASE WHEN flow.paused THEN ' It is paused.' ELSE '' END || CASE WHEN flow.permits > 0 OR flow.permits IS NULL THEN '' WHEN flow.canary > 0 THEN format(' The first %s must succeed before the others begin (canary).', flow.canary)
-                ELSE ' It has no permits left.' END;
+            || CASE WHEN flow.paused THEN ' It is paused.' ELSE '' END || CASE WHEN flow.canary > 0 THEN format(' The first %s must succeed before the others begin (canary).', flow.canary) ELSE '' END
+            || CASE WHEN flow.permits <= 0 THEN ' It has no permits left.' ELSE '' END;
         hint := CASE WHEN flow.undecided = 0 THEN in_a_moment
             WHEN flow.paused THEN format('job_flow_set(%s, paused => false) lets it go on.', j.id)
-            WHEN flow.permits <= 0 AND flow.canary > 0 THEN format('job_flow_set(%s, paused => false) lets all begin.', j.id)
+            WHEN flow.canary > 0 THEN format('job_flow_set(%s, paused => false) lets all begin.', j.id)
             WHEN flow.permits <= 0 THEN format('job_flow_set(%s, permits => 1) lets one of its members begin, paused => false all.', j.id)
             ELSE 'It ends when all of them have ended.' END;
         RETURN NEXT;
