@@ -39,6 +39,9 @@ typedef struct Walk
 	bool		lax;
 	int			nitems;
 	double		times;			/* how often a value can be found */
+	int			products;		/* and quotients */
+	Size		largest;		/* number in the path, in bytes */
+	bool		converts;		/* can it make numbers of strings? */
 } Walk;
 
 static Work work_of(Walk *walk, JsonPathItem *item);
@@ -63,13 +66,19 @@ work_to_compare(Work a, Work b)
 	} : work_of_both(a, b);
 }
 
-/* Does a pattern refer to what it has matched before?  The work for that has no bound. */
+/*
+ * Does a pattern refer to what it has matched before, or does it look around, "(?=", "(?!" or
+ * "(?<"?  The work for the former has no bound; that for the latter is another power of the size for
+ * each that is in another.
+ */
 static bool
-has_back_reference(const char *pattern, int len)
+is_costly_pattern(const char *pattern, int len)
 {
 	for (int i = 0; i + 1 < len; i++)
 	{
 		if (pattern[i] == '\\' && isdigit((unsigned char) pattern[i + 1]))
+			return true;
+		if (i + 2 < len && pattern[i] == '(' && pattern[i + 1] == '?' && strchr("=!<", pattern[i + 2]) != NULL)
 			return true;
 	}
 	return false;
@@ -106,7 +115,7 @@ work_of_head(Walk *walk, JsonPathItem *item)
 			jspInitByBuffer(&left, item->base, item->content.like_regex.expr);
 			w = work_of(walk, &left);
 			w.current++;
-			if (has_back_reference(item->content.like_regex.pattern, item->content.like_regex.patternlen))
+			if (is_costly_pattern(item->content.like_regex.pattern, item->content.like_regex.patternlen))
 				walk->times = INFINITY;
 			return w;
 		case jpiAnd:
@@ -116,6 +125,7 @@ work_of_head(Walk *walk, JsonPathItem *item)
 		case jpiMul:
 		case jpiDiv:
 		case jpiMod:
+			walk->products += item->type == jpiMul || item->type == jpiDiv || item->type == jpiMod;
 			jspGetLeftArg(item, &left);
 			jspGetRightArg(item, &right);
 			w = work_of(walk, &left);
@@ -131,8 +141,11 @@ work_of_head(Walk *walk, JsonPathItem *item)
 			jspGetRightArg(item, &right);
 			w = work_of(walk, &left);
 			return work_to_compare(w, work_of(walk, &right));
+		case jpiNumeric:
+			walk->largest = Max(walk->largest, VARSIZE_ANY(jspGetNumeric(item)));
+			return w;
 		default:
-			return w;			/* a literal */
+			return w;			/* another literal */
 	}
 }
 
@@ -193,12 +206,51 @@ work_of(Walk *walk, JsonPathItem *item)
 				*size += Max(inner.current, 1) - 1;
 				w.root += inner.root;
 				break;
+#if PG_VERSION_NUM >= 170000
+			case jpiDecimal:
+			case jpiNumber:
+				walk->converts = true;
+				break;
+#endif
 			default:
-				break;			/* a key, or a method */
+				break;			/* a key, or another method */
 		}
 		*item = accessor;
 	}
 	return w;
+}
+
+/* The size of the largest number in JSON, or of the largest string, if numbers are made of such. */
+static Size
+largest_number(Jsonb *json, bool strings)
+{
+	JsonbIterator *it = JsonbIteratorInit(&json->root);
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	Size		largest = 0;
+
+	while ((token = JsonbIteratorNext(&it, &v, false)) != WJB_DONE)
+	{
+		if (token != WJB_VALUE && token != WJB_ELEM)
+			continue;
+		if (v.type == jbvNumeric)
+			largest = Max(largest, VARSIZE_ANY(v.val.numeric));
+		else if (v.type == jbvString && strings)
+			largest = Max(largest, v.val.string.len);
+	}
+	return largest;
+}
+
+/* How much more work there is since numbers are multiplied: each product is as large as both factors together. */
+static double
+work_to_multiply(const Walk *walk, Jsonb *from)
+{
+	double		size;
+
+	if (walk->products == 0)
+		return 1;
+	size = Max(walk->largest, largest_number(from, walk->converts));
+	return pow(1 + walk->products * size / BYTES_PER_VALUE, 2);
 }
 
 /* Raise an error if it could take too long to follow a path. */
@@ -206,17 +258,18 @@ static void
 check_work(Jsonb *from, JsonPath *path, const char *string)
 {
 	JsonPathItem item;
-	Walk		walk = {(path->header & JSONPATH_LAX) != 0, 0, 1};
+	Walk		walk = {.lax = (path->header & JSONPATH_LAX) != 0,.times = 1};
 	Work		w;
 
 	jspInit(&item, path);
 	w = work_of(&walk, &item);
-	if (pow(VARSIZE(from) / BYTES_PER_VALUE + 1, w.current + w.root) * walk.times * (walk.nitems / 16 + 1) > MOST_WORK)
+	if (pow(VARSIZE(from) / BYTES_PER_VALUE + 1, w.current + w.root) * walk.times * work_to_multiply(&walk, from) *
+		(walk.nitems / 16 + 1) > MOST_WORK)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("a jsonpath could take too long over JSON of %zu bytes", (size_t) VARSIZE(from)),
 				 errdetail("The jsonpath is %s.", string),
-				 errhint("The work is multiplied by a comparison of two paths, unless it is \"strict\" and of single values, and by \".**\", \"like_regex\" and \"$\" in a filter.")));
+				 errhint("The work is multiplied by a comparison of two paths, unless it is \"strict\" and of single values, and by \".**\", \"like_regex\", products of large numbers and \"$\" in a filter; of a pattern that refers back, or looks around, it has no bound.")));
 }
 
 /*
