@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 

@@ -361,6 +361,22 @@ has_member(JobqCall *call, int64 flow, const char *name)
 }
 
 /*
+ * What undoes a member that is added is submitted by who undoes the flow, and runs where
+ * the caller says: so the caller must be allowed to submit there.
+ */
+static void
+admit_undo(JobqCall *call, Jsonb *undo)
+{
+	JsonbValue	v;
+	char	   *queue;
+
+	if (getKeyJsonValueFromContainer(&undo->root, "queue", strlen("queue"), &v) == NULL || v.type != jbvString)
+		return;					/* the member's */
+	queue = pnstrdup(v.val.string.val, v.val.string.len);
+	jobq_require_privilege(call, jobq_queue_id(queue), PRIV_SUBMIT, queue);
+}
+
+/*
  * A job is submitted that becomes a member of a flow which runs.  The caller must
  * have submitted the flow, operate on its queue, or run a member of it.  The flow's
  * row is locked FOR SHARE, which waits for the background worker at most.
@@ -385,9 +401,8 @@ jobq_join_flow(JobqCall *call, const JobqSubmission *s)
 				 errmsg("job %lld in \"flow\" is no flow", (long long) id)));
 	if (!may)
 		jobq_require_privilege(call, jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE)), PRIV_OPERATE, jobq_attr_cstring(job, JOB_QUEUE));
-	jobq_check_references(call, id, DatumGetJsonbP(s->row.values[JOB_ARGS - 1]), false);
 	if (s->row.given[JOB_UNDO - 1])
-		jobq_check_references(call, id, DatumGetJsonbP(s->row.values[JOB_UNDO - 1]), true);
+		admit_undo(call, DatumGetJsonbP(s->row.values[JOB_UNDO - 1]));
 	while (!jobq_lock_open_flow(call, id, LockWaitBlock, &open))
 		;
 	if (!open)
@@ -402,6 +417,21 @@ jobq_join_flow(JobqCall *call, const JobqSubmission *s)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("flow %lld has a member \"%s\"", (long long) id, s->name),
 				 errhint("Names are unique in a flow.")));
+}
+
+/*
+ * Check what a job refers to that becomes a member of a flow which runs.  What it names must be there, or another member
+ * of this name could be added later, whose result the caller may not read: so a call that adds several does this
+ * once all of them are.
+ */
+void
+jobq_check_joined(JobqCall *call, const JobqSubmission *s)
+{
+	if (!s->row.given[JOB_FLOW - 1] || s->joined != NULL || s->dropped)
+		return;
+	jobq_check_references(call, DatumGetInt64(s->row.values[JOB_FLOW - 1]), DatumGetJsonbP(s->row.values[JOB_ARGS - 1]), false);
+	if (s->row.given[JOB_UNDO - 1])
+		jobq_check_references(call, DatumGetInt64(s->row.values[JOB_FLOW - 1]), DatumGetJsonbP(s->row.values[JOB_UNDO - 1]), true);
 }
 
 /* A member of a flow is to depend on a job, which is a member of another: may it? */
@@ -562,8 +592,8 @@ defines(TupleTableSlot *row, const char *key, JsonbValue *v)
 }
 
 /*
- * The result of a map that has succeeded: those of its items, in order, null for one that has none.
- * NULL: they are too large for one value.
+ * The result of a map that has succeeded: those of its items, in order, null for one that has none, or one that is
+ * too deep.  NULL: they are too large for one value.
  */
 static Jsonb *
 map_result(JobqCall *call, int64 id)
@@ -592,7 +622,7 @@ map_result(JobqCall *call, int64 id)
 			room -= VARSIZE(result);
 			if (JB_ROOT_IS_SCALAR(result))
 				(void) JsonbExtractScalar(&result->root, &v);
-			else
+			else if (!jobq_is_deep(&result->root))
 			{
 				v.type = jbvBinary;
 				v.val.binary.data = &result->root;

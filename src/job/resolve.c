@@ -364,7 +364,12 @@ check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
 	{
 		TupleTableSlot *job = find_member(check->call, check->flow, string_of(&r->value));
 
-		referred = job != NULL ? jobq_attr_int64(job, JOB_ID) : 0;
+		if (job == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("args of a member of a flow: %s: no member has the name \"%s\"", jobq_trail_path(trail), string_of(&r->value)),
+					 errhint("What is referred to is in the same flow, or in one around it, and is submitted before, or in the same call.")));
+		referred = jobq_attr_int64(job, JOB_ID);
 		jobq_slot_free(job);
 	}
 	else if (r->type == REFERENCE_UNDO)

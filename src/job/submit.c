@@ -405,6 +405,7 @@ jobq_submit_alone(JobqCall *call, JobqSubmission *s)
 	HTAB	   *parents = NULL;
 
 	jobq_admit(call, s);
+	jobq_check_joined(call, s);
 	if (s->unique_key != NULL)
 		(void) jobq_resolve_key(call, s);
 	if (s->dropped)

@@ -498,6 +498,13 @@ jobq_elements_submit(JobqCall *call, JobqElements *es)
 	}
 	es->at = -1;
 	jobq_bulk_end(call);
+	jobq_advance();
+	for (int i = 0; i < es->n; i++)
+	{
+		es->at = i;
+		jobq_check_joined(call, &es->elements[i].s);
+	}
+	es->at = -1;
 	error_context_stack = context.previous;
 }
 
