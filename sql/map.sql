@@ -153,6 +153,38 @@ SELECT pg_temp.comes_true($$(SELECT count(*) = 2 FROM job_ready r JOIN job j ON 
 SELECT job_flow_set(id, paused => false) FROM job_status WHERE flow = :f;
 SELECT pg_temp.comes_true($$(SELECT count(*) = 5 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
 CALL pg_temp.run('map', :f, :'decided');
+-- One that fails, is lost or given back before its last attempt is tried again, and the others still wait.
+SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map", "backoff": "1 ms"}, "jobs": [{"name": "m", "map": [0, 1, 2], "canary": 1, "job": {"kind": "k", "args": {"gives": {"$item": "$"}}}}]}') AS f \gset
+SELECT pg_temp.comes_true($$(SELECT count(*) = 1 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+SELECT args, job_fail(job_id, token, 'not yet') FROM job_claim('map', max_jobs => 9);
+SELECT pg_temp.comes_true($$(SELECT count(*) = 1 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+SELECT args, attempt, job_take_back(job_id) FROM job_claim('map', max_jobs => 9);
+SELECT pg_temp.comes_true($$(SELECT count(*) = 1 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+SELECT args, attempt, job_release(job_id, token) FROM job_claim('map', max_jobs => 9);
+SELECT pg_temp.comes_true($$(SELECT count(*) = 1 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+SELECT waiting, ready, permits FROM job_flow_status s JOIN job j USING (id) WHERE j.flow = :f;
+SELECT * FROM job_check();
+SELECT args, attempt, job_complete(job_id, token, '"done"') FROM job_claim('map', max_jobs => 9);
+SELECT pg_temp.comes_true($$(SELECT count(*) = 2 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+CALL pg_temp.run('map', :f, :'decided');
+SELECT state, result FROM job_status WHERE flow = :f;
+-- One that has succeeded, and is retried, is a canary again.
+SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": [0, 1, 2, 3], "canary": 2, "job": {"kind": "k"}}]}') AS f \gset
+SELECT pg_temp.comes_true($$(SELECT count(*) = 2 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+SELECT job_id AS first, job_complete(job_id, token) FROM job_claim('map') \gset
+SELECT pg_temp.comes_true($$NOT EXISTS (SELECT FROM job_delta)$$);
+SELECT job_retry(:first, downstream => true);
+SELECT pg_temp.comes_true($$(SELECT count(*) = 2 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+SELECT * FROM job_check();
+CALL pg_temp.run('map', :f, :'decided');
+SELECT state FROM job_status WHERE flow = :f;
+
+-- A result that is too deep to be put into another is null in that of the map.
+SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": [0, 1], "job": {"kind": "k"}}]}') AS f \gset
+SELECT pg_temp.comes_true($$(SELECT count(*) = 2 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
+SELECT job_complete(job_id, token, (repeat('[', 1001) || repeat(']', 1001))::jsonb) FROM job_claim('map');
+CALL pg_temp.run('map', :f, :'decided');
+SELECT state, result FROM job_status WHERE flow = :f;
 
 -- Again with all that follows: the map has the items that there are then. An item is added by its worker.
 SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "list", "kind": "list", "manual": true}, {"name": "m", "map": {"$result": "list"}, "depends_on": ["list"], "job": {"kind": "k", "args": {"gives": {"$item": "$"}}}}], "result": {"$result": "m"}}') AS f \gset
@@ -183,5 +215,9 @@ SELECT path, problem FROM job_check_flow('{"args": {"a": {"$item": "$"}}, "jobs"
     {"name": "v", "map": [], "job": {"kind": "k"}, "canary": 0, "min_success": 1.5, "max_running": 0}, {"name": "u", "map": [], "job": {"kind": "k"}, "canary": 1.5, "min_success": "all"},
     {"name": "t", "map": [], "jobs": [], "job": {"kind": "k", "x": 1}, "args": {}, "kind": "k"}, {"name": "s", "job": {"kind": "k"}, "kind": "k"}, {"map": [], "job": {"map": [{"$item": "$"}, {"$item": "$["}], "job": {}}}]}');
 SELECT pg_temp.problem($$SELECT job_submit_flow('{"map": [1], "job": {"kind": "k"}}')$$);
+SELECT path, problem FROM job_check_flow('{"permits": 1e400, "max_running": 1e-400, "jobs": [{"map": [], "job": {"kind": "k"}, "canary": 1e400, "min_success": 1e400}, {"map": [], "job": {"kind": "k"}, "min_success": 1e-400}]}');
+SELECT job_submit_flow('{"queue": "map", "jobs": [{"kind": "k", "queue": "map", "hold": true}]}') AS f \gset
 SELECT pg_temp.problem(format($$SELECT job_submit('k', queue => 'map', flow => %s, args => '{"a": {"$item": "$"}}')$$, :f));
+SELECT job_cancel(:f);
+SELECT pg_temp.until(:f, 'cancelled');
 SELECT * FROM job_check() WHERE job_id > :first;
