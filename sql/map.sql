@@ -111,7 +111,6 @@ SELECT regexp_replace(error, 'job \d+', 'job N') AS error FROM job_status WHERE 
 SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": [0, 1, 2, 3, 4], "canary": 2, "job": {"kind": "k", "args": {"gives": {"$item": "$"}}}}]}') AS f \gset
 SELECT pg_temp.comes_true($$(SELECT count(*) = 2 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map')$$);
 SELECT args FROM job_status WHERE queue = 'map' AND state = 'ready' ORDER BY id;
-SELECT e.reason, regexp_replace(e.detail, '\d+', 'N') AS detail, regexp_replace(e.hint, '\d+', 'N') AS hint FROM job_status s, job_explain(s.id) e WHERE s.queue = 'map' AND s.state = 'waiting' AND s.args = '{"gives": 2}';
 SELECT waiting, ready FROM job_flow_status s JOIN job j USING (id) WHERE j.flow = :f;
 SELECT DISTINCT e.reason, regexp_replace(e.detail, 'flow \d+', 'flow N') AS detail, regexp_replace(e.hint, '\(\d+', '(N') AS hint
 FROM (SELECT m.id FROM job m WHERE m.flow = :f UNION SELECT i.id FROM job m JOIN job i ON i.flow = m.id WHERE m.flow = :f) j, job_explain(j.id) e WHERE e.reason IN ('members', 'flow') ORDER BY 1;
