@@ -195,6 +195,12 @@ SELECT job_grant('downstream_operator', 'rd_own', 'operate');
 SELECT job_submit('own', name => 'own', queue => 'rd_own') AS own \gset
 SELECT job_submit('theirs', queue => 'rd_theirs', depends_on => ARRAY[:own]) AS theirs \gset
 CALL pg_temp.work('rd_own');
+-- a role that may not is not told, either, that one of them runs
+SELECT count(*) FROM job_claim('rd_theirs');
+SET ROLE downstream_operator;
+SELECT pg_temp.problem(format('SELECT job_retry(%s, true)', :own));
+RESET ROLE;
+SELECT job_release(job_id, token) FROM job_lease l WHERE job_id = :theirs;
 CALL pg_temp.work('rd_theirs');
 SET ROLE downstream_operator;
 SELECT pg_temp.problem(format('SELECT job_retry(%s, true)', :own));
