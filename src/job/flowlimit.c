@@ -12,8 +12,8 @@
  *
  *	W6	running plus what deltas say of it is the number of state rows of members that have a slot.  Where
  *		there are permits or max_running, and the flow is settled, each member that runs has one.
- *	W7	Where members wait for their flow, something keeps them: a pause of it, or of one around it, no permits, or
- *		as many that have slots as may; or there is a delta.
+ *	W7	Where members wait for their flow, something keeps them: a pause of it, or of one around it, no permits,
+ *		as many that have slots as may, or the canaries of a map; or it stops; or there is a delta.
  *
  * A pause counts nothing: it keeps all in the flow, at any depth, from beginning.
  *
