@@ -30,15 +30,11 @@ need_flow(JobqCall *call, int64 id)
 	return row;
 }
 
-/* Does the condition of a member hold? */
+/* Does the condition of a member hold?  Unlike one on a result, it fails the flow where it cannot be evaluated. */
 static bool
 holds(const char *condition, Jsonb *args)
 {
-	Jsonb	   *found = jobq_path_first(args, condition);
-	JsonbValue	value;
-
-	return found != NULL && JB_ROOT_IS_SCALAR(found) && JsonbExtractScalar(&found->root, &value) &&
-		value.type == jbvBool && value.val.boolean;
+	return jobq_is_true(jobq_path_first(args, condition));
 }
 
 /* Insert members of a flow that starts, whose args are given, and count them. */

@@ -563,6 +563,8 @@ jobq_claim(JobqCall *call, const JobqClaimRequest *request, JobqAssignment **out
 	{
 		int			taken;
 
+		/* what flows keep is put behind them, and can be many */
+		CHECK_FOR_INTERRUPTS();
 		if (n == room)
 		{
 			room = Min((int64) room * 2, max_jobs);

@@ -639,6 +639,7 @@ extern Jsonb *jobq_path_first(Jsonb *from, const char *string);
 extern void jobq_check_references(JobqCall *call, int64 flow, Jsonb *args, bool undo);
 extern Jsonb *jobq_resolve_references(JobqCall *call, int64 flow, Jsonb *value);
 extern Jsonb *jobq_path_first_or_none(Jsonb *from, const char *path);
+extern bool jobq_is_true(Jsonb *found);
 extern bool jobq_path_holds(Jsonb *from, const char *path);
 extern Jsonb *jobq_flow_args(JobqCall *call, int64 flow);
 extern Jsonb *jobq_resolve_items(JobqCall *call, int64 flow, Jsonb *value);

@@ -79,15 +79,21 @@ jobq_path_first_or_none(Jsonb *from, const char *path)
 	return f.found;
 }
 
-/* Does the first value that a jsonpath finds say true? */
+/* Is what a jsonpath has found (NULL: nothing) true? */
 bool
-jobq_path_holds(Jsonb *from, const char *path)
+jobq_is_true(Jsonb *found)
 {
-	Jsonb	   *found = jobq_path_first_or_none(from, path);
 	JsonbValue	value;
 
 	return found != NULL && JB_ROOT_IS_SCALAR(found) && JsonbExtractScalar(&found->root, &value) &&
 		value.type == jbvBool && value.val.boolean;
+}
+
+/* Is the first value that a jsonpath finds true?  No, where it cannot be evaluated. */
+bool
+jobq_path_holds(Jsonb *from, const char *path)
+{
+	return jobq_is_true(jobq_path_first_or_none(from, path));
 }
 
 /* A string, as a C string. */
