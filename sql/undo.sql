@@ -307,6 +307,21 @@ SELECT job_undo(:f) > 0;
 RESET ROLE;
 SELECT queue, submitted_by FROM job_status WHERE flow = (SELECT undone_by FROM job_flow_status WHERE id = :f);
 SELECT job_complete(job_id, token) FROM job_claim('undo2');
+-- Who undoes what others have submitted does not get to read it, by moving what undoes it to another queue.
+SELECT job_grant('regress_undo_other', 'undo3', 'operate'), job_grant('regress_undo_other', 'undo3', 'submit'), job_grant('regress_undo', 'undo3', 'submit');
+SET ROLE regress_undo;
+SELECT job_submit_flow('{"queue": "undo3", "jobs": [{"name": "a", "kind": "act", "queue": "undo2", "undo": {"kind": "undo"}}]}') AS f \gset
+RESET ROLE;
+SELECT job_complete(job_id, token, '"secret"') FROM job_claim('undo2');
+SELECT pg_temp.until(:f, 'succeeded');
+SET ROLE regress_undo_other;
+SELECT job_undo(:f) AS u \gset
+SELECT pg_temp.problem(format('SELECT job_change(%s, queue => ''undo3'')', id)), job_change(id, priority => 1) FROM job_status WHERE flow = :u;
+RESET ROLE;
+SELECT job_change(id, queue => 'undo3') FROM job_status WHERE flow = :u;
+SELECT args, job_complete(job_id, token) FROM job_claim('undo3');
+SELECT pg_temp.until(:u, 'succeeded');
+SELECT job_revoke('regress_undo_other', 'undo3', 'operate'), job_revoke('regress_undo_other', 'undo3', 'submit'), job_revoke('regress_undo', 'undo3', 'submit');
 
 -- Kept as long as they are needed: members as long as their flow, that until it is undone.
 SELECT job_submit_flow('{"queue": "undo", "defaults": {"queue": "undo"}, "jobs": [{"name": "a", "kind": "act", "undo": {"kind": "undo"}}, {"name": "b", "kind": "act", "depends_on": ["a"]}]}') AS f \gset

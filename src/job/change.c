@@ -77,6 +77,23 @@ write_changes(JobqCall *call, const JobqSubmission *s, TupleTableSlot *job, Jobq
 	return true;
 }
 
+/*
+ * The worker of a job that undoes, or repeats, another reads what that was given and what it gave.  So who has others
+ * run it than the undo says must be allowed to read that.
+ */
+static void
+require_sight_of_undone(JobqCall *call, TupleTableSlot *job, const char *queue)
+{
+	int64		undone = jobq_attr_int64(job, JOB_UNDO_OF);
+
+	if (undone == 0 || jobq_is_flow(job) || jobq_may_see(call, undone, false))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied to move job %lld to queue \"%s\"", (long long) jobq_attr_int64(job, JOB_ID), queue),
+			 errdetail("It undoes a job whose args and result you may not read.")));
+}
+
 /* job_change: a JobqFoundAct, whose argument is the submission that it would be */
 static bool
 change_found(JobqCall *call, const JobqFound *found, void *arg, const char **problem, bool *changed)
@@ -101,6 +118,7 @@ change_found(JobqCall *call, const JobqFound *found, void *arg, const char **pro
 		if (s->queue != NULL)
 		{
 			jobq_require_privilege(call, s->queue_id, PRIV_SUBMIT, s->queue);
+			require_sight_of_undone(call, found->job, s->queue);
 			jobq_queue_register(call, s->queue, s->queue_id);
 			jobq_lane_register(call, s->queue, s->queue_id, jobq_job_requires(found->job));
 		}
