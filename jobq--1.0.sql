@@ -2153,7 +2153,7 @@ REVOKE ALL ON FUNCTION @extschema@.job_graph_jobs(bigint) FROM PUBLIC;
 
 -- Each flow is a box of its own, so that nothing is nested; a dotted line leads to it from the member that it is.
 CREATE FUNCTION @extschema@.job_graph(job_id bigint, format text DEFAULT 'json') RETURNS text
-LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET jit = off SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     colors constant jsonb := '{"waiting": "#eceff1", "scheduled": "#e1f5fe", "ready": "#fff9c4", "running": "#bbdefb", "succeeded": "#c8e6c9",

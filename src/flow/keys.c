@@ -155,7 +155,7 @@ fault_key(JobqChecker *ck, const JobqTrail *trail, const char *key, JobqPlace pl
 			separator = ", ";
 		}
 	}
-	appendStringInfoChar(&text, '.');
+	appendStringInfoString(&text, place == PLACE_MAP ? ". What is done with each item stands in its \"job\"." : ".");
 	jobq_add_fault(ck, trail, text.data);
 }
 
