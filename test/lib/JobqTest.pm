@@ -15,7 +15,7 @@ use Storable qw(store retrieve);
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(jobq_node reconnected end_prepared poll_until within stretched start_clients finish_clients run_clients
+our @EXPORT = qw(jobq_node reconnected end_prepared disturb random_transaction poll_until within stretched start_clients finish_clients run_clients
   invariants_hold tables_are_sound backend_pids outcome_by_rule @RULES table_digest
   @TABLES start_again process_lives asleep clock_passes set_clock $CLOCK_OFFSET);
 
@@ -246,6 +246,53 @@ sub end_prepared
 		die "$state $r->{message}: $how PREPARED $name" if !$r->{lost} && $state !~ /^(|42704|55000)$/;
 		$done = !$r->{lost} && $state ne '55000';
 	}
+	return;
+}
+
+# Calls in a transaction, in part rolled back to savepoints: it is committed, rolled back, or prepared and then either.
+# Returns whether it is known to be committed.  expected: SQLSTATEs that may come of it.
+sub random_transaction
+{
+	my ($client, $expected, @calls) = @_;
+	my $end = rand;
+	$client->try('BEGIN' . (rand() < 0.2 ? ' ISOLATION LEVEL REPEATABLE READ' : ''), $expected);
+	foreach my $call (@calls)
+	{
+		my $savepoint = rand() < 0.1;
+		last unless $client->connected && $client->status eq 'T';
+		$client->try('SAVEPOINT s', $expected) if $savepoint;
+		$client->try("SELECT $call", $expected) if $client->connected;
+		$client->try('ROLLBACK TO s', $expected) if $savepoint && $client->connected && rand() < 0.5;
+	}
+	usleep(rand(10_000)) if rand() < 0.1;
+	return 0 unless $client->connected;
+	end_prepared($client, rand() < 0.5 ? 'COMMIT' : 'ROLLBACK', $expected) if $end < 0.03 && $client->status eq 'T';
+	return 0 if !$client->connected || $client->status eq 'I';
+	my $commit = $end >= 0.1 && $client->status eq 'T';
+	my $r = $client->try($commit ? 'COMMIT' : 'ROLLBACK', $expected);
+	return $commit && !$r->{lost} && !$r->{sqlstate};
+}
+
+# End n processes, one after the other, while clients are at work: every other time the background worker; each fourth
+# with a crash of all backends or, with crash, the fourths in between of the server.  $$client is connected again after it.
+sub disturb
+{
+	my ($node, $client, $n, $stop, %param) = @_;
+	foreach my $i (1 .. $n)
+	{
+		usleep(300_000 + rand(700_000));
+		$$client = reconnected($node, $$client, $stop);
+		if ($param{crash} && $i % 4 == 0)
+		{
+			$node->kill9;
+			start_again($node);
+			next;
+		}
+		my $type = $i % 2 ? 'jobq worker' : 'client backend';
+		my $r = $$client->query("SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1");
+		kill($i % 4 == 3 ? 'KILL' : 'TERM', $r->{rows}[0][0]) if @{ $r->{rows} // [] };
+	}
+	$$client = reconnected($node, $$client, $stop);
 	return;
 }
 

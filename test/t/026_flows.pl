@@ -93,7 +93,7 @@ sub flow
 	return {
 		queue => 'flows', jobs => $jobs, args => { odd => chance(0.5) ? JSON::PP::true : JSON::PP::false },
 		result => { '$result' => $jobs->[-1]{name} },
-		(chance(0.2) ? (on_failure => 'cancel') : ()), (chance(0.03) ? (timeout => '300 ms') : ())
+		(chance(0.2) ? (on_failure => chance(0.5) ? 'cancel' : 'drain') : ()), (chance(0.2) ? (max_running => 1 + int(rand(3))) : ()), (chance(0.03) ? (timeout => '300 ms') : ())
 	};
 }
 
@@ -108,25 +108,7 @@ sub submission
 	return $json->encode($flow);
 }
 
-# One call, or several in a transaction: committed, rolled back, or prepared before.
-sub act
-{
-	my ($client, @calls) = @_;
-	my $end = rand;
-	try($client, 'BEGIN' . (chance(0.2) ? ' ISOLATION LEVEL REPEATABLE READ' : ''));
-	foreach my $call (@calls)
-	{
-		my $savepoint = chance(0.1);
-		last unless $client->connected && $client->status eq 'T';
-		try($client, 'SAVEPOINT s') if $savepoint;
-		try($client, "SELECT $call") if $client->connected;
-		try($client, 'ROLLBACK TO s') if $savepoint && $client->connected && chance(0.5);
-	}
-	return unless $client->connected;
-	end_prepared($client, chance(0.5) ? 'COMMIT' : 'ROLLBACK', \%expected) if $end < 0.03 && $client->status eq 'T';
-	try($client, $end < 0.1 ? 'ROLLBACK' : 'COMMIT') if $client->connected && $client->status ne 'I';
-	return;
-}
+sub act { return random_transaction(shift, \%expected, @_); }
 
 # Whoever works: the result of a job is its id; what it gets of the result of another is that, or nothing.
 sub work
@@ -233,21 +215,7 @@ EOQ
 
 my @clients = start_clients(5, \&run);
 my @watchers = start_clients(1, \&watch);
-foreach my $n (1 .. $kills)
-{
-	usleep(300_000 + rand(700_000));
-	$control = again($control);
-	if ($n % 4 == 0)
-	{
-		$node->kill9;
-		start_again($node);
-		next;
-	}
-	# two of three end one process only, the third has the server start again
-	my $type = $n % 2 ? 'jobq worker' : 'client backend';
-	my $r = $control->query("SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1");
-	kill($n % 4 == 3 ? 'KILL' : 'TERM', $r->{rows}[0][0]) if !$r->{lost} && @{ $r->{rows} };
-}
+disturb($node, \$control, $kills, $stop, crash => 1);
 invariants_hold($node, 'meanwhile');
 append_to_file($stop, '');
 my @logs = finish_clients(120, @clients);

@@ -44,6 +44,7 @@ FROM job_flow f
 			UNION ALL SELECT flow_id, slot FROM job_ready) x WHERE slot = 1 GROUP BY 1) s ON s.flow_id = f.job_id;
 CREATE FUNCTION submit_flow(document jsonb) RETURNS void LANGUAGE sql AS $$
 	INSERT INTO settings SELECT job_submit_flow(document), (document->'max_running')::int, '-infinity', (document->'permits')::int $$;
+CREATE FUNCTION forget(of bigint) RETURNS SETOF int LANGUAGE sql AS $$ UPDATE settings SET sum = NULL WHERE flow = of RETURNING 1 $$;
 -- others are kept from setting the same flow by its row here, which is locked first
 CREATE FUNCTION set_flow(of bigint, p boolean, n int, m int, f text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -104,39 +105,13 @@ sub flow
 	};
 }
 
-# One call, or several in a transaction: committed, rolled back, or prepared before; true if it was committed.
-my $prepared = 0;
-sub act
-{
-	my ($client, @calls) = @_;
-	my $end = rand;
-	try($client, 'BEGIN' . (chance(0.2) ? ' ISOLATION LEVEL REPEATABLE READ' : ''));
-	foreach my $call (@calls)
-	{
-		last unless $client->connected && $client->status eq 'T';
-		try($client, "SELECT $call");
-	}
-	return 0 unless $client->connected;
-	usleep(rand(10_000)) if chance(0.1);
-	if ($end < 0.03 && $client->status eq 'T')
-	{
-		my $name = "'$$." . $prepared++ . "'";
-		my $commit = chance(0.5);
-		try($client, "PREPARE TRANSACTION $name");
-		try($client, ($commit ? 'COMMIT' : 'ROLLBACK') . " PREPARED $name") if $client->connected && $client->status eq 'I';
-		return $commit && $client->connected if $client->connected && $client->status eq 'I';
-	}
-	return 0 unless $client->connected;
-	my $commit = $end >= 0.1 && $client->status eq 'T';
-	my $r = try($client, $commit ? 'COMMIT' : 'ROLLBACK');
-	return $commit && !$r->{lost} && !$r->{sqlstate};
-}
+sub act { return random_transaction(shift, \%expected, @_); }
 
 # Settings of a flow are changed.
 sub set
 {
 	my ($client) = @_;
-	my ($flow) = map { $_->[0] } @{ try($client, "SELECT flow FROM settings JOIN job ON id = flow WHERE outcome IS NULL ORDER BY random() LIMIT 1")->{rows} // [] };
+	my ($flow) = map { $_->[0] } @{ try($client, "SELECT s.flow FROM settings s JOIN job j ON j.id = s.flow WHERE j.outcome IS NULL ORDER BY random() LIMIT 1")->{rows} // [] };
 	return unless defined $flow;
 	my $paused = chance(0.3) ? one_of('true', 'false') : 'NULL';
 	my $permits = chance(0.4) ? int(rand(4)) : 'NULL';
@@ -207,7 +182,6 @@ sub run
 		elsif ($dice < 0.23)
 		{
 			# a flow inside that is opened again takes a slot whether there is one or not: of others, a member
-			act($client, 'count((SELECT 1 FROM (UPDATE settings SET sum = NULL WHERE flow = j.flow RETURNING 1) u)) FROM (SELECT 1) j') if 0;
 			my ($row) = @{ try($client, 'SELECT m.id, m.flow FROM job m JOIN job f ON f.id = m.flow WHERE f.flow IS NULL AND m.flow_type IS NULL AND m.outcome IN (2, 8) ORDER BY random() LIMIT 1')->{rows} // [] };
 			act($client, "1 FROM forget($row->[1])", "job_retry($row->[0])") if $row;
 		}
@@ -233,7 +207,7 @@ SELECT 'of flow ' || s.flow || ' run ' || r.n || ', and ' || s.most || ' may' FR
 	JOIN LATERAL (SELECT count(*) AS n FROM (SELECT started_at FROM job_lease WHERE flow_id = s.flow UNION ALL SELECT started_at FROM job_flow WHERE flow_id = s.flow AND open) x
 		WHERE x.started_at > s.since) r ON r.n > s.most
 UNION ALL
-SELECT 'of flow ' || flow || ' the permits are ' || s.sum || ', and should be ' || t.sum FROM settings t JOIN sums s USING (flow) JOIN job_flow f ON f.job_id = flow WHERE f.open AND s.sum <> t.sum
+SELECT 'of flow ' || t.flow || ' the permits are ' || s.sum || ', and should be ' || t.sum FROM settings t JOIN sums s USING (flow) JOIN job_flow f ON f.job_id = t.flow WHERE f.open AND s.sum <> t.sum
 UNION ALL
 SELECT 'of flow ' || f.job_id || ' inside run ' || r.n || ', and ' || f.max_running || ' may' FROM job_flow f LEFT JOIN settings s ON s.flow = f.job_id
 	JOIN LATERAL (SELECT count(*) AS n FROM (SELECT 1 FROM job_lease WHERE flow_id = f.job_id UNION ALL SELECT 1 FROM job_flow i WHERE i.flow_id = f.job_id AND i.open) x) r ON r.n > f.max_running
@@ -248,12 +222,9 @@ EOQ
 	return { looks => $looks, wrong => \@wrong };
 }
 
-$control->rows(<<'EOQ');
-CREATE FUNCTION forget(of bigint) RETURNS SETOF int LANGUAGE sql AS $$ UPDATE settings SET sum = NULL WHERE flow = of RETURNING 1 $$;
-EOQ
 my @clients = start_clients(5, \&run);
 my @watchers = start_clients(1, \&watch);
-disturb($node, \$control, $kills, $stop);
+disturb($node, \$control, $kills, $stop, crash => 1);
 invariants_hold($node, 'meanwhile');
 append_to_file($stop, '');
 my %sum = (submitted => 0, ended => 0);

@@ -154,15 +154,7 @@ EOQ
 
 my @workers = start_clients(6, \&work);
 my @watchers = start_clients(2, \&watch);
-foreach my $n (1 .. $kills)
-{
-	usleep(400_000 + rand(800_000));
-	$control = again($control);
-	# every other time the background worker; three of the kills have the server start again
-	my $type = $n % 2 ? 'jobq worker' : 'client backend';
-	my $r = $control->query("SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1");
-	kill($n % 4 == 3 ? 'KILL' : 'TERM', $r->{rows}[0][0]) if @{ $r->{rows} // [] };
-}
+disturb($node, \$control, $kills, $stop);
 append_to_file($stop, '');
 my $begun = 0;
 $begun += $_ foreach finish_clients(120, @workers);
