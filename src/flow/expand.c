@@ -52,6 +52,16 @@ jobq_insert_members(JobqCall *call, int64 id, JobqElements *members, Jsonb *args
 		if (s->row.given[JOB_EXPIRES_AT - 1] && DatumGetTimestampTz(s->row.values[JOB_EXPIRES_AT - 1]) <= call->now &&
 			jobq_is_in_copy(call, id))
 			jobq_unset(&s->row, JOB_EXPIRES_AT);
+
+		/*
+		 * only a backfill is of times of a schedule, under the schedule's
+		 * lock
+		 */
+		if (s->row.given[JOB_SCHEDULE_ID - 1] && jobq_is_in_copy(call, id))
+		{
+			jobq_unset(&s->row, JOB_SCHEDULE_ID);
+			jobq_unset(&s->row, JOB_SCHEDULED_FOR);
+		}
 		/* one that is left out waits for nothing, so no retry opens it */
 		if (condition != NULL && !s->succeeded && !s->skipped && !holds(condition, args))
 		{

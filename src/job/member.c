@@ -792,7 +792,7 @@ close_flow(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, boo
 		jobq_advance();
 		jobq_undo_failed_flow(call, prefix.job_id, &problem);
 		if (problem != NULL)
-			decision.error = psprintf("%s; it could not be undone: %s", decision.error, problem);
+			decision.error = psprintf("%s; it could not be undone: %s", decision.error != NULL ? decision.error : "it has failed", problem);
 		jobq_advance();
 	}
 	jobq_decide(cascade, &prefix, &decision);
