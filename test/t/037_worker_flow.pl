@@ -365,6 +365,7 @@ foreach my $w (@both)
 	is(join(' ', map { "$_=$ends{$_}" } grep { $ends{$_} != 1 } keys %ends), '', '... no end is told twice');
 	my $before = 0;
 	($before) = $w->printed =~ /, (\d+) succeeded$/m if $w->printed =~ /\A.*, \d+ succeeded$/m;
+	$before++ if $w->printed =~ /\A\S+ flow \d+ is succeeded;/;	# the others were faster
 	is(keys(%ends) + $before, 62, '... and each is told');
 }
 is(query("SELECT count(*), count(*) FILTER (WHERE attempt = 1 AND state = 'succeeded') FROM job_status WHERE flow = $flow"), '61|61', 'each member was run once');
