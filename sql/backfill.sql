@@ -19,7 +19,7 @@ BEGIN
 END $$;
 -- nothing is left for the background worker
 CREATE FUNCTION pg_temp.settled() RETURNS boolean LANGUAGE sql AS $$
-    SELECT pg_temp.comes_true($q$NOT EXISTS (SELECT FROM job_delta) AND NOT EXISTS (SELECT FROM job_cancel_request) AND NOT EXISTS (SELECT FROM job_scheduled WHERE run_at <= now())$q$) $$;
+    SELECT pg_temp.comes_true($q$NOT EXISTS (SELECT FROM job_delta) AND NOT EXISTS (SELECT FROM job_cancel_request) AND NOT EXISTS (SELECT FROM job_scheduled WHERE run_at <= clock_timestamp())$q$) $$;
 CREATE FUNCTION pg_temp.members(flow bigint) RETURNS SETOF text LANGUAGE sql AS $$
     SELECT concat_ws(' ', s.name, s.kind, s.state, s.args) FROM job_status s WHERE s.flow = members.flow ORDER BY s.id $$;
 -- so many jobs, one after the other, once all is settled; those of this month fail
