@@ -21,7 +21,7 @@ BEGIN
 END $$;
 -- nothing is left for the background worker
 CREATE FUNCTION pg_temp.settled() RETURNS boolean LANGUAGE sql AS $$
-    SELECT pg_temp.comes_true($q$NOT EXISTS (SELECT FROM job_delta) AND NOT EXISTS (SELECT FROM job_cancel_request) AND NOT EXISTS (SELECT FROM job_scheduled WHERE run_at <= now())$q$) $$;
+    SELECT pg_temp.comes_true($q$NOT EXISTS (SELECT FROM job_delta) AND NOT EXISTS (SELECT FROM job_cancel_request) AND NOT EXISTS (SELECT FROM job_scheduled WHERE run_at <= clock_timestamp())$q$) $$;
 -- a schedule that is due every 9,000 days, and now for a time in 2024
 CREATE FUNCTION pg_temp.run(name text, job jsonb, overlap text DEFAULT 'allow', schedule text DEFAULT 'every 9000 days', at timestamptz DEFAULT '2024-08-22') RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
