@@ -2037,10 +2037,9 @@ REVOKE ALL ON FUNCTION @extschema@.job_flow_set(bigint, boolean, int, int, text)
 
 -- What is to be done to undo what a flow has in it, as "jobs" of a flow; NULL: nothing. An edge between members of flows in it counts as one
 -- between these flows. A member of which nothing is to be undone is left out or, if it is on the way from one to another, an empty flow.
--- Not compiled (jit), and all that is looked up in tables is by index, whatever statistics say of flows: else it takes seconds where the tables are
--- large, and a flow that undoes itself has the background worker wait for it, with rows locked.
+-- Not compiled (jit), which takes seconds where the tables are large: a flow that undoes itself has the background worker wait for it.
 CREATE FUNCTION @extschema@.job_undo_jobs(of_flow bigint) RETURNS jsonb
-LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET enable_seqscan = off SET jit = off SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET jit = off SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     prefix text := '#';
@@ -2053,10 +2052,10 @@ BEGIN
     END LOOP;
     WITH RECURSIVE inside (id, member) AS (
         SELECT j.id, j.id FROM @extschema@.job j WHERE j.flow = of_flow
-        UNION ALL SELECT j.id, i.member FROM inside i CROSS JOIN LATERAL (SELECT j.id FROM @extschema@.job j WHERE j.flow = i.id OFFSET 0) j),
+        UNION ALL SELECT j.id, i.member FROM inside i JOIN @extschema@.job j ON j.flow = i.id),
     edge AS MATERIALIZED (
         SELECT DISTINCT u.member AS up, d.member AS down
-        FROM inside d CROSS JOIN LATERAL (SELECT e.upstream FROM @extschema@.job_dependency e WHERE e.downstream = d.id OFFSET 0) e JOIN inside u ON u.id = e.upstream
+        FROM inside d JOIN @extschema@.job_dependency e ON e.downstream = d.id JOIN inside u ON u.id = e.upstream
         WHERE u.member <> d.member),
     member AS MATERIALIZED (
         SELECT j.*, f.undone_by, coalesce(j.name, prefix || j.id) AS called, prefix || 'again ' || j.id AS again,
@@ -2068,7 +2067,7 @@ BEGIN
             j.undo IS NOT NULL AND j.outcome <> 1 AND j.decided_by IS NULL
                 AND coalesce(nullif(j.attempt_outcome, 6), (SELECT a.outcome FROM @extschema@.job_attempt a WHERE a.job_id = j.id AND a.outcome NOT IN (4, 5, 6)
                     ORDER BY a.attempt DESC LIMIT 1)) IN (0, 2, 3) AS doubt
-        FROM @extschema@.job j LEFT JOIN LATERAL (SELECT f.job_id, f.undone_by FROM @extschema@.job_flow f WHERE f.job_id = j.id OFFSET 0) f ON true
+        FROM @extschema@.job j LEFT JOIN @extschema@.job_flow f ON f.job_id = j.id
         WHERE j.flow = of_flow),
     act AS MATERIALIZED (SELECT m.id FROM member m WHERE m.done OR m.doubt OR m.jobs IS NOT NULL OR m.undone_by IS NOT NULL),
     upstream (id) AS (
