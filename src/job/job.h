@@ -594,7 +594,6 @@ extern int64 jobq_former_flow(JobqCall *call, TupleTableSlot *job);
 extern void jobq_count_member(JobqCounters *c, bool critical, int outcome, int n);
 extern bool jobq_is_map(TupleTableSlot *job);
 extern bool jobq_is_critical(TupleTableSlot *job);
-extern void jobq_count_members(JobqCall *call, int64 id, JobqCounters *c);
 extern void jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *prefix);
 extern void jobq_begin_canaries(JobqCall *call, int64 id, int n, int64 upto);
 extern void jobq_open_flow(JobqCall *call, int64 id, JobqSlot slot, const JobqCounters *c, Jsonb *args);
@@ -606,10 +605,13 @@ extern void jobq_check_scope(JobqCall *call, const JobqSubmission *s);
 extern void jobq_check_scope_within(JobqCall *call, const JobqSubmission *s, const JobqSubmission *up);
 extern bool jobq_lock_open_flow(JobqCall *call, int64 id, LockWaitPolicy policy, bool *open);
 extern bool jobq_flow_was_started(JobqCall *call, TupleTableSlot *job);
+
+/* close.c: how they end */
 extern bool jobq_lock_to_start(JobqCall *call, int64 id);
 extern bool jobq_lock_to_fold(JobqCall *call, int64 id);
 extern bool jobq_prepare_to_close(JobqCall *call, int64 id, const JobqFlowChange *change, bool *closes);
 extern bool jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, bool closes);
+extern void jobq_count_members(JobqCall *call, int64 id, JobqCounters *c);
 extern bool jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *reason);
 
 /* flowlimit.c: limits of flows */
