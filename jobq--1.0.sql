@@ -72,7 +72,7 @@ CREATE TABLE @extschema@.job (
     result        jsonb,
     PRIMARY KEY (id)
 ) WITH (fillfactor = 45);
-CREATE UNIQUE INDEX job_members ON @extschema@.job (flow, name) WHERE flow IS NOT NULL;
+CREATE UNIQUE INDEX job_members ON @extschema@.job (flow, name text_pattern_ops) WHERE flow IS NOT NULL;
 CREATE INDEX job_times ON @extschema@.job (schedule_id, scheduled_for) WHERE schedule_id IS NOT NULL;
 CREATE INDEX job_tags ON @extschema@.job USING gin (tags jsonb_path_ops) WITH (gin_pending_list_limit = 256) WHERE tags IS NOT NULL;
 COMMENT ON TABLE @extschema@.job IS

@@ -3,8 +3,8 @@
  *	  All that is wrong with a flow's document.
  *
  * A document is checked twice at most: in one go up to the first fault, which is
- * all for one that has none.  If there is a fault, all are gathered, and each value
- * is read in a subtransaction of its own.
+ * all for one that has none, and gives its submission, too.  If there is a fault,
+ * all are gathered, and each value is read in a subtransaction of its own.
  *
  * Faults come in the order of the document, as jsonb keeps it (shorter keys first):
  * the keys of a flow, what does not go together in them, its defaults, its members,
@@ -28,6 +28,7 @@ typedef struct JobqFlowLevel
 	int			index;			/* its own, there */
 	int			depth;			/* from 1 on */
 	const JobqTrail *trail;
+	const JsonbValue *given;	/* its own defaults, as JSON */
 	JobqFlowGraph *graph;		/* NULL: it is a map */
 	JobqDefaults defaults;
 } JobqFlowLevel;
@@ -319,6 +320,7 @@ static void
 check_member(JobqChecker *ck, const JobqFlowLevel *level, JsonbContainer *json, int index, const JobqTrail *trail)
 {
 	JobqSubmission s;
+	JobqElement *kept = ck->members != NULL && level->outer == NULL ? &ck->members->elements[index] : NULL;
 	JobqObject	o = {.json = json,.trail = trail,.level = level,.index = index};
 
 	if (o.json == NULL)
@@ -326,9 +328,14 @@ check_member(JobqChecker *ck, const JobqFlowLevel *level, JsonbContainer *json, 
 		jobq_add_fault(ck, trail, "a member must be a JSON object");
 		return;
 	}
-	MemoryContextReset(ck->scratch);
-	MemoryContextSwitchTo(ck->scratch);
-	jobq_begin_flow_member(&o, &level->defaults, &s);
+	if (kept != NULL)
+		MemoryContextSwitchTo(ck->mcxt);
+	else
+	{
+		MemoryContextReset(ck->scratch);
+		MemoryContextSwitchTo(ck->scratch);
+	}
+	jobq_begin_flow_member(&o, &level->defaults, kept != NULL ? &kept->s : &s);
 	jobq_read_keys(ck, &o);
 
 	/* args by default were read there; what they refer to is a matter of each */
@@ -342,6 +349,8 @@ check_member(JobqChecker *ck, const JobqFlowLevel *level, JsonbContainer *json, 
 	check_when(ck, &o);
 	if (o.place == PLACE_MAP)
 		check_map(ck, &o);
+	if (kept != NULL)
+		jobq_keep_own(&o, level->given, kept);
 	if (o.place != PLACE_JOB)
 		check_members(ck, &o, level);
 }
@@ -351,11 +360,12 @@ static void
 check_members(JobqChecker *ck, const JobqObject *flow, const JobqFlowLevel *outer)
 {
 	JobqFlowLevel level = {.outer = outer,.index = flow->index,.depth = outer != NULL ? outer->depth + 1 : 1,
-	.trail = flow->trail};
+	.trail = flow->trail,.given = &flow->own[OWN_DEFAULTS]};
 	JobqTrail	jobs = jobq_step_to(flow->trail, "jobs");
 	JobqTrail	step = {.up = &jobs};
 	MemoryContext old = CurrentMemoryContext;
 	MemoryContext work;
+	bool		keeps = ck->members != NULL && outer == NULL;
 	ListCell   *cell;
 
 	check_stack_depth();
@@ -365,13 +375,17 @@ check_members(JobqChecker *ck, const JobqObject *flow, const JobqFlowLevel *oute
 		return;
 	}
 	work = AllocSetContextCreate(ck->work, "jobq flow", ALLOCSET_SMALL_SIZES);
-	MemoryContextSwitchTo(work);
 	ck->maps += flow->place == PLACE_MAP;
+	/* members that are kept go on with its defaults */
+	MemoryContextSwitchTo(keeps ? ck->mcxt : work);
 	if (outer != NULL)
 		level.defaults = outer->defaults;
 	else
 		jobq_init_defaults(&level.defaults);
 	jobq_add_defaults(ck, &level.defaults, &flow->own[OWN_DEFAULTS], flow->trail);
+	if (keeps && jobq_is_array(&flow->own[OWN_JOBS]))
+		jobq_elements_init(ck->members, "jobs", JsonContainerSize(flow->own[OWN_JOBS].val.binary.data));
+	MemoryContextSwitchTo(work);
 	/* what is no object, or no array, is a fault already */
 	if (flow->place == PLACE_MAP)
 	{
@@ -405,6 +419,7 @@ typedef struct DocumentCheck
 {
 	JobqChecker *ck;
 	Jsonb	   *flow;
+	JobqSubmission *s;
 } DocumentCheck;
 
 /* Check it. */
@@ -415,7 +430,7 @@ check_document(void *arg)
 	JobqChecker *ck = check->ck;
 	JobqTrail	root = {0};
 	JobqDefaults defaults;
-	JobqObject	o = {.place = PLACE_FLOW,.json = &check->flow->root,.trail = &root,.s = &defaults.flow};
+	JobqObject	o = {.place = PLACE_FLOW,.json = &check->flow->root,.trail = &root,.s = check->s};
 
 	if (VARSIZE_ANY_EXHDR(check->flow) > JOBQ_MAX_FLOW_MB * 1024 * 1024)
 		jobq_add_fault(ck, &root, psprintf("a flow can have %d MB at most", JOBQ_MAX_FLOW_MB));
@@ -425,25 +440,29 @@ check_document(void *arg)
 		jobq_add_fault(ck, &root, psprintf("JSON is nested more than %d deep", JOBQ_MAX_DEPTH));
 	else
 	{
-		MemoryContextSwitchTo(ck->work);
+		MemoryContextSwitchTo(ck->members != NULL ? ck->mcxt : ck->work);
 		jobq_init_defaults(&defaults);
+		*check->s = defaults.flow;
 		jobq_read_keys(ck, &o);
 		jobq_check_options(ck, &o, NULL);
 		if (o.own[OWN_JOBS].type == jbvNull)
 			jobq_add_fault(ck, &root, "\"jobs\" must not be null");
+		if (ck->members != NULL)
+			jobq_keep_own(&o, NULL, NULL);
 		check_members(ck, &o, NULL);
 	}
 }
 
 /*
  * All faults of a flow, which is the job of a schedule or not, as a list of JobqFlowFault;
- * NIL: it has none.
+ * NIL: it has none, and is read into s and members, if they are not NULL.
  */
 List *
-jobq_check_document(Jsonb *flow, bool scheduled)
+jobq_check_document(Jsonb *flow, bool scheduled, JobqSubmission *s, JobqElements *members)
 {
-	JobqChecker ck = {.mcxt = CurrentMemoryContext,.look = look_at_option,.scheduled = scheduled};
-	DocumentCheck check = {&ck, flow};
+	JobqChecker ck = {.mcxt = CurrentMemoryContext,.look = look_at_option,.scheduled = scheduled,.members = members};
+	JobqSubmission unkept;
+	DocumentCheck check = {&ck, flow, s != NULL ? s : &unkept};
 	ErrorData  *error;
 
 	ck.work = AllocSetContextCreate(CurrentMemoryContext, "jobq document", ALLOCSET_DEFAULT_SIZES);
@@ -454,6 +473,7 @@ jobq_check_document(Jsonb *flow, bool scheduled)
 		jobq_require_fault(error);
 		FreeErrorData(error);
 		ck.gather = true;
+		ck.members = NULL;
 		ck.maps = 0;
 		MemoryContextReset(ck.work);
 		ck.scratch = AllocSetContextCreate(ck.work, "jobq member", ALLOCSET_DEFAULT_SIZES);
@@ -476,7 +496,7 @@ jobq_job_check_flow(PG_FUNCTION_ARGS)
 
 	if (PG_ARGISNULL(0))
 		jobq_error_null("flow");
-	faults = jobq_check_document(PG_GETARG_JSONB_P(0), false);
+	faults = jobq_check_document(PG_GETARG_JSONB_P(0), false, NULL, NULL);
 	InitMaterializedSRF(fcinfo, 0);
 	foreach(cell, faults)
 	{

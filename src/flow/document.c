@@ -54,21 +54,17 @@ push_given(JsonbParseState **state, JsonbContainer *object, const JobqObject *bu
 	}
 }
 
-/* What a flow is made of, its defaults laid over those of the flow around it (NULL: none). */
-static void
-make_spec(JobqObject *o, const JsonbValue *outer)
+/*
+ * What a member is made of that is a flow, or a map: only that, its defaults laid over those
+ * of the flow around it.
+ */
+static Jsonb *
+member_definition(JobqObject *o, const JsonbValue *outer)
 {
-	JobqFlowSpec *spec = palloc0(sizeof(JobqFlowSpec));
-	JsonbValue *defaults = &o->own[OWN_DEFAULTS];
+	const JsonbValue *defaults = &o->own[OWN_DEFAULTS];
 	JsonbParseState *state = NULL;
 	JsonbValue	key = {.type = jbvString};
 
-	if (o->own[OWN_ON_FAILURE].type != jbvNull)
-		spec->on_failure = jobq_find_on_failure(jobq_copy_string(&o->own[OWN_ON_FAILURE]));
-	spec->paused = o->own[OWN_PAUSED].type == jbvBool && o->own[OWN_PAUSED].val.boolean;
-	if (!jobq_read_count(&o->own[OWN_PERMITS], 0, &spec->permits))
-		spec->permits = -1;
-	(void) jobq_read_count(&o->own[OWN_MAX_RUNNING], 1, &spec->max_running);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	if (o->place == PLACE_MAP)
 	{
@@ -81,7 +77,7 @@ make_spec(JobqObject *o, const JsonbValue *outer)
 	}
 	else
 		jobq_push_pair(&state, "jobs", &o->own[OWN_JOBS]);
-	if (defaults->type != jbvNull || (outer != NULL && outer->type != jbvNull))
+	if (defaults->type != jbvNull || outer->type != jbvNull)
 	{
 		JobqObject	own = {.json = defaults->type != jbvNull ? defaults->val.binary.data : NULL};
 
@@ -89,7 +85,7 @@ make_spec(JobqObject *o, const JsonbValue *outer)
 		key.val.string.len = strlen("defaults");
 		pushJsonbValue(&state, WJB_KEY, &key);
 		pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-		if (outer != NULL && outer->type != jbvNull)
+		if (outer->type != jbvNull)
 			push_given(&state, outer->val.binary.data, own.json != NULL ? &own : NULL);
 		if (own.json != NULL)
 			push_given(&state, own.json, NULL);
@@ -97,7 +93,25 @@ make_spec(JobqObject *o, const JsonbValue *outer)
 	}
 	if (o->own[OWN_RESULT].type != jbvNull)
 		jobq_push_pair(&state, "result", &o->own[OWN_RESULT]);
-	spec->definition = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/* What a flow is, or a map; of a whole document (outer NULL) that is the definition. */
+static void
+make_spec(JobqObject *o, const JsonbValue *outer)
+{
+	JobqFlowSpec *spec = palloc0(sizeof(JobqFlowSpec));
+
+	if (o->own[OWN_ON_FAILURE].type != jbvNull)
+		spec->on_failure = jobq_find_on_failure(jobq_copy_string(&o->own[OWN_ON_FAILURE]));
+	spec->paused = o->own[OWN_PAUSED].type == jbvBool && o->own[OWN_PAUSED].val.boolean;
+	if (!jobq_read_count(&o->own[OWN_PERMITS], 0, &spec->permits))
+		spec->permits = -1;
+	(void) jobq_read_count(&o->own[OWN_MAX_RUNNING], 1, &spec->max_running);
+	if (outer != NULL)
+		spec->definition = member_definition(o, outer);
+	else
+		spec->definition = (Jsonb *) ((char *) o->json - offsetof(Jsonb, root));
 	o->s->flow = spec;
 }
 
@@ -168,6 +182,27 @@ read_internal(const JobqObject *o)
 }
 
 /*
+ * Keep what an object says that is no option, after all that it says was read: what a
+ * flow is made of, with the defaults of the flow around it (outer), and of a member
+ * (not NULL) what it says of the flow that it stands in.
+ */
+void
+jobq_keep_own(JobqObject *o, const JsonbValue *outer, JobqElement *member)
+{
+	if (o->place != PLACE_JOB)
+		make_spec(o, outer);
+	read_internal(o);
+	if (member == NULL)
+		return;
+	if (o->own[OWN_IF].type != jbvNull)
+		member->condition = jobq_copy_string(&o->own[OWN_IF]);
+	if (o->own[OWN_WHEN].type != jbvNull)
+		read_when(&o->own[OWN_WHEN], o->s);
+	if (o->own[OWN_CRITICAL].type == jbvBool && !o->own[OWN_CRITICAL].val.boolean)
+		jobq_set(&o->s->row, JOB_CRITICAL, BoolGetDatum(false));
+}
+
+/*
  * Read a flow that was checked, or made here, but for its members.  What is wrong with
  * it is raised; what is wrong with defaults, members or the result is not found.
  */
@@ -188,9 +223,8 @@ jobq_read_flow(Jsonb *flow, JobqSubmission *s)
 		jobq_error_null("jobs");
 	if (s->nnames > 0)
 		jobq_error_must("depends_on", "be an array of ids");
-	make_spec(&o, NULL);
-	read_internal(&o);
 	jobq_check_submission(s);
+	jobq_keep_own(&o, NULL, NULL);
 }
 
 /* Read a member, which stands where its trail leads to, in a flow with these defaults (given: as JSON). */
@@ -206,16 +240,8 @@ read_member(const JsonbValue *v, const JobqTrail *trail, const JobqDefaults *def
 	o.json = v->val.binary.data;
 	jobq_begin_flow_member(&o, defaults, &member->s);
 	jobq_read_keys(&ck, &o);
-	if (o.place != PLACE_JOB)
-		make_spec(&o, given);
-	read_internal(&o);
 	jobq_check_submission(&member->s);
-	if (o.own[OWN_IF].type != jbvNull)
-		member->condition = jobq_copy_string(&o.own[OWN_IF]);
-	if (o.own[OWN_WHEN].type != jbvNull)
-		read_when(&o.own[OWN_WHEN], &member->s);
-	if (o.own[OWN_CRITICAL].type == jbvBool && !o.own[OWN_CRITICAL].val.boolean)
-		jobq_set(&member->s.row, JOB_CRITICAL, BoolGetDatum(false));
+	jobq_keep_own(&o, given, member);
 }
 
 /*

@@ -87,6 +87,8 @@ struct JobqChecker
 	MemoryContext mcxt;			/* that they are kept in */
 	JobqOptionHook look;		/* at what an option says of others; NULL: it
 								 * does not matter */
+	JobqElements *members;		/* of the flow that is in no other, to be kept
+								 * as they are read; NULL: they are not */
 	MemoryContext scratch;		/* reset with each member; NULL: nothing is */
 	MemoryContext work;			/* all else */
 };
@@ -123,6 +125,7 @@ jobq_copy_string(const JsonbValue *v)
 }
 
 /* document.c */
+extern void jobq_keep_own(JobqObject *o, const JsonbValue *outer, JobqElement *member);
 extern int64 jobq_find_upstream(const JobqSubmission *s, const char *string);
 extern void jobq_push_pair(JsonbParseState **state, const char *key, JsonbValue *value);
 

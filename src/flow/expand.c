@@ -216,7 +216,7 @@ refuse(List *faults, bool scheduled)
 static void
 check_flow(Jsonb *flow)
 {
-	List	   *faults = jobq_check_document(flow, true);
+	List	   *faults = jobq_check_document(flow, true, NULL, NULL);
 
 	if (faults != NIL)
 		refuse(faults, true);
@@ -244,33 +244,40 @@ jobq_flow_init(void)
 }
 
 /*
- * Submit a flow that was checked, or made here, as the current role, and start it where
+ * Submit a flow, which was read with its members, as the current role, and start it where
  * nothing keeps it waiting.  Its id is s->id, see jobq_submit_alone().
  */
-void
-jobq_submit_flow(JobqCall *call, Jsonb *flow, JobqSubmission *s)
+static void
+submit_with_members(JobqCall *call, JobqSubmission *s, JobqElements *members)
 {
-	jobq_read_flow(flow, s);
-	jobq_submit_read_flow(call, s);
+	s->starts = true;
+	admit_members(call, members);
+	jobq_submit_alone(call, s);
+	if (s->started)
+	{
+		jobq_advance();
+		if (s->flow->clone_from != 0)
+			jobq_reuse_members(call, s->flow->definition, s->flow->clone_of, s->flow->clone_from, members);
+		start(call, s->id, SLOT_NONE, members, DatumGetJsonbP(s->row.values[JOB_ARGS - 1]), NULL);
+	}
 }
 
-/* The same of a flow that was read, or is a copy of another. */
+/* The same of a flow of which only itself was read, or that is a copy of another. */
 void
 jobq_submit_read_flow(JobqCall *call, JobqSubmission *s)
 {
 	JobqElements members;
 
 	jobq_read_members(s->flow->definition, &members);
-	s->starts = true;
-	admit_members(call, &members);
-	jobq_submit_alone(call, s);
-	if (s->started)
-	{
-		jobq_advance();
-		if (s->flow->clone_from != 0)
-			jobq_reuse_members(call, s->flow->definition, s->flow->clone_of, s->flow->clone_from, &members);
-		start(call, s->id, SLOT_NONE, &members, DatumGetJsonbP(s->row.values[JOB_ARGS - 1]), NULL);
-	}
+	submit_with_members(call, s, &members);
+}
+
+/* The same of a flow that was made here. */
+void
+jobq_submit_flow(JobqCall *call, Jsonb *flow, JobqSubmission *s)
+{
+	jobq_read_flow(flow, s);
+	jobq_submit_read_flow(call, s);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_submit_flow);
@@ -280,18 +287,17 @@ Datum
 jobq_job_submit_flow(PG_FUNCTION_ARGS)
 {
 	JobqSubmission s;
+	JobqElements members;
 	JobqCall	call;
-	Jsonb	   *flow;
 	List	   *faults;
 
 	if (PG_ARGISNULL(0))
 		jobq_error_null("flow");
-	flow = PG_GETARG_JSONB_P(0);
-	faults = jobq_check_document(flow, false);
+	faults = jobq_check_document(PG_GETARG_JSONB_P(0), false, &s, &members);
 	if (faults != NIL)
 		refuse(faults, false);
 	jobq_enter(&call, "job_submit_flow()", true);
-	jobq_submit_flow(&call, flow, &s);
+	submit_with_members(&call, &s, &members);
 	jobq_close_call(&call);
 	if (s.dropped && DatumGetInt16(s.row.values[SUBMISSION_ON_CONFLICT - 1]) == CONFLICT_SKIP)
 		PG_RETURN_NULL();

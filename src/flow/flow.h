@@ -19,7 +19,7 @@ typedef struct JobqFlowFault
 	char	   *problem;
 } JobqFlowFault;
 
-extern List *jobq_check_document(Jsonb *flow, bool scheduled);
+extern List *jobq_check_document(Jsonb *flow, bool scheduled, JobqSubmission *s, JobqElements *members);
 extern void jobq_read_flow(Jsonb *flow, JobqSubmission *s);
 extern void jobq_read_members(Jsonb *definition, JobqElements *es);
 

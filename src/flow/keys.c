@@ -359,6 +359,12 @@ jobq_check_options(JobqChecker *ck, JobqObject *o, const JobqDefaults *defaults)
 {
 	CheckRun	run = {.s = o->s};
 
+	/* the first fault ends it, so all that is there could be read */
+	if (!ck->gather && o->place != PLACE_DEFAULTS)
+	{
+		jobq_check_submission(o->s);
+		return;
+	}
 	for (int i = 0; (run.check = jobq_submission_check(i)) != NULL; i++)
 	{
 		const char *const *keys = run.check->keys;

@@ -76,17 +76,27 @@ waits_for_canaries(TupleTableSlot *flow, int64 member)
 	return !slot_attisnull(flow, FLOW_CANARY_UPTO) && member > jobq_attr_int64(flow, FLOW_CANARY_UPTO);
 }
 
-/* Must a member of a flow, which would begin, wait for that? */
+/* Must a member of a flow, which would begin, wait for that?  In bulk, a flow that keeps nobody is looked at once. */
 bool
 jobq_kept_by_flow(JobqCall *call, const JobqPrefix *prefix)
 {
-	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, prefix->flow_id);
-	bool		kept = row != NULL && (jobq_attr_bool(row, FLOW_PAUSED) || !may_use_slot(row, prefix->slot) ||
-									   waits_for_canaries(row, prefix->job_id));
-	int64		around = row != NULL ? jobq_attr_int64(row, STATE_FLOW_ID) : 0;
+	TupleTableSlot *row;
+	bool		limited;
+	bool		kept;
+	int64		around;
 
+	if (call->bulk && call->let_in == prefix->flow_id)
+		return false;
+	row = jobq_find_id(call, JOBQ_FLOW, prefix->flow_id);
+	limited = row != NULL && (counts_members(row) || !slot_attisnull(row, FLOW_CANARY_UPTO));
+	kept = row != NULL && (jobq_attr_bool(row, FLOW_PAUSED) || !may_use_slot(row, prefix->slot) ||
+						   waits_for_canaries(row, prefix->job_id));
+	around = row != NULL ? jobq_attr_int64(row, STATE_FLOW_ID) : 0;
 	jobq_slot_free(row);
-	return kept || is_paused(call, around);
+	kept |= is_paused(call, around);
+	if (call->bulk && !limited && !kept)
+		call->let_in = prefix->flow_id;
+	return kept;
 }
 
 /* Permits with those that are given back; there are never more than fit. */

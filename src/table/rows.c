@@ -122,6 +122,7 @@ void
 jobq_bulk_begin(JobqCall *call)
 {
 	call->bulk = true;
+	call->let_in = 0;
 }
 
 /* Insert what was held back. */

@@ -413,6 +413,8 @@ typedef struct JobqCall
 	bool		bulk;			/* rows are inserted many at once */
 	int64		looked_at;		/* the flow that the background worker was
 								 * last asked to look at; 0: none */
+	int64		let_in;			/* the flow whose members all begin at once,
+								 * as was found in bulk; 0: none */
 } JobqCall;
 
 extern void jobq_open_call(JobqCall *call);
