@@ -302,6 +302,13 @@ CREATE TABLE @extschema@.job_flow (
     args          jsonb,
     PRIMARY KEY (job_id)
 ) WITH (fillfactor = 70);
+-- where the server was built with it; pglz takes a tenth of the time of a submission
+DO $$
+BEGIN
+    ALTER TABLE @extschema@.job_flow ALTER definition SET COMPRESSION lz4;
+EXCEPTION WHEN feature_not_supported THEN
+    NULL;
+END $$;
 COMMENT ON TABLE @extschema@.job_flow IS
     'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. running: members that have a slot, of a flow with permits or max_running. settled: none of its members is ready that may not begin and, with permits or max_running, each that runs has a slot. canary: of a map, so many items, the last of which is canary_upto, must succeed before the others begin. on_failure: 0 continue, 1 cancel, 2 drain, 3 undo. stopping: 0 no, 1 members that have not begun are cancelled, since one failed, else all are: 2 one failed, 3 it is cancelled, 4 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
 REVOKE ALL ON @extschema@.job_flow FROM PUBLIC;

@@ -98,8 +98,9 @@ find_own_key(const JobqChecker *ck, const char *key, JobqPlace place)
 {
 	int			i = 0;
 
-	while (i < NOWN && !((own_keys[i].places & place) && strcmp(own_keys[i].key, key) == 0 &&
-						 (ck->stored || !own_keys[i].internal)))
+	/* most differ in the first letter */
+	while (i < NOWN && !(own_keys[i].key[0] == key[0] && strcmp(own_keys[i].key, key) == 0 &&
+						 (own_keys[i].places & place) && (ck->stored || !own_keys[i].internal)))
 		i++;
 	return i;
 }
