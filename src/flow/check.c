@@ -200,17 +200,24 @@ static bool
 check_depends_on(JobqChecker *ck, const JobqObject *o, JsonbContainer *array, bool ids, const JobqTrail *trail)
 {
 	int			n = JsonContainerSize(array);
-	Upstream   *members = palloc(Max(n, 1) * sizeof(Upstream));
-	Upstream   *jobs = palloc(Max(n, 1) * sizeof(Upstream));
-	bool	   *repeated = palloc0(Max(n, 1) * sizeof(bool));
+	Upstream   *members;
+	Upstream   *jobs;
+	bool	   *repeated;
 	int			nmembers = 0;
 	int			njobs = 0;
-	JsonbIterator *it = JsonbIteratorInit(array);
+	JsonbIterator *it;
 	JsonbIteratorToken token;
 	JsonbValue	v;
 	JobqTrail	step = {.up = trail,.index = -1};
 	bool		twice = false;
 
+	/* mostly all are other members, each once */
+	if (o->level != NULL && o->level->graph != NULL && jobq_graph_degree(o->level->graph, o->index) == n)
+		return true;
+	members = palloc(Max(n, 1) * sizeof(Upstream));
+	jobs = palloc(Max(n, 1) * sizeof(Upstream));
+	repeated = palloc0(Max(n, 1) * sizeof(bool));
+	it = JsonbIteratorInit(array);
 	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
 	{
 		int			found;

@@ -29,6 +29,7 @@ typedef struct JobqFlowGraph JobqFlowGraph;
 extern JobqFlowGraph *jobq_graph_create(JsonbContainer *jobs);
 extern int	jobq_graph_size(const JobqFlowGraph *g);
 extern JsonbContainer *jobq_graph_member(const JobqFlowGraph *g, int i);
+extern int	jobq_graph_degree(const JobqFlowGraph *g, int i);
 extern int	jobq_graph_namesake(const JobqFlowGraph *g, int i);
 extern int	jobq_graph_find(const JobqFlowGraph *g, const char *name, int len);
 extern bool jobq_graph_is_ancestor(JobqFlowGraph *g, int ancestor, int of);

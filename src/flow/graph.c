@@ -102,6 +102,13 @@ jobq_graph_namesake(const JobqFlowGraph *g, int i)
 	return g->nodes[i].first_with_name;
 }
 
+/* On how many others a member depends. */
+int
+jobq_graph_degree(const JobqFlowGraph *g, int i)
+{
+	return g->nodes[i].nedges;
+}
+
 /* Find the name of a member and what it depends on; returns how many edges it can have. */
 static int
 read_node(JobqFlowGraph *g, int i, const JsonbValue *v)
