@@ -6,20 +6,9 @@
 \pset null -
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
-CREATE FUNCTION pg_temp.comes_true(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    ok boolean := false;
-BEGIN
-    FOR i IN 1 .. 4000 LOOP
-        EXECUTE 'SELECT ' || condition INTO ok;
-        EXIT WHEN ok;
-        PERFORM pg_sleep(0.005);
-    END LOOP;
-    RETURN ok;
-END $$;
--- nothing is left for the background worker
-CREATE FUNCTION pg_temp.settled() RETURNS boolean LANGUAGE sql AS $$
-    SELECT pg_temp.comes_true($q$NOT EXISTS (SELECT FROM job_delta) AND NOT EXISTS (SELECT FROM job_cancel_request) AND NOT EXISTS (SELECT FROM job_scheduled WHERE run_at <= clock_timestamp())$q$) $$;
+\getenv srcdir PG_ABS_SRCDIR
+\set lib :srcdir '/sql/lib/flow.sql'
+\i :lib
 CREATE FUNCTION pg_temp.members(flow bigint) RETURNS SETOF text LANGUAGE sql AS $$
     SELECT concat_ws(' ', s.name, s.kind, s.state, s.args) FROM job_status s WHERE s.flow = members.flow ORDER BY s.id $$;
 -- so many jobs, one after the other, once all is settled; those of this month fail
@@ -38,13 +27,6 @@ BEGIN
     END LOOP;
 END $$;
 -- an error, without its ids
-CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    EXECUTE statement;
-    RETURN 'none';
-EXCEPTION WHEN OTHERS THEN
-    RETURN SQLSTATE || ' ' || regexp_replace(SQLERRM, '(job|flow) \d+', '\1 N', 'g');
-END $$;
 CREATE FUNCTION pg_temp.months(lower text, upper text, bounds text DEFAULT '[)') RETURNS tstzrange RETURN tstzrange(lower::timestamptz, upper::timestamptz, bounds);
 
 -- A member for each time in the range, the oldest first, one at a time

@@ -1,22 +1,8 @@
 -- job_clone: copies of flows, from the beginning or from some members on
 \set VERBOSITY terse
--- poll until a condition holds, with a limit
-CREATE FUNCTION pg_temp.comes_true(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    ok boolean := false;
-BEGIN
-    FOR i IN 1 .. 4000 LOOP
-        EXECUTE 'SELECT ' || condition INTO ok;
-        EXIT WHEN ok;
-        PERFORM pg_sleep(0.005);
-    END LOOP;
-    RETURN ok;
-END $$;
-CREATE FUNCTION pg_temp.until(of bigint, state text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_temp.comes_true(format('(SELECT state = %L FROM job_status WHERE id = %s)', state, of));
-    RETURN (SELECT s.state FROM job_status s WHERE s.id = of);
-END $$;
+\getenv srcdir PG_ABS_SRCDIR
+\set lib :srcdir '/sql/lib/flow.sql'
+\i :lib
 -- run n jobs of queue clone, as they become ready; args and inputs are told; kind "fail" fails
 CREATE PROCEDURE pg_temp.work(n int DEFAULT 1) LANGUAGE plpgsql AS $$
 DECLARE
@@ -49,16 +35,6 @@ BEGIN
         RAISE 'not cancelled';
     END IF;
     COMMIT;
-END $$;
-CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    detail text; hint text;
-BEGIN
-    EXECUTE statement;
-    RETURN 'none';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT, detail = PG_EXCEPTION_DETAIL;
-    RETURN regexp_replace(concat_ws(' | ', SQLSTATE, SQLERRM, nullif(detail, ''), nullif(hint, '')), '(job|flow) -?\d+', '\1 N', 'gi');
 END $$;
 
 -- a flow of all kinds of members, one of which fails

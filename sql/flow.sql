@@ -1,22 +1,8 @@
 -- Flows: jobs whose work is other jobs
 \set VERBOSITY terse
--- poll until a condition holds, with a limit
-CREATE FUNCTION pg_temp.comes_true(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    ok boolean := false;
-BEGIN
-    FOR i IN 1 .. 4000 LOOP
-        EXECUTE 'SELECT ' || condition INTO ok;
-        EXIT WHEN ok;
-        PERFORM pg_sleep(0.005);
-    END LOOP;
-    RETURN ok;
-END $$;
-CREATE FUNCTION pg_temp.until(of bigint, state text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_temp.comes_true(format('(SELECT state = %L FROM job_status WHERE id = %s)', state, of));
-    RETURN (SELECT s.state FROM job_status s WHERE s.id = of);
-END $$;
+\getenv srcdir PG_ABS_SRCDIR
+\set lib :srcdir '/sql/lib/flow.sql'
+\i :lib
 CREATE FUNCTION pg_temp.members(flow bigint) RETURNS TABLE (name text, kind text, state text, depends_on text, result jsonb, error text) LANGUAGE sql AS $$
     SELECT s.name, s.kind, s.state, (SELECT string_agg(coalesce(p.name, 'outside'), ', ' ORDER BY p.id) FROM job_status p WHERE p.id = ANY (s.depends_on)), s.result, s.error
     FROM job_status s WHERE s.flow = members.flow ORDER BY s.id $$;
@@ -34,16 +20,6 @@ BEGIN
             PERFORM job_complete(c.job_id, c.token, c.args);
         END IF;
     END LOOP;
-END $$;
-CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    detail text; hint text;
-BEGIN
-    EXECUTE statement;
-    RETURN 'none';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT, detail = PG_EXCEPTION_DETAIL;
-    RETURN regexp_replace(concat_ws(' | ', SQLSTATE, SQLERRM, nullif(detail, ''), nullif(hint, '')), '(job|flow) \d+', '\1 N', 'gi');
 END $$;
 
 -- references to results and args, a condition, a sub-flow; a job outside that depends on it

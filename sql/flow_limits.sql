@@ -1,39 +1,13 @@
 -- Flows: pauses, permits, how many run at once, draining, undo on failure
 \set VERBOSITY terse
 \pset null -
-CREATE FUNCTION pg_temp.comes_true(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    ok boolean := false;
-BEGIN
-    FOR i IN 1 .. 4000 LOOP
-        EXECUTE 'SELECT ' || condition INTO ok;
-        EXIT WHEN ok;
-        PERFORM pg_sleep(0.005);
-    END LOOP;
-    RETURN ok;
-END $$;
-CREATE FUNCTION pg_temp.until(of bigint, state text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_temp.comes_true(format('(SELECT state = %L FROM job_status WHERE id = %s)', state, of));
-    RETURN (SELECT s.state FROM job_status s WHERE s.id = of);
-END $$;
--- nothing is left for the background worker to look at
-CREATE FUNCTION pg_temp.settled() RETURNS boolean LANGUAGE sql AS $$
-    SELECT pg_temp.comes_true($q$NOT EXISTS (SELECT FROM job_delta) AND NOT EXISTS (SELECT FROM job_cancel_request) AND NOT EXISTS (SELECT FROM job_scheduled WHERE run_at <= now() + interval '1 s')$q$) $$;
+\getenv srcdir PG_ABS_SRCDIR
+\set lib :srcdir '/sql/lib/flow.sql'
+\i :lib
 CREATE FUNCTION pg_temp.members(flow bigint) RETURNS text LANGUAGE sql AS $$
     SELECT string_agg(s.name || ' ' || s.state, ', ' ORDER BY s.id) FROM job_status s WHERE s.flow = members.flow $$;
 CREATE FUNCTION pg_temp.explained(of bigint) RETURNS SETOF text LANGUAGE sql AS $$
     SELECT regexp_replace(concat_ws(' | ', e.reason, e.detail, e.hint), '(flow|set\(|job|explain\() ?\d+', '\1 N', 'gi') FROM job_explain(of) e $$;
-CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    detail text; hint text;
-BEGIN
-    EXECUTE statement;
-    RETURN 'none';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT, detail = PG_EXCEPTION_DETAIL;
-    RETURN regexp_replace(concat_ws(' | ', SQLSTATE, SQLERRM, nullif(detail, ''), nullif(hint, '')), '(job|flow) \d+', '\1 N', 'gi');
-END $$;
 
 -- So many at once, by priority, then id; retries and what is released wait their turn again.
 SELECT job_submit_flow('{"queue": "fl", "max_running": 2, "defaults": {"queue": "fl", "backoff": "1 ms"}, "jobs": [{"name": "a", "kind": "k"}, {"name": "b", "kind": "k"}, {"name": "c", "kind": "k"}, {"name": "d", "kind": "k", "priority": 1}]}') AS f \gset

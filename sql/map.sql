@@ -2,59 +2,12 @@
 \set VERBOSITY terse
 \pset null -
 SELECT last_value AS first FROM job_id_seq \gset
-CREATE FUNCTION pg_temp.comes_true(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    ok boolean := false;
-BEGIN
-    FOR i IN 1 .. 4000 LOOP
-        EXECUTE 'SELECT ' || condition INTO ok;
-        EXIT WHEN ok;
-        PERFORM pg_sleep(0.005);
-    END LOOP;
-    RETURN ok;
-END $$;
-CREATE FUNCTION pg_temp.until(of bigint, state text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_temp.comes_true(format('(SELECT state = %L FROM job_status WHERE id = %s)', state, of));
-    RETURN (SELECT s.state FROM job_status s WHERE s.id = of);
-END $$;
+\getenv srcdir PG_ABS_SRCDIR
+\set lib :srcdir '/sql/lib/flow.sql'
+\i :lib
 CREATE FUNCTION pg_temp.members(flow bigint) RETURNS text LANGUAGE sql AS $$
     SELECT string_agg(coalesce(s.name, s.kind) || ' ' || s.state, ', ' ORDER BY s.id) FROM job_status s WHERE s.flow = members.flow $$;
-CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    detail text; hint text;
-BEGIN
-    EXECUTE statement;
-    RETURN 'none';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT, detail = PG_EXCEPTION_DETAIL;
-    RETURN regexp_replace(concat_ws(' | ', SQLSTATE, SQLERRM, nullif(detail, ''), nullif(hint, '')), '(job|flow) \d+', '\1 N', 'gi');
-END $$;
 
--- run what becomes ready in a queue until a flow has ended, or nothing does for a while; who has {"fail": true} fails
-CREATE PROCEDURE pg_temp.run(queue text, of bigint, ends text) LANGUAGE plpgsql AS $$
-DECLARE
-    c record;
-    done boolean := false;
-BEGIN
-    FOR i IN 1 .. 4000 LOOP
-        FOR c IN SELECT * FROM job_claim(run.queue, max_jobs => 1000) LOOP
-            IF c.args -> 'fail' = 'true' THEN
-                PERFORM job_fail(c.job_id, c.token, 'no luck', retry => false);
-            ELSE
-                PERFORM job_complete(c.job_id, c.token, coalesce(c.args -> 'gives', c.args));
-            END IF;
-        END LOOP;
-        COMMIT;
-        EXECUTE 'SELECT ' || ends INTO done USING of;
-        EXIT WHEN done;
-        PERFORM pg_sleep(0.005);
-        COMMIT;
-    END LOOP;
-    IF NOT done THEN
-        RAISE 'it did not end';
-    END IF;
-END $$;
 \set decided '(SELECT finished_at IS NOT NULL FROM job_status WHERE id = $1)'
 
 -- Items from the result of a job; their results in order, whatever order they end in.

@@ -1,22 +1,8 @@
 -- job_retry with downstream: what ran after a job runs again, too
 \set VERBOSITY terse
--- poll until a condition holds, with a limit
-CREATE FUNCTION pg_temp.comes_true(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    ok boolean := false;
-BEGIN
-    FOR i IN 1 .. 4000 LOOP
-        EXECUTE 'SELECT ' || condition INTO ok;
-        EXIT WHEN ok;
-        PERFORM pg_sleep(0.005);
-    END LOOP;
-    RETURN ok;
-END $$;
-CREATE FUNCTION pg_temp.until(of bigint, state text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_temp.comes_true(format('(SELECT state = %L FROM job_status WHERE id = %s)', state, of));
-    RETURN (SELECT s.state FROM job_status s WHERE s.id = of);
-END $$;
+\getenv srcdir PG_ABS_SRCDIR
+\set lib :srcdir '/sql/lib/flow.sql'
+\i :lib
 -- run n jobs of a queue, as they become ready; the result says which attempt it was, args and inputs are told; kind "fail" fails
 CREATE PROCEDURE pg_temp.work(q text, n int DEFAULT 1) LANGUAGE plpgsql AS $$
 DECLARE
@@ -39,16 +25,6 @@ END $$;
 CREATE FUNCTION pg_temp.jobs(q text) RETURNS TABLE (kind text, state text, attempt int, opened int, result jsonb) LANGUAGE sql AS $$
     SELECT coalesce(s.name, s.kind), s.state, s.attempt, j.generation, s.result FROM job_status s JOIN job j USING (id) WHERE s.queue = q ORDER BY s.id $$;
 CREATE FUNCTION pg_temp.id(k text) RETURNS bigint LANGUAGE sql AS $$ SELECT max(id) FROM job_status WHERE coalesce(name, kind) = k AND queue LIKE 'rd\_%' $$;
-CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    detail text; hint text; context text;
-BEGIN
-    EXECUTE statement;
-    RETURN 'none';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT, detail = PG_EXCEPTION_DETAIL, context = PG_EXCEPTION_CONTEXT;
-    RETURN regexp_replace(concat_ws(' | ', SQLSTATE, SQLERRM, nullif(detail, ''), nullif(hint, ''), substring(context, 'job \d+, which follows[^\n]*')), '(job|flow|member) \d+', '\1 N', 'gi');
-END $$;
 CREATE FUNCTION pg_temp.retry(k text) RETURNS text LANGUAGE sql AS $$ SELECT pg_temp.problem(format('SELECT job_retry(%s, true)', pg_temp.id(k))) $$;
 
 -- a chain that has succeeded: from its beginning, and from its middle

@@ -8,25 +8,14 @@ SELECT last_value AS first FROM job_id_seq \gset
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
 SET client_min_messages = warning;
-CREATE FUNCTION pg_temp.comes_true(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    ok boolean := false;
-BEGIN
-    FOR i IN 1 .. 4000 LOOP
-        EXECUTE 'SELECT ' || condition INTO ok;
-        EXIT WHEN ok;
-        PERFORM pg_sleep(0.005);
-    END LOOP;
-    RETURN ok;
-END $$;
--- nothing is left for the background worker
-CREATE FUNCTION pg_temp.settled() RETURNS boolean LANGUAGE sql AS $$
-    SELECT pg_temp.comes_true($q$NOT EXISTS (SELECT FROM job_delta) AND NOT EXISTS (SELECT FROM job_cancel_request) AND NOT EXISTS (SELECT FROM job_scheduled WHERE run_at <= clock_timestamp())$q$) $$;
+\getenv srcdir PG_ABS_SRCDIR
+\set lib :srcdir '/sql/lib/flow.sql'
+\i :lib
 -- a schedule that is due every 9,000 days, and now for a time in 2024
-CREATE FUNCTION pg_temp.run(name text, job jsonb, overlap text DEFAULT 'allow', schedule text DEFAULT 'every 9000 days', at timestamptz DEFAULT '2024-08-22') RETURNS text LANGUAGE plpgsql AS $$
+CREATE FUNCTION pg_temp.fire(name text, job jsonb, overlap text DEFAULT 'allow', schedule text DEFAULT 'every 9000 days', at timestamptz DEFAULT '2024-08-22') RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM job_schedule(name, schedule, job, overlap => overlap);
-    UPDATE job_schedule s SET next_at = at WHERE s.name = run.name;
+    UPDATE job_schedule s SET next_at = at WHERE s.name = fire.name;
     PERFORM job_schedule(name, schedule, job, overlap => overlap);
     RETURN 'due';
 END $$;
@@ -49,7 +38,7 @@ BEGIN
     END LOOP;
 END $$;
 -- an error with all that it says, but for which keys there are
-CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
+CREATE FUNCTION pg_temp.refused(statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     detail text; hint text;
 BEGIN
@@ -61,7 +50,7 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 
 -- A flow is submitted at each time, and started
-SELECT pg_temp.run('daily', '{"name": "load", "queue": "sf", "args": {"day": {"$time": "scheduled"}, "plain": {"$result": "nobody"}}, "defaults": {"queue": "sf", "args": {"d": {"$time": "scheduled"}}}, "jobs": [
+SELECT pg_temp.fire('daily', '{"name": "load", "queue": "sf", "args": {"day": {"$time": "scheduled"}, "plain": {"$result": "nobody"}}, "defaults": {"queue": "sf", "args": {"d": {"$time": "scheduled"}}}, "jobs": [
     {"name": "a", "kind": "extract", "args": {"from": {"$time": "previous"}, "to": [{"x": {"$time": "scheduled"}}], "day": {"$args": "$.day"}, "kept": {"$literal": {"$time": "scheduled"}}}},
     {"name": "b", "kind": "load", "depends_on": ["a"], "undo": {"kind": "unload", "args": {"day": {"$time": "scheduled"}, "was": {"$undo": "args"}}}},
     {"name": "s", "depends_on": ["b"], "args": {"day": {"$time": "scheduled"}}, "jobs": [{"name": "c", "kind": "report", "args": {"day": {"$args": "$.day"}, "before": {"$time": "previous"}}}]}]}');
@@ -77,35 +66,35 @@ SELECT s.last_at, j.run_at, j.name, j.submitted_by = s.owner FROM job_schedules 
 SELECT job_unschedule('daily');
 
 -- One after the other
-SELECT pg_temp.run('after', '{"queue": "sf2", "jobs": [{"kind": "a", "queue": "sf2"}, {"kind": "b", "queue": "sf2"}]}', 'queue');
+SELECT pg_temp.fire('after', '{"queue": "sf2", "jobs": [{"kind": "a", "queue": "sf2"}, {"kind": "b", "queue": "sf2"}]}', 'queue');
 SELECT pg_temp.ran('after');
-SELECT pg_temp.run('after', '{"queue": "sf2", "jobs": [{"kind": "c", "queue": "sf2"}]}', 'queue');
+SELECT pg_temp.fire('after', '{"queue": "sf2", "jobs": [{"kind": "c", "queue": "sf2"}]}', 'queue');
 SELECT pg_temp.ran('after');
 SELECT pg_temp.jobs('sf2');
 SELECT pg_temp.work('sf2');
 SELECT pg_temp.work('sf2', 9);
-SELECT pg_temp.run('after', '{"queue": "sf2", "jobs": [{"kind": "d", "queue": "sf2"}]}', 'skip');
+SELECT pg_temp.fire('after', '{"queue": "sf2", "jobs": [{"kind": "d", "queue": "sf2"}]}', 'skip');
 SELECT pg_temp.ran('after');
-SELECT pg_temp.run('after', '{"queue": "sf2", "jobs": [{"kind": "e", "queue": "sf2"}]}', 'cancel');
+SELECT pg_temp.fire('after', '{"queue": "sf2", "jobs": [{"kind": "e", "queue": "sf2"}]}', 'cancel');
 SELECT pg_temp.ran('after');
 SELECT pg_temp.jobs('sf2');
-SELECT pg_temp.run('after', '{"queue": "sf2", "jobs": []}', 'allow');
+SELECT pg_temp.fire('after', '{"queue": "sf2", "jobs": []}', 'allow');
 SELECT pg_temp.ran('after');
-SELECT pg_temp.run('after', '{"queue": "sf2", "run_in": "1 h", "jobs": []}', 'allow', at => now());
+SELECT pg_temp.fire('after', '{"queue": "sf2", "run_in": "1 h", "jobs": []}', 'allow', at => now());
 SELECT pg_temp.ran('after');
 SELECT kind, state, run_at > now() + interval '50 min' FROM job_status WHERE queue = 'sf2' ORDER BY id DESC LIMIT 2;
 SELECT job_unschedule('after');
 -- unique keys
-SELECT pg_temp.run('keyed', '{"queue": "sf3", "unique_key": "k", "on_conflict": "skip", "jobs": [{"kind": "a", "queue": "sf3", "args": {"t": {"$time": "scheduled"}}}]}');
+SELECT pg_temp.fire('keyed', '{"queue": "sf3", "unique_key": "k", "on_conflict": "skip", "jobs": [{"kind": "a", "queue": "sf3", "args": {"t": {"$time": "scheduled"}}}]}');
 SELECT pg_temp.ran('keyed');
-SELECT pg_temp.run('keyed', '{"queue": "sf3", "unique_key": "k", "on_conflict": "skip", "jobs": [{"kind": "b", "queue": "sf3"}]}');
+SELECT pg_temp.fire('keyed', '{"queue": "sf3", "unique_key": "k", "on_conflict": "skip", "jobs": [{"kind": "b", "queue": "sf3"}]}');
 SELECT pg_temp.ran('keyed');
-SELECT pg_temp.run('keyed', '{"queue": "sf3", "unique_key": "k", "on_conflict": "cancel", "jobs": [{"kind": "c", "queue": "sf3"}]}');
+SELECT pg_temp.fire('keyed', '{"queue": "sf3", "unique_key": "k", "on_conflict": "cancel", "jobs": [{"kind": "c", "queue": "sf3"}]}');
 SELECT pg_temp.ran('keyed');
 SELECT pg_temp.jobs('sf3');
-SELECT pg_temp.run('keyed', '{"queue": "sf3", "unique_key": "h", "hold": true, "jobs": [{"kind": "d", "queue": "sf3"}]}');
+SELECT pg_temp.fire('keyed', '{"queue": "sf3", "unique_key": "h", "hold": true, "jobs": [{"kind": "d", "queue": "sf3"}]}');
 SELECT pg_temp.ran('keyed');
-SELECT pg_temp.run('keyed', '{"queue": "sf3", "unique_key": "h", "on_conflict": "replace", "jobs": [{"kind": "e", "queue": "sf3"}]}', schedule => 'every 4500 days');
+SELECT pg_temp.fire('keyed', '{"queue": "sf3", "unique_key": "h", "on_conflict": "replace", "jobs": [{"kind": "e", "queue": "sf3"}]}', schedule => 'every 4500 days');
 SELECT pg_temp.ran('keyed');
 SELECT job_unhold(id) FROM job_status WHERE queue = 'sf3' AND held;
 SELECT pg_temp.settled();
@@ -113,7 +102,7 @@ SELECT pg_temp.jobs('sf3');
 SELECT job_unschedule('keyed');
 
 -- Times in the args of a job; all else stays as it is
-SELECT pg_temp.run('times', '{"kind": "k", "queue": "sf4", "tags": {"$time": "scheduled"}, "args": {"at": {"$time": "scheduled"}, "before": {"$time": "previous"}, "deep": [[{"x": [1, {"$time": "scheduled"}]}]],
+SELECT pg_temp.fire('times', '{"kind": "k", "queue": "sf4", "tags": {"$time": "scheduled"}, "args": {"at": {"$time": "scheduled"}, "before": {"$time": "previous"}, "deep": [[{"x": [1, {"$time": "scheduled"}]}]],
     "literal": {"$literal": {"$time": "scheduled"}}, "other": {"$args": {"t": {"$time": "scheduled"}}}, "time": {"$time": "now"}, "two": {"$time": "scheduled", "y": 1}, "number": {"$time": 1}, "string": "$time", "$time": "scheduled"}}');
 SELECT pg_temp.ran('times');
 SELECT args, tags FROM job_status WHERE queue = 'sf4';
@@ -122,7 +111,7 @@ SELECT job_unschedule('times');
 -- the one before it, by the schedule; in any time zone, and whatever the settings
 SET timezone = 'Asia/Kolkata';
 SET datestyle = 'SQL, DMY';
-SELECT pg_temp.run('zone', '{"kind": "k", "queue": "sf5", "args": {"at": {"$time": "scheduled"}, "before": {"$time": "previous"}}}');
+SELECT pg_temp.fire('zone', '{"kind": "k", "queue": "sf5", "args": {"at": {"$time": "scheduled"}, "before": {"$time": "previous"}}}');
 SELECT pg_temp.ran('zone');
 RESET timezone;
 RESET datestyle;
@@ -142,21 +131,21 @@ SELECT job_unschedule('nights');
 SELECT * FROM job_check_flow('{"args": {"t": {"$time": "scheduled"}}, "result": {"$time": "scheduled"}, "defaults": {"kind": "k", "args": {"t": {"$time": "previous"}}}, "jobs": [{}, {"args": {"x": [{"$time": "scheduled"}]}, "undo": {"kind": "u", "args": {"t": {"$time": "previous"}}}}, {"args": {"t": {"$literal": {"$time": "scheduled"}}}}]}');
 SELECT * FROM job_check_flow('{"jobs": [{"kind": "k", "args": {"a": {"$time": "now"}, "b": {"$time": 1}, "c": {"$time": "scheduled", "path": "$"}, "d": {"$time": null}}}]}');
 SELECT job_submit_flow('{"queue": "sf7", "jobs": [{"name": "m", "kind": "k", "queue": "sf7"}]}') AS f \gset
-SELECT pg_temp.problem(format($$SELECT job_submit('k', '{"t": {"$time": "scheduled"}}', 'sf7', flow => %s)$$, :f));
-SELECT pg_temp.problem(format($$SELECT job_change(id, args => '{"t": {"$time": "scheduled"}}') FROM job_status WHERE flow = %s$$, :f));
+SELECT pg_temp.refused(format($$SELECT job_submit('k', '{"t": {"$time": "scheduled"}}', 'sf7', flow => %s)$$, :f));
+SELECT pg_temp.refused(format($$SELECT job_change(id, args => '{"t": {"$time": "scheduled"}}') FROM job_status WHERE flow = %s$$, :f));
 SELECT job_submit('k', '{"t": {"$time": "scheduled"}}', 'sf7') > 0;
 SELECT args FROM job_claim('sf7', max_jobs => 9) c WHERE c.flow IS NULL;
 
 -- Faults of a flow are told when it is scheduled, all of them
-SELECT pg_temp.problem($$SELECT job_schedule('bad', '@daily', '{"queue": "sf8", "run_at": "2030-01-01", "expires_at": "2030-01-01", "depends_on": ["x"], "result": {"$time": "scheduled"}, "defaults": {"expires_at": "2030-01-01"}, "jobs": [{"kind": "k", "run_at": "2030-01-01"},
+SELECT pg_temp.refused($$SELECT job_schedule('bad', '@daily', '{"queue": "sf8", "run_at": "2030-01-01", "expires_at": "2030-01-01", "depends_on": ["x"], "result": {"$time": "scheduled"}, "defaults": {"expires_at": "2030-01-01"}, "jobs": [{"kind": "k", "run_at": "2030-01-01"},
     {"kind": "k", "depends_on": ["y"], "args": {"t": {"$time": "now"}}}, {"kind": "k", "args": {"$time": "scheduled"}}, {"jobs": [{"expires_at": null}, {"run_at": "x", "kind": "k"}]}, {"kind": "k", "undo": {"$time": "scheduled"}}, {"kind": "k", "scheduled_for": "2030-01-01", "schedule_id": 1}]}')$$);
-SELECT pg_temp.problem($$SELECT job_schedule('bad', '@daily', '{"kind": "k", "jobs": []}')$$);
-SELECT pg_temp.problem($$SELECT job_schedule('bad', '@daily', '{"jobs": {}}')$$);
-SELECT pg_temp.problem($$SELECT job_schedule('bad', '@daily', '{"kind": "k", "jobs": null}')$$);
-SELECT pg_temp.problem($$SELECT job_schedule('bad', '@daily', '{"flow": 1, "jobs": []}')$$);
-SELECT pg_temp.problem($$SELECT job_schedule('bad', '@daily', '{"depends_on": [-1], "jobs": []}')$$);
-SELECT pg_temp.problem($$SELECT job_schedule('bad', '@daily', '{"kind": "k", "args": {"$time": "scheduled"}}')$$);
-SELECT pg_temp.problem($$SELECT job_schedule('bad', '@daily', '{"kind": "k", "undo": {"kind": "u"}}')$$);
+SELECT pg_temp.refused($$SELECT job_schedule('bad', '@daily', '{"kind": "k", "jobs": []}')$$);
+SELECT pg_temp.refused($$SELECT job_schedule('bad', '@daily', '{"jobs": {}}')$$);
+SELECT pg_temp.refused($$SELECT job_schedule('bad', '@daily', '{"kind": "k", "jobs": null}')$$);
+SELECT pg_temp.refused($$SELECT job_schedule('bad', '@daily', '{"flow": 1, "jobs": []}')$$);
+SELECT pg_temp.refused($$SELECT job_schedule('bad', '@daily', '{"depends_on": [-1], "jobs": []}')$$);
+SELECT pg_temp.refused($$SELECT job_schedule('bad', '@daily', '{"kind": "k", "args": {"$time": "scheduled"}}')$$);
+SELECT pg_temp.refused($$SELECT job_schedule('bad', '@daily', '{"kind": "k", "undo": {"kind": "u"}}')$$);
 SELECT count(*) FROM job_schedules WHERE name = 'bad';
 -- intervals are stored as they were read, wherever they stand
 SELECT job_schedule('settled', '@yearly', '{"timeout": "-1 day 26:00", "run_in": "1 h", "defaults": {"backoff": "1.5 s", "args": {"timeout": "1 min"}}, "jobs": [{"kind": "k", "run_in": "0", "lease": "1 min", "args": {"lease": "1 min", "jobs": [{"lease": "1 min"}], "defaults": {"lease": "1 min"}},
@@ -172,7 +161,7 @@ SELECT job_unschedule('settled');
 CREATE ROLE jobq_sf;
 SELECT job_grant('jobq_sf', 'sf9', p) FROM unnest('{operate,submit}'::text[]) p;
 SET ROLE jobq_sf;
-SELECT pg_temp.problem($$SELECT job_schedule('theirs', 'every 9000 days', '{"queue": "sf9", "jobs": [{"kind": "k", "queue": "sf9"}, {"jobs": [{"kind": "k", "queue": "sf10"}], "queue": "sf9"}]}')$$);
+SELECT pg_temp.refused($$SELECT job_schedule('theirs', 'every 9000 days', '{"queue": "sf9", "jobs": [{"kind": "k", "queue": "sf9"}, {"jobs": [{"kind": "k", "queue": "sf10"}], "queue": "sf9"}]}')$$);
 RESET ROLE;
 SELECT job_grant('jobq_sf', 'sf10', 'submit');
 SET ROLE jobq_sf;

@@ -1,23 +1,9 @@
 -- Sagas: a flow is undone by another, with its edges reversed.
 \set VERBOSITY terse
 \pset null -
--- poll until a condition holds, with a limit
-CREATE FUNCTION pg_temp.comes_true(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    ok boolean := false;
-BEGIN
-    FOR i IN 1 .. 4000 LOOP
-        EXECUTE 'SELECT ' || condition INTO ok;
-        EXIT WHEN ok;
-        PERFORM pg_sleep(0.005);
-    END LOOP;
-    RETURN ok;
-END $$;
-CREATE FUNCTION pg_temp.until(of bigint, state text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_temp.comes_true(format('(SELECT state = %L FROM job_status WHERE id = %s)', state, of));
-    RETURN (SELECT s.state FROM job_status s WHERE s.id = of);
-END $$;
+\getenv srcdir PG_ABS_SRCDIR
+\set lib :srcdir '/sql/lib/flow.sql'
+\i :lib
 CREATE FUNCTION pg_temp.members(flow bigint) RETURNS TABLE (name text, kind text, state text, depends_on text, error text) LANGUAGE sql AS $$
     SELECT regexp_replace(s.name, '\d{2,}$', 'N'), s.kind, s.state, (SELECT string_agg(CASE WHEN p.flow = s.flow THEN regexp_replace(p.name, '\d{2,}$', 'N') ELSE 'outside' END, ', ' ORDER BY p.id) FROM job_status p WHERE p.id = ANY (s.depends_on)), s.error
     FROM job_status s WHERE s.flow = members.flow ORDER BY s.id $$;
@@ -37,16 +23,6 @@ BEGIN
             ELSE PERFORM job_complete(c.job_id, c.token, jsonb_build_object('made', c.name));
         END CASE;
     END LOOP;
-END $$;
-CREATE FUNCTION pg_temp.problem(statement text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    detail text; hint text;
-BEGIN
-    EXECUTE statement;
-    RETURN 'none';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT, detail = PG_EXCEPTION_DETAIL;
-    RETURN regexp_replace(concat_ws(' | ', SQLSTATE, SQLERRM, nullif(detail, ''), nullif(hint, '')), '(job|flow) \d+', '\1 N', 'gi');
 END $$;
 SELECT job_queue_set('undo', max_lost => 1);
 
