@@ -327,7 +327,7 @@ static void
 check_member(JobqChecker *ck, const JobqFlowLevel *level, JsonbContainer *json, int index, const JobqTrail *trail)
 {
 	JobqSubmission s;
-	JobqElement *kept = ck->members != NULL && level->outer == NULL ? &ck->members->elements[index] : NULL;
+	JobqElement *kept = NULL;
 	JobqObject	o = {.json = json,.trail = trail,.level = level,.index = index};
 
 	if (o.json == NULL)
@@ -335,8 +335,11 @@ check_member(JobqChecker *ck, const JobqFlowLevel *level, JsonbContainer *json, 
 		jobq_add_fault(ck, trail, "a member must be a JSON object");
 		return;
 	}
-	if (kept != NULL)
+	if (ck->members != NULL && level->outer == NULL)
+	{
 		MemoryContextSwitchTo(ck->mcxt);
+		kept = jobq_elements_add(ck->members);
+	}
 	else
 	{
 		MemoryContextReset(ck->scratch);

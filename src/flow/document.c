@@ -272,7 +272,7 @@ jobq_read_members(Jsonb *definition, JobqElements *es)
 		JobqTrail	job = jobq_step_to(&root, "job");
 
 		jobq_elements_init(es, "job", 1);
-		read_member(&v, &job, &defaults, &given, &es->elements[0]);
+		read_member(&v, &job, &defaults, &given, jobq_elements_add(es));
 		return;
 	}
 	if (getKeyJsonValueFromContainer(&definition->root, "jobs", 4, &array) == NULL || !jobq_is_array(&array))
@@ -286,7 +286,7 @@ jobq_read_members(Jsonb *definition, JobqElements *es)
 		CHECK_FOR_INTERRUPTS();
 		step.index++;
 		error_context_stack = &context;
-		read_member(&v, &step, &defaults, &given, &es->elements[step.index]);
+		read_member(&v, &step, &defaults, &given, jobq_elements_add(es));
 		error_context_stack = context.previous;
 	}
 }

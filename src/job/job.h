@@ -512,6 +512,7 @@ typedef struct JobqElements
 } JobqElements;
 
 extern void jobq_elements_init(JobqElements *es, const char *what, int n);
+extern JobqElement *jobq_elements_add(JobqElements *es);
 extern void jobq_elements_sort(JobqElements *es);
 extern void jobq_elements_submit(JobqCall *call, JobqElements *es);
 

@@ -48,10 +48,13 @@ read_elements(Jsonb *jobs, JobqElements *es)
 
 	while ((token = JsonbIteratorNext(&it, &item, true)) != WJB_DONE)
 	{
+		JobqElement *e;
+
 		if (token != WJB_ELEM)
 			continue;
+		e = jobq_elements_add(es);
 		es->at++;
-		jobq_read_object(&es->elements[es->at].s, &item);
+		jobq_read_object(&e->s, &item);
 	}
 	es->at = -1;
 }
@@ -430,17 +433,26 @@ add_named(JobqCall *call, const JobqElement *elements, JobqElement *e)
 				 errdetail("Some of them are one job, which has the unique keys of the elements that stand there.")));
 }
 
-/* Room for n elements, which the caller reads into it. */
+/* Room for n elements; none is there yet. */
 void
 jobq_elements_init(JobqElements *es, const char *what, int n)
 {
 	es->what = what;
-	es->n = n;
-	es->elements = palloc_extended(Max(n, 1) * sizeof(JobqElement), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	for (int i = 0; i < n; i++)
-		es->elements[i].owner = -1;
+	es->n = 0;
+	es->elements = palloc_extended(Max(n, 1) * sizeof(JobqElement), MCXT_ALLOC_HUGE);
 	es->order = NULL;
 	es->at = -1;
+}
+
+/* The next element, which the caller reads into it. */
+JobqElement *
+jobq_elements_add(JobqElements *es)
+{
+	JobqElement *e = &es->elements[es->n++];
+
+	memset(e, 0, sizeof(JobqElement));
+	e->owner = -1;
+	return e;
 }
 
 /* Have errors say which element they are about. */
