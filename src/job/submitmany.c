@@ -224,7 +224,7 @@ typedef struct KeyedElement
 } KeyedElement;
 
 /* By queue and key. */
-static int
+static inline int
 compare_keys(const KeyedElement *x, const KeyedElement *y)
 {
 	if (x->queue_id != y->queue_id)
@@ -235,15 +235,20 @@ compare_keys(const KeyedElement *x, const KeyedElement *y)
 }
 
 /* The same, then in input order. */
-static int
-compare_keyed(const void *a, const void *b)
+static inline int
+compare_keyed(const KeyedElement *x, const KeyedElement *y)
 {
-	const KeyedElement *x = a;
-	const KeyedElement *y = b;
 	int			order = compare_keys(x, y);
 
 	return order != 0 ? order : x->index < y->index ? -1 : 1;
 }
+
+#define ST_SORT sort_keyed
+#define ST_ELEMENT_TYPE KeyedElement
+#define ST_COMPARE(a, b) compare_keyed(a, b)
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
 
 /* An element before this one has its key, and is to be submitted by this call. */
 static void
@@ -321,7 +326,7 @@ resolve_keys(JobqCall *call, JobqElements *es)
 	}
 	for (int i = 0; i < n && nkeyed > 0; i++)
 		elements[order[i]].s.id = jobq_nextval();
-	qsort(keyed, nkeyed, sizeof(KeyedElement), compare_keyed);
+	sort_keyed(keyed, nkeyed);
 	for (int i = 0; i < nkeyed; i++)
 	{
 		JobqElement *e = keyed[i].element;
