@@ -53,6 +53,9 @@ SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [
 CALL pg_temp.run('map', :f, :'decided');
 SELECT name, state, regexp_replace(error, 'job \d+', 'job N') AS error, result FROM job_status WHERE flow = :f ORDER BY id;
 SELECT state FROM job_status WHERE id = :f;
+-- what the folds go by is what the definition says, of copies too
+SELECT job_cancel(job_clone(:f));
+SELECT count(min_success), count(*) FILTER (WHERE min_success IS DISTINCT FROM (definition ->> 'min_success')::float8) AS differ FROM job_flow WHERE job_id >= :f;
 -- It stops when too few can succeed.
 SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": [true, true, true, false, false, false, false, false, false, false], "min_success": 0.8, "on_failure": "cancel", "max_running": 3,
     "job": {"kind": "k", "args": {"fail": {"$item": "$"}}}}]}') AS f \gset

@@ -12,8 +12,6 @@
 
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
-#include "utils/numeric.h"
 
 #include "job/job.h"
 
@@ -165,12 +163,11 @@ flow_result(JobqCall *call, int64 id, TupleTableSlot *row)
 static int
 items_needed(TupleTableSlot *row, int n)
 {
-	JsonbValue	v;
+	bool		isnull;
+	Datum		part = slot_getattr(row, FLOW_MIN_SUCCESS, &isnull);
 
-	if (!defines(row, "min_success", &v))
-		return -1;
 	/* 0.07 of 100 are not 8 */
-	return (int) ceil(DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(v.val.numeric))) * n - 1e-6);
+	return isnull ? -1 : (int) ceil(DatumGetFloat8(part) * n - 1e-6);
 }
 
 /* What became of the canaries of a map: *failed: one did not succeed; *passed: all have, or were skipped. */

@@ -18,6 +18,8 @@
 
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
 
 #include "job/job.h"
 
@@ -105,6 +107,21 @@ jobq_count_member(JobqCounters *c, bool critical, int outcome, int n)
 		jobq_count_edge(c, require, OUTCOME_SUCCEEDED, outcome, n);
 }
 
+/*
+ * How many of its items must succeed, if it is a map that says so.  The definition, which can be large, says the
+ * same; it is not read again while deltas are folded.
+ */
+static void
+set_min_success(JobqRow *new, Jsonb *definition)
+{
+	JsonbValue	v;
+	bool		given = getKeyJsonValueFromContainer(&definition->root, "min_success", strlen("min_success"), &v) != NULL &&
+	v.type == jbvNumeric;
+
+	jobq_set(new, FLOW_MIN_SUCCESS, given ? DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(v.val.numeric)) : 0);
+	new->given[FLOW_MIN_SUCCESS - 1] = given;
+}
+
 /* What a flow is made of, and its settings, as its row has them. */
 static void
 set_spec(JobqRow *new, const JobqFlowSpec *flow)
@@ -119,6 +136,7 @@ set_spec(JobqRow *new, const JobqFlowSpec *flow)
 	new->given[FLOW_PERMITS - 1] = flow->permits >= 0;
 	jobq_set(new, FLOW_MAX_RUNNING, Int32GetDatum(flow->max_running));
 	new->given[FLOW_MAX_RUNNING - 1] = flow->max_running > 0;
+	set_min_success(new, flow->definition);
 	jobq_set(new, FLOW_DEFINITION, JsonbPGetDatum(flow->definition));
 }
 
