@@ -290,6 +290,7 @@ CREATE TABLE @extschema@.job_flow (
     started_at    timestamptz,
     undone_by     bigint,
     clone_of      bigint,
+    canary_from   bigint,
     canary_upto   bigint,
     min_success   double precision,
     on_failure    smallint NOT NULL,
@@ -311,7 +312,7 @@ EXCEPTION WHEN feature_not_supported THEN
     NULL;
 END $$;
 COMMENT ON TABLE @extschema@.job_flow IS
-    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. running: members that have a slot, of a flow with permits or max_running. settled: none of its members is ready that may not begin and, with permits or max_running, each that runs has a slot. canary: of a map, so many items, the last of which is canary_upto, must succeed before the others begin. min_success: of a map, as its definition has it. on_failure: 0 continue, 1 cancel, 2 drain, 3 undo. stopping: 0 no, 1 members that have not begun are cancelled, since one failed, else all are: 2 one failed, 3 it is cancelled, 4 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
+    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. running: members that have a slot, of a flow with permits or max_running. settled: none of its members is ready that may not begin and, with permits or max_running, each that runs has a slot. canary: of a map, so many items, from canary_from to canary_upto, must succeed before the others begin. min_success: of a map, as its definition has it. on_failure: 0 continue, 1 cancel, 2 drain, 3 undo. stopping: 0 no, 1 members that have not begun are cancelled, since one failed, else all are: 2 one failed, 3 it is cancelled, 4 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
 REVOKE ALL ON @extschema@.job_flow FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_flow', '');
 

@@ -98,6 +98,20 @@ SELECT job_decide(id, 'skipped') FROM job_status WHERE queue = 'map' AND args = 
 SELECT s.state FROM job_status s JOIN job_status m ON m.id = s.flow WHERE m.flow = :f ORDER BY s.id;
 CALL pg_temp.run('map', :f, :'decided');
 SELECT state, result FROM job_status WHERE flow = :f;
+-- Canaries are let in by priority, then by their order, and no other before them; one that is held is not.
+SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": [0, 1, 2, 3, 4], "canary": 4, "permits": 0, "job": {"kind": "k", "args": {"gives": {"$item": "$"}}}}]}') AS f \gset
+SELECT pg_temp.comes_true($$(SELECT count(*) = 5 FROM job_waiting w JOIN job j ON j.id = w.job_id WHERE j.queue = 'map' AND limited_by IS NOT NULL)$$);
+SELECT job_change(id, priority => CASE args WHEN '{"gives": 2}' THEN 5 ELSE 9 END) FROM job_status WHERE queue = 'map' AND args IN ('{"gives": 2}', '{"gives": 4}') AND state = 'waiting' ORDER BY id;
+SELECT job_hold(id) FROM job_status WHERE queue = 'map' AND args = '{"gives": 0}' AND state = 'waiting';
+SELECT job_flow_set(id, permits => 2) FROM job_status WHERE flow = :f;
+SELECT pg_temp.comes_true($$(SELECT count(*) = 2 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map') AND NOT EXISTS (SELECT FROM job_delta)$$);
+SELECT args, job_complete(job_id, token) FROM job_claim('map', max_jobs => 9);
+SELECT job_flow_set(id, permits => 9) FROM job_status WHERE flow = :f;
+SELECT pg_temp.comes_true($$(SELECT count(*) = 1 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE j.queue = 'map') AND NOT EXISTS (SELECT FROM job_delta)$$);
+SELECT args, job_complete(job_id, token) FROM job_claim('map', max_jobs => 9);
+SELECT job_unhold(id) FROM job_status WHERE queue = 'map' AND args = '{"gives": 0}' AND state = 'waiting';
+CALL pg_temp.run('map', :f, :'decided');
+SELECT state, (SELECT count(*) FROM job_status i WHERE i.flow = s.id AND i.state = 'succeeded') AS items FROM job_status s WHERE flow = :f;
 -- All items are canaries, of which one fails.
 SELECT job_submit_flow('{"queue": "map", "defaults": {"queue": "map"}, "jobs": [{"name": "m", "map": [true, false], "canary": 5, "job": {"kind": "k", "critical": false, "args": {"fail": {"$item": "$"}}}}]}') AS f \gset
 CALL pg_temp.run('map', :f, :'decided');

@@ -100,6 +100,7 @@ jobq_start_map(JobqCall *call, int64 id, JobqSlot slot, Jsonb *definition)
 	int			canaries = 0;
 	int			to;
 	int			first;
+	int64		first_id = 0;
 	ErrorContextCallback context = {.callback = items_error_callback,.arg = &first,.previous = error_context_stack};
 
 	if (getKeyJsonValueFromContainer(&definition->root, "canary", 6, &v) != NULL)
@@ -116,8 +117,10 @@ jobq_start_map(JobqCall *call, int64 id, JobqSlot slot, Jsonb *definition)
 		MemoryContextSwitchTo(chunk);
 		jobq_read_members(items_definition(definition, items, first, to), &members);
 		jobq_insert_members(call, id, &members, args, &c);
+		if (first == 0)
+			first_id = members.elements[0].s.id;
 		if (to == canaries || (to == n && n < canaries))
-			jobq_begin_canaries(call, id, canaries, members.elements[members.n - 1].s.id);
+			jobq_begin_canaries(call, id, canaries, first_id, members.elements[members.n - 1].s.id);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(chunk);
 	}

@@ -170,22 +170,32 @@ items_needed(TupleTableSlot *row, int n)
 	return isnull ? -1 : (int) ceil(DatumGetFloat8(part) * n - 1e-6);
 }
 
-/* What became of the canaries of a map: *failed: one did not succeed; *passed: all have, or were skipped. */
+/*
+ * What became of the canaries of a map: *failed: one did not succeed; *passed: all have, or were skipped.  Each fold
+ * asks, so the other items, which can be very many, are not read; between the ids of the canaries are those of jobs
+ * that others have submitted meanwhile.
+ */
 static void
 look_at_canaries(JobqCall *call, TupleTableSlot *row, bool *failed, bool *passed)
 {
-	int64		upto = jobq_attr_int64(row, FLOW_CANARY_UPTO);
-	int			n;
-	JobqMember *items = jobq_read_flow_members(call, jobq_attr_int64(row, STATE_JOB_ID), &n);
+	int64		id = jobq_attr_int64(row, STATE_JOB_ID);
+	JobqScan   *scan = jobq_scan_between(call, JOBQ_JOB, INDEX_KEY, jobq_attr_int64(row, FLOW_CANARY_FROM),
+										 jobq_attr_int64(row, FLOW_CANARY_UPTO), NULL);
+	TupleTableSlot *job;
 
 	*failed = false;
 	*passed = true;
-	for (int i = 0; i < n && items[i].id <= upto; i++)
+	while (!*failed && (job = jobq_scan_next(scan)) != NULL)
 	{
-		*failed |= (items[i].outcome & OUTCOME_HURTS) != 0;
-		*passed &= (items[i].outcome & (OUTCOME_SUCCEEDED | OUTCOME_SKIPPED)) != 0;
+		int			outcome = jobq_attr_int16(job, JOB_OUTCOME);
+
+		CHECK_FOR_INTERRUPTS();
+		if (jobq_attr_int64(job, JOB_FLOW) != id)
+			continue;
+		*failed = (outcome & OUTCOME_HURTS) != 0;
+		*passed &= (outcome & (OUTCOME_SUCCEEDED | OUTCOME_SKIPPED)) != 0;
 	}
-	pfree(items);
+	jobq_scan_end(scan);
 }
 
 /* Has a flow failed, or will it, by what its members are? */
@@ -391,7 +401,7 @@ jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, boo
 		if (new.given[FLOW_CANARY - 1])
 			look_at_canaries(call, row, &canary_failed, &canaries_passed);
 		if (canaries_passed)
-			new.given[FLOW_CANARY - 1] = new.given[FLOW_CANARY_UPTO - 1] = false;
+			jobq_end_canaries(&new);
 		if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
 			elog(ERROR, "row of flow %lld has changed while locked", (long long) id);
 		if (jobq_attr_int16(row, FLOW_STOPPING) != STOP_NOT)

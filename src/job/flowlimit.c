@@ -292,17 +292,114 @@ settle(JobqCall *call, TupleTableSlot *flow)
 
 /* Letting in */
 
+/* A canary that waits for its map */
+typedef struct WaitingCanary
+{
+	int64		id;
+	int16		priority;
+} WaitingCanary;
+
+/* For qsort(): in the order in which they are let in. */
+static int
+compare_canaries(const void *a, const void *b)
+{
+	const WaitingCanary *x = a;
+	const WaitingCanary *y = b;
+
+	if (x->priority != y->priority)
+		return x->priority > y->priority ? -1 : 1;
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* Those that wait for a flow, in the order in which they are let in */
+typedef struct InTurn
+{
+	JobqCall   *call;
+	int64		flow;
+	JobqScan   *scan;			/* NULL: canaries */
+	WaitingCanary *canaries;
+	int			n;
+	int			next;
+	TupleTableSlot *row;		/* of the latest canary */
+} InTurn;
+
+/*
+ * Begin with those that wait for a flow: while it has canaries, with these alone.  They are found by their
+ * ids, since all the others, which can be very many, wait, too.
+ */
+static void
+in_turn_begin(InTurn *turn, JobqCall *call, TupleTableSlot *flow)
+{
+	int64		id = jobq_attr_int64(flow, STATE_JOB_ID);
+	Datum		key = Int64GetDatum(id);
+	TupleTableSlot *waiting;
+	JobqScan   *scan;
+	int			room = 16;
+
+	memset(turn, 0, sizeof(InTurn));
+	turn->call = call;
+	turn->flow = id;
+	if (slot_attisnull(flow, FLOW_CANARY_UPTO))
+	{
+		turn->scan = jobq_scan_begin(call, JOBQ_WAITING, INDEX_SECOND, 1, &key, NULL);
+		return;
+	}
+	turn->canaries = palloc(room * sizeof(WaitingCanary));
+	scan = jobq_scan_between(call, JOBQ_WAITING, INDEX_KEY, jobq_attr_int64(flow, FLOW_CANARY_FROM),
+							 jobq_attr_int64(flow, FLOW_CANARY_UPTO), NULL);
+	while ((waiting = jobq_scan_next(scan)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (jobq_attr_int64(waiting, WAITING_LIMITED_BY) != id)
+			continue;
+		if (turn->n == room)
+			turn->canaries = repalloc_huge(turn->canaries, (room *= 2) * sizeof(WaitingCanary));
+		turn->canaries[turn->n].id = jobq_attr_int64(waiting, STATE_JOB_ID);
+		turn->canaries[turn->n++].priority = jobq_attr_int16(waiting, STATE_PRIORITY);
+	}
+	jobq_scan_end(scan);
+	qsort(turn->canaries, turn->n, sizeof(WaitingCanary), compare_canaries);
+}
+
+/* The row of the next, or NULL. */
+static TupleTableSlot *
+in_turn_next(InTurn *turn)
+{
+	if (turn->scan != NULL)
+		return jobq_scan_next(turn->scan);
+	jobq_slot_free(turn->row);
+	while (turn->next < turn->n)
+	{
+		turn->row = jobq_find_id(turn->call, JOBQ_WAITING, turn->canaries[turn->next++].id);
+		if (turn->row != NULL && jobq_attr_int64(turn->row, WAITING_LIMITED_BY) == turn->flow)
+			return turn->row;
+		jobq_slot_free(turn->row);
+	}
+	turn->row = NULL;
+	return NULL;
+}
+
+/* End. */
+static void
+in_turn_end(InTurn *turn)
+{
+	if (turn->scan != NULL)
+		jobq_scan_end(turn->scan);
+	else
+		pfree(turn->canaries);
+	jobq_slot_free(turn->row);
+}
+
 /* Let in those that wait for a flow, whose row is locked, and settled; false: one was passed over, since somebody has it locked. */
 static bool
 let_in(JobqCall *call, int64 flow, TupleTableSlot *row)
 {
 	static const JobqFlowChange none = {0};
-	Datum		key = Int64GetDatum(flow);
 	bool		counted = counts_members(row);
 	int			room = LET_IN_AT_ONCE;
 	int			n = 0;
 	bool		passed_over = false;
-	JobqScan   *scan;
+	InTurn		turn;
 	TupleTableSlot *waiting;
 	JobqRow		new;
 
@@ -311,13 +408,11 @@ let_in(JobqCall *call, int64 flow, TupleTableSlot *row)
 	if (!slot_attisnull(row, FLOW_MAX_RUNNING))
 		room = Min(room, jobq_attr_int32(row, FLOW_MAX_RUNNING) - jobq_attr_int32(row, FLOW_RUNNING));
 
-	scan = jobq_scan_begin(call, JOBQ_WAITING, INDEX_SECOND, 1, &key, NULL);
-	while (n < room && (waiting = jobq_scan_next(scan)) != NULL)
+	in_turn_begin(&turn, call, row);
+	while (n < room && (waiting = in_turn_next(&turn)) != NULL)
 	{
 		JobqPrefix	prefix;
 
-		if (waits_for_canaries(row, jobq_attr_int64(waiting, STATE_JOB_ID)))
-			continue;
 		if (!jobq_state_leave(call, JOBQ_WAITING, waiting, LEAVE_TRY))
 		{
 			passed_over = true;
@@ -329,7 +424,7 @@ let_in(JobqCall *call, int64 flow, TupleTableSlot *row)
 		(void) jobq_enter_next(call, &prefix, 0);
 		n++;
 	}
-	jobq_scan_end(scan);
+	in_turn_end(&turn);
 
 	if (counted && n > 0)
 	{
@@ -421,7 +516,7 @@ set_settings(JobqRow *new, const Settings *s)
 	else if (s->sets_paused && !s->paused)
 		new->given[FLOW_PERMITS - 1] = false;
 	if (s->sets_paused && !s->paused)
-		new->given[FLOW_CANARY - 1] = new->given[FLOW_CANARY_UPTO - 1] = false;
+		jobq_end_canaries(new);
 	if (s->max_running > 0)
 		jobq_set(new, FLOW_MAX_RUNNING, Int32GetDatum(s->max_running));
 	else if (s->max_running == 0)

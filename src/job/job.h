@@ -596,7 +596,8 @@ extern void jobq_count_member(JobqCounters *c, bool critical, int outcome, int n
 extern bool jobq_is_map(TupleTableSlot *job);
 extern bool jobq_is_critical(TupleTableSlot *job);
 extern void jobq_insert_flow(JobqCall *call, const JobqSubmission *s, const JobqPrefix *prefix);
-extern void jobq_begin_canaries(JobqCall *call, int64 id, int n, int64 upto);
+extern void jobq_begin_canaries(JobqCall *call, int64 id, int n, int64 from, int64 upto);
+extern void jobq_end_canaries(JobqRow *flow);
 extern void jobq_open_flow(JobqCall *call, int64 id, JobqSlot slot, const JobqCounters *c, Jsonb *args);
 extern void jobq_redefine_flow(JobqCall *call, int64 id, const JobqFlowSpec *flow);
 extern void jobq_set_flow_runs(JobqCall *call, int64 id, JobqSlot slot, JobqRow *flow);

@@ -204,20 +204,30 @@ jobq_set_flow_runs(JobqCall *call, int64 id, JobqSlot slot, JobqRow *flow)
 	jobq_slot_free(job);
 }
 
-/* The first n items of a map that starts were inserted, up to this id: they must succeed before those that come begin. */
+/* The first n items of a map that starts were inserted, which have these ids: they must succeed before those that come begin. */
 void
-jobq_begin_canaries(JobqCall *call, int64 id, int n, int64 upto)
+jobq_begin_canaries(JobqCall *call, int64 id, int n, int64 from, int64 upto)
 {
 	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, id);
 	JobqRow		new;
 
 	jobq_values(row, &new);
 	jobq_set(&new, FLOW_CANARY, Int32GetDatum(n));
+	jobq_set(&new, FLOW_CANARY_FROM, Int64GetDatum(from));
 	jobq_set(&new, FLOW_CANARY_UPTO, Int64GetDatum(upto));
 	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
 		elog(ERROR, "row of flow %lld has changed", (long long) id);
 	jobq_slot_free(row);
 	jobq_advance();
+}
+
+/* All items may begin. */
+void
+jobq_end_canaries(JobqRow *flow)
+{
+	jobq_unset(flow, FLOW_CANARY);
+	jobq_unset(flow, FLOW_CANARY_FROM);
+	jobq_unset(flow, FLOW_CANARY_UPTO);
 }
 
 /*
