@@ -273,6 +273,32 @@ SELECT permits FROM job_flow_status WHERE id = :f;
 SELECT job_cancel(:f);
 SELECT pg_temp.until(:f, 'cancelled');
 
+-- A claim puts back 500 jobs at most and ends; others go on, and none loses what is behind them.
+SELECT job_submit_flow(jsonb_build_object('queue', 'fl', 'jobs', (SELECT jsonb_agg('{"kind": "k", "queue": "fl_many"}'::jsonb) FROM generate_series(1, 1200)))) AS f \gset
+SELECT job_submit('other', queue => 'fl_many') AS other \gset
+BEGIN;
+SELECT job_flow_set(:f, paused => true);
+SELECT kind FROM job_claim('fl_many', max_jobs => 9);
+SELECT count(*) FROM job_waiting WHERE limited_by = :f;
+SELECT kind FROM job_claim_flow(:f, max_jobs => 9);
+SELECT count(*) FROM job_waiting WHERE limited_by = :f;
+SELECT kind FROM job_claim('fl_many', max_jobs => 9);
+SELECT count(*) FROM job_waiting WHERE limited_by = :f;
+ROLLBACK;
+-- by hand, so that the background worker does not come first: what becomes of a claim that waits
+UPDATE job_flow SET paused = true WHERE job_id = :f;
+BEGIN;
+SELECT kind FROM job_claim('fl_many', max_jobs => 9);
+SELECT count(*) FROM job_waiting WHERE limited_by = :f;
+COMMIT;
+CALL job_claim_wait('fl_many', NULL, '60 s') \gset
+SELECT :job_id = :other AS is_other;
+SELECT count(*) FROM job_waiting WHERE limited_by = :f;
+SELECT pg_temp.settled();
+SELECT * FROM job_check();
+SELECT job_cancel(:f), job_complete(:job_id, :token);
+SELECT pg_temp.until(:f, 'cancelled');
+
 -- What cannot be
 SELECT path, problem FROM job_check_flow('{"paused": 1, "permits": -1, "max_running": 0, "on_failure": "stop", "jobs": [{"name": "a", "kind": "k", "max_running": 1}, {"name": "b", "permits": 1.5, "max_running": 1e10, "jobs": []}]}');
 SELECT job_submit('k', queue => 'fl', run_in => '1 day') AS j \gset

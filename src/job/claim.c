@@ -25,6 +25,10 @@
  * transaction that has made jobs of that lane ready itself, which the hand-out
  * does not know of yet; those of lanes for which it has no room; and those that
  * find as many candidates locked by others as the hand-out knows of.
+ *
+ * A claim that has put very many jobs back behind their flows ends, with the jobs that it
+ * has by then, or none.  What else is ready it has not seen.  So its commit wakes who waits for a job of the
+ * queue, as if that had been resumed: they go on where it ended, and so does the caller, if he waits.
  */
 #include "postgres.h"
 
@@ -42,6 +46,7 @@
 int			jobq_max_claim_size = JOBQ_DEFAULT_MAX_CLAIM_KB;
 
 #define MAX_POPPED		256		/* candidates taken at once */
+#define MAX_PUT_BACK	500		/* jobs behind their flows, by one claim */
 
 /* A token: 63 bits that nobody can guess, never 0.  Random bits are drawn for many. */
 static int64
@@ -188,6 +193,11 @@ assign(JobqClaim *claim, const JobqClaimSource *source, TupleTableSlot *row, Tup
 	if (prefix.flow_id != 0 && jobq_kept_by_flow(claim->call, &prefix))
 	{
 		jobq_put_behind_flow(claim->call, row);
+		if (++claim->put_back == MAX_PUT_BACK)
+		{
+			claim->full = true;
+			jobq_announce_resumed(source->queue->queue_id);
+		}
 		return false;
 	}
 	lease_job(claim, source, &prefix, job, jobq_attr_int64(row, READY_SINCE), a);
@@ -231,12 +241,14 @@ take_candidate(JobqClaim *claim, JobqClaimSource *source, const JobqCandidate *c
 	.position = c->position,.tid = c->tid,.priority = c->priority};
 	TupleTableSlot *row = claim->full ? NULL : jobq_fetch_ready(call, &ready, snapshot);
 	TupleTableSlot *job = NULL;
+	bool		gone = false;
 	bool		ok = false;
 
 	if (row != NULL && is_of_queue(source, row) && !jobq_ready_expired(call, row) &&
 		read_job(claim, jobq_attr_int64(row, STATE_JOB_ID), snapshot, &job, a))
 	{
-		if (jobq_state_leave(call, JOBQ_READY, row, LEAVE_POPPED))
+		gone = jobq_state_leave(call, JOBQ_READY, row, LEAVE_POPPED);
+		if (gone)
 			ok = assign(claim, source, row, job, a);
 		else if (!jobq_being_deleted(call, JOBQ_READY, row))
 		{
@@ -244,7 +256,7 @@ take_candidate(JobqClaim *claim, JobqClaimSource *source, const JobqCandidate *c
 			jobq_announce_ready(&ready);
 		}
 	}
-	if (claim->full)
+	if (claim->full && !gone)
 	{
 		/* others can have it at once */
 		jobq_ready_origin(call, &ready);
@@ -322,7 +334,7 @@ take(JobqClaim *claim, JobqClaimSource *source, JobqKey limit, int max, JobqAssi
 		UnregisterSnapshot(snapshot);
 		source->in_vain = n > 0 ? 0 : source->in_vain + npopped;
 		/* the next refill would find the same */
-		if (source->in_vain >= jobq_lane_candidates)
+		if (source->in_vain >= jobq_lane_candidates && !claim->full)
 			scan_from_floors(claim, source);
 		return n;
 	}

@@ -33,7 +33,10 @@ typedef struct JobqClaim
 								 * by the clock */
 	Jsonb	   *no_inputs;		/* an empty object */
 	Size		size;			/* of the jobs so far */
-	bool		full;			/* the next would exceed jobq.max_claim_size */
+	bool		full;			/* it ends: the next would exceed
+								 * jobq.max_claim_size, or enough were put
+								 * back */
+	int			put_back;		/* jobs, behind their flows */
 	bool		wal_is_claims;	/* all of this transaction before */
 } JobqClaim;
 
