@@ -138,7 +138,7 @@ SELECT pg_temp.members(:f);
 SELECT pg_temp.work('bf5', 9, '2020-02');
 SELECT pg_temp.settled();
 SELECT pg_temp.members(:f);
-SELECT state, error LIKE 'member "2020-02-01T00:00:00Z"%' FROM job_status WHERE id = :f;
+SELECT state, error LIKE 'member "2020-02-01T00:00:00Z/a"%' FROM job_status WHERE id = :f;
 SELECT job_backfill('flows', pg_temp.months('2020-01-01', '2020-03-01'), again => 'failed', newest_first => true);
 SELECT job_backfill('flows', pg_temp.months('2020-01-01', '2020-03-01'), again => 'failed') AS f \gset
 SELECT pg_temp.settled();

@@ -218,6 +218,28 @@ SELECT name, state FROM job_status WHERE id IN (:f, :sub, :after) OR flow IN (:f
 SELECT * FROM job_check();
 SELECT pg_temp.work('flow');
 SELECT pg_temp.until(:f, 'failed');
+-- What has failed far inside is named with all that it is in, or with the first and the last of that.
+CREATE FUNCTION pg_temp.nested(depth int) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    member jsonb := '{"name": "x", "kind": "fail"}';
+BEGIN
+    FOR i IN REVERSE depth .. 1 LOOP
+        member := jsonb_build_object('name', 'in ' || i, 'jobs', jsonb_build_array('{"name": "y", "kind": "never", "manual": true, "critical": false}'::jsonb, member), 'on_failure', 'cancel');
+    END LOOP;
+    RETURN '{"queue": "flow_deep", "defaults": {"queue": "flow_deep"}}' || jsonb_build_object('jobs', jsonb_build_array(member));
+END $$;
+SELECT job_submit_flow(pg_temp.nested(7)) AS d \gset
+SELECT pg_temp.work('flow_deep');
+SELECT pg_temp.until(:d, 'failed');
+SELECT error = format('member "in 1/in 2/in 3/in 4/in 5/in 6/in 7/x", job %s, failed', (SELECT max(id) FROM job WHERE queue = 'flow_deep' AND name = 'x')) AS named FROM job_status WHERE id = :d;
+SELECT job_submit_flow(pg_temp.nested(10)) AS d \gset
+SELECT pg_temp.work('flow_deep');
+SELECT pg_temp.until(:d, 'failed');
+SELECT regexp_replace(error, 'job \d+', 'job N') AS error FROM job_status WHERE id = :d;
+-- A flow that fails by itself is the last that is named.
+SELECT job_submit_flow('{"queue": "flow_deep", "defaults": {"queue": "flow_deep"}, "jobs": [{"name": "in", "jobs": [{"name": "slow", "timeout": "1 ms", "jobs": [{"name": "y", "kind": "never", "manual": true}]}]}]}') AS d \gset
+SELECT pg_temp.until(:d, 'failed');
+SELECT regexp_replace(error, 'job \d+', 'job N') AS error FROM job_status WHERE id = :d;
 -- a member of what is in it: that opens all around it
 SELECT job_retry(id) FROM job WHERE flow = :sub AND name = 'a';
 SELECT name, state FROM job_status WHERE id IN (:f, :sub, :after) OR flow IN (:f, :sub) ORDER BY name;

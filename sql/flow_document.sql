@@ -27,6 +27,9 @@ SELECT path, split_part(problem, '. ', 1) FROM job_check_flow('{"jobs": [{"kind"
     {"jobs": [], "kind": "flow", "affinity": "a", "paused": true}],
     "kind": "flow", "if": "$", "critical": true, "requires": ["x"], "affinity": "x", "undo": {}, "flow": 1, "manual": true, "partition": "x", "max_running": 2,
     "defaults": {"name": "x", "depends_on": [], "flow": 1, "unique_key": "x", "if": "$", "critical": false, "jobs": [], "queue": "q"}}');
+-- the right key that a wrong one is nearest to, if it is near
+SELECT path, regexp_replace(problem, '(A \w+|A flow in a flow|Defaults) can have .*', '') FROM job_check_flow(jsonb_build_object('on_fail', 1, 'max_runing', 1, 'default', 1, 'xob', 1, 'defaults', '{"priorty": 1, "quue": "q"}'::jsonb, 'jobs',
+    '[{"kind": "k", "depend_on": [], "dependsOn": [], "Depends_On": [], "max_atempts": 1, "äfterx": 1, "nme": "x"}, {"map": [], "jobs": [], "job": {"kind": "k"}, "min_sucess": 1}, {"jobs": [], "result_": 1}]'::jsonb || jsonb_build_array(jsonb_build_object('kind', 'k', repeat('kind', 100), 1))));
 
 -- bad values, of each key: those of job_submit's, in its words
 CREATE TEMP TABLE bad (key text, value jsonb);

@@ -36,6 +36,11 @@ SELECT job_submit_flow(jsonb_build_object('queue', 'map', 'defaults', '{"queue":
     'jobs', (SELECT jsonb_agg(jsonb_build_object('name', path, 'critical', false, 'map', jsonb_build_object('$args', path), 'job', '{"kind": "k"}'::jsonb)) FROM unnest('{$.o,$.n,$.s,$.gone}'::text[]) path))) AS f \gset
 SELECT pg_temp.until(:f, 'succeeded');
 SELECT name, state, error FROM job_status WHERE flow = :f ORDER BY id;
+-- and what is too large as a whole
+SELECT job_submit_flow(jsonb_build_object('queue', 'map', 'defaults', '{"queue": "map"}'::jsonb, 'args', jsonb_build_object('x', repeat('x', 1000000)), 'jobs', jsonb_build_array(
+    jsonb_build_object('name', 'm', 'map', (SELECT jsonb_agg('{"$args": "$.x"}'::jsonb) FROM generate_series(1, 106)), 'job', '{"kind": "k"}'::jsonb)))) AS f \gset
+SELECT pg_temp.until(:f, 'failed');
+SELECT name, state, error FROM job_status WHERE flow = :f;
 -- An item that is too large for args
 SELECT job_submit_flow(jsonb_build_object('queue', 'map', 'defaults', '{"queue": "map"}'::jsonb, 'jobs', jsonb_build_array(
     jsonb_build_object('name', 'm', 'map', jsonb_build_array(1, repeat('x', 2000000)), 'job', '{"kind": "k", "args": {"i": {"$item": "$"}}}'::jsonb)))) AS f \gset

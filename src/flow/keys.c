@@ -11,8 +11,11 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
+#include "utils/varlena.h"
 
 #include "flow/document.h"
+
+#define MOST_WRONG_LETTERS	3	/* of a key that is taken for another */
 
 /* All that a member can be */
 #define PLACE_MEMBER	(PLACE_SUBFLOW | PLACE_JOB | PLACE_MAP)
@@ -128,33 +131,69 @@ jobq_read_count(const JsonbValue *v, int least, int *n)
 	return DatumGetBool(DirectFunctionCall2(numeric_eq, number, NumericGetDatum(int64_to_numeric(*n))));
 }
 
+/* The keys that can be there. */
+static List *
+allowed_keys(JobqPlace place)
+{
+	List	   *keys = NIL;
+	const char *option;
+
+	for (int i = 0; i < NOWN; i++)
+	{
+		if ((own_keys[i].places & place) && !own_keys[i].internal)
+			keys = lappend(keys, unconstify(char *, own_keys[i].key));
+	}
+	for (int i = 0; (option = jobq_option_name(i)) != NULL; i++)
+	{
+		if (is_allowed(option, place))
+			keys = lappend(keys, unconstify(char *, option));
+	}
+	return keys;
+}
+
+/* The first of the keys that differ least from one that is wrong, by a letter in three at most; NULL: there is none. */
+static const char *
+nearest_key(const char *key, const List *keys)
+{
+	int			len = strlen(key);
+	int			most = Min((len + 1) / 3, MOST_WRONG_LETTERS);
+	const char *nearest = NULL;
+	ListCell   *cell;
+
+	foreach(cell, keys)
+	{
+		const char *right = lfirst(cell);
+		int			d = varstr_levenshtein_less_equal(key, len, right, strlen(right), 1, 1, 1, most, true);
+
+		if (d > most)
+			continue;
+		nearest = right;
+		most = d - 1;
+	}
+	return nearest;
+}
+
 /* A key that cannot be there. */
 static void
 fault_key(JobqChecker *ck, const JobqTrail *trail, const char *key, JobqPlace place)
 {
 	StringInfoData text;
+	List	   *keys = allowed_keys(place);
+	const char *nearest = nearest_key(key, keys);
+	ListCell   *cell;
 	const char *what = place == PLACE_DEFAULTS ? "Defaults" : place == PLACE_JOB ? "A member" :
 	place == PLACE_FLOW ? "A flow" : place == PLACE_MAP ? "A map" : "A flow in a flow";
 	const char *separator = "";
-	const char *option;
 
 	initStringInfo(&text);
-	appendStringInfo(&text, "unrecognized key: \"%s\". %s can have ", key, what);
-	for (int i = 0; i < NOWN; i++)
+	appendStringInfo(&text, "unrecognized key: \"%s\". ", key);
+	if (nearest != NULL)
+		appendStringInfo(&text, "Did you mean \"%s\"? ", nearest);
+	appendStringInfo(&text, "%s can have ", what);
+	foreach(cell, keys)
 	{
-		if ((own_keys[i].places & place) && !own_keys[i].internal)
-		{
-			appendStringInfo(&text, "%s\"%s\"", separator, own_keys[i].key);
-			separator = ", ";
-		}
-	}
-	for (int i = 0; (option = jobq_option_name(i)) != NULL; i++)
-	{
-		if (is_allowed(option, place))
-		{
-			appendStringInfo(&text, "%s\"%s\"", separator, option);
-			separator = ", ";
-		}
+		appendStringInfo(&text, "%s\"%s\"", separator, (const char *) lfirst(cell));
+		separator = ", ";
 	}
 	appendStringInfoString(&text, place == PLACE_MAP ? ". What is done with each item stands in its \"job\"." : ".");
 	jobq_add_fault(ck, trail, text.data);

@@ -39,16 +39,21 @@ find_items(JobqCall *call, int64 id, Jsonb *definition)
 	JsonbValue	v;
 	JsonbValue	scalar;
 	Jsonb	   *items;
+	bool		too_large;
 
 	getKeyJsonValueFromContainer(&definition->root, "map", 3, &v);
-	items = jobq_resolve_items(call, id, JsonbValueToJsonb(&v));
+	items = jobq_resolve_items(call, id, JsonbValueToJsonb(&v), &too_large);
+	if (too_large)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("\"map\" refers to more than %d MB", JOBQ_MAX_FLOW_MB)));
 	if (items == NULL || !JB_ROOT_IS_ARRAY(items) || JB_ROOT_IS_SCALAR(items))
 	{
 		bool		null = items == NULL || (JB_ROOT_IS_SCALAR(items) && JsonbExtractScalar(&items->root, &scalar) && scalar.type == jbvNull);
 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg(null ? "\"map\" refers to nothing, or to more than %d MB" : "\"map\" refers to what is no array", JOBQ_MAX_FLOW_MB)));
+				 errmsg(null ? "\"map\" refers to nothing" : "\"map\" refers to what is no array")));
 	}
 	if (JB_ROOT_COUNT(items) > MAX_ITEMS)
 		ereport(ERROR,

@@ -15,6 +15,8 @@
 
 #include "job/job.h"
 
+#define SHOWN_NAMES		8		/* of a path of members, in an error */
+
 /*
  * May a flow that is due start?  Its row is locked, so that its settings are the same to the end of that.  False:
  * somebody has it locked.
@@ -211,31 +213,82 @@ is_failing(TupleTableSlot *row, const JobqCounters *c)
 	return needed >= 0 ? c->n[UNDECIDED] + c->n[HITS] < needed : c->n[VIOLATED] > 0;
 }
 
-/* Why a flow has failed: the first critical member that ran and did, else the first that could not run. */
+/* The first critical member of a flow that ran and failed, else the first that could not run; false: there is neither. */
+static bool
+find_failed(JobqCall *call, int64 flow, JobqMember *found)
+{
+	int			n;
+	JobqMember *members = jobq_read_flow_members(call, flow, &n);
+
+	found->id = 0;
+	for (int i = 0; i < n && (found->id == 0 || found->outcome != OUTCOME_FAILED); i++)
+	{
+		if (members[i].critical &&
+			(members[i].outcome == OUTCOME_FAILED || (members[i].outcome == OUTCOME_UPSTREAM_FAILED && found->id == 0)))
+			*found = members[i];
+	}
+	pfree(members);
+	return found->id != 0;
+}
+
+/* Has a flow failed by what became of its members? */
+static bool
+failed_by_members(JobqCall *call, int64 flow)
+{
+	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, flow);
+	bool		yes = row != NULL && jobq_attr_int16(row, FLOW_STOPPING) != STOP_TIMED_OUT;
+
+	jobq_slot_free(row);
+	return yes;
+}
+
+/* Names of members, each of a flow in that before; of very many the first ones and the last. */
+static char *
+join_names(const List *names)
+{
+	StringInfoData path;
+	int			n = list_length(names);
+
+	initStringInfo(&path);
+	for (int i = 0; i < n; i++)
+	{
+		if (n > SHOWN_NAMES && i >= SHOWN_NAMES / 2 && i < n - SHOWN_NAMES / 2)
+		{
+			appendStringInfoString(&path, i == SHOWN_NAMES / 2 ? "/..." : "");
+			continue;
+		}
+		appendStringInfo(&path, "%s%s", i > 0 ? "/" : "", (const char *) list_nth(names, i));
+	}
+	return path.data;
+}
+
+/*
+ * Why a flow has failed: its first critical member that did and, if that is a flow which failed by a member of its own,
+ * that one, and so on; else the first that could not run.  NULL: there is none.
+ */
 static char *
 first_failure(JobqCall *call, int64 id)
 {
-	int			n;
-	JobqMember *members = jobq_read_flow_members(call, id, &n);
-	const JobqMember *first = NULL;
-	TupleTableSlot *job;
-	char	   *error;
+	List	   *names = NIL;
+	JobqMember	first;
+	JobqMember	next = {.is_flow = true,.outcome = OUTCOME_FAILED,.id = id};
 
-	for (int i = 0; i < n && (first == NULL || first->outcome != OUTCOME_FAILED); i++)
+	do
 	{
-		if (members[i].critical &&
-			(members[i].outcome == OUTCOME_FAILED || (members[i].outcome == OUTCOME_UPSTREAM_FAILED && first == NULL)))
-			first = &members[i];
-	}
-	job = first != NULL ? jobq_find_id(call, JOBQ_JOB, first->id) : NULL;
-	if (job == NULL)
+		TupleTableSlot *job;
+
+		first = next;
+		if (!find_failed(call, first.id, &next))
+			break;
+		job = jobq_need_job(call, next.id);
+		names = lappend(names, jobq_attr_cstring(job, slot_attisnull(job, JOB_NAME) ? JOB_KIND : JOB_NAME));
+		jobq_slot_free(job);
+		first = next;
+	} while (first.is_flow && first.outcome == OUTCOME_FAILED && failed_by_members(call, first.id));
+	if (names == NIL)
 		return NULL;
-	error = psprintf("member \"%s\", job %lld, %s", jobq_attr_cstring(job, slot_attisnull(job, JOB_NAME) ? JOB_KIND : JOB_NAME),
-					 (long long) first->id,
-					 first->outcome == OUTCOME_FAILED ? "failed" : "could not run, since what it depends on did not succeed");
-	jobq_slot_free(job);
-	pfree(members);
-	return error;
+	return psprintf("member \"%s\", job %lld, %s", join_names(names), (long long) first.id,
+					first.outcome == OUTCOME_FAILED ? "failed" : "could not run, since what it depends on did not succeed");
 }
 
 /* The same, with how many items of a map have succeeded, where that is what matters. */

@@ -646,7 +646,7 @@ extern Jsonb *jobq_path_first_or_none(Jsonb *from, const char *path);
 extern bool jobq_is_true(Jsonb *found);
 extern bool jobq_path_holds(Jsonb *from, const char *path);
 extern Jsonb *jobq_flow_args(JobqCall *call, int64 flow);
-extern Jsonb *jobq_resolve_items(JobqCall *call, int64 flow, Jsonb *value);
+extern Jsonb *jobq_resolve_items(JobqCall *call, int64 flow, Jsonb *value, bool *too_large);
 extern Jsonb *jobq_resolve_undo(JobqCall *call, TupleTableSlot *job, TupleTableSlot *undone);
 
 /* undone.c: jobs that undo others, or do them once more to find out whether they were done */

@@ -24,7 +24,10 @@
 
 #include "job/job.h"
 
-#define REFERENCES	"a reference is {\"$result\": name, \"path\": jsonpath}, {\"$args\": jsonpath} or {\"$literal\": value}"
+#define REFERENCES	"a reference is {\"$result\": name, \"path\": jsonpath}, {\"$args\": jsonpath} or {\"$literal\": value}, " \
+	"in the job of a map also {\"$item\": jsonpath} or {\"$index\": true}, " \
+	"in that of a schedule {\"$time\": \"scheduled\" or \"previous\"}, " \
+	"in an undo {\"$undo\": \"args\", \"result\" or \"key\", \"path\": jsonpath}"
 
 /* The names of JobqReferenceType */
 static const char *const types[] = {"$result", "$args", "$literal", "$undo", "$time", "$item", "$index"};

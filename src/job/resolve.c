@@ -440,13 +440,15 @@ jobq_resolve_references(JobqCall *call, int64 flow, Jsonb *value)
 	return resolve(&context, value);
 }
 
-/* The same for what a map goes over, which can be larger. */
+/* The same for what a map goes over, which can be larger; *too_large: it is more than it may be. */
 Jsonb *
-jobq_resolve_items(JobqCall *call, int64 flow, Jsonb *value)
+jobq_resolve_items(JobqCall *call, int64 flow, Jsonb *value, bool *too_large)
 {
 	Context		context = {.call = call,.flow = flow,.max_size = (Size) JOBQ_MAX_FLOW_MB * 1024 * 1024};
+	Jsonb	   *items = resolve(&context, value);
 
-	return resolve(&context, value);
+	*too_large = is_too_much(&context);
+	return items;
 }
 
 /* The job that a job which undoes another depends on since it repeats that one; NULL: none. */
