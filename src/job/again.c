@@ -22,28 +22,6 @@
 #include "job/job.h"
 
 /*
- * Delete what is still to be added to the counters of a flow that is decided: its members
- * are counted anew.  All of it is committed, since who changes a member keeps the flow open.
- * Returns how many permits it would have got back.
- */
-static int
-drop_deltas(JobqCall *call, int64 flow)
-{
-	int			permits = 0;
-	JobqScan   *scan = jobq_scan_begin(call, JOBQ_DELTA, INDEX_KEY, 0, NULL, NULL);
-	TupleTableSlot *delta;
-
-	while ((delta = jobq_scan_next(scan)) != NULL)
-	{
-		/* the background worker may be about to delete it, too */
-		if (jobq_attr_int64(delta, DELTA_DOWNSTREAM) == flow && jobq_delete(call, JOBQ_DELTA, delta, LockWaitBlock))
-			permits += jobq_attr_int32(delta, DELTA_PERMITS);
-	}
-	jobq_scan_end(scan);
-	return permits;
-}
-
-/*
  * Write the row of a decided flow in job_flow: it runs again, with counters of its members
  * as they are, none of which has a slot, or (counters NULL) has not started.  permits: so many were
  * given back.
@@ -79,9 +57,9 @@ write_row(JobqCall *call, int64 id, const JobqCounters *counters, int permits)
 	} while (!done);
 }
 
-/* Have a flow run again, whose row in job was opened, but not its members. */
+/* Have a flow run again, whose row in job, as given, was opened, but not its members. */
 static void
-run_again(JobqCascade *cascade, TupleTableSlot *job, int outcome)
+run_again(JobqCascade *cascade, JobqLeftover *left, TupleTableSlot *job, int outcome)
 {
 	static const JobqCounters none = {0};
 	JobqCall   *call = jobq_cascade_call(cascade);
@@ -95,7 +73,7 @@ run_again(JobqCascade *cascade, TupleTableSlot *job, int outcome)
 	 * members can have been removed since; from here on none is, as its row
 	 * in job is written
 	 */
-	permits = drop_deltas(call, id);
+	permits = jobq_leftover_drop(call, left, job);
 	jobq_count_members(call, id, &c);
 	write_row(call, id, &c, permits);
 	/* where nothing in it opens, it is closed again */
@@ -134,7 +112,7 @@ jobq_refuse_undone(JobqCall *call, TupleTableSlot *job, const char **problem)
  * members.  False: its row changed, look again; or it was refused, with a *problem.
  */
 static bool
-open_flow(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem)
+open_flow(JobqCall *call, JobqLeftover *left, TupleTableSlot *job, int outcome, const char **problem)
 {
 	JobqPrefix	prefix;
 	JobqCascade *cascade;
@@ -145,27 +123,27 @@ open_flow(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem
 		!jobq_retake_key(call, job, problem) || !jobq_reopen(call, job, false, &prefix))
 		return false;
 	cascade = jobq_cascade_create(call);
-	run_again(cascade, job, outcome);
+	run_again(cascade, left, job, outcome);
 	jobq_cascade_run(cascade, NULL, NULL);
 	return true;
 }
 
 /* The same where its row in job is locked, and its key taken. */
 void
-jobq_reopen_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome)
+jobq_reopen_flow(JobqCascade *cascade, JobqLeftover *left, TupleTableSlot *job, int outcome)
 {
 	JobqPrefix	prefix;
 
 	if (!jobq_reopen(jobq_cascade_call(cascade), job, false, &prefix))
 		elog(ERROR, "row of flow %lld has changed while locked", (long long) prefix.job_id);
-	run_again(cascade, job, outcome);
+	run_again(cascade, left, job, outcome);
 }
 
-/* A flow that was started, and whose row in job is opened, begins anew; its members are made former ones. */
+/* A flow that was started, and whose row in job, as given, was opened, begins anew; its members are made former ones. */
 void
-jobq_begin_flow_anew(JobqCall *call, int64 id)
+jobq_begin_flow_anew(JobqCall *call, JobqLeftover *left, TupleTableSlot *job)
 {
-	write_row(call, id, NULL, drop_deltas(call, id));
+	write_row(call, jobq_attr_int64(job, JOB_ID), NULL, jobq_leftover_drop(call, left, job));
 }
 
 /* A member of a flow that begins anew, whose row is locked, is a former one; another job may have its key. */
@@ -197,7 +175,7 @@ jobq_refuse_member(TupleTableSlot *member, int64 flow, TupleTableSlot *job, cons
 
 /* Open a flow, if it is decided, and keep it open to the end of the transaction; false: with a *problem. */
 static bool
-keep_open(JobqCall *call, int64 flow, TupleTableSlot *member, const char **problem)
+keep_open(JobqCall *call, JobqLeftover *left, int64 flow, TupleTableSlot *member, const char **problem)
 {
 	for (;;)
 	{
@@ -219,7 +197,7 @@ keep_open(JobqCall *call, int64 flow, TupleTableSlot *member, const char **probl
 			jobq_slot_free(job);
 			return false;
 		}
-		done = open_flow(call, job, decided, problem);
+		done = open_flow(call, left, job, decided, problem);
 		jobq_slot_free(job);
 		if (problem != NULL && *problem != NULL)
 			return false;
@@ -230,7 +208,7 @@ keep_open(JobqCall *call, int64 flow, TupleTableSlot *member, const char **probl
 
 /* A job is to be opened again: so are the flows around it, outermost first.  False: with a *problem. */
 bool
-jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, const char **problem)
+jobq_open_flows_around(JobqCall *call, JobqLeftover *left, TupleTableSlot *job, const char **problem)
 {
 	List	   *flows = NIL;
 
@@ -243,7 +221,7 @@ jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, const char **problem
 	}
 	for (int i = 0; i < list_length(flows); i++)
 	{
-		if (!keep_open(call, *(int64 *) list_nth(flows, i), job, problem))
+		if (!keep_open(call, left, *(int64 *) list_nth(flows, i), job, problem))
 			return false;
 	}
 	return true;
@@ -254,14 +232,14 @@ jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, const char **problem
  * row changed, look again; or it was refused, with a *problem.
  */
 bool
-jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem)
+jobq_open_flow_again(JobqCall *call, JobqLeftover *left, TupleTableSlot *job, int outcome, const char **problem)
 {
 	int64		id = jobq_attr_int64(job, JOB_ID);
 	JobqMember *members;
 	int			n;
 
 	check_stack_depth();
-	if (!open_flow(call, job, outcome, problem))
+	if (!open_flow(call, left, job, outcome, problem))
 		return false;
 	jobq_advance();
 	members = jobq_read_flow_members(call, id, &n);
@@ -289,7 +267,7 @@ jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcome, const cha
 			if (was != OUTCOME_FAILED && was != OUTCOME_CANCELLED)
 				done = true;
 			else if (jobq_flow_was_started(call, member))
-				done = jobq_open_flow_again(call, member, was, &refused);
+				done = jobq_open_flow_again(call, left, member, was, &refused);
 			else
 				done = jobq_open_again(call, member, was, &refused);
 			done |= refused != NULL;

@@ -63,6 +63,7 @@ typedef struct Walk
 {
 	JobqCall   *call;
 	int64		id;				/* that is retried */
+	JobqLeftover *left;			/* for flows that are opened */
 	HTAB	   *followers;
 	pairingheap *heap;
 	int			nacts;			/* those with an act, by ascending ids */
@@ -540,7 +541,7 @@ open_decided(Walk *walk, Follower *f, TupleTableSlot *job)
 	if (ran)
 		prefix.run_at = 0;
 	if (f->act == ACT_BEGIN_ANEW)
-		jobq_begin_flow_anew(call, f->id);
+		jobq_begin_flow_anew(call, walk->left, job);
 	jobq_advance();				/* those downstream must see it undecided */
 	result = slot_getattr(job, JOB_RESULT, &isnull);
 	jobq_cascade_add_downstream(walk->cascade, f->id, outcome, isnull ? NULL : &result, -1);
@@ -606,7 +607,7 @@ act_on(Walk *walk, Follower *f)
 				leave_decided(walk, job);
 			break;
 		case ACT_OPEN_AROUND:
-			jobq_reopen_flow(walk->cascade, job, jobq_attr_int16(job, JOB_OUTCOME));
+			jobq_reopen_flow(walk->cascade, walk->left, job, jobq_attr_int16(job, JOB_OUTCOME));
 			break;
 		case ACT_GO_BACK:
 			if (reached)
@@ -626,9 +627,9 @@ act_on(Walk *walk, Follower *f)
 
 /* Retry a job with all that follows; false: it is not decided.  What is wrong is raised. */
 static bool
-retry(JobqCall *call, int64 id)
+retry(JobqCall *call, int64 id, JobqLeftover *left)
 {
-	Walk		walk = {.call = call,.id = id};
+	Walk		walk = {.call = call,.id = id,.left = left};
 	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(Follower),.hcxt = CurrentMemoryContext};
 	TupleTableSlot *job;
 	TupleTableSlot *row;
@@ -668,6 +669,7 @@ retry(JobqCall *call, int64 id)
 typedef struct Retry
 {
 	int64		id;
+	JobqLeftover *left;
 	bool		changed;
 } Retry;
 
@@ -679,7 +681,7 @@ retry_alone(void *arg)
 	JobqCall	call;
 
 	jobq_open_call(&call);
-	r->changed = retry(&call, r->id);
+	r->changed = retry(&call, r->id, r->left);
 	jobq_close_call(&call);
 }
 
@@ -688,18 +690,21 @@ retry_alone(void *arg)
  * on, which see nothing of one that was refused.
  */
 bool
-jobq_retry_downstream(JobqCall *call, int64 id, const char **problem)
+jobq_retry_downstream(JobqCall *call, int64 id, JobqLeftover *left, const char **problem)
 {
-	Retry		r = {id};
+	Retry		r = {id, left};
 	ErrorData  *error;
 
 	if (problem == NULL)
-		return retry(call, id);
+		return retry(call, id, left);
 	error = jobq_try(retry_alone, &r);
 	if (error != NULL && error->sqlerrcode != ERRCODE_JOBQ_WRONG_STATE &&
 		error->sqlerrcode != ERRCODE_JOBQ_NO_SUCH_JOB && error->sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE)
 		ReThrowError(error);
 	if (error != NULL)
+	{
+		jobq_leftover_forget(left);
 		*problem = error->message;
+	}
 	return r.changed && error == NULL;
 }

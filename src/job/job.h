@@ -626,15 +626,23 @@ extern void jobq_give_slot_back(JobqCall *call, JobqPrefix *prefix);
 extern void jobq_look_at_flow(JobqCall *call, int64 flow);
 extern bool jobq_let_members_in(JobqCall *call, int64 flow);
 
+/* leftover.c: deltas that are left of decided flows */
+typedef struct JobqLeftover JobqLeftover;
+
+extern JobqLeftover *jobq_leftover_begin(void);
+extern void jobq_leftover_forget(JobqLeftover *left);
+extern void jobq_leftover_end(JobqLeftover *left);
+extern int	jobq_leftover_drop(JobqCall *call, JobqLeftover *left, TupleTableSlot *job);
+
 /* again.c: flows that are opened again, or begin anew */
 extern void jobq_refuse_member(TupleTableSlot *member, int64 flow, TupleTableSlot *job, const char **problem);
 extern int64 jobq_undone_by(JobqCall *call, int64 flow);
 extern bool jobq_refuse_undone(JobqCall *call, TupleTableSlot *job, const char **problem);
-extern void jobq_reopen_flow(JobqCascade *cascade, TupleTableSlot *job, int outcome);
-extern void jobq_begin_flow_anew(JobqCall *call, int64 id);
+extern void jobq_reopen_flow(JobqCascade *cascade, JobqLeftover *left, TupleTableSlot *job, int outcome);
+extern void jobq_begin_flow_anew(JobqCall *call, JobqLeftover *left, TupleTableSlot *job);
 extern void jobq_make_former(JobqCall *call, TupleTableSlot *job);
-extern bool jobq_open_flows_around(JobqCall *call, TupleTableSlot *job, const char **problem);
-extern bool jobq_open_flow_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
+extern bool jobq_open_flows_around(JobqCall *call, JobqLeftover *left, TupleTableSlot *job, const char **problem);
+extern bool jobq_open_flow_again(JobqCall *call, JobqLeftover *left, TupleTableSlot *job, int outcome, const char **problem);
 
 /* jsonpath.c: what a jsonpath finds */
 extern Jsonb *jobq_path_first(Jsonb *from, const char *string);
@@ -787,7 +795,7 @@ extern bool jobq_was_let_run(TupleTableSlot *job);
 extern const char *jobq_retry_hint(JobqCall *call, int64 id);
 extern bool jobq_open_again(JobqCall *call, TupleTableSlot *job, int outcome, const char **problem);
 extern bool jobq_refuse_former(JobqCall *call, TupleTableSlot *job, const char **problem);
-extern bool jobq_retry_downstream(JobqCall *call, int64 id, const char **problem);
+extern bool jobq_retry_downstream(JobqCall *call, int64 id, JobqLeftover *left, const char **problem);
 extern int	jobq_look(JobqCall *call, int64 id, TupleTableSlot **job, JobqTable *table,
 					  TupleTableSlot **state, const char **problem);
 

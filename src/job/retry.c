@@ -209,7 +209,7 @@ jobq_refuse_former(JobqCall *call, TupleTableSlot *job, const char **problem)
 	return flow != 0;
 }
 
-/* job_retry: a JobqFoundAct */
+/* job_retry: a JobqFoundAct, whose argument is the JobqLeftover of the call */
 static bool
 retry_found(JobqCall *call, const JobqFound *found, void *arg, const char **problem, bool *changed)
 {
@@ -220,8 +220,8 @@ retry_found(JobqCall *call, const JobqFound *found, void *arg, const char **prob
 	if (outcome == OUTCOME_FAILED || outcome == OUTCOME_CANCELLED ||
 		(outcome == OUTCOME_SKIPPED && !slot_attisnull(found->job, JOB_DECIDED_BY)))
 	{
-		if (jobq_open_flows_around(call, found->job, problem))
-			*changed = jobq_flow_was_started(call, found->job) ? jobq_open_flow_again(call, found->job, outcome, problem) :
+		if (jobq_open_flows_around(call, arg, found->job, problem))
+			*changed = jobq_flow_was_started(call, found->job) ? jobq_open_flow_again(call, arg, found->job, outcome, problem) :
 				jobq_open_again(call, found->job, outcome, problem);
 		return *changed || (problem != NULL && *problem != NULL);
 	}
@@ -234,19 +234,30 @@ retry_found(JobqCall *call, const JobqFound *found, void *arg, const char **prob
 	return true;
 }
 
-/* The same: a JobqAct, whose argument says whether what follows is to run again as well */
+/* How jobs are retried */
+typedef struct How
+{
+	bool		downstream;		/* what follows is to run again as well */
+	JobqLeftover *left;
+} How;
+
+/* The same: a JobqAct */
 static bool
 retry(JobqCall *call, int64 id, void *arg, const char **problem)
 {
-	return *(bool *) arg ? jobq_retry_downstream(call, id, problem) :
-		jobq_act_on_found(call, id, false, retry_found, NULL, problem);
+	const How  *how = arg;
+
+	return how->downstream ? jobq_retry_downstream(call, id, how->left, problem) :
+		jobq_act_on_found(call, id, false, retry_found, how->left, problem);
 }
 
-/* The second argument of both functions. */
-static bool
-read_downstream(FunctionCallInfo fcinfo)
+/* What both functions are given. */
+static How
+begin_retry(FunctionCallInfo fcinfo)
 {
-	return !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	How			how = {!PG_ARGISNULL(1) && PG_GETARG_BOOL(1), jobq_leftover_begin()};
+
+	return how;
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_retry);
@@ -255,9 +266,12 @@ PG_FUNCTION_INFO_V1(jobq_job_retry);
 Datum
 jobq_job_retry(PG_FUNCTION_ARGS)
 {
-	bool		downstream = read_downstream(fcinfo);
+	int64		id = jobq_check_id(fcinfo, 0, "job_id");
+	How			how = begin_retry(fcinfo);
+	bool		changed = jobq_act_on_one("job_retry()", retry, id, &how);
 
-	PG_RETURN_BOOL(jobq_act_on_one("job_retry()", retry, jobq_check_id(fcinfo, 0, "job_id"), &downstream));
+	jobq_leftover_end(how.left);
+	PG_RETURN_BOOL(changed);
 }
 
 PG_FUNCTION_INFO_V1(jobq_job_retry_many);
@@ -266,7 +280,9 @@ PG_FUNCTION_INFO_V1(jobq_job_retry_many);
 Datum
 jobq_job_retry_many(PG_FUNCTION_ARGS)
 {
-	bool		downstream = read_downstream(fcinfo);
+	How			how = begin_retry(fcinfo);
+	Datum		result = jobq_act_on_many(fcinfo, "job_retry_many()", retry, &how);
 
-	return jobq_act_on_many(fcinfo, "job_retry_many()", retry, &downstream);
+	jobq_leftover_end(how.left);
+	return result;
 }
