@@ -2044,11 +2044,19 @@ COMMENT ON FUNCTION @extschema@.job_flow_set(bigint, boolean, int, int, text) IS
     'Sets what is given of an undecided flow: whether it is paused (false takes permits away, too), how many of its members may still begin, how many run at once (0: no limit), and what happens when one fails. JQ002, JQ003, 22004, 22023, 42501.';
 REVOKE ALL ON FUNCTION @extschema@.job_flow_set(bigint, boolean, int, int, text) FROM PUBLIC;
 
--- What is to be done to undo what a flow has in it, as "jobs" of a flow; NULL: nothing. An edge between members of flows in it counts as one
--- between these flows. A member of which nothing is to be undone is left out or, if it is on the way from one to another, an empty flow.
--- Not compiled (jit), which takes seconds where the tables are large: a flow that undoes itself has the background worker wait for it.
+-- The members of a flow, with what is to be undone of them, that are part of the flow which undoes it, and which others each of them waits for there.
+CREATE FUNCTION @extschema@.job_undo_members(of_flow bigint) RETURNS TABLE (id bigint, done boolean, doubt boolean, inside boolean, depends_on bigint[])
+LANGUAGE C STABLE STRICT PARALLEL UNSAFE ROWS 100
+AS 'MODULE_PATHNAME', 'jobq_job_undo_members';
+COMMENT ON FUNCTION @extschema@.job_undo_members(bigint) IS 'Internal, for job_undo: what there is to be undone in a flow, in which order';
+REVOKE ALL ON FUNCTION @extschema@.job_undo_members(bigint) FROM PUBLIC;
+
+-- What is to be done to undo what a flow has in it, as "jobs" of a flow; NULL: nothing. A member of which nothing is to be undone is left out or,
+-- if it is on the way from one to another, an empty flow.
+-- Not compiled (jit), and all that is looked up in tables is by index, one by one, whatever statistics say: a flow that undoes itself has the
+-- background worker wait for it, with rows locked.
 CREATE FUNCTION @extschema@.job_undo_jobs(of_flow bigint) RETURNS jsonb
-LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET jit = off SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET enable_seqscan = off SET jit = off SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     prefix text := '#';
@@ -2059,42 +2067,17 @@ BEGIN
         EXIT WHEN NOT EXISTS (SELECT FROM @extschema@.job j WHERE j.flow = of_flow AND starts_with(j.name, prefix));
         prefix := format('#%s.', n);
     END LOOP;
-    WITH RECURSIVE inside (id, member) AS (
-        SELECT j.id, j.id FROM @extschema@.job j WHERE j.flow = of_flow
-        UNION ALL SELECT j.id, i.member FROM inside i JOIN @extschema@.job j ON j.flow = i.id),
-    edge AS MATERIALIZED (
-        SELECT DISTINCT u.member AS up, d.member AS down
-        FROM inside d JOIN @extschema@.job_dependency e ON e.downstream = d.id JOIN inside u ON u.id = e.upstream
-        WHERE u.member <> d.member),
-    member AS MATERIALIZED (
-        SELECT j.*, f.undone_by, coalesce(j.name, prefix || j.id) AS called, prefix || 'again ' || j.id AS again,
-            CASE WHEN f.job_id IS NOT NULL AND f.undone_by IS NULL THEN @extschema@.job_undo_jobs(j.id) END AS jobs,
-            -- what was taken over from the flow of which this one is a copy is undone with that
-            j.undo IS NOT NULL AND j.outcome = 1 AND NOT (j.attempt = 0 AND EXISTS (SELECT FROM @extschema@.job_flow c JOIN @extschema@.job o
-                ON c.clone_of IN (o.flow, o.former_flow) WHERE c.job_id = of_flow AND o.id = j.parent)) AS done,
-            -- nobody knows whether it was done: the last attempt that says something was lost, timed out, or succeeded before it was opened again
-            j.undo IS NOT NULL AND j.outcome <> 1 AND j.decided_by IS NULL
-                AND coalesce(nullif(j.attempt_outcome, 6), (SELECT a.outcome FROM @extschema@.job_attempt a WHERE a.job_id = j.id AND a.outcome NOT IN (4, 5, 6)
-                    ORDER BY a.attempt DESC LIMIT 1)) IN (0, 2, 3) AS doubt
-        FROM @extschema@.job j LEFT JOIN @extschema@.job_flow f ON f.job_id = j.id
-        WHERE j.flow = of_flow),
-    act AS MATERIALIZED (SELECT m.id FROM member m WHERE m.done OR m.doubt OR m.jobs IS NOT NULL OR m.undone_by IS NOT NULL),
-    upstream (id) AS (
-        SELECT e.up FROM act a JOIN edge e ON e.down = a.id
-        UNION SELECT e.up FROM upstream u JOIN edge e ON e.down = u.id),
-    downstream (id) AS (
-        SELECT e.down FROM act a JOIN edge e ON e.up = a.id
-        UNION SELECT e.down FROM downstream d JOIN edge e ON e.up = d.id),
-    node AS MATERIALIZED (
-        SELECT m.*, jsonb_strip_nulls(jsonb_build_object('queue', m.queue, 'priority', m.priority, 'partition', m.partition)) AS same
-        FROM member m
-        WHERE m.id IN (SELECT a.id FROM act a) OR m.id IN (SELECT u.id FROM upstream u INTERSECT SELECT d.id FROM downstream d)),
-    placed AS (
-        SELECT n.*, jsonb_build_object('trigger_rule', 'none_failed', 'depends_on',
-            coalesce((SELECT jsonb_agg(d.called ORDER BY d.id) FROM edge e JOIN node d ON d.id = e.down WHERE e.up = n.id), '[]')) AS place
-        FROM node n)
     SELECT jsonb_agg(x.job ORDER BY p.id DESC, x.nr) INTO jobs
-    FROM placed p, LATERAL (
+    FROM (
+        SELECT j.*, m.done, m.doubt, coalesce(j.name, prefix || j.id) AS called, prefix || 'again ' || j.id AS again,
+            (SELECT f.undone_by FROM @extschema@.job_flow f WHERE f.job_id = j.id) AS undone_by,
+            CASE WHEN m.inside THEN @extschema@.job_undo_jobs(j.id) END AS jobs,
+            jsonb_strip_nulls(jsonb_build_object('queue', j.queue, 'priority', j.priority, 'partition', j.partition)) AS same,
+            jsonb_build_object('trigger_rule', 'none_failed', 'depends_on', coalesce((SELECT jsonb_agg(coalesce(d.name, prefix || d.id) ORDER BY d.id)
+                FROM unnest(m.depends_on) u (id) CROSS JOIN LATERAL (SELECT d.id, d.name FROM @extschema@.job d WHERE d.id = u.id OFFSET 0) d), '[]')) AS place
+        FROM @extschema@.job_undo_members(of_flow) m CROSS JOIN LATERAL (SELECT j.* FROM @extschema@.job j WHERE j.id = m.id OFFSET 0) j
+        OFFSET 0) p,
+    LATERAL (
         -- the same again, with its key, to know
         SELECT 1, p.same || p.place || jsonb_build_object('name', p.again, 'kind', p.kind, 'undo_of', p.id, 'repeats', true)
             || jsonb_strip_nulls(jsonb_build_object('max_attempts', p.max_attempts, 'max_lost', p.max_lost, 'backoff', p.backoff || ' microseconds',
