@@ -298,6 +298,7 @@ CREATE TABLE @extschema@.job_flow (
     open          boolean NOT NULL,
     paused        boolean NOT NULL,
     settled       boolean NOT NULL,
+    anew          boolean NOT NULL,
     stop_reason   text,
     clone_from    text[],
     definition    jsonb NOT NULL,
@@ -312,7 +313,7 @@ EXCEPTION WHEN feature_not_supported THEN
     NULL;
 END $$;
 COMMENT ON TABLE @extschema@.job_flow IS
-    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. running: members that have a slot, of a flow with permits or max_running. settled: none of its members is ready that may not begin and, with permits or max_running, each that runs has a slot. canary: of a map, so many items, from canary_from to canary_upto, must succeed before the others begin. min_success: of a map, as its definition has it. on_failure: 0 continue, 1 cancel, 2 drain, 3 undo. stopping: 0 no, 1 members that have not begun are cancelled, since one failed, else all are: 2 one failed, 3 it is cancelled, 4 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
+    'What flows are made of, and, of those that run (open), how far their members are, but for what job_delta says. running: members that have a slot, of a flow with permits or max_running. settled: none of its members is ready that may not begin and, with permits or max_running, each that runs has a slot. anew: it has begun anew, so what its members depend on outside was there once. canary: of a map, so many items, from canary_from to canary_upto, must succeed before the others begin. min_success: of a map, as its definition has it. on_failure: 0 continue, 1 cancel, 2 drain, 3 undo. stopping: 0 no, 1 members that have not begun are cancelled, since one failed, else all are: 2 one failed, 3 it is cancelled, 4 it timed out. clone_from: what does not follow from these members is taken over from the flow of which it is a copy';
 REVOKE ALL ON @extschema@.job_flow FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.job_flow', '');
 
@@ -2414,8 +2415,10 @@ BEGIN ATOMIC
             SELECT k.*,
                 k.n_states <> CASE WHEN k.outcome IS NULL THEN 1 ELSE 0 END AS s1,
                 k.manual AND k.outcome IS NULL AND k.n_states = 1 AND k.states <> '{waiting}' AS s1_manual,
-                -- edges to jobs that were removed may be gone, but only where nobody counts them any more
-                k.dependencies > 0 AND CASE WHEN k.outcome IS NULL AND k.generation = 0 THEN k.edges <> k.dependencies ELSE k.edges > k.dependencies END AS s2,
+                -- edges to jobs that were removed may be gone, but only where nobody counts them any more, or there never were any, in a flow that has begun anew
+                k.dependencies > 0 AND CASE WHEN k.edges >= k.dependencies THEN k.edges > k.dependencies WHEN k.outcome IS NOT NULL OR k.generation > 0 THEN false
+                    ELSE NOT EXISTS (WITH RECURSIVE around AS (SELECT f.anew, f.flow_id FROM @extschema@.job_flow f WHERE f.job_id = k.flow
+                        UNION ALL SELECT f.anew, f.flow_id FROM around a JOIN @extschema@.job_flow f ON f.job_id = a.flow_id) SELECT FROM around a WHERE a.anew) END AS s2,
                 k.dependencies = 0 AND k.edges > 0 AS s2_none,
                 (k.min_masks, k.max_masks) <> (r.masks, r.masks) AS s2_masks,
                 k.begun IS NOT NULL AND k.n_states <= 1 AND (k.on_record <> greatest(k.begun - k.open_attempt, 0)

@@ -344,6 +344,59 @@ CALL pg_temp.work('rd_chain', 2);
 SELECT job_delete(pg_temp.id('a'));
 SELECT job_retry(pg_temp.id('b'), true);
 SELECT * FROM pg_temp.jobs('rd_chain');
+-- a job outside that members depend on was removed: it has succeeded, for each rule, for the flow that begins anew and one in it
+SELECT job_submit('gone', name => 'gone', queue => 'rd_gone') AS gone \gset
+CALL pg_temp.work('rd_gone');
+SELECT job_submit_flow(replace('{"name": "uses gone", "queue": "rd_gone", "unique_key": "uses gone", "defaults": {"queue": "rd_gone"}, "jobs": [{"name": "g1", "kind": "g1", "depends_on": [GONE]},
+    {"name": "g2", "kind": "g2", "depends_on": [GONE], "trigger_rule": "all_failed"}, {"name": "g3", "kind": "g3", "depends_on": [GONE, "g1"], "trigger_rule": "quorum", "quorum": 2},
+    {"name": "g4", "kind": "g4", "depends_on": [GONE], "when": {"GONE": "$ == 1"}}, {"name": "g5", "kind": "g5", "depends_on": [GONE, "g2"], "trigger_rule": "one_success"},
+    {"name": "inner gone", "jobs": [{"name": "g6", "kind": "g6", "depends_on": [GONE]}]}]}', 'GONE', :'gone')::jsonb) AS f \gset
+SELECT pg_temp.comes_true('EXISTS (SELECT FROM job_status WHERE name = ''g6'' AND state = ''ready'')');
+CALL pg_temp.work('rd_gone', 4);
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT name, state FROM job_status WHERE flow = :f ORDER BY id;
+SELECT job_delete(:gone);
+SELECT job_retry(:f, true);
+SELECT pg_temp.comes_true('EXISTS (SELECT FROM job_status WHERE name = ''g6'' AND state = ''ready'')');
+SELECT s.name, s.state, (SELECT array_agg(p.name) FROM job_status p WHERE p.id = ANY (s.depends_on)) AS depends_on, j.dependencies FROM job_status s JOIN job j USING (id) WHERE s.flow = :f ORDER BY s.id;
+SELECT * FROM job_check();
+CALL pg_temp.work('rd_gone', 5);
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT job_retry(pg_temp.id('g1'), true);
+CALL pg_temp.work('rd_gone', 2);
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT name, state, attempt FROM job_status WHERE flow = :f ORDER BY id;
+SELECT * FROM job_check();
+-- it is not known where the flow got another document since
+BEGIN;
+SELECT job_retry(:f, true);
+SELECT job_submit_flow(format('{"name": "uses gone", "queue": "rd_gone", "unique_key": "uses gone", "on_conflict": "replace", "jobs": [{"name": "g1", "kind": "g1", "depends_on": [%s]}]}', :gone)::jsonb) = :f AS the_same;
+COMMIT;
+SELECT pg_temp.until(:f, 'failed');
+SELECT regexp_replace(error, '\d+', 'N') AS error FROM job_status WHERE id = :f;
+-- permits that are used up stay so: nothing begins before there are others
+SELECT job_submit_flow('{"name": "steps", "queue": "rd_steps", "permits": 2, "defaults": {"queue": "rd_steps"}, "jobs": [{"name": "p1", "kind": "p1"}, {"name": "p2", "kind": "p2"}]}') AS f \gset
+CALL pg_temp.work('rd_steps', 2);
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT job_retry(:f, true);
+SELECT pg_temp.until(:f, 'running');
+SELECT pg_temp.comes_true('NOT EXISTS (SELECT FROM job_delta)');
+SELECT state, permits, jobs, ready FROM job_flow_status WHERE id = :f;
+SELECT regexp_replace(detail, '\d+', 'N') AS detail FROM job_explain(pg_temp.id('p1')) WHERE reason = 'flow';
+SELECT job_flow_set(:f, permits => 1);
+CALL pg_temp.work('rd_steps');
+SELECT pg_temp.comes_true('NOT EXISTS (SELECT FROM job_delta)');
+SELECT state, permits, jobs, ready, succeeded FROM job_flow_status WHERE id = :f;
+-- or given in the transaction of the retry
+SELECT job_cancel(:f);
+SELECT pg_temp.until(:f, 'cancelled');
+BEGIN;
+SELECT job_retry(:f, true);
+SELECT job_flow_set(:f, permits => 2);
+COMMIT;
+CALL pg_temp.work('rd_steps', 2);
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT permits FROM job_flow_status WHERE id = :f;
 -- where jobs of a partition run one after the other: one that waits again gives up its turn
 SELECT job_queue_set('rd_turns', ordered => true);
 SELECT count(*) FROM job_submit_many('[{"name": "t1", "kind": "t1", "queue": "rd_turns", "partition": "p"}, {"name": "t2", "kind": "t2", "queue": "rd_turns", "partition": "p", "depends_on": ["t1"]}, {"name": "t3", "kind": "t3", "queue": "rd_turns", "partition": "p", "depends_on": ["t2"]}]');

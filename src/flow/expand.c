@@ -37,10 +37,29 @@ holds(const char *condition, Jsonb *args)
 	return jobq_is_true(jobq_path_first(args, condition));
 }
 
+/* The outermost flow that one is, or is in, which has begun anew; 0: none. */
+static int64
+begun_anew(JobqCall *call, int64 flow)
+{
+	int64		anew = 0;
+
+	for (; flow != 0; flow = jobq_flow_of(call, flow))
+	{
+		TupleTableSlot *row = need_flow(call, flow);
+
+		if (jobq_attr_bool(row, FLOW_ANEW))
+			anew = flow;
+		jobq_slot_free(row);
+	}
+	return anew;
+}
+
 /* Insert members of a flow that starts, whose args are given, and count them. */
 void
 jobq_insert_members(JobqCall *call, int64 id, JobqElements *members, Jsonb *args, JobqCounters *c)
 {
+	bool		outside = false;
+
 	for (int i = 0; i < members->n; i++)
 	{
 		JobqSubmission *s = &members->elements[i].s;
@@ -68,7 +87,11 @@ jobq_insert_members(JobqCall *call, int64 id, JobqElements *members, Jsonb *args
 			s->skipped = true;
 			s->nnames = s->nupstream = 0;
 		}
+		outside |= s->nupstream > 0;
 	}
+	/* members depend only on what is older than their flows */
+	if (outside)
+		members->known_before = begun_anew(call, id);
 	jobq_elements_sort(members);
 	jobq_elements_submit(call, members);
 	jobq_advance();

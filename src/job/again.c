@@ -49,7 +49,10 @@ write_row(JobqCall *call, int64 id, const JobqCounters *counters, int permits)
 		new.given[FLOW_STOP_REASON - 1] = false;
 		new.given[STATE_EXPIRES_AT - 1] = false;
 		if (counters == NULL)
+		{
+			jobq_set(&new, FLOW_ANEW, BoolGetDatum(true));
 			new.given[FLOW_CANARY - 1] = new.given[FLOW_CANARY_UPTO - 1] = new.given[FLOW_STARTED_AT - 1] = new.given[FLOW_ARGS - 1] = new.given[FLOW_CLONE_FROM - 1] = false;
+		}
 		else
 			jobq_set_flow_runs(call, id, slot, &new);
 		done = jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock);

@@ -482,7 +482,7 @@ extern void jobq_walk_references(JsonbContainer *json, const JobqTrail *trail,
 extern int	jobq_compare_ids(const void *a, const void *b);
 extern void jobq_admit(JobqCall *call, const JobqSubmission *s);
 extern HTAB *jobq_upstream_create(void);
-extern void jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id);
+extern void jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id, bool known);
 extern void jobq_note_expiry(JobqCall *call, int64 id, TimestampTz expires_at);
 extern void jobq_start_after(JobqCall *call, JobqSubmission *s, int64 id);
 extern int64 jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents);
@@ -509,6 +509,9 @@ typedef struct JobqElements
 	JobqElement *elements;
 	int		   *order;			/* topological */
 	int			at;				/* that is being worked on; -1: none */
+	int64		known_before;	/* jobs outside with ids below this were there
+								 * once: one that is not there any more has
+								 * succeeded */
 } JobqElements;
 
 extern void jobq_elements_init(JobqElements *es, const char *what, int n);

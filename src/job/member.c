@@ -131,6 +131,7 @@ set_spec(JobqRow *new, const JobqFlowSpec *flow)
 	new->given[FLOW_CLONE_OF - 1] = flow->clone_of != 0;
 	jobq_set(new, FLOW_CLONE_FROM, flow->clone_from);
 	new->given[FLOW_CLONE_FROM - 1] = flow->clone_from != 0;
+	jobq_set(new, FLOW_ANEW, BoolGetDatum(false));
 	jobq_set(new, FLOW_PAUSED, BoolGetDatum(flow->paused));
 	jobq_set(new, FLOW_PERMITS, Int32GetDatum(flow->permits));
 	new->given[FLOW_PERMITS - 1] = flow->permits >= 0;

@@ -246,7 +246,7 @@ jobq_job_schedule(PG_FUNCTION_ARGS)
 	jobq_admit(&call, &s);
 	parents = jobq_upstream_create();
 	for (int i = 0; i < s.nupstream; i++)
-		jobq_resolve_upstream(&call, parents, s.upstream[i]);
+		jobq_resolve_upstream(&call, parents, s.upstream[i], false);
 	has_next = store(&call, &new, texts[1], texts[3], &next);
 	jobq_close_call(&call);
 	if (!has_next)

@@ -60,12 +60,23 @@ error_argument(int64 id, const char *what)
 			 errhint("It was removed, or you may not see it.")));
 }
 
+/* Was a job, which is known to have been there, removed since? */
+static bool
+was_removed(JobqCall *call, int64 id)
+{
+	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+
+	jobq_slot_free(job);
+	return job == NULL;
+}
+
 /*
  * Lock and read an upstream job, without waiting.  The caller must be allowed to
- * see it, since its result goes to the worker of the new job.
+ * see it, since its result goes to the worker of the new job.  known: it was there once, so
+ * that it can have been removed.
  */
 void
-jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
+jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id, bool known)
 {
 	bool		found;
 	Parent	   *p = hash_search(parents, &id, HASH_ENTER, &found);
@@ -73,11 +84,14 @@ jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id)
 	if (found)
 		return;
 	p->unsure = false;
-	if (!jobq_may_see(call, id, false))
-		error_argument(id, "depends_on");
-	p->outcome = jobq_upstream_outcome(call, id, NULL, 0, true, &p->unsure);
 	p->row = NULL;
-	if (p->outcome == OUTCOME_REMOVED)
+	if (jobq_may_see(call, id, false))
+		p->outcome = jobq_upstream_outcome(call, id, NULL, 0, true, &p->unsure);
+	else if (known && was_removed(call, id))
+		p->outcome = OUTCOME_REMOVED;
+	else
+		error_argument(id, "depends_on");
+	if (p->outcome == OUTCOME_REMOVED && !known)
 		error_argument(id, "depends_on");
 }
 
@@ -88,6 +102,8 @@ parent_counts_as(JobqCall *call, Parent *p, const char *condition)
 	TupleTableSlot *job;
 	int			outcome = p->outcome;
 
+	if (outcome == OUTCOME_REMOVED)
+		return OUTCOME_SUCCEEDED;
 	if (outcome != OUTCOME_SUCCEEDED || condition == NULL)
 		return outcome;
 	if (p->row != NULL)
@@ -235,6 +251,22 @@ resolve_after(JobqCall *call, JobqSubmission *s, JobqCounters *counters, bool *u
 	s->nafter = n;
 }
 
+/* An upstream job that was removed gets no edge: it is one of those that a job has had. */
+static void
+drop_removed(JobqSubmission *s, HTAB *parents)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < s->nupstream; i++)
+	{
+		const Parent *p = hash_search(parents, &s->upstream[i], HASH_FIND, NULL);
+
+		if (p->outcome != OUTCOME_REMOVED)
+			s->upstream[kept++] = s->upstream[i];
+	}
+	s->nupstream = kept;
+}
+
 /* Count a job that is submitted, and perhaps decided at once, for the flow that it is a member of. */
 static void
 count_for_flow(JobqCall *call, JobqSubmission *s, int outcome)
@@ -269,6 +301,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 	JobqPrefix	prefix = {0};
 	int			outcome = 0;
 	bool		unsure = false;
+	bool		removed = false;
 	bool		hold = s->row.given[SUBMISSION_HOLD - 1] &&
 	DatumGetBool(s->row.values[SUBMISSION_HOLD - 1]);
 
@@ -294,6 +327,7 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 			condition = s->conditions[k].path;
 		jobq_count_undecided(&counters, info->require);
 		unsure |= p->unsure;
+		removed |= p->outcome == OUTCOME_REMOVED;
 		if (p->outcome != 0)
 			jobq_count_edge(&counters, info->require, info->suffice, parent_counts_as(call, p, condition), 1);
 	}
@@ -320,6 +354,8 @@ jobq_submit(JobqCall *call, JobqSubmission *s, HTAB *parents)
 				 errmsg("sequence \"job_id_seq\" is behind the ids of existing jobs"),
 				 errhint("Set it, with setval, to the largest number that was drawn from it; docs/troubleshooting.md has the statement.")));
 	insert_job(call, s, outcome);
+	if (removed)
+		drop_removed(s, parents);
 	jobq_count(s->queue_id, COUNT_SUBMITTED, 1);
 	jobq_insert_edges(call, s->id, s->nupstream, s->upstream, info, s->nconditions, s->conditions);
 	jobq_insert_edges(call, s->id, s->nafter, s->after, &end_only, 0, NULL);
@@ -413,7 +449,7 @@ jobq_submit_alone(JobqCall *call, JobqSubmission *s)
 	if (s->nupstream > 0)
 		parents = jobq_upstream_create();
 	for (int i = 0; i < s->nupstream; i++)
-		jobq_resolve_upstream(call, parents, s->upstream[i]);
+		jobq_resolve_upstream(call, parents, s->upstream[i], false);
 	jobq_settle_id(call, s);
 	jobq_submit(call, s, parents);
 }

@@ -389,7 +389,7 @@ resolve_upstream(JobqCall *call, JobqElements *es, HTAB *parents)
 	for (Size i = 0; i < total; i++)
 	{
 		es->at = all[i].element;
-		jobq_resolve_upstream(call, parents, all[i].id);
+		jobq_resolve_upstream(call, parents, all[i].id, all[i].id < es->known_before);
 	}
 	es->at = -1;
 	pfree(all);
@@ -447,6 +447,7 @@ jobq_elements_init(JobqElements *es, const char *what, int n)
 	es->elements = palloc_extended(Max(n, 1) * sizeof(JobqElement), MCXT_ALLOC_HUGE);
 	es->order = NULL;
 	es->at = -1;
+	es->known_before = 0;
 }
 
 /* The next element, which the caller reads into it. */
