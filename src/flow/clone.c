@@ -283,9 +283,20 @@ copy_flow(JobqCall *call, TupleTableSlot *job, JobqTable table, TupleTableSlot *
 	s->flow = spec;
 }
 
+/* Is the row in job of a flow still the one that was found?  One that has not started can have been replaced since. */
+static bool
+is_unchanged(JobqCall *call, TupleTableSlot *job)
+{
+	TupleTableSlot *now = jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(job, JOB_ID));
+	bool		same = now != NULL && ItemPointerEquals(&now->tts_tid, &job->tts_tid);
+
+	jobq_slot_free(now);
+	return same;
+}
+
 /* Find a flow that can be copied, and its state; decided: it is to be, and stays so. */
 static void
-find_flow(JobqCall *call, int64 id, bool decided, TupleTableSlot **job, JobqTable *table, TupleTableSlot **state)
+find_job(JobqCall *call, int64 id, bool decided, TupleTableSlot **job, JobqTable *table, TupleTableSlot **state)
 {
 	int			outcome;
 
@@ -317,6 +328,24 @@ find_flow(JobqCall *call, int64 id, bool decided, TupleTableSlot **job, JobqTabl
 	}
 }
 
+/* The same with its row in job_flow, all being of one moment: a submission that replaces it writes both rows. */
+static void
+find_flow(JobqCall *call, int64 id, bool decided, TupleTableSlot **job, JobqTable *table, TupleTableSlot **state, TupleTableSlot **row)
+{
+	for (;;)
+	{
+		find_job(call, id, decided, job, table, state);
+		*row = jobq_find_id(call, JOBQ_FLOW, id);
+		if (is_unchanged(call, *job))
+			break;
+		jobq_slot_free(*row);
+		jobq_slot_free(*state);
+		jobq_slot_free(*job);
+	}
+	if (*row == NULL)
+		elog(ERROR, "flow %lld has no row", (long long) id);
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_clone);
 
 /* job_clone(flow, from_members, args) */
@@ -336,10 +365,7 @@ jobq_job_clone(PG_FUNCTION_ARGS)
 	JobqSubmission s;
 
 	jobq_enter(&call, "job_clone()", true);
-	find_flow(&call, id, reuse, &job, &table, &state);
-	row = jobq_find_id(&call, JOBQ_FLOW, id);
-	if (row == NULL)
-		elog(ERROR, "flow %lld has no row", (long long) id);
+	find_flow(&call, id, reuse, &job, &table, &state, &row);
 	copy_flow(&call, job, table, state, row, &s);
 	if (!PG_ARGISNULL(2))
 		jobq_set(&s.row, JOB_ARGS, JsonbPGetDatum(PG_GETARG_JSONB_P(2)));
