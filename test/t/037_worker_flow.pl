@@ -390,7 +390,8 @@ $flow = submit_flow({ name => 'restarted', jobs => [ member('long', kind => 'wai
 unlink "$dir/go";
 $worker = start_flow($flow, '--reconnect-max', '200ms');
 ok($worker->wait_for_output(qr/^long: started/m), 'a worker is at work');
-$node->restart('immediate');
+$node->stop('immediate');
+$node->start;
 append_to_file("$dir/go", '');
 $worker->ends_with(0, 'when the server has been restarted, it goes on');
 like($worker->printed, qr/^long: succeeded\nthen: started\nthen: succeeded\nrestarted: succeeded\n\z/m, '... and tells the rest');
