@@ -51,7 +51,8 @@ write_row(JobqCall *call, int64 id, const JobqCounters *counters, int permits)
 		if (counters == NULL)
 		{
 			jobq_set(&new, FLOW_ANEW, BoolGetDatum(true));
-			new.given[FLOW_CANARY - 1] = new.given[FLOW_CANARY_UPTO - 1] = new.given[FLOW_STARTED_AT - 1] = new.given[FLOW_ARGS - 1] = new.given[FLOW_CLONE_FROM - 1] = false;
+			jobq_end_canaries(&new);
+			new.given[FLOW_STARTED_AT - 1] = new.given[FLOW_ARGS - 1] = new.given[FLOW_CLONE_FROM - 1] = false;
 		}
 		else
 			jobq_set_flow_runs(call, id, slot, &new);
