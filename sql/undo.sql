@@ -188,11 +188,34 @@ SELECT pg_temp.work();
 SELECT pg_temp.until(:u, 'succeeded');
 
 -- Nothing to be undone: a flow that never started, or has nothing.
-SELECT job_submit_flow('{"queue": "undo", "hold": true, "jobs": [{"kind": "act", "undo": {"kind": "undo"}}]}') AS f \gset
+SELECT job_submit_flow('{"queue": "undo", "hold": true, "jobs": [{"kind": "act", "queue": "undo", "undo": {"kind": "undo"}}]}') AS f \gset
 SELECT job_cancel(:f);
 SELECT job_undo(:f) AS u \gset
 SELECT pg_temp.until(:u, 'succeeded');
 SELECT jobs FROM job_flow_status WHERE id = :u;
+
+-- Such a one can still start, by its retry or that of what it depends on, and is undone then.
+SELECT job_retry(:f);
+SELECT pg_temp.work();
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT job_undo(:f) AS u \gset
+SELECT undone_by = :u AS undone FROM job_flow_status WHERE id = :f;
+SELECT pg_temp.work();
+SELECT pg_temp.until(:u, 'succeeded');
+SELECT job_submit('act', queue => 'undo') AS j \gset
+SELECT job_submit_flow(jsonb_build_object('queue', 'undo', 'depends_on', ARRAY[:j], 'jobs', '[{"name": "a", "kind": "act", "queue": "undo", "undo": {"kind": "undo"}}]'::jsonb)) AS f \gset
+SELECT pg_temp.work('fail');
+SELECT pg_temp.until(:f, 'upstream_failed');
+SELECT job_undo(:f) AS u \gset
+SELECT pg_temp.until(:u, 'succeeded');
+SELECT job_retry(:j);
+SELECT pg_temp.work();
+SELECT pg_temp.work();
+SELECT pg_temp.until(:f, 'succeeded');
+SELECT job_undo(:f) AS u \gset
+SELECT pg_temp.work();
+SELECT pg_temp.until(:u, 'succeeded');
+SELECT * FROM job_check();
 
 -- What a name that is made up could be that of
 SELECT job_submit_flow('{"queue": "undo", "defaults": {"queue": "undo", "undo": {"kind": "undo"}}, "jobs": [{"kind": "act"}, {"name": "#1", "kind": "act"}, {"name": "#1.2", "kind": "act"}]}') AS f \gset

@@ -125,7 +125,10 @@ undo_document(int64 id)
 	return document;
 }
 
-/* Submit the flow that undoes one whose rows are locked; returns its id. */
+/*
+ * Submit the flow that undoes one whose rows are locked; returns its id.  In one that was never started there is
+ * nothing to undo: that flow is empty, and the other is not undone by it, since it can still start.
+ */
 static int64
 submit_undo(JobqCall *call, TupleTableSlot *row)
 {
@@ -134,6 +137,8 @@ submit_undo(JobqCall *call, TupleTableSlot *row)
 
 	jobq_advance();
 	jobq_submit_flow(call, undo_document(jobq_attr_int64(row, STATE_JOB_ID)), &s);
+	if (slot_attisnull(row, FLOW_STARTED_AT))
+		return s.id;
 	jobq_values(row, &new);
 	jobq_set(&new, FLOW_UNDONE_BY, Int64GetDatum(s.id));
 	if (!jobq_update(call, JOBQ_FLOW, row, &new, LockWaitBlock))
