@@ -144,6 +144,28 @@ CALL pg_temp.work();
 SELECT pg_temp.until(:g, 'succeeded');
 SELECT undo FROM job WHERE flow = :g;
 SELECT pg_temp.problem(format('SELECT job_clone(%s)', :u));
+-- what is undone is not taken over, as it does not stand any more; what nothing undoes is
+SELECT job_submit_flow('{"queue": "clone", "defaults": {"queue": "clone"}, "jobs": [{"name": "plan", "kind": "plan"}, {"name": "none", "depends_on": ["plan"], "jobs": [{"kind": "y"}]},
+    {"name": "sub", "depends_on": ["none"], "jobs": [{"name": "x", "kind": "x", "undo": {"kind": "undo"}}]}, {"name": "mail", "kind": "mail", "depends_on": ["sub"]}, {"name": "book", "kind": "book", "depends_on": ["mail"], "undo": {"kind": "undo"}}]}') AS o \gset
+CALL pg_temp.work(5);
+SELECT pg_temp.until(:o, 'succeeded');
+SELECT job_clone(:o, '{}') AS g \gset
+SELECT pg_temp.until(:g, 'succeeded');
+SELECT job_undo(:o) AS u \gset
+SELECT job_clone(:o, '{}') AS h \gset
+SELECT job_clone(:g, '{}') AS i \gset
+SELECT f.id = :h AS of_the_flow, j.name, j.outcome IS NOT NULL AS taken_over FROM job j JOIN job f ON f.id = j.flow WHERE f.id IN (:h, :i) ORDER BY j.id;
+SELECT count(*) FROM job_status f, job_cancel(f.id) WHERE f.id IN (:u, :h, :i);
+SELECT pg_temp.until(:h, 'cancelled'), pg_temp.until(:i, 'cancelled'), pg_temp.until(:u, 'cancelled');
+-- nor a flow that was undone alone
+SELECT job_submit_flow('{"queue": "clone", "defaults": {"queue": "clone"}, "jobs": [{"name": "book", "kind": "book", "undo": {"kind": "undo"}}, {"name": "sub", "depends_on": ["book"], "jobs": [{"name": "in", "jobs": [{"name": "x", "kind": "x", "undo": {"kind": "undo"}}]}]}]}') AS o \gset
+CALL pg_temp.work(2);
+SELECT pg_temp.until(:o, 'succeeded');
+SELECT job_undo(i.id) AS u FROM job_status s JOIN job_status i ON i.flow = s.id WHERE s.flow = :o \gset
+SELECT job_clone(:o, '{}') AS g \gset
+SELECT j.name, j.outcome IS NOT NULL AS taken_over FROM job j WHERE j.flow = :g ORDER BY j.id;
+CALL pg_temp.work(2);
+SELECT pg_temp.until(:g, 'succeeded'), pg_temp.until(:u, 'succeeded');
 
 -- what is refused
 SELECT pg_temp.problem(format('SELECT job_clone(%s, ''{no,u,none}'')', :f));

@@ -8,7 +8,7 @@
  *
  * Where it is to begin from some members (clone_from), those are reused that do not
  * follow from these, nor from any that has to run again: one that has succeeded in the
- * other flow is inserted with its result, one that was left out is left out.  So what is reused
+ * other flow, and is not undone, is inserted with its result, one that was left out is left out.  So what is reused
  * comes of what is reused alone.  One that was skipped because of others is so again, by
  * its rule.  That is found out when the copy is expanded, for its submitter.
  */
@@ -57,6 +57,68 @@ find_reusable(JobqCall *call, int64 flow, const char *name, Snapshot snapshot)
 		return job;
 	jobq_slot_free(job);
 	return NULL;
+}
+
+/* What is in a flow that is to be reused */
+typedef struct Inside
+{
+	JobqCall   *call;
+	bool		has_undo;		/* a job that can be undone */
+	bool		undone;			/* a flow that has succeeded, and is undone */
+} Inside;
+
+/* Look at a job in it: a JobqVisitor */
+static bool
+look_inside(TupleTableSlot *job, void *arg)
+{
+	Inside	   *inside = arg;
+
+	inside->has_undo |= !slot_attisnull(job, JOB_UNDO);
+	inside->undone |= jobq_is_flow(job) && jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_SUCCEEDED &&
+		jobq_undone_by(inside->call, jobq_attr_int64(job, JOB_ID)) != 0;
+	return true;
+}
+
+/* The member that one, of a flow, was taken over from; NULL: it was not, or that was removed. */
+static TupleTableSlot *
+find_original(JobqCall *call, TupleTableSlot *job, int64 flow)
+{
+	TupleTableSlot *row = jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0 && !slot_attisnull(job, JOB_PARENT) ?
+	jobq_find_id(call, JOBQ_FLOW, flow) : NULL;
+	TupleTableSlot *original = row != NULL && !slot_attisnull(row, FLOW_CLONE_OF) ?
+	jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(job, JOB_PARENT)) : NULL;
+
+	if (original != NULL && jobq_attr_int64(original, JOB_FLOW) != jobq_attr_int64(row, FLOW_CLONE_OF))
+	{
+		jobq_slot_free(original);
+		original = NULL;
+	}
+	jobq_slot_free(row);
+	return original;
+}
+
+/*
+ * Is what a member has done undone, or about to be?  So it is with its flow, or, if it was taken over itself, with that which it was
+ * taken over from.  What cannot be undone stays.
+ */
+static bool
+is_undone(JobqCall *call, TupleTableSlot *job, Snapshot snapshot)
+{
+	int64		flow = jobq_attr_int64(job, JOB_FLOW);
+	Inside		inside = {call};
+	TupleTableSlot *original;
+
+	(void) look_inside(job, &inside);
+	if (jobq_is_flow(job))
+		jobq_visit_inside(call, jobq_attr_int64(job, JOB_ID), snapshot, look_inside, &inside);
+	if (inside.undone || (inside.has_undo && jobq_undone_by(call, flow) != 0))
+		return true;
+	original = find_original(call, job, flow);
+	if (original == NULL)
+		return false;
+	inside.undone = is_undone(call, original, snapshot);
+	jobq_slot_free(original);
+	return inside.undone;
 }
 
 /* Give a column of a member's row the value that another has. */
@@ -145,7 +207,7 @@ jobq_reuse_members(JobqCall *call, Jsonb *definition, int64 clone_of, Datum clon
 		if (runs[i])
 			continue;
 		job = find_reusable(call, clone_of, members->elements[i].s.name, snapshot);
-		runs[i] = job == NULL;
+		runs[i] = job == NULL || is_undone(call, job, snapshot);
 		jobq_slot_free(job);
 	}
 	jobq_graph_mark_below(graph, runs);
