@@ -931,7 +931,7 @@ CREATE FUNCTION @extschema@.job_apply_grant(role regrole, privilege text, grante
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    results constant text := 'job_result,job_parents,job_children,job_explain,job_graph,job_graph_jobs';
+    results constant text := 'job_result,job_parents,job_children,job_explain,job_graph,job_graph_jobs,job_graph_text,job_conditions';
     own constant text := 'job_change,job_undo,job_flow_set,job_cancel,job_cancel_many,job_hold,job_hold_many,job_unhold,job_unhold_many';
     views constant text := 'job_status,job_flow_status,job_attempts,job_logs,job_visible,job_lease_until,job_outcome_name,job_attempt_outcome_name';
     members constant jsonb := jsonb_build_object(
@@ -2125,32 +2125,55 @@ COMMENT ON FUNCTION @extschema@.job_undo(bigint) IS
     'Submits the flow that undoes one that has ended, and returns its id. JQ002, JQ003 for one that runs, is undone or undoes another, 22004, 22023 for a job that is no flow, 42501.';
 REVOKE ALL ON FUNCTION @extschema@.job_undo(bigint) FROM PUBLIC;
 
--- What job_graph draws: a flow with all that is in it, or a job with all that it is connected with, of what the caller may see.
-CREATE FUNCTION @extschema@.job_graph_jobs(of_job bigint) RETURNS TABLE (id bigint, flow bigint, name text, kind text, state text, depends_on bigint[])
+CREATE FUNCTION @extschema@.job_conditions(job_id bigint) RETURNS jsonb
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'jobq_job_conditions';
+COMMENT ON FUNCTION @extschema@.job_conditions(bigint) IS
+    'Internal, for job_graph: what must be true of the results of jobs that one depends on, by their ids, as jsonpath; NULL: nothing, or the caller may not see it';
+REVOKE ALL ON FUNCTION @extschema@.job_conditions(bigint) FROM PUBLIC;
+
+-- What job_graph draws: a flow with all that is in it, but for the items of maps, or a job with all that it is connected with, of what the caller may see.
+CREATE FUNCTION @extschema@.job_graph_jobs(of_job bigint)
+RETURNS TABLE (id bigint, flow bigint, name text, kind text, state text, depends_on bigint[], "when" jsonb, items jsonb)
 LANGUAGE sql STABLE PARALLEL UNSAFE
 BEGIN ATOMIC
     WITH RECURSIVE inside AS (
-        SELECT f.id FROM @extschema@.job_flow_status f WHERE f.id = of_job
-        UNION ALL SELECT m.id FROM inside JOIN @extschema@.job_status m ON m.flow = inside.id),
+        SELECT j.id, j.kind FROM @extschema@.job_status j WHERE j.id = of_job AND EXISTS (SELECT FROM @extschema@.job_flow_status f WHERE f.id = of_job)
+        UNION ALL SELECT m.id, m.kind FROM inside JOIN @extschema@.job_status m ON m.flow = inside.id WHERE inside.kind <> 'map'),
     connected AS (
         SELECT j.id FROM @extschema@.job_status j WHERE j.id = of_job AND NOT EXISTS (SELECT FROM inside)
         UNION SELECT j.id
         FROM connected c, LATERAL (SELECT p.job_id FROM @extschema@.job_parents(c.id) p UNION ALL SELECT d.job_id FROM @extschema@.job_children(c.id) d) x
             JOIN @extschema@.job_status j ON j.id = x.job_id)
-    SELECT j.id, j.flow, j.name, j.kind, j.state, j.depends_on
+    SELECT j.id, j.flow, j.name, j.kind, j.state, j.depends_on,
+        CASE WHEN j.depends_on IS NOT NULL THEN @extschema@.job_conditions(j.id) END,
+        CASE WHEN j.kind = 'map' THEN (SELECT jsonb_strip_nulls(jsonb_build_object('waiting', nullif(f.waiting, 0), 'scheduled', nullif(f.scheduled, 0), 'ready', nullif(f.ready, 0),
+                'running', nullif(f.running, 0), 'succeeded', nullif(f.succeeded, 0), 'failed', nullif(f.failed, 0), 'skipped', nullif(f.skipped, 0),
+                'cancelled', nullif(f.cancelled, 0), 'upstream_failed', nullif(f.upstream_failed, 0)))
+            FROM @extschema@.job_flow_status f WHERE f.id = j.id) END
     FROM (SELECT inside.id FROM inside UNION ALL SELECT connected.id FROM connected) g JOIN @extschema@.job_status j ON j.id = g.id
     ORDER BY j.id;
 END;
 COMMENT ON FUNCTION @extschema@.job_graph_jobs(bigint) IS 'Internal, for job_graph: the jobs to be drawn, by ascending ids';
 REVOKE ALL ON FUNCTION @extschema@.job_graph_jobs(bigint) FROM PUBLIC;
 
--- Each flow is a box of its own, so that nothing is nested; a dotted line leads to it from the member that it is.
+CREATE FUNCTION @extschema@.job_graph_text(string text, format text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT CASE format WHEN 'dot' THEN replace(replace(string, '\', '\\'), '"', '\"')
+        ELSE replace(replace(replace(replace(string, '#', '#35;'), '"', '#quot;'), '<', '#lt;'), '|', '#124;') END;
+END;
+COMMENT ON FUNCTION @extschema@.job_graph_text(text, text) IS 'Internal, for job_graph: a string as it stands between quotes';
+REVOKE ALL ON FUNCTION @extschema@.job_graph_text(text, text) FROM PUBLIC;
+
+-- Each flow is a box of its own, so that nothing is nested; a dotted line leads to it from the member that it is. A map is one node, with the states of its items.
 CREATE FUNCTION @extschema@.job_graph(job_id bigint, format text DEFAULT 'json') RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET jit = off SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     colors constant jsonb := '{"waiting": "#eceff1", "scheduled": "#e1f5fe", "ready": "#fff9c4", "running": "#bbdefb", "succeeded": "#c8e6c9",
         "failed": "#ffcdd2", "skipped": "#f5f5f5", "cancelled": "#d7ccc8", "upstream_failed": "#ffe0b2"}';
+    states constant text[] := '{succeeded,failed,skipped,cancelled,upstream_failed,running,ready,scheduled,waiting}';
     jobs jsonb;
     drawn text;
 BEGIN
@@ -2169,14 +2192,16 @@ BEGIN
     END IF;
 
     WITH j AS (
-        SELECT x.id, x.flow, x.state, x.depends_on, x.id IN (SELECT (m ->> 'flow')::bigint FROM jsonb_array_elements(jobs) m WHERE m ->> 'flow' IS NOT NULL) AS is_flow,
-            CASE format WHEN 'dot' THEN replace(replace(coalesce(x.name, x.kind), '\', '\\'), '"', '\"')
-                ELSE replace(replace(replace(coalesce(x.name, x.kind), '#', '#35;'), '"', '#quot;'), '<', '#lt;') END AS label
-        FROM jsonb_to_recordset(jobs) x (id bigint, flow bigint, name text, kind text, state text, depends_on bigint[])),
+        SELECT x.id, x.flow, x.state, x.depends_on, x."when", x.items IS NOT NULL AS is_map,
+            x.id IN (SELECT (m ->> 'flow')::bigint FROM jsonb_array_elements(jobs) m WHERE m ->> 'flow' IS NOT NULL) AS is_flow,
+            @extschema@.job_graph_text(coalesce(x.name, x.kind), format) AS label,
+            (SELECT string_agg(format('%s %s', to_char(i.value::bigint, 'FM999,999,999'), i.key), ', ' ORDER BY array_position(states, i.key)) FROM jsonb_each_text(x.items) i) AS items
+        FROM jsonb_to_recordset(jobs) x (id bigint, flow bigint, name text, kind text, state text, depends_on bigint[], "when" jsonb, items jsonb)),
     nodes AS (
         SELECT j.id, j.flow, CASE format
-            WHEN 'dot' THEN format(E'    j%s [label="%s\\n%s", fillcolor="%s"%s];\n', j.id, j.label, j.state, colors ->> j.state, CASE WHEN j.is_flow THEN ', shape=folder' ELSE '' END)
-            ELSE format(E'    j%s["%s<br/>%s"]:::%s\n', j.id, j.label, j.state, j.state) END AS line
+            WHEN 'dot' THEN format(E'    j%s [label="%s\\n%s%s", fillcolor="%s"%s];\n', j.id, j.label, j.state, E'\\n' || j.items, colors ->> j.state,
+                CASE WHEN j.is_map THEN ', shape=box3d' WHEN j.is_flow THEN ', shape=folder' ELSE '' END)
+            ELSE format(CASE WHEN j.is_map THEN E'    j%s[["%s<br/>%s%s"]]:::%s\n' ELSE E'    j%s["%s<br/>%s%s"]:::%s\n' END, j.id, j.label, j.state, '<br/>' || j.items, j.state) END AS line
         FROM j),
     boxes AS (
         SELECT n.flow, CASE WHEN f.id IS NULL THEN string_agg(n.line, '' ORDER BY n.id)
@@ -2185,11 +2210,13 @@ BEGIN
         FROM nodes n LEFT JOIN j f ON f.id = n.flow
         GROUP BY n.flow, f.id, f.label),
     edges AS (
-        SELECT j.id, u.id AS up, false AS dotted FROM j, unnest(j.depends_on) d JOIN j u ON u.id = d
-        UNION ALL SELECT min(m.id), f.id, true FROM j m JOIN j f ON f.id = m.flow GROUP BY f.id)
+        SELECT j.id, u.id AS up, false AS dotted, @extschema@.job_graph_text(regexp_replace(regexp_replace(j."when" ->> u.id::text, '\s+', ' ', 'g'), '^(.{77}).{4,}$', '\1...'), format) AS label
+        FROM j, unnest(j.depends_on) d JOIN j u ON u.id = d
+        UNION ALL SELECT min(m.id), f.id, true, NULL FROM j m JOIN j f ON f.id = m.flow GROUP BY f.id)
     SELECT concat((SELECT string_agg(b.text, '' ORDER BY b.flow NULLS FIRST) FROM boxes b),
-        (SELECT string_agg(CASE format WHEN 'dot' THEN format(E'  j%s -> j%s%s;\n', e.up, e.id, CASE WHEN e.dotted THEN ' [style=dotted, arrowhead=none]' ELSE '' END)
-            ELSE format(E'  j%s %s j%s\n', e.up, CASE WHEN e.dotted THEN '-.-' ELSE '-->' END, e.id) END, '' ORDER BY e.up, e.id) FROM edges e)) INTO drawn;
+        (SELECT string_agg(CASE format
+            WHEN 'dot' THEN format(E'  j%s -> j%s%s;\n', e.up, e.id, CASE WHEN e.dotted THEN ' [style=dotted, arrowhead=none]' ELSE coalesce(' [label="' || e.label || '"]', '') END)
+            ELSE format(E'  j%s %s%s j%s\n', e.up, CASE WHEN e.dotted THEN '-.-' ELSE '-->' END, '|"' || e.label || '"|', e.id) END, '' ORDER BY e.up, e.id) FROM edges e)) INTO drawn;
     IF format = 'dot' THEN
         RETURN E'digraph jobq {\n  rankdir=LR;\n  node [shape=box, style="rounded,filled"];\n' || drawn || '}';
     END IF;
@@ -2197,7 +2224,7 @@ BEGIN
         || (SELECT string_agg(format('  classDef %s fill:%s', c.key, c.value), E'\n' ORDER BY c.key COLLATE "C") FROM jsonb_each_text(colors) c);
 END $$;
 COMMENT ON FUNCTION @extschema@.job_graph(bigint, text) IS
-    'Draws a flow with all that is in it, or a job with all that it is connected with, and their states, as far as the caller may see them: as json, dot (Graphviz) or mermaid. JQ002, 22004, 22023.';
+    'Draws a flow with all that is in it, maps as one with how many of their items are in which state, or a job with all that it is connected with, and their states and conditions, as far as the caller may see them: as json, dot (Graphviz) or mermaid. JQ002, 22004, 22023.';
 REVOKE ALL ON FUNCTION @extschema@.job_graph(bigint, text) FROM PUBLIC;
 
 CREATE FUNCTION @extschema@.job_explain(job_id bigint) RETURNS TABLE (reason text, detail text, hint text, other bigint)

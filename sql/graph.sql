@@ -11,9 +11,20 @@ DECLARE
 BEGIN
     FOR one IN SELECT g.id FROM job_graph_jobs(graph.id) g ORDER BY 1 LOOP
         n := n + 1;
-        drawn := regexp_replace(drawn, '(\y[jf]|_|"id": |"flow": |^\s+)' || one || '\y', '\1n' || n, 'gn');
+        drawn := regexp_replace(drawn, '(\y[jf]|_|"id": |"flow": |^\s+"?)' || one || '\y', '\1n' || n, 'gn');
     END LOOP;
     RETURN drawn;
+END $$;
+CREATE FUNCTION pg_temp.comes_true(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    ok boolean := false;
+BEGIN
+    FOR i IN 1 .. 4000 LOOP
+        EXECUTE 'SELECT ' || condition INTO ok;
+        EXIT WHEN ok;
+        PERFORM pg_sleep(0.005);
+    END LOOP;
+    RETURN ok;
 END $$;
 SELECT job_submit_flow('{"name": "top \"q\" \\", "queue": "graph", "defaults": {"queue": "graph"}, "jobs": [{"name": "a", "kind": "a"}, {"name": "sub", "hold": true, "depends_on": ["a"], "jobs": [{"name": "x", "kind": "x"}, {"name": "y<#", "kind": "y", "depends_on": ["x"]}]},
     {"kind": "z", "depends_on": ["sub", "a"]}, {"name": "out", "kind": "o", "if": "$.no"}]}') AS f \gset
@@ -35,6 +46,24 @@ SELECT pg_temp.graph(:f, 'mermaid');
 SELECT pg_temp.graph(:f, 'json');
 -- of a member: what it is connected with
 SELECT pg_temp.graph(id, 'mermaid') FROM job WHERE flow = :f AND name = 'a';
+-- conditions on the results upstream, and maps: one node each, with the states of their items
+SELECT job_submit_flow('{"name": "m", "queue": "graph_map", "defaults": {"queue": "graph_map"}, "args": {"n": [1, 2, 3]}, "jobs": [{"name": "a", "kind": "a"},
+    {"name": "b", "kind": "b", "depends_on": ["a"], "when": {"a": "exists ($.x ? (@ == \"a|b\"  && @ <> \"#\\\\\"))"}}, {"name": "c", "kind": "c", "depends_on": ["a", "each"], "when": {"a": "$.long == \"0123456789012345678901234567890123456789012345678901234567890123456789\""}},
+    {"name": "each", "depends_on": ["b"], "map": {"$args": "$.n"}, "job": {"kind": "item", "max_attempts": 1}},
+    {"name": "plain", "kind": "map"}, {"name": "of flows", "map": [1, 2], "job": {"jobs": [{"kind": "inner", "queue": "graph_inner"}]}}]}') AS m \gset
+SELECT pg_temp.comes_true($$(SELECT count(*) = 2 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE queue = 'graph_inner')$$);
+SELECT pg_temp.graph(:m, 'dot');
+SELECT job_complete(job_id, token, '{"x": "a|b"}') FROM job_claim('graph_map');
+SELECT job_complete(job_id, token) FROM job_claim('graph_map', max_jobs => 9);
+SELECT pg_temp.comes_true($$(SELECT count(*) = 3 FROM job_ready r JOIN job j ON j.id = r.job_id WHERE kind = 'item')$$);
+SELECT job_fail(job_id, token, 'no') FROM job_claim('graph_map');
+SELECT job_complete(job_id, token) FROM job_claim('graph_map');
+SELECT pg_temp.graph(:m, 'dot');
+SELECT pg_temp.graph(:m, 'mermaid');
+SELECT pg_temp.graph(:m, 'json');
+-- a map by itself
+SELECT pg_temp.graph(id, 'mermaid') FROM job WHERE flow = :m AND name = 'each';
+SELECT job_cancel(:m);
 -- one alone, and what the caller may see
 SELECT job_submit('p', queue => 'graph_other') AS p \gset
 SELECT job_submit('c', queue => 'graph', depends_on => ARRAY[:p]) AS c \gset

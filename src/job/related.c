@@ -1,6 +1,6 @@
 /*
  * related.c
- *	  job_parents and job_children: what a job depends on, and what depends on it.
+ *	  job_parents, job_children and job_conditions: what a job depends on, and what depends on it.
  *
  * Asked by whoever may see the job.  Of the others, each is shown if the caller
  * may see that one, too; the worker of a job may see all its parents.  Each is
@@ -9,6 +9,8 @@
 #include "postgres.h"
 
 #include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
 
 #include "job/job.h"
 
@@ -88,4 +90,45 @@ Datum
 jobq_job_children(PG_FUNCTION_ARGS)
 {
 	return related_jobs(fcinfo, "job_children()", INDEX_KEY, DEP_DOWNSTREAM);
+}
+
+PG_FUNCTION_INFO_V1(jobq_job_conditions);
+
+/* job_conditions(job_id), for job_graph */
+Datum
+jobq_job_conditions(PG_FUNCTION_ARGS)
+{
+	int64		id = jobq_check_id(fcinfo, 0, "job_id");
+	Datum		key = Int64GetDatum(id);
+	JsonbParseState *state = NULL;
+	JsonbValue *conditions;
+	JobqCall	call;
+	JobqScan   *scan;
+	TupleTableSlot *edge;
+	int			n = 0;
+
+	jobq_enter(&call, "job_conditions()", false);
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	scan = jobq_scan_begin(&call, JOBQ_DEPENDENCY, INDEX_SECOND, 1, &key, NULL);
+	while ((edge = jobq_scan_next(scan)) != NULL)
+	{
+		JsonbValue	v = {.type = jbvString};
+
+		if (slot_attisnull(edge, DEP_CONDITION))
+			continue;
+		if (n++ == 0 && !jobq_may_see(&call, id, false))
+			break;
+		v.val.string.val = psprintf("%lld", (long long) jobq_attr_int64(edge, DEP_UPSTREAM));
+		v.val.string.len = strlen(v.val.string.val);
+		pushJsonbValue(&state, WJB_KEY, &v);
+		v.val.string.val = jobq_attr_cstring(edge, DEP_CONDITION);
+		v.val.string.len = strlen(v.val.string.val);
+		pushJsonbValue(&state, WJB_VALUE, &v);
+	}
+	jobq_scan_end(scan);
+	conditions = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	jobq_close_call(&call);
+	if (conditions->val.object.nPairs == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_JSONB_P(JsonbValueToJsonb(conditions));
 }
