@@ -100,6 +100,7 @@ typedef struct Waits
 	bool		told;			/* why this worker does not get it */
 	bool		nobody;			/* no background worker acts */
 	bool		own;			/* not only for others in the flow */
+	bool		others;			/* also for others, but for its own members */
 } Waits;
 
 static bool
@@ -185,6 +186,9 @@ take_reason(Waits *w, const char *reason, const char *detail, const char *other,
 	w->told |= is_one_of(reason, why_not);
 	if (!(is_one_of(reason, on_others) || flow_full) || (strcmp(reason, "dependency") == 0 && other && member_find(strtoll(other, NULL, 10)) == NULL))
 		w->own = true;
+	/* that a flow waits for its members goes without saying */
+	else if (strncmp(reason, "member", 6) != 0)
+		w->others = true;
 }
 
 /* All reasons of a member are known: does it go on? */
@@ -203,30 +207,39 @@ goes_on(const Waits *w, Usec now)
 	return w->scheduled && m->due_at <= now + opt.until_idle;
 }
 
-/* Print what members wait for: those first that wait not only for others. */
+/* Print what members wait for.  Those that wait only for others are just counted, unless all do. */
 static void
-print_waits(const PGresult *res, const Waits *waits)
+print_waits(const PGresult *res, const Waits *waits, int n)
 {
 	Buf			told = {0};
+	int			nown = 0;
+	int			nothers = 0;
 
-	for (int pass = 0; pass < 2; pass++)
+	for (int i = 0; i < n; i++)
 	{
-		for (int row = 0; row < PQntuples(res); row++)
-		{
-			const Waits *w = &waits[atoi(PQgetvalue(res, row, 1)) - 1];
+		nown += waits[i].own;
+		nothers += waits[i].others && !waits[i].own;
+	}
+	for (int row = 0; row < PQntuples(res); row++)
+	{
+		const Waits *w = &waits[atoi(PQgetvalue(res, row, 1)) - 1];
 
-			/* that a flow waits for its members goes without saying */
-			if (w->own != (pass == 0) || strncmp(PQgetvalue(res, row, 2), "member", 6) == 0)
-				continue;
-			told.len = 0;
-			buf_printf(&told, "waits: %s", PQgetvalue(res, row, 3));
-			if (!PQgetisnull(res, row, 4))
-				buf_printf(&told, " [%s]", PQgetvalue(res, row, 4));
-			output_text(PQgetvalue(res, row, 7), w->member->label, ": ", told.data);
-			if (strcmp(PQgetvalue(res, row, 2), "ready") == 0 && !w->told)
-				output_text(PQgetvalue(res, row, 7), w->member->label, ": ", "waits: This worker does not get it:"
-							" its role may not work on the queue, or somebody has it locked.");
-		}
+		if ((nown > 0 && !w->own) || strncmp(PQgetvalue(res, row, 2), "member", 6) == 0)
+			continue;
+		told.len = 0;
+		buf_printf(&told, "waits: %s", PQgetvalue(res, row, 3));
+		if (!PQgetisnull(res, row, 4))
+			buf_printf(&told, " [%s]", PQgetvalue(res, row, 4));
+		output_text(PQgetvalue(res, row, 7), w->member->label, ": ", told.data);
+		if (strcmp(PQgetvalue(res, row, 2), "ready") == 0 && !w->told)
+			output_text(PQgetvalue(res, row, 7), w->member->label, ": ", "waits: This worker does not get it:"
+						" its role may not work on the queue, or somebody has it locked.");
+	}
+	if (nown > 0 && nothers > 0)
+	{
+		told.len = 0;
+		buf_printf(&told, nothers == 1 ? "%d more waits only for others in the flow" : "%d more wait only for others in the flow", nothers);
+		output_text(PQgetvalue(res, 0, 7), members[0]->label, ": ", told.data);
 	}
 	if (PQntuples(res) > 0)
 		output_text(PQgetvalue(res, 0, 7), members[0]->label, ": ", "not decided, and nothing can go on");
@@ -282,7 +295,7 @@ idle_reply(Conn *conn, PGresult *res, void *arg)
 	else
 	{
 		stuck = true;
-		print_waits(res, waits);
+		print_waits(res, waits, n);
 	}
 	free(waits);
 }

@@ -82,7 +82,7 @@ is(file('svg'), "<svg>11 edges</svg>\n", '... and drawn');
 		{ name => 'last', kind => 'e', depends_on => ['inside'] },
 		{ name => 'approval', kind => 'f', manual => JSON::PP::true }, { name => 'then', kind => 'g', depends_on => ['approval'] } ] });
 is($status, 4, 'the document of a flow, with a step for a person');
-like($out, qr/^It is not decided after \d+ s, and nothing of it can go on:\n  approval: waits: Nobody runs it: it waits for a decision\..*\n  then: waits: 1 of its 1 dependencies/m, '... says what it waits for');
+like($out, qr/^It is not decided after \d+ s, and nothing of it can go on:\n  approval: waits: Nobody runs it: it waits for a decision\..*\n\n/m, '... says what it waits for');
 like($out, qr/^ document +\| running +\| +6 \| +3 \| +0 \| +1 \| +0 \| +0 \| +2\n inside +\| succeeded \| +2 \| +2 \|/m, '... with flows in it');
 like($out, qr/\+ 5 succeeded   \. 2 waiting   - 1 skipped\n\nIt is not/, '... and all of it drawn');
 like(file('mermaid'), qr/left out/, '... also in the files');
