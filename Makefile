@@ -1,5 +1,5 @@
 # jobq: make, make install, make installcheck as with any extension (PGXS);
-# make demo and make test need nothing before them and install nothing.
+# make demo, try and test need nothing before them and install nothing.
 
 MODULE_big = jobq
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
@@ -28,13 +28,17 @@ WORKER_SRC = $(sort $(wildcard worker/*.c))
 PG_CONFIG ?= pg_config
 
 .DEFAULT_GOAL = all
-.PHONY: demo test bench soak indent
+.PHONY: demo try test bench soak indent
 
 # These work in a private copy of the server; see tools/prepare.
 # KIND=regress|isolation|tap and ONLY="name ..." select tests, FLOW=file.json
 # names a workflow to run as the demo: the document of a flow, or in WfFormat.
 demo:
 	@PG_CONFIG='$(PG_CONFIG)' FLOW='$(FLOW)' tools/prepare demo/run
+
+# psql in a server with jobq, which is removed afterwards
+try:
+	@PG_CONFIG='$(PG_CONFIG)' tools/prepare demo/try
 
 test:
 	@PG_CONFIG='$(PG_CONFIG)' KIND='$(KIND)' ONLY='$(ONLY)' tools/prepare test/run
@@ -51,7 +55,7 @@ indent:
 	@PG_CONFIG='$(PG_CONFIG)' tools/indent
 
 # They must also work before the server's makefiles are there.
-ifneq (,$(or $(filter-out demo test bench soak indent,$(MAKECMDGOALS)),$(if $(MAKECMDGOALS),,all)))
+ifneq (,$(or $(filter-out demo try test bench soak indent,$(MAKECMDGOALS)),$(if $(MAKECMDGOALS),,all)))
 
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifeq (,$(PGXS))

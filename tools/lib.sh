@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by test/run, demo/run and bench/run, which tools/prepare starts: builds this
+# Sourced by test/run, demo/run, demo/try and bench/run, which tools/prepare starts: builds this
 # copy of the clone into a private copy of the server, and starts and stops
 # servers, all below $WORK.
 

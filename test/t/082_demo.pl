@@ -1,3 +1,4 @@
+# make try: psql in a server that is gone afterwards.
 # make demo FLOW=file: a workflow in WfFormat, and the document of a flow, are run by
 # jobq-worker and drawn; what cannot be run is refused.
 use strict;
@@ -33,18 +34,25 @@ chmod 0755, "$work/bin/dot";
 sub demo
 {
 	my ($name, $content) = @_;
-	my ($out, $err) = ('', '');
 	unlink "$work/$name";
 	append_to_file("$work/$name", ref $content ? $json->encode($content) : $content);
-	local $ENV{WORK} = $work;
-	local $ENV{TMPDIR} = "$work/tmp";
 	local $ENV{FLOW} = "$work/$name";
 	local $ENV{FLOW_NAME} = $name;
+	return run_script('run', '', $name);
+}
+
+# The same of a script with its input
+sub run_script
+{
+	my ($script, $input, $name) = @_;
+	my ($out, $err) = ('', '');
+	local $ENV{WORK} = $work;
+	local $ENV{TMPDIR} = "$work/tmp";
 	local $ENV{PATH} = "$work/bin:$ENV{PATH}";
 	local $ENV{COLUMNS} = 100;
 	local $ENV{JOBQ_UTF8} = 0;
 	delete local @ENV{ grep { /^PG(?!_CONFIG)/ } keys %ENV };
-	IPC::Run::run([ 'bash', '-c', 'cd "$WORK/src" && exec demo/run' ], '<', \'', '>', \$out, '2>', \$err, IPC::Run::timeout(300));
+	IPC::Run::run([ 'bash', '-c', 'cd "$WORK/src" && exec demo/$0', $script ], '<', \$input, '>', \$out, '2>', \$err, IPC::Run::timeout(300));
 	my $status = $? >> 8;
 	note("$name: status $status\n$out$err");
 	return ($status, $out, $err);
@@ -114,5 +122,17 @@ like($err, qr/not a WfFormat file: it has no tasks\nFLOW=other\.json cannot be r
 ($status, $out, $err) = demo('no.json', 'no JSON');
 is($status, 2, 'no JSON');
 like($err, qr/FLOW=no\.json cannot be run\.\n\z/, '... which is told');
+
+# make try
+($status, $out, $err) = run_script('try', <<'EOD', 'try');
+SELECT job_submit('hello') AS id \gset
+SELECT kind, job_complete(job_id, token, '1') FROM job_claim();
+\! jobq-worker --version
+CALL job_wait(:id, '10 s');
+EOD
+is($status, 0, 'make try');
+like($out, qr/^ hello \|.*\n(?:.*\n)*jobq-worker .*\n(?:.*\n)* +succeeded \| 1$/m, '... has jobq, and a worker');
+ok(!-e "$work/pgdata", '... and leaves no server');
+is($err, '', '... nor complaints');
 
 done_testing();
