@@ -2133,25 +2133,28 @@ COMMENT ON FUNCTION @extschema@.job_conditions(bigint) IS
 REVOKE ALL ON FUNCTION @extschema@.job_conditions(bigint) FROM PUBLIC;
 
 -- What job_graph draws: a flow with all that is in it, but for the items of maps, or a job with all that it is connected with, of what the caller may see.
+-- OFFSET 0: each is looked up by index, whatever statistics say of the others.
 CREATE FUNCTION @extschema@.job_graph_jobs(of_job bigint)
 RETURNS TABLE (id bigint, flow bigint, name text, kind text, state text, depends_on bigint[], "when" jsonb, items jsonb)
 LANGUAGE sql STABLE PARALLEL UNSAFE
 BEGIN ATOMIC
     WITH RECURSIVE inside AS (
         SELECT j.id, j.kind FROM @extschema@.job_status j WHERE j.id = of_job AND EXISTS (SELECT FROM @extschema@.job_flow_status f WHERE f.id = of_job)
-        UNION ALL SELECT m.id, m.kind FROM inside JOIN @extschema@.job_status m ON m.flow = inside.id WHERE inside.kind <> 'map'),
+        UNION ALL SELECT m.id, m.kind
+        FROM inside, LATERAL (SELECT s.id, s.kind FROM @extschema@.job_status s WHERE s.flow = inside.id OFFSET 0) m WHERE inside.kind <> 'map'),
     connected AS (
         SELECT j.id FROM @extschema@.job_status j WHERE j.id = of_job AND NOT EXISTS (SELECT FROM inside)
         UNION SELECT j.id
-        FROM connected c, LATERAL (SELECT p.job_id FROM @extschema@.job_parents(c.id) p UNION ALL SELECT d.job_id FROM @extschema@.job_children(c.id) d) x
-            JOIN @extschema@.job_status j ON j.id = x.job_id)
+        FROM connected c, LATERAL (SELECT p.job_id FROM @extschema@.job_parents(c.id) p UNION ALL SELECT d.job_id FROM @extschema@.job_children(c.id) d) x,
+            LATERAL (SELECT s.id FROM @extschema@.job_status s WHERE s.id = x.job_id OFFSET 0) j)
     SELECT j.id, j.flow, j.name, j.kind, j.state, j.depends_on,
         CASE WHEN j.depends_on IS NOT NULL THEN @extschema@.job_conditions(j.id) END,
         CASE WHEN j.kind = 'map' THEN (SELECT jsonb_strip_nulls(jsonb_build_object('waiting', nullif(f.waiting, 0), 'scheduled', nullif(f.scheduled, 0), 'ready', nullif(f.ready, 0),
                 'running', nullif(f.running, 0), 'succeeded', nullif(f.succeeded, 0), 'failed', nullif(f.failed, 0), 'skipped', nullif(f.skipped, 0),
                 'cancelled', nullif(f.cancelled, 0), 'upstream_failed', nullif(f.upstream_failed, 0)))
             FROM @extschema@.job_flow_status f WHERE f.id = j.id) END
-    FROM (SELECT inside.id FROM inside UNION ALL SELECT connected.id FROM connected) g JOIN @extschema@.job_status j ON j.id = g.id
+    FROM (SELECT inside.id FROM inside UNION ALL SELECT connected.id FROM connected) g,
+        LATERAL (SELECT s.id, s.flow, s.name, s.kind, s.state, s.depends_on FROM @extschema@.job_status s WHERE s.id = g.id OFFSET 0) j
     ORDER BY j.id;
 END;
 COMMENT ON FUNCTION @extschema@.job_graph_jobs(bigint) IS 'Internal, for job_graph: the jobs to be drawn, by ascending ids';
