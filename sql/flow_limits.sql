@@ -273,8 +273,8 @@ SELECT permits FROM job_flow_status WHERE id = :f;
 SELECT job_cancel(:f);
 SELECT pg_temp.until(:f, 'cancelled');
 
--- A claim puts back 500 jobs at most and ends; others go on, and none loses what is behind them.
-SELECT job_submit_flow(jsonb_build_object('queue', 'fl', 'jobs', (SELECT jsonb_agg('{"kind": "k", "queue": "fl_many"}'::jsonb) FROM generate_series(1, 1200)))) AS f \gset
+-- A claim puts back 10,000 jobs at most and ends; others go on, and none loses what is behind them.
+SELECT job_submit_flow(jsonb_build_object('queue', 'fl', 'jobs', (SELECT jsonb_agg('{"kind": "k", "queue": "fl_many"}'::jsonb) FROM generate_series(1, 21000)))) AS f \gset
 SELECT job_submit('other', queue => 'fl_many') AS other \gset
 BEGIN;
 SELECT job_flow_set(:f, paused => true);

@@ -46,7 +46,7 @@
 int			jobq_max_claim_size = JOBQ_DEFAULT_MAX_CLAIM_KB;
 
 #define MAX_POPPED		256		/* candidates taken at once */
-#define MAX_PUT_BACK	500		/* jobs behind their flows, by one claim */
+#define MAX_PUT_BACK	10000	/* jobs behind their flows, by one claim */
 
 /* A token: 63 bits that nobody can guess, never 0.  Random bits are drawn for many. */
 static int64
