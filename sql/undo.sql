@@ -1,5 +1,6 @@
 -- Sagas: a flow is undone by another, with its edges reversed.
 \set VERBOSITY terse
+SELECT last_value AS first FROM job_id_seq \gset
 \pset null -
 \getenv srcdir PG_ABS_SRCDIR
 \set lib :srcdir '/sql/lib/flow.sql'
@@ -215,7 +216,7 @@ SELECT pg_temp.until(:f, 'succeeded');
 SELECT job_undo(:f) AS u \gset
 SELECT pg_temp.work();
 SELECT pg_temp.until(:u, 'succeeded');
-SELECT * FROM job_check();
+SELECT * FROM job_check() WHERE job_id > :first;
 
 -- What a name that is made up could be that of
 SELECT job_submit_flow('{"queue": "undo", "defaults": {"queue": "undo", "undo": {"kind": "undo"}}, "jobs": [{"kind": "act"}, {"name": "#1", "kind": "act"}, {"name": "#1.2", "kind": "act"}]}') AS f \gset
