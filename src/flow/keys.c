@@ -173,7 +173,7 @@ nearest_key(const char *key, const List *keys)
 	return nearest;
 }
 
-/* A key that cannot be there. */
+/* A key that cannot be there: which was meant, or which can be. */
 static void
 fault_key(JobqChecker *ck, const JobqTrail *trail, const char *key, JobqPlace place)
 {
@@ -188,7 +188,11 @@ fault_key(JobqChecker *ck, const JobqTrail *trail, const char *key, JobqPlace pl
 	initStringInfo(&text);
 	appendStringInfo(&text, "unrecognized key: \"%s\". ", key);
 	if (nearest != NULL)
-		appendStringInfo(&text, "Did you mean \"%s\"? ", nearest);
+	{
+		appendStringInfo(&text, "Did you mean \"%s\"?", nearest);
+		jobq_add_fault(ck, trail, text.data);
+		return;
+	}
 	appendStringInfo(&text, "%s can have ", what);
 	foreach(cell, keys)
 	{
