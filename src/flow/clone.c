@@ -108,6 +108,8 @@ is_undone(JobqCall *call, TupleTableSlot *job, Snapshot snapshot)
 	Inside		inside = {call};
 	TupleTableSlot *original;
 
+	/* copies of copies can be very many */
+	check_stack_depth();
 	(void) look_inside(job, &inside);
 	if (jobq_is_flow(job))
 		jobq_visit_inside(call, jobq_attr_int64(job, JOB_ID), snapshot, look_inside, &inside);
