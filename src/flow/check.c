@@ -465,7 +465,8 @@ check_document(void *arg)
 
 /*
  * All faults of a flow, which is the job of a schedule or not, as a list of JobqFlowFault;
- * NIL: it has none, and is read into s and members, if they are not NULL.
+ * NIL: it has none, and is read into s and members, if they are not NULL.  These live in
+ * the caller's memory context, and point into the document; of one with faults they mean nothing.
  */
 List *
 jobq_check_document(Jsonb *flow, bool scheduled, JobqSubmission *s, JobqElements *members)

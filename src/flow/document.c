@@ -96,7 +96,7 @@ member_definition(JobqObject *o, const JsonbValue *outer)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
-/* What a flow is, or a map; of a whole document (outer NULL) that is the definition. */
+/* What a flow is, or a map; of a whole document (outer NULL), whose root the object is, that is the definition. */
 static void
 make_spec(JobqObject *o, const JsonbValue *outer)
 {
@@ -204,7 +204,8 @@ jobq_keep_own(JobqObject *o, const JsonbValue *outer, JobqElement *member)
 
 /*
  * Read a flow that was checked, or made here, but for its members.  What is wrong with
- * it is raised; what is wrong with defaults, members or the result is not found.
+ * it is raised; what is wrong with defaults, members or the result is not found.  The
+ * submission points into the document.
  */
 void
 jobq_read_flow(Jsonb *flow, JobqSubmission *s)

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
@@ -114,6 +115,7 @@ jobq_job_conditions(PG_FUNCTION_ARGS)
 	{
 		JsonbValue	v = {.type = jbvString};
 
+		CHECK_FOR_INTERRUPTS();
 		if (slot_attisnull(edge, DEP_CONDITION))
 			continue;
 		if (n++ == 0 && !jobq_may_see(&call, id, false))
