@@ -323,6 +323,26 @@ SELECT args, job_complete(job_id, token) FROM job_claim('undo3');
 SELECT pg_temp.until(:u, 'succeeded');
 SELECT job_revoke('regress_undo_other', 'undo3', 'operate'), job_revoke('regress_undo_other', 'undo3', 'submit'), job_revoke('regress_undo', 'undo3', 'submit');
 
+-- Who submitted a flow undoes it, also where another has begun to undo a flow in it, which it may not see.
+SELECT job_grant('regress_undo_other', 'undo3', 'operate'), job_grant('regress_undo_other', 'undo3', 'submit'), job_grant('regress_undo', 'undo3', 'submit');
+SET ROLE regress_undo;
+SELECT job_submit_flow('{"queue": "undo3", "jobs": [{"name": "sub", "queue": "undo3", "jobs": [{"name": "a", "kind": "act", "queue": "undo3", "undo": {"kind": "undo"}}]}]}') AS f \gset
+RESET ROLE;
+SELECT pg_temp.until(id, 'running') FROM job_status WHERE flow = :f;
+SELECT job_complete(job_id, token) FROM job_claim('undo3');
+SELECT pg_temp.until(:f, 'succeeded');
+SET ROLE regress_undo_other;
+SELECT job_undo(id) AS inner_undo FROM job_status WHERE flow = :f \gset
+RESET ROLE;
+SET ROLE regress_undo;
+SELECT count(*) FROM job_status WHERE id = :inner_undo;
+SELECT job_undo(:f) AS u \gset
+RESET ROLE;
+SELECT pg_temp.until(id, 'waiting') FROM job_status WHERE flow = :u;
+SELECT job_complete(job_id, token) FROM job_claim('undo3');
+SELECT pg_temp.until(:u, 'succeeded');
+SELECT job_revoke('regress_undo_other', 'undo3', 'operate'), job_revoke('regress_undo_other', 'undo3', 'submit'), job_revoke('regress_undo', 'undo3', 'submit');
+
 -- Kept as long as they are needed: members as long as their flow, that until it is undone.
 SELECT job_submit_flow('{"queue": "undo", "defaults": {"queue": "undo"}, "jobs": [{"name": "a", "kind": "act", "undo": {"kind": "undo"}}, {"name": "b", "kind": "act", "depends_on": ["a"]}]}') AS f \gset
 SELECT 'SELECT pg_temp.work()' FROM generate_series(1, 2) \gexec

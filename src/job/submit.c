@@ -71,8 +71,27 @@ was_removed(JobqCall *call, int64 id)
 }
 
 /*
+ * May the caller have a job wait for another?  Who may see a flow may wait for the one that
+ * undoes it, whoever submitted that: else it would keep from undoing the flow around it.
+ */
+static bool
+may_wait_for(JobqCall *call, int64 id)
+{
+	TupleTableSlot *job;
+	bool		may;
+
+	if (jobq_may_see(call, id, false))
+		return true;
+	job = jobq_find_id(call, JOBQ_JOB, id);
+	may = job != NULL && jobq_is_flow(job) && !slot_attisnull(job, JOB_UNDO_OF) &&
+		jobq_may_see(call, jobq_attr_int64(job, JOB_UNDO_OF), false);
+	jobq_slot_free(job);
+	return may;
+}
+
+/*
  * Lock and read an upstream job, without waiting.  The caller must be allowed to
- * see it, since its result goes to the worker of the new job.  known: it was there once, so
+ * see it, since its result goes to the worker of the new job, or what it undoes.  known: it was there once, so
  * that it can have been removed.
  */
 void
@@ -85,7 +104,7 @@ jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id, bool known)
 		return;
 	p->unsure = false;
 	p->row = NULL;
-	if (jobq_may_see(call, id, false))
+	if (may_wait_for(call, id))
 		p->outcome = jobq_upstream_outcome(call, id, NULL, 0, true, &p->unsure);
 	else if (known && was_removed(call, id))
 		p->outcome = OUTCOME_REMOVED;
