@@ -293,12 +293,18 @@ jobq_find_last(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, cons
 	return slot;
 }
 
-/* The latest version of the row with a number that is the primary key, or NULL. */
+/*
+ * The latest version of the row with a number that is the primary key, or NULL.  That of a
+ * flow that runs is changed again and again.  While a snapshot is held, all its versions stay, and
+ * the index has an entry for each page of them; the latest stands mostly in the last one.
+ */
 TupleTableSlot *
 jobq_find_id(JobqCall *call, JobqTable table, int64 id)
 {
 	Datum		key = Int64GetDatum(id);
 
+	if (table == JOBQ_FLOW)
+		return jobq_find_last(call, table, INDEX_KEY, 1, &key);
 	return jobq_find(call, table, INDEX_KEY, 1, &key, NULL);
 }
 
