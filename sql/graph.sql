@@ -15,17 +15,9 @@ BEGIN
     END LOOP;
     RETURN drawn;
 END $$;
-CREATE FUNCTION pg_temp.comes_true(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    ok boolean := false;
-BEGIN
-    FOR i IN 1 .. 4000 LOOP
-        EXECUTE 'SELECT ' || condition INTO ok;
-        EXIT WHEN ok;
-        PERFORM pg_sleep(0.005);
-    END LOOP;
-    RETURN ok;
-END $$;
+\getenv srcdir PG_ABS_SRCDIR
+\set lib :srcdir '/sql/lib/flow.sql'
+\i :lib
 SELECT job_submit_flow('{"name": "top \"q\" \\", "queue": "graph", "defaults": {"queue": "graph"}, "jobs": [{"name": "a", "kind": "a"}, {"name": "sub", "hold": true, "depends_on": ["a"], "jobs": [{"name": "x", "kind": "x"}, {"name": "y<#", "kind": "y", "depends_on": ["x"]}]},
     {"kind": "z", "depends_on": ["sub", "a"]}, {"name": "out", "kind": "o", "if": "$.no"}]}') AS f \gset
 SELECT pg_temp.graph(:f, 'dot');

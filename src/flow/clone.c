@@ -79,22 +79,24 @@ look_inside(TupleTableSlot *job, void *arg)
 	return true;
 }
 
-/* The member that one, of a flow, was taken over from; NULL: it was not, or that was removed. */
-static TupleTableSlot *
-find_original(JobqCall *call, TupleTableSlot *job, int64 flow)
+/*
+ * The member that one was taken over from, which is one of the flow of which its own is a copy, or was; NULL: it was
+ * not, or that was removed.
+ */
+TupleTableSlot *
+jobq_find_original(JobqCall *call, TupleTableSlot *job)
 {
 	TupleTableSlot *row = jobq_attr_int32(job, JOB_ATTEMPT_NO) == 0 && !slot_attisnull(job, JOB_PARENT) ?
-	jobq_find_id(call, JOBQ_FLOW, flow) : NULL;
-	TupleTableSlot *original = row != NULL && !slot_attisnull(row, FLOW_CLONE_OF) ?
-	jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(job, JOB_PARENT)) : NULL;
+	jobq_find_id(call, JOBQ_FLOW, jobq_attr_int64(job, JOB_FLOW)) : NULL;
+	int64		clone_of = row != NULL ? jobq_attr_int64(row, FLOW_CLONE_OF) : 0;
+	TupleTableSlot *original = clone_of != 0 ? jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(job, JOB_PARENT)) : NULL;
 
-	if (original != NULL && jobq_attr_int64(original, JOB_FLOW) != jobq_attr_int64(row, FLOW_CLONE_OF))
-	{
-		jobq_slot_free(original);
-		original = NULL;
-	}
 	jobq_slot_free(row);
-	return original;
+	if (original == NULL || jobq_attr_int64(original, JOB_FLOW) == clone_of ||
+		jobq_attr_int64(original, JOB_FORMER_FLOW) == clone_of)
+		return original;
+	jobq_slot_free(original);
+	return NULL;
 }
 
 /*
@@ -104,7 +106,6 @@ find_original(JobqCall *call, TupleTableSlot *job, int64 flow)
 static bool
 is_undone(JobqCall *call, TupleTableSlot *job, Snapshot snapshot)
 {
-	int64		flow = jobq_attr_int64(job, JOB_FLOW);
 	Inside		inside = {call};
 	TupleTableSlot *original;
 
@@ -113,9 +114,9 @@ is_undone(JobqCall *call, TupleTableSlot *job, Snapshot snapshot)
 	(void) look_inside(job, &inside);
 	if (jobq_is_flow(job))
 		jobq_visit_inside(call, jobq_attr_int64(job, JOB_ID), snapshot, look_inside, &inside);
-	if (inside.undone || (inside.has_undo && jobq_undone_by(call, flow) != 0))
+	if (inside.undone || (inside.has_undo && jobq_undone_by(call, jobq_attr_int64(job, JOB_FLOW)) != 0))
 		return true;
-	original = find_original(call, job, flow);
+	original = jobq_find_original(call, job);
 	if (original == NULL)
 		return false;
 	inside.undone = is_undone(call, original, snapshot);

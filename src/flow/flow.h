@@ -50,6 +50,7 @@ extern void jobq_start_map(JobqCall *call, int64 id, JobqSlot slot, Jsonb *defin
 /* clone.c: copies of flows */
 extern void jobq_reuse_members(JobqCall *call, Jsonb *definition, int64 clone_of, Datum clone_from, JobqElements *members);
 extern bool jobq_is_in_copy(JobqCall *call, int64 flow);
+extern TupleTableSlot *jobq_find_original(JobqCall *call, TupleTableSlot *job);
 
 /* undo.c */
 extern void jobq_undo_due(JobqCall *call, int64 id, char **problem);

@@ -52,7 +52,6 @@ typedef struct Reverse
 {
 	JobqCall   *call;
 	int64		flow;
-	int64		clone_of;		/* of which it is a copy; 0: none */
 	HTAB	   *inside;
 	Part	   *parts;			/* by ids, once all were visited */
 	int			nparts;
@@ -83,38 +82,14 @@ compare_edges(const void *a, const void *b)
 	return ea->up != eb->up ? jobq_compare_ids(&ea->up, &eb->up) : jobq_compare_ids(&ea->down, &eb->down);
 }
 
-/* The flow of which another is a copy, 0: none; and whether a third undoes that one. */
-static int64
-read_flow(JobqCall *call, int64 flow, bool *undone)
-{
-	TupleTableSlot *row = jobq_find_id(call, JOBQ_FLOW, flow);
-	int64		clone_of = row != NULL ? jobq_attr_int64(row, FLOW_CLONE_OF) : 0;
-
-	*undone = row != NULL && !slot_attisnull(row, FLOW_UNDONE_BY);
-	jobq_slot_free(row);
-	return clone_of;
-}
-
 /* Was a job taken over from the flow of which its own is a copy?  Then it is undone with that. */
 static bool
-was_taken_over(Reverse *r, TupleTableSlot *job)
+was_taken_over(JobqCall *call, TupleTableSlot *job)
 {
-	int64		flow = jobq_attr_int64(job, JOB_FLOW);
-	bool		undone;
-	int64		clone_of;
-	TupleTableSlot *original;
-	bool		is;
+	TupleTableSlot *original = jobq_find_original(call, job);
 
-	if (jobq_attr_int32(job, JOB_ATTEMPT_NO) > 0 || slot_attisnull(job, JOB_PARENT))
-		return false;
-	clone_of = flow == r->flow ? r->clone_of : read_flow(r->call, flow, &undone);
-	if (clone_of == 0)
-		return false;
-	original = jobq_find_id(r->call, JOBQ_JOB, jobq_attr_int64(job, JOB_PARENT));
-	is = original != NULL && (jobq_attr_int64(original, JOB_FLOW) == clone_of ||
-							  jobq_attr_int64(original, JOB_FORMER_FLOW) == clone_of);
 	jobq_slot_free(original);
-	return is;
+	return original != NULL;
 }
 
 /* Visit a job in the flow: a JobqVisitor. */
@@ -126,11 +101,10 @@ visit(TupleTableSlot *job, void *arg)
 	int64		flow = jobq_attr_int64(job, JOB_FLOW);
 	bool		succeeded = jobq_attr_int16(job, JOB_OUTCOME) == OUTCOME_SUCCEEDED;
 	bool		has_undo = !slot_attisnull(job, JOB_UNDO);
-	bool		undone = false;
 	Inside	   *in = hash_search(r->inside, &id, HASH_ENTER, NULL);
 	Part		part = {.id = id};
 
-	part.done = has_undo && succeeded && !was_taken_over(r, job);
+	part.done = has_undo && succeeded && !was_taken_over(r->call, job);
 
 	/*
 	 * the last attempt that says something was lost, timed out, or succeeded
@@ -138,9 +112,7 @@ visit(TupleTableSlot *job, void *arg)
 	 */
 	part.doubt = has_undo && !succeeded && slot_attisnull(job, JOB_DECIDED_BY) &&
 		jobq_keeps_key(r->call, job, jobq_attr_int32(job, JOB_ATTEMPT_NO));
-	if (jobq_is_flow(job))
-		(void) read_flow(r->call, id, &undone);
-	part.acts = part.done || part.doubt || undone;
+	part.acts = part.done || part.doubt || (jobq_is_flow(job) && jobq_undone_by(r->call, id) != 0);
 	if (flow == r->flow)
 	{
 		in->member = id;
@@ -201,11 +173,9 @@ read_inside(Reverse *r)
 	HASH_SEQ_STATUS all;
 	Inside	   *in;
 	ListCell   *lc;
-	bool		undone;
 	int			n = 0;
 
 	r->inside = hash_create("jobq jobs in a flow", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	r->clone_of = read_flow(r->call, r->flow, &undone);
 	jobq_visit_inside(r->call, r->flow, snapshot, visit, r);
 	UnregisterSnapshot(snapshot);
 	qsort(r->parts, r->nparts, sizeof(Part), jobq_compare_ids);
