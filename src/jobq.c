@@ -148,6 +148,7 @@ _PG_init(void)
 {
 	define_settings();
 	jobq_catalog_init();
+	jobq_rows_init();
 	jobq_queue_init();
 	jobq_labels_init();
 	jobq_privilege_init();

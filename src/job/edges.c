@@ -11,6 +11,8 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "utils/snapmgr.h"
+
 #include "job/job.h"
 
 /*
@@ -237,22 +239,30 @@ jobq_ask_recount(JobqCall *call, int64 id)
 	jobq_set(&new, RECOUNT_SEQ, Int64GetDatum(seq));
 	jobq_set(&new, RECOUNT_JOB_ID, Int64GetDatum(id));
 	jobq_insert(call, JOBQ_RECOUNT, &new);
+	call->no_recounts = 0;
 	jobq_announce_deadline(DEADLINE_RECOUNT, seq);
 }
 
 /*
  * Is that asked for, by who has committed or by this transaction?  Until it is
  * done the counters may be lower than the truth, so no verdict is taken from them.
+ * Mostly the table has no page, and what was so stays so until another transaction ends.
  */
 bool
 jobq_recount_asked(JobqCall *call, int64 id)
 {
 	Datum		key = Int64GetDatum(id);
+	uint64		ended = GetLatestSnapshot()->snapXactCompletionCount;
 	TupleTableSlot *asked;
 	bool		found;
 
-	if (jobq_is_empty(call, JOBQ_RECOUNT))
+	if (ended != 0 && ended == call->no_recounts)
 		return false;
+	if (jobq_is_empty(call, JOBQ_RECOUNT))
+	{
+		call->no_recounts = ended;
+		return false;
+	}
 	asked = jobq_find(call, JOBQ_RECOUNT, INDEX_SECOND, 1, &key, NULL);
 	found = asked != NULL;
 	jobq_slot_free(asked);

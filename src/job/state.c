@@ -125,13 +125,13 @@ announce_ready(JobqCall *call, const JobqPrefix *prefix, int64 position, ItemPoi
 	JobqReady	ready = {.lane = prefix->lane,.queue_id = prefix->queue_id,.position = position,
 		.labels = jobq_ready_labels(call, prefix->queue_id, prefix->lane),.count = 1,.tid = tid,
 	.many = !ItemPointerIsValid(&tid),.priority = prefix->priority};
-	JobqQueue	queue;
+	const JobqQueue *queue;
 
 	jobq_ready_origin(call, &ready);
 	jobq_announce_ready(&ready);
-	jobq_queue_settings(call, prefix->queue_id, &queue);
-	if (queue.known && queue.notify == JOBQ_NOTIFY_TRANSACTIONAL)
-		Async_Notify(psprintf("job_queue_%s", queue.name), "");
+	queue = jobq_queue_known(call, prefix->queue_id);
+	if (queue != NULL && queue->notify == JOBQ_NOTIFY_TRANSACTIONAL)
+		Async_Notify(psprintf("job_queue_%s", queue->name), "");
 }
 
 /* Has a queue a gate now? */

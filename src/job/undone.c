@@ -9,6 +9,9 @@
  */
 #include "postgres.h"
 
+#include "port/pg_bitutils.h"
+#include "utils/builtins.h"
+
 #include "job/job.h"
 
 /*
@@ -19,10 +22,17 @@
 text *
 jobq_job_key(TupleTableSlot *job)
 {
-	return cstring_to_text(psprintf("%lld-%llx-%d",
-									(long long) jobq_attr_int64(job, JOB_ID),
-									(unsigned long long) jobq_attr_int64(job, JOB_SUBMITTED_AT),
-									jobq_key_generation(job)));
+	uint64		submitted_at = jobq_attr_int64(job, JOB_SUBMITTED_AT);
+	char		key[64];
+	char	   *end = key + pg_lltoa(jobq_attr_int64(job, JOB_ID), key);
+
+	/* "%lld-%llx-%d", for each job that is claimed */
+	*end++ = '-';
+	for (int shift = submitted_at == 0 ? 0 : pg_leftmost_one_pos64(submitted_at) & ~3; shift >= 0; shift -= 4)
+		*end++ = "0123456789abcdef"[submitted_at >> shift & 15];
+	*end++ = '-';
+	end += pg_ltoa(jobq_key_generation(job), end);
+	return cstring_to_text_with_len(key, end - key);
 }
 
 /* The generation of a job that its key is of. */

@@ -164,24 +164,15 @@ default_retention(int seconds)
 	return seconds < 0 ? JOBQ_NEVER : seconds * USECS_PER_SEC;
 }
 
-/*
- * The row of a queue, as it is remembered until the next call; NULL: it has none,
- * which is not remembered, since it may get one at any moment.
- */
-const JobqQueue *
-jobq_queue_known(JobqCall *call, int64 queue_id)
+/* Read the row of a queue and remember it; NULL: it has none. */
+static JobqQueue *
+load_queue(JobqCall *call, int64 queue_id)
 {
-	TupleTableSlot *slot;
 	JobqQueue	fresh = {.queue_id = queue_id};
 	Datum		key = Int64GetDatum(queue_id);
+	TupleTableSlot *slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
+	JobqQueue  *queue;
 
-	if (latest != NULL && latest->queue_id == queue_id)
-		return latest;
-	latest = queues ? hash_search(queues, &queue_id, HASH_FIND, NULL) : NULL;
-	if (latest != NULL)
-		return latest;
-
-	slot = jobq_find(call, JOBQ_QUEUE, INDEX_SECOND, 1, &key, NULL);
 	if (slot == NULL)
 		return NULL;
 	read_queue(&fresh, slot);
@@ -193,8 +184,23 @@ jobq_queue_known(JobqCall *call, int64 queue_id)
 
 		queues = hash_create("jobq queues", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
-	latest = hash_search(queues, &queue_id, HASH_ENTER, NULL);
-	*latest = fresh;
+	queue = hash_search(queues, &queue_id, HASH_ENTER, NULL);
+	*queue = fresh;
+	return queue;
+}
+
+/*
+ * The row of a queue, as it is remembered until the next call; NULL: it has none,
+ * which is not remembered, since it may get one at any moment.
+ */
+const JobqQueue *
+jobq_queue_known(JobqCall *call, int64 queue_id)
+{
+	if (latest != NULL && latest->queue_id == queue_id)
+		return latest;
+	latest = queues ? hash_search(queues, &queue_id, HASH_FIND, NULL) : NULL;
+	if (latest == NULL)
+		latest = load_queue(call, queue_id);
 	return latest;
 }
 
@@ -203,10 +209,12 @@ void
 jobq_queue_settings(JobqCall *call, int64 queue_id, JobqQueue *result)
 {
 	const JobqQueue *known = jobq_queue_known(call, queue_id);
-	JobqQueue	none = {.queue_id = queue_id,.max_attempts = -1,.max_lost = -1,.backoff = -1,
-	.backoff_cap = -1,.timeout = -1,.lease = -1,.retention = -1,.retention_failed = -1,.affinity_wait = -1};
 
-	*result = known ? *known : none;
+	if (known != NULL)
+		*result = *known;
+	else
+		*result = (JobqQueue) {.queue_id = queue_id,.max_attempts = -1,.max_lost = -1,.backoff = -1,
+		.backoff_cap = -1,.timeout = -1,.lease = -1,.retention = -1,.retention_failed = -1,.affinity_wait = -1};
 	if (result->max_attempts < 0)
 		result->max_attempts = jobq_max_attempts;
 	if (result->max_lost < 0)
@@ -265,10 +273,7 @@ make_queue(JobqCall *call, const char *name, int64 queue_id, bool wait)
 void
 jobq_queue_register(JobqCall *call, const char *name, int64 queue_id)
 {
-	JobqQueue	queue;
-
-	jobq_queue_settings(call, queue_id, &queue);
-	if (!queue.known)
+	if (jobq_queue_known(call, queue_id) == NULL)
 		make_queue(call, name, queue_id, false);
 }
 

@@ -100,8 +100,8 @@ jobq_catalog_init(void)
  * Look up the extension and all its relations; false if it does not exist.
  * What was found is used again only if no invalidation came in meanwhile.
  */
-bool
-jobq_extension_exists(void)
+static bool
+load_catalog(void)
 {
 	Catalog		new = {0};
 	uint32		resets = catalog_resets;
@@ -109,9 +109,6 @@ jobq_extension_exists(void)
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-
-	if (catalog.valid)
-		return true;
 
 	rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
@@ -144,6 +141,13 @@ jobq_extension_exists(void)
 	new.valid = resets == catalog_resets;
 	catalog = new;
 	return true;
+}
+
+/* Does the extension exist?  Each id that is drawn comes here. */
+bool
+jobq_extension_exists(void)
+{
+	return catalog.valid || load_catalog();
 }
 
 /* Forget where our objects are, and what was read from them. */

@@ -181,15 +181,68 @@ invert(bool *to, const bool *from, int n)
 		*to++ = !*from++;
 }
 
-/* A row as it is stored. */
+/* Descriptors of the first columns of a table, so many of them; NULL: not made yet */
+static TupleDesc heads[JOBQ_NTABLES][JOB_NATTS + 1];
+
+/* Forget them whenever a table of ours may have changed. */
+static void
+forget_heads(void)
+{
+	for (int t = 0; t < JOBQ_NTABLES; t++)
+	{
+		for (int n = 0; n <= JOB_NATTS; n++)
+		{
+			if (heads[t][n] != NULL)
+				FreeTupleDesc(heads[t][n]);
+			heads[t][n] = NULL;
+		}
+	}
+}
+
+void
+jobq_rows_init(void)
+{
+	jobq_on_catalog_reset(forget_heads);
+}
+
+/* The descriptor of the first n columns of a table. */
+static TupleDesc
+head(JobqRel *r, int n)
+{
+	TupleDesc	desc = RelationGetDescr(r->rel);
+	TupleDesc  *made = &heads[r->table][n];
+
+	if (n == desc->natts)
+		return desc;
+	if (*made == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+		TupleDesc	new = CreateTemplateTupleDesc(n);
+
+		for (int i = 1; i <= n; i++)
+			TupleDescCopyEntry(new, i, desc, i);
+		*made = new;
+		MemoryContextSwitchTo(old);
+	}
+	return *made;
+}
+
+/*
+ * A row as it is stored: without the NULLs at its end, like one that is older than the
+ * last columns of its table.  What few jobs have stands there, and costs the others
+ * neither time nor room.  No column has a default, which such a row would get.
+ */
 static HeapTuple
 form_tuple(JobqRel *r, JobqRow *new)
 {
 	TupleDesc	desc = RelationGetDescr(r->rel);
+	int			n = desc->natts;
 	bool		nulls[JOB_NATTS];
 
-	invert(nulls, new->given, desc->natts);
-	return heap_form_tuple(desc, new->values, nulls);
+	while (!new->given[n - 1])
+		n--;
+	invert(nulls, new->given, n);
+	return heap_form_tuple(head(r, n), new->values, nulls);
 }
 
 /* A slot with a row as it is to be written, which the caller clears. */

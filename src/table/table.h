@@ -58,56 +58,56 @@ typedef enum JobqTable
 enum
 {
 	JOB_ID = 1,
-	JOB_PARENT,
-	JOB_FLOW,
-	JOB_FORMER_FLOW,
-	JOB_UNDO_OF,
-	JOB_SCHEDULE_ID,
-	JOB_SCHEDULED_FOR,
 	JOB_SUBMITTED_AT,
+	JOB_SUBMITTED_BY,
+	JOB_QUORUM,
+	JOB_DEPENDENCIES,
+	JOB_GENERATION,
+	JOB_PRIORITY,
+	JOB_RULE,
+	JOB_NOTIFY,
+	JOB_MANUAL,
+	JOB_QUEUE,
+	JOB_KIND,
+	JOB_ARGS,
+	JOB_STARTED_AT,
+	JOB_FINISHED_AT,
+	JOB_TOKEN,
+	JOB_ATTEMPT_NO,
+	JOB_FAILED,
+	JOB_LOST,
+	JOB_OUTCOME,
+	JOB_ATTEMPT_OUTCOME,
+	JOB_WORKER,
+	JOB_RESULT,
+	JOB_ERROR,
+	JOB_FLOW,
+	JOB_FLOW_TYPE,
+	JOB_CRITICAL,
+	JOB_NAME,
 	JOB_RUN_AT,
 	JOB_EXPIRES_AT,
 	JOB_BACKOFF,
 	JOB_TIMEOUT,
 	JOB_LEASE,
-	JOB_UNIQUE_FOR,
-	JOB_STARTED_AT,
-	JOB_FINISHED_AT,
-	JOB_TOKEN,
-	JOB_SUBMITTED_BY,
 	JOB_MAX_ATTEMPTS,
 	JOB_MAX_LOST,
-	JOB_QUORUM,
-	JOB_DEPENDENCIES,
-	JOB_GENERATION,
-	JOB_KEY_GENERATION,
-	JOB_ATTEMPT_NO,
-	JOB_FAILED,
-	JOB_LOST,
-	JOB_DECIDED_BY,
-	JOB_PRIORITY,
-	JOB_RULE,
-	JOB_OUTCOME,
-	JOB_ATTEMPT_OUTCOME,
-	JOB_FLOW_TYPE,
-	JOB_NOTIFY,
-	JOB_MANUAL,
-	JOB_CRITICAL,
-	JOB_REPEATS,
-	JOB_QUEUE,
-	JOB_KIND,
-	JOB_NAME,
+	JOB_TAGS,
+	JOB_PARENT,
+	JOB_UNIQUE_FOR,
 	JOB_UNIQUE_KEY,
 	JOB_PARTITION,
 	JOB_REQUIRES,
 	JOB_AFFINITY,
-	JOB_ARGS,
-	JOB_TAGS,
+	JOB_SCHEDULE_ID,
+	JOB_SCHEDULED_FOR,
+	JOB_KEY_GENERATION,
+	JOB_DECIDED_BY,
+	JOB_FORMER_FLOW,
+	JOB_UNDO_OF,
+	JOB_REPEATS,
 	JOB_UNDO,
-	JOB_WORKER,
-	JOB_ERROR,
-	JOB_RESULT,
-	JOB_NATTS = JOB_RESULT
+	JOB_NATTS = JOB_UNDO
 };
 
 enum
@@ -418,6 +418,8 @@ typedef struct JobqCall
 								 * last asked to look at; 0: none */
 	int64		let_in;			/* the flow whose members all begin at once,
 								 * as was found in bulk; 0: none */
+	uint64		no_recounts;	/* how many transactions had ended when none
+								 * was asked for; 0: not known */
 } JobqCall;
 
 extern void jobq_open_call(JobqCall *call);
@@ -448,6 +450,7 @@ typedef struct JobqReady
 	bool		many;			/* rows of this priority from position on */
 } JobqReady;
 
+extern void jobq_rows_init(void);
 extern ItemPointerData jobq_insert(JobqCall *call, JobqTable table, JobqRow *new);
 extern bool jobq_insert_unless_there(JobqCall *call, JobqTable table, JobqRow *new, bool wait);
 extern void jobq_bulk_begin(JobqCall *call);
