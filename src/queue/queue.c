@@ -208,13 +208,12 @@ jobq_queue_known(JobqCall *call, int64 queue_id)
 void
 jobq_queue_settings(JobqCall *call, int64 queue_id, JobqQueue *result)
 {
+	static const JobqQueue none = {.max_attempts = -1,.max_lost = -1,.backoff = -1,
+	.backoff_cap = -1,.timeout = -1,.lease = -1,.retention = -1,.retention_failed = -1,.affinity_wait = -1};
 	const JobqQueue *known = jobq_queue_known(call, queue_id);
 
-	if (known != NULL)
-		*result = *known;
-	else
-		*result = (JobqQueue) {.queue_id = queue_id,.max_attempts = -1,.max_lost = -1,.backoff = -1,
-		.backoff_cap = -1,.timeout = -1,.lease = -1,.retention = -1,.retention_failed = -1,.affinity_wait = -1};
+	*result = known != NULL ? *known : none;
+	result->queue_id = queue_id;
 	if (result->max_attempts < 0)
 		result->max_attempts = jobq_max_attempts;
 	if (result->max_lost < 0)
