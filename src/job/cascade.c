@@ -3,10 +3,10 @@
  *	  What a job that is decided, or opened again, does to those downstream.
  *
  * One call handles its arguments and everything that follows from them as one
- * list of ids, always taking the lowest.  Edges run from lower ids to higher
- * ones, so the list only moves up, each id is handled once, and two calls meet in
- * the same order.  The list takes memory in proportion to its width; depth costs
- * nothing.
+ * list of ids, a tree, always taking the lowest.  Edges run from lower ids to
+ * higher ones, so the list only moves up, each id is handled once, and two calls
+ * meet in the same order.  The list takes memory in proportion to its width; depth
+ * costs nothing.
  *
  * Model.  job_waiting counts how far a job's dependencies are (rules.c).  What
  * changes the counts is added to them in one of two ways:
@@ -51,7 +51,7 @@
  */
 #include "postgres.h"
 
-#include "lib/pairingheap.h"
+#include "lib/rbtree.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -62,8 +62,8 @@
 
 typedef struct CascadeItem
 {
-	int64		id;				/* hash key */
-	pairingheap_node node;
+	RBTNode		node;
+	int64		id;
 	int			argument;		/* -1: none */
 	bool		reopened;		/* an upstream job was opened again */
 	bool		follows;		/* from one of these, by an edge of its rule */
@@ -120,8 +120,7 @@ typedef struct FlowItem
 struct JobqCascade
 {
 	JobqCall   *call;
-	HTAB	   *items;
-	pairingheap *heap;
+	RBTree	   *items;			/* by id */
 	HTAB	   *flows;			/* NULL: none */
 };
 
@@ -133,14 +132,33 @@ typedef enum Standing
 	STANDING_AWAY				/* is none of their business any more */
 } Standing;
 
-/* Order of the heap: lowest id first. */
+/* The order of the items. */
 static int
-compare_items(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+compare_items(const RBTNode *a, const RBTNode *b, void *arg)
 {
-	int64		ida = pairingheap_const_container(CascadeItem, node, a)->id;
-	int64		idb = pairingheap_const_container(CascadeItem, node, b)->id;
+	int64		ida = ((const CascadeItem *) a)->id;
+	int64		idb = ((const CascadeItem *) b)->id;
 
-	return ida < idb ? 1 : ida > idb ? -1 : 0;
+	return ida < idb ? -1 : ida > idb;
+}
+
+/* One that is there already stays as it is. */
+static void
+keep_item(RBTNode *existing, const RBTNode *new, void *arg)
+{
+}
+
+/* An item lives where its list does. */
+static RBTNode *
+alloc_item(void *mcxt)
+{
+	return MemoryContextAlloc(mcxt, sizeof(CascadeItem));
+}
+
+static void
+free_item(RBTNode *item, void *mcxt)
+{
+	pfree(item);
 }
 
 /* An empty list. */
@@ -148,12 +166,10 @@ JobqCascade *
 jobq_cascade_create(JobqCall *call)
 {
 	JobqCascade *cascade = palloc(sizeof(JobqCascade));
-	HASHCTL		ctl = {.keysize = sizeof(int64),.entrysize = sizeof(CascadeItem),
-	.hcxt = CurrentMemoryContext};
 
 	cascade->call = call;
-	cascade->items = hash_create("jobq cascade", 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	cascade->heap = pairingheap_allocate(compare_items, NULL);
+	cascade->items = rbt_create(sizeof(CascadeItem), compare_items, keep_item, alloc_item, free_item,
+								CurrentMemoryContext);
 	cascade->flows = NULL;
 	return cascade;
 }
@@ -169,16 +185,10 @@ jobq_cascade_call(JobqCascade *cascade)
 static CascadeItem *
 cascade_item(JobqCascade *cascade, int64 id)
 {
-	bool		found;
-	CascadeItem *item = hash_search(cascade->items, &id, HASH_ENTER, &found);
+	CascadeItem new = {.id = id,.argument = -1};
+	bool		is_new;
 
-	if (!found)
-	{
-		memset((char *) item + sizeof(int64), 0, sizeof(CascadeItem) - sizeof(int64));
-		item->argument = -1;
-		pairingheap_add(cascade->heap, &item->node);
-	}
-	return item;
+	return (CascadeItem *) rbt_insert(cascade->items, &new.node, &is_new);
 }
 
 /* Add an argument of the call; false: its id was there already. */
@@ -225,14 +235,12 @@ jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, const D
 bool
 jobq_cascade_take(JobqCascade *cascade, int64 id)
 {
-	CascadeItem *item = hash_search(cascade->items, &id, HASH_FIND, NULL);
+	CascadeItem key = {.id = id};
+	CascadeItem *item = (CascadeItem *) rbt_find(cascade->items, &key.node);
 	bool		follows = item != NULL && item->follows;
 
 	if (item != NULL)
-	{
-		pairingheap_remove(cascade->heap, &item->node);
-		hash_search(cascade->items, &id, HASH_REMOVE, NULL);
-	}
+		rbt_delete(cascade->items, &item->node);
 	return follows;
 }
 
@@ -609,13 +617,11 @@ tell_flows(JobqCascade *cascade)
 void
 jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg)
 {
+	CascadeItem *item;
 	int			downstream = 0;
 
-	while (!pairingheap_is_empty(cascade->heap))
+	while ((item = (CascadeItem *) rbt_leftmost(cascade->items)) != NULL)
 	{
-		pairingheap_node *node = pairingheap_remove_first(cascade->heap);
-		CascadeItem *item = pairingheap_container(CascadeItem, node, node);
-
 		CHECK_FOR_INTERRUPTS();
 		if (item->change.n[UNDECIDED] != 0 || item->reopened || item->folding)
 		{
@@ -625,7 +631,7 @@ jobq_cascade_run(JobqCascade *cascade, JobqArgumentHandler handler, void *arg)
 		}
 		if (item->argument >= 0)
 			handler(cascade, item->id, item->argument, arg);
-		hash_search(cascade->items, &item->id, HASH_REMOVE, NULL);
+		rbt_delete(cascade->items, &item->node);
 	}
 	tell_flows(cascade);
 	jobq_bulk_end(cascade->call);
