@@ -3,17 +3,18 @@
  *	  What is due by the clock, in the background worker.
  *
  * For each of the tables with a time, or with a number that is due once it is
- * committed, there is a floor: all rows before it have been seen.  A pass scans the index from the floor on, takes what is
- * due and learns from the first row that is not when to wake next.  Rows that
- * are due but cannot be dealt with now (a lease that heartbeats in memory keep
- * alive, a locked row, an error) are remembered here with a time to try
- * again, so the floor passes them and no row is scanned again and again.  Rows
- * with a number can be very many where one job is locked, so of each kind of them
- * only the lowest number is remembered.
+ * committed, there is a floor: all rows before it have been seen.  A pass scans the
+ * index from the floor on, takes what is due and learns from the first row that is
+ * not when to wake next.  Rows that are due but cannot be dealt with now (a lease
+ * that heartbeats in memory keep alive, a locked row, an error) are remembered here
+ * with a time to try again, so the floor passes them and no row is scanned again and
+ * again.  Rows with a number can be very many where one job is locked, so of each
+ * kind of them only the lowest number is remembered.
  *
  * Rows of a kind are dealt with in batches, a transaction each.  A batch waits a
- * millisecond at most for a lock that others hold, and where it fails, each of its rows is tried alone, as is
- * what has failed before: one bad row never stops the rest.
+ * millisecond at most for a lock that others hold, and where it fails, each of its
+ * rows is tried alone, as is what has failed before: one bad row never stops the
+ * rest.
  */
 #include "postgres.h"
 

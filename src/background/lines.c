@@ -74,7 +74,10 @@ compare_timers(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 	return x < y ? 1 : (x > y ? -1 : 0);
 }
 
-/* Rows of a line that are kept aside: those that are due first or, in an ordered one, all in the line's order. */
+/*
+ * Rows of a line that are kept aside: those that are due first or, in an ordered one,
+ * all in the line's order.
+ */
 static int
 compare_kept(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 {
@@ -139,7 +142,10 @@ jobq_take_token(Line *line, TimestampTz now)
 
 /* Lines */
 
-/* How many jobs can be let in from a line, as far as it alone is concerned; *at: when more can, if not now. */
+/*
+ * How many jobs can be let in from a line, as far as it alone is concerned; *at: when
+ * more can, if not now.
+ */
 int
 jobq_line_room(Line *line, TimestampTz now, TimestampTz *at)
 {

@@ -2,10 +2,11 @@
  * worker.c
  *	  The background worker of one database: what is due by the clock.
  *
- * It ends leases that ran out or whose session has ended (sessions.c) and attempts that timed out, cancels expired
- * jobs, makes scheduled jobs ready, sends the coalesced notifications, pauses
- * queues (breaker.c), lets jobs of queues with limits in (gatekeeper.c), removes
- * old jobs (purge.c), and sweeps.  It acts only where job_active_database names its database (active.c).
+ * It ends leases that ran out or whose session has ended (sessions.c) and attempts
+ * that timed out, cancels expired jobs, makes scheduled jobs ready, sends the
+ * coalesced notifications, pauses queues (breaker.c), lets jobs of queues with limits
+ * in (gatekeeper.c), removes old jobs (purge.c), and sweeps.  It acts only where
+ * job_active_database names its database (active.c).
  *
  * 1. A transaction that wrote a row before a floor (due.c) announces it when it
  *	  commits (announced_low).  The worker takes the announcements before its

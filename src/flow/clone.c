@@ -7,10 +7,11 @@
  * the other has waited for, and goes without its unique key where another job has that.
  *
  * Where it is to begin from some members (clone_from), those are reused that do not
- * follow from these, nor from any that has to run again: one that has succeeded in the
- * other flow, and is not undone, is inserted with its result, one that was left out is left out.  So what is reused
- * comes of what is reused alone.  One that was skipped because of others is so again, by
- * its rule.  That is found out when the copy is expanded, for its submitter.
+ * follow from these, nor from any that has to run again: one that has succeeded in
+ * the other flow, and is not undone, is inserted with its result, one that was left
+ * out is left out.  So what is reused comes of what is reused alone.  One that was
+ * skipped because of others is so again, by its rule.  That is found out when the
+ * copy is expanded, for its submitter.
  */
 #include "postgres.h"
 
@@ -80,8 +81,8 @@ look_inside(TupleTableSlot *job, void *arg)
 }
 
 /*
- * The member that one was taken over from, which is one of the flow of which its own is a copy, or was; NULL: it was
- * not, or that was removed.
+ * The member that one was taken over from, which is one of the flow of which its own
+ * is a copy, or was; NULL: it was not, or that was removed.
  */
 TupleTableSlot *
 jobq_find_original(JobqCall *call, TupleTableSlot *job)
@@ -100,8 +101,9 @@ jobq_find_original(JobqCall *call, TupleTableSlot *job)
 }
 
 /*
- * Is what a member has done undone, or about to be?  So it is with its flow, or, if it was taken over itself, with that which it was
- * taken over from.  What cannot be undone stays.
+ * Is what a member has done undone, or about to be?  So it is with its flow, or, if
+ * it was taken over itself, with that which it was taken over from.  What cannot be
+ * undone stays.
  */
 static bool
 is_undone(JobqCall *call, TupleTableSlot *job, Snapshot snapshot)
@@ -348,7 +350,10 @@ copy_flow(JobqCall *call, TupleTableSlot *job, JobqTable table, TupleTableSlot *
 	s->flow = spec;
 }
 
-/* Is the row in job of a flow still the one that was found?  One that has not started can have been replaced since. */
+/*
+ * Is the row in job of a flow still the one that was found?  One that has not started
+ * can have been replaced since.
+ */
 static bool
 is_unchanged(JobqCall *call, TupleTableSlot *job)
 {
@@ -393,7 +398,10 @@ find_job(JobqCall *call, int64 id, bool decided, TupleTableSlot **job, JobqTable
 	}
 }
 
-/* The same with its row in job_flow, all being of one moment: a submission that replaces it writes both rows. */
+/*
+ * The same with its row in job_flow, all being of one moment: a submission that
+ * replaces it writes both rows.
+ */
 static void
 find_flow(JobqCall *call, int64 id, bool decided, TupleTableSlot **job, JobqTable *table, TupleTableSlot **state, TupleTableSlot **row)
 {

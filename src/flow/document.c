@@ -96,7 +96,10 @@ member_definition(JobqObject *o, const JsonbValue *outer)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
-/* What a flow is, or a map; of a whole document (outer NULL), whose root the object is, that is the definition. */
+/*
+ * What a flow is, or a map; of a whole document (outer NULL), whose root the object
+ * is, that is the definition.
+ */
 static void
 make_spec(JobqObject *o, const JsonbValue *outer)
 {

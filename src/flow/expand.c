@@ -30,7 +30,10 @@ need_flow(JobqCall *call, int64 id)
 	return row;
 }
 
-/* Does the condition of a member hold?  Unlike one on a result, it fails the flow where it cannot be evaluated. */
+/*
+ * Does the condition of a member hold?  Unlike one on a result, it fails the flow
+ * where it cannot be evaluated.
+ */
 static bool
 holds(const char *condition, Jsonb *args)
 {
@@ -97,7 +100,10 @@ jobq_insert_members(JobqCall *call, int64 id, JobqElements *members, Jsonb *args
 	jobq_advance();
 }
 
-/* Insert the members of a flow, which has left its state, with a slot or not, and open its row; args: NULL for its own. */
+/*
+ * Insert the members of a flow, which has left its state, with a slot or not, and
+ * open its row; args: NULL for its own.
+ */
 static void
 start(JobqCall *call, int64 id, JobqSlot slot, JobqElements *members, Jsonb *own, Jsonb *args)
 {
@@ -137,7 +143,10 @@ start_stored(JobqCall *call, int64 id, JobqSlot slot)
 	start(call, id, slot, &members, own, args != own ? args : NULL);
 }
 
-/* For the background worker: act as the role that submitted a flow from here on; *user and *context are what it was. */
+/*
+ * For the background worker: act as the role that submitted a flow from here on;
+ * *user and *context are what it was.
+ */
 void
 jobq_become_submitter(JobqCall *call, int64 flow, Oid *user, int *context)
 {

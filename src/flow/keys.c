@@ -151,7 +151,10 @@ allowed_keys(JobqPlace place)
 	return keys;
 }
 
-/* The first of the keys that differ least from one that is wrong, by a letter in three at most; NULL: there is none. */
+/*
+ * The first of the keys that differ least from one that is wrong, by a letter in
+ * three at most; NULL: there is none.
+ */
 static const char *
 nearest_key(const char *key, const List *keys)
 {

@@ -7,8 +7,9 @@
  * so each walk along these edges is one pass over them by ids.
  *
  * That is done here, and only what is then to be submitted is put together in SQL
- * (job_undo_jobs): with all of it in SQL, plans went by estimates that recursion and joins of it had multiplied
- * many times over, and allocated hash tables, or read tables, in proportion to these.
+ * (job_undo_jobs): with all of it in SQL, plans went by estimates that recursion and
+ * joins of it had multiplied many times over, and allocated hash tables, or read
+ * tables, in proportion to these.
  *
  * Nothing is locked: who undoes a flow has it locked, so that what is in it stays as it is.
  */

@@ -3,9 +3,10 @@
  *	  Undoing flows.
  *
  * A flow that has ended is undone by another flow, with its shape and the edges
- * reversed.  What that is made of is read from the rows of the members (job_undo_document,
- * in the install script), so also from those that were added.  The flow's row names the flow that undoes
- * it from then on; with it no member is opened again.
+ * reversed.  What that is made of is read from the rows of the members
+ * (job_undo_document, in the install script), so also from those that were added.
+ * The flow's row names the flow that undoes it from then on; with it no member is
+ * opened again.
  *
  * A flow that wants to be undone when it has failed is so by the background worker, in the
  * transaction that decides it.
@@ -126,8 +127,9 @@ undo_document(int64 id)
 }
 
 /*
- * Submit the flow that undoes one whose rows are locked; returns its id.  In one that was never started there is
- * nothing to undo: that flow is empty, and the other is not undone by it, since it can still start.
+ * Submit the flow that undoes one whose rows are locked; returns its id.  In one that
+ * was never started there is nothing to undo: that flow is empty, and the other is
+ * not undone by it, since it can still start.
  */
 static int64
 submit_undo(JobqCall *call, TupleTableSlot *row)
@@ -166,8 +168,9 @@ undo_as_submitter(void *arg)
 }
 
 /*
- * For the background worker, which has the rows of a flow locked that has failed: submit what undoes it, or say what
- * the *problem is, after which job_undo() can be called.
+ * For the background worker, which has the rows of a flow locked that has failed:
+ * submit what undoes it, or say what the *problem is, after which job_undo() can be
+ * called.
  */
 void
 jobq_undo_due(JobqCall *call, int64 id, char **problem)

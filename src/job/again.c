@@ -143,7 +143,10 @@ jobq_reopen_flow(JobqCascade *cascade, JobqLeftover *left, TupleTableSlot *job, 
 	run_again(cascade, left, job, outcome);
 }
 
-/* A flow that was started, and whose row in job, as given, was opened, begins anew; its members are made former ones. */
+/*
+ * A flow that was started, and whose row in job, as given, was opened, begins anew;
+ * its members are made former ones.
+ */
 void
 jobq_begin_flow_anew(JobqCall *call, JobqLeftover *left, TupleTableSlot *job)
 {

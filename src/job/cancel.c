@@ -60,8 +60,8 @@ jobq_cancel_requested(JobqCall *call, int64 job_id, int generation, char **reaso
 }
 
 /*
- * Ask for a job to be cancelled, without a lock that others could wait for; or, if its attempt has begun, not to be tried
- * again after that (unless_begun).
+ * Ask for a job to be cancelled, without a lock that others could wait for; or, if
+ * its attempt has begun, not to be tried again after that (unless_begun).
  */
 void
 jobq_request_cancel(JobqCall *call, int64 id, int32 generation, bool unless_begun, const char *reason)
@@ -248,10 +248,10 @@ jobq_job_cancel_many(PG_FUNCTION_ARGS)
 }
 
 /*
- * For the background worker: a job's expires_at has come.  Cancel it unless it
- * has been started, or end a flow that has timed out, and remove the row that says so.  That row is found before
- * the job is looked at, so if somebody opens the job again after that it is
- * replaced and not removed here.  False: try again later.
+ * For the background worker: a job's expires_at has come.  Cancel it unless it has
+ * been started, or end a flow that has timed out, and remove the row that says so.
+ * That row is found before the job is looked at, so if somebody opens the job again
+ * after that it is replaced and not removed here.  False: try again later.
  */
 bool
 jobq_expire_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at)

@@ -78,8 +78,9 @@ write_changes(JobqCall *call, const JobqSubmission *s, TupleTableSlot *job, Jobq
 }
 
 /*
- * The worker of a job that undoes, or repeats, another reads what that was given and what it gave.  So who has others
- * run it than the undo says must be allowed to read that.
+ * The worker of a job that undoes, or repeats, another reads what that was given and
+ * what it gave.  So who has others run it than the undo says must be allowed to read
+ * that.
  */
 static void
 require_sight_of_undone(JobqCall *call, TupleTableSlot *job, const char *queue)

@@ -18,8 +18,8 @@
 #define SHOWN_NAMES		8		/* of a path of members, in an error */
 
 /*
- * May a flow that is due start?  Its row is locked, so that its settings are the same to the end of that.  False:
- * somebody has it locked.
+ * May a flow that is due start?  Its row is locked, so that its settings are the same
+ * to the end of that.  False: somebody has it locked.
  */
 bool
 jobq_lock_to_start(JobqCall *call, int64 id)
@@ -105,8 +105,8 @@ defines(TupleTableSlot *row, const char *key, JsonbValue *v)
 }
 
 /*
- * The result of a map that has succeeded: those of its items, in order, null for one that has none, or one that is
- * too deep.  NULL: they are too large for one value.
+ * The result of a map that has succeeded: those of its items, in order, null for one
+ * that has none, or one that is too deep.  NULL: they are too large for one value.
  */
 static Jsonb *
 map_result(JobqCall *call, int64 id)
@@ -173,9 +173,10 @@ items_needed(TupleTableSlot *row, int n)
 }
 
 /*
- * What became of the canaries of a map: *failed: one did not succeed; *passed: all have, or were skipped.  Each fold
- * asks, so the other items, which can be very many, are not read; between the ids of the canaries are those of jobs
- * that others have submitted meanwhile.
+ * What became of the canaries of a map: *failed: one did not succeed; *passed: all
+ * have, or were skipped.  Each fold asks, so the other items, which can be very many,
+ * are not read; between the ids of the canaries are those of jobs that others have
+ * submitted meanwhile.
  */
 static void
 look_at_canaries(JobqCall *call, TupleTableSlot *row, bool *failed, bool *passed)
@@ -213,7 +214,10 @@ is_failing(TupleTableSlot *row, const JobqCounters *c)
 	return needed >= 0 ? c->n[UNDECIDED] + c->n[HITS] < needed : c->n[VIOLATED] > 0;
 }
 
-/* The first critical member of a flow that ran and failed, else the first that could not run; false: there is neither. */
+/*
+ * The first critical member of a flow that ran and failed, else the first that could
+ * not run; false: there is neither.
+ */
 static bool
 find_failed(JobqCall *call, int64 flow, JobqMember *found)
 {
@@ -263,8 +267,9 @@ join_names(const List *names)
 }
 
 /*
- * Why a flow has failed: its first critical member that did and, if that is a flow which failed by a member of its own,
- * that one, and so on; else the first that could not run.  NULL: there is none.
+ * Why a flow has failed: its first critical member that did and, if that is a flow
+ * which failed by a member of its own, that one, and so on; else the first that could
+ * not run.  NULL: there is none.
  */
 static char *
 first_failure(JobqCall *call, int64 id)
@@ -323,7 +328,10 @@ has_cancelled_member(JobqCall *call, int64 id)
 
 void		(*jobq_undo_failed_flow) (JobqCall *call, int64 id, char **problem) = NULL;
 
-/* Decide a flow whose members are all decided, and whose rows are locked; undo it, if it has failed and wants that. */
+/*
+ * Decide a flow whose members are all decided, and whose rows are locked; undo it, if
+ * it has failed and wants that.
+ */
 static void
 close_flow(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, bool canary_failed)
 {
@@ -372,9 +380,10 @@ close_flow(JobqCascade *cascade, TupleTableSlot *row, const JobqCounters *c, boo
 }
 
 /*
- * Ask for the cancellation of all members of a flow that are undecided, or of those that have not
- * begun (STOP_DRAINS), and mark its row with why, which says how the flow will end.  That is done once; only
- * one that stops since a member failed can still be cancelled, or time out.  False: somebody has the row locked.
+ * Ask for the cancellation of all members of a flow that are undecided, or of those
+ * that have not begun (STOP_DRAINS), and mark its row with why, which says how the
+ * flow will end.  That is done once; only one that stops since a member failed can
+ * still be cancelled, or time out.  False: somebody has the row locked.
  */
 bool
 jobq_stop_flow(JobqCall *call, TupleTableSlot *flow, JobqStop why, const char *reason)
@@ -426,8 +435,9 @@ stop_on_failure(TupleTableSlot *flow)
 }
 
 /*
- * Add what deltas say to the counters of a flow, whose row is locked, and close it if that was prepared, else let members
- * in that wait for it.  False: some of them are still to be let in.
+ * Add what deltas say to the counters of a flow, whose row is locked, and close it if
+ * that was prepared, else let members in that wait for it.  False: some of them are
+ * still to be let in.
  */
 bool
 jobq_fold_flow(JobqCascade *cascade, int64 id, const JobqFlowChange *change, bool closes)

@@ -17,14 +17,17 @@
  *
  * A pause counts nothing: it keeps all in the flow, at any depth, from beginning.
  *
- * What is ready when a limit is set, or a lower one, has no slot, or one by the settings before, or its flow is paused: the claim
- * that finds it puts it behind its flow (jobq_put_behind_flow).  So no claim that begins after the change is committed takes it.  A claim that
- * began before can still be open, and what it takes was not counted by anybody.  Therefore the flow is not settled from then on: the
- * background worker goes through its members, puts back what has not begun, gives slots to what runs, and lets nobody in before it has
- * met no member that somebody is just moving.
+ * What is ready when a limit is set, or a lower one, has no slot, or one by the
+ * settings before, or its flow is paused: the claim that finds it puts it behind its
+ * flow (jobq_put_behind_flow).  So no claim that begins after the change is committed
+ * takes it.  A claim that began before can still be open, and what it takes was not
+ * counted by anybody.  Therefore the flow is not settled from then on: the background
+ * worker goes through its members, puts back what has not begun, gives slots to what
+ * runs, and lets nobody in before it has met no member that somebody is just moving.
  *
- * Locks: the flow's row in job_flow, and no other row that is not free.  Whoever adds members to the flow, opens some again, or
- * starts it, has the row locked, too, so that these stand where its settings would have them.
+ * Locks: the flow's row in job_flow, and no other row that is not free.  Whoever adds
+ * members to the flow, opens some again, or starts it, has the row locked, too, so
+ * that these stand where its settings would have them.
  *
  * A crash leaves the rows, and deltas that are still to be folded.
  */
@@ -62,7 +65,10 @@ counts_members(TupleTableSlot *flow)
 	return !slot_attisnull(flow, FLOW_PERMITS) || !slot_attisnull(flow, FLOW_MAX_RUNNING);
 }
 
-/* May a member begin with the slot that it has, or has not?  One that was given by settings before is taken away. */
+/*
+ * May a member begin with the slot that it has, or has not?  One that was given by
+ * settings before is taken away.
+ */
 static bool
 may_use_slot(TupleTableSlot *flow, JobqSlot slot)
 {
@@ -76,7 +82,10 @@ waits_for_canaries(TupleTableSlot *flow, int64 member)
 	return !slot_attisnull(flow, FLOW_CANARY_UPTO) && member > jobq_attr_int64(flow, FLOW_CANARY_UPTO);
 }
 
-/* Must a member of a flow, which would begin, wait for that?  In bulk, a flow that keeps nobody is looked at once. */
+/*
+ * Must a member of a flow, which would begin, wait for that?  In bulk, a flow that
+ * keeps nobody is looked at once.
+ */
 bool
 jobq_kept_by_flow(JobqCall *call, const JobqPrefix *prefix)
 {
@@ -142,7 +151,10 @@ jobq_wait_for_flow(JobqCall *call, const JobqPrefix *prefix)
 	jobq_look_at_flow(call, prefix->flow_id);
 }
 
-/* A job that is to wait, or is decided, gives back its slot, if it has one, and the permit, if it has not begun. */
+/*
+ * A job that is to wait, or is decided, gives back its slot, if it has one, and the
+ * permit, if it has not begun.
+ */
 void
 jobq_give_slot_back(JobqCall *call, JobqPrefix *prefix)
 {
@@ -154,7 +166,10 @@ jobq_give_slot_back(JobqCall *call, JobqPrefix *prefix)
 	prefix->slot = SLOT_NONE;
 }
 
-/* A flow that is a member of another is opened again, whose row is locked: it takes a slot, if there are such. */
+/*
+ * A flow that is a member of another is opened again, whose row is locked: it takes a
+ * slot, if there are such.
+ */
 JobqSlot
 jobq_take_slot_again(JobqCall *call, int64 flow)
 {
@@ -197,9 +212,10 @@ put_back(JobqCall *call, JobqTable table, TupleTableSlot *row, TupleTableSlot *j
 }
 
 /*
- * Settle an undecided member: have it wait if it may not begin, or give it a slot if it runs, which is added to *running.
- * False: somebody is just moving it, who may have read the flow's row before that was changed.  Whoever
- * claims a job has deleted a row of it before he reads that.
+ * Settle an undecided member: have it wait if it may not begin, or give it a slot if
+ * it runs, which is added to *running. False: somebody is just moving it, who may
+ * have read the flow's row before that was changed.  Whoever claims a job has deleted
+ * a row of it before he reads that.
  */
 static bool
 settle_member(JobqCall *call, int64 id, bool counted, bool paused, int *running)
@@ -268,8 +284,8 @@ settle_members(JobqCall *call, int64 flow, bool counted, bool paused, int *runni
 }
 
 /*
- * The settings of a flow have changed, whose row is locked: see that its members stand where these would have them.
- * False: that is still to be done for some.
+ * The settings of a flow have changed, whose row is locked: see that its members
+ * stand where these would have them. False: that is still to be done for some.
  */
 static bool
 settle(JobqCall *call, TupleTableSlot *flow)
@@ -324,8 +340,9 @@ typedef struct InTurn
 } InTurn;
 
 /*
- * Begin with those that wait for a flow: while it has canaries, with these alone.  They are found by their
- * ids, since all the others, which can be very many, wait, too.
+ * Begin with those that wait for a flow: while it has canaries, with these alone.
+ * They are found by their ids, since all the others, which can be very many, wait,
+ * too.
  */
 static void
 in_turn_begin(InTurn *turn, JobqCall *call, TupleTableSlot *flow)
@@ -390,7 +407,10 @@ in_turn_end(InTurn *turn)
 	jobq_slot_free(turn->row);
 }
 
-/* Let in those that wait for a flow, whose row is locked, and settled; false: one was passed over, since somebody has it locked. */
+/*
+ * Let in those that wait for a flow, whose row is locked, and settled; false: one was
+ * passed over, since somebody has it locked.
+ */
 static bool
 let_in(JobqCall *call, int64 flow, TupleTableSlot *row)
 {
@@ -442,9 +462,10 @@ let_in(JobqCall *call, int64 flow, TupleTableSlot *row)
 }
 
 /*
- * For the background worker, which has the flow's row locked: settle the members of a flow whose settings have changed, and let in
- * those that wait for it, as many as may begin.  False: somebody has rows of some locked; a delta
- * of nothing is left to try again by.
+ * For the background worker, which has the flow's row locked: settle the members of a
+ * flow whose settings have changed, and let in those that wait for it, as many as may
+ * begin.  False: somebody has rows of some locked; a delta of nothing is left to try
+ * again by.
  */
 bool
 jobq_let_members_in(JobqCall *call, int64 flow)
@@ -483,8 +504,9 @@ typedef struct Settings
 } Settings;
 
 /*
- * Have the background worker look at all flows in a flow, whose row is locked.  Nobody opens a decided one again meanwhile: he
- * has the rows of all flows around it locked.
+ * Have the background worker look at all flows in a flow, whose row is locked.
+ * Nobody opens a decided one again meanwhile: he has the rows of all flows around it
+ * locked.
  */
 static void
 look_inside(JobqCall *call, int64 flow)

@@ -147,7 +147,10 @@ jobq_let_in_job(JobqCall *call, const JobqOrder *line, int64 job_id, const JobqK
 	return tried;
 }
 
-/* Take a ready job of a lane, as a gate lets them in, to where it belongs now; false: somebody has it locked. */
+/*
+ * Take a ready job of a lane, as a gate lets them in, to where it belongs now; false:
+ * somebody has it locked.
+ */
 static bool
 send_back(JobqCall *call, TupleTableSlot *row, int64 lane, int64 gate)
 {

@@ -875,7 +875,10 @@ extern bool jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz deadlin
 /* Starts a flow whose time has come, and which has left its state */
 extern void (*jobq_start_flow) (JobqCall *call, const JobqPrefix *prefix);
 
-/* Submits what undoes a flow that is about to be decided, whose rows are locked; or says what the *problem is */
+/*
+ * Submits what undoes a flow that is about to be decided, whose rows are locked; or
+ * says what the *problem is
+ */
 extern void (*jobq_undo_failed_flow) (JobqCall *call, int64 id, char **problem);
 
 extern bool jobq_move_due_job(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at);

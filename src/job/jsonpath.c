@@ -241,7 +241,10 @@ largest_number(Jsonb *json, bool strings)
 	return largest;
 }
 
-/* How much more work there is since numbers are multiplied: each product is as large as both factors together. */
+/*
+ * How much more work there is since numbers are multiplied: each product is as large
+ * as both factors together.
+ */
 static double
 work_to_multiply(const Walk *walk, Jsonb *from)
 {

@@ -173,9 +173,9 @@ jobq_job_lease_until(PG_FUNCTION_ARGS)
 }
 
 /*
- * For the background worker: end a lease that has run out, whose session has
- * ended or whose attempt has taken too long.  True: done, or gone.  False: look again at *retry_at, or,
- * if that is 0, soon, since somebody has it locked.
+ * For the background worker: end a lease that has run out, whose session has ended or
+ * whose attempt has taken too long.  True: done, or gone.  False: look again at
+ * *retry_at, or, if that is 0, soon, since somebody has it locked.
  */
 bool
 jobq_end_due_lease(JobqCall *call, int64 job_id, TimestampTz deadline, TimestampTz *retry_at)

@@ -108,8 +108,8 @@ jobq_count_member(JobqCounters *c, bool critical, int outcome, int n)
 }
 
 /*
- * How many of its items must succeed, if it is a map that says so.  The definition, which can be large, says the
- * same; it is not read again while deltas are folded.
+ * How many of its items must succeed, if it is a map that says so.  The definition,
+ * which can be large, says the same; it is not read again while deltas are folded.
  */
 static void
 set_min_success(JobqRow *new, Jsonb *definition)
@@ -183,8 +183,9 @@ jobq_redefine_flow(JobqCall *call, int64 id, const JobqFlowSpec *flow)
 }
 
 /*
- * A flow starts, or is opened again: its row stands where its job does, which can have
- * been changed since, has a slot of the flow around it, or not, and ends when the timeout is over, if it has one.
+ * A flow starts, or is opened again: its row stands where its job does, which can
+ * have been changed since, has a slot of the flow around it, or not, and ends when
+ * the timeout is over, if it has one.
  */
 void
 jobq_set_flow_runs(JobqCall *call, int64 id, JobqSlot slot, JobqRow *flow)
@@ -205,7 +206,10 @@ jobq_set_flow_runs(JobqCall *call, int64 id, JobqSlot slot, JobqRow *flow)
 	jobq_slot_free(job);
 }
 
-/* The first n items of a map that starts were inserted, which have these ids: they must succeed before those that come begin. */
+/*
+ * The first n items of a map that starts were inserted, which have these ids: they
+ * must succeed before those that come begin.
+ */
 void
 jobq_begin_canaries(JobqCall *call, int64 id, int n, int64 from, int64 upto)
 {
@@ -444,9 +448,10 @@ jobq_join_flow(JobqCall *call, const JobqSubmission *s)
 }
 
 /*
- * Check what a job refers to that becomes a member of a flow which runs.  What it names must be there, or another member
- * of this name could be added later, whose result the caller may not read: so a call that adds several does this
- * once all of them are.
+ * Check what a job refers to that becomes a member of a flow which runs.  What it
+ * names must be there, or another member of this name could be added later, whose
+ * result the caller may not read: so a call that adds several does this once all of
+ * them are.
  */
 void
 jobq_check_joined(JobqCall *call, const JobqSubmission *s)

@@ -276,7 +276,10 @@ compare_queues(const void *a, const void *b)
 	return strcmp((*(QueueCounts *const *) a)->name, (*(QueueCounts *const *) b)->name);
 }
 
-/* Since when the oldest job has been ready in a lane, as its gate has made it, or in workers' own beside it. */
+/*
+ * Since when the oldest job has been ready in a lane, as its gate has made it, or in
+ * workers' own beside it.
+ */
 static TimestampTz
 oldest_ready(JobqCall *call, int64 lane)
 {

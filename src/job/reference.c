@@ -228,8 +228,9 @@ jobq_read_reference(JsonbContainer *json, JobqReference *r)
 }
 
 /*
- * What is wrong with a reference where it stands, in what undoes a member (undo) or elsewhere, in the job of
- * a map (item) or not; NULL: nothing.  In the job of a schedule times are put in before anything looks at it.
+ * What is wrong with a reference where it stands, in what undoes a member (undo) or
+ * elsewhere, in the job of a map (item) or not; NULL: nothing.  In the job of a
+ * schedule times are put in before anything looks at it.
  */
 const char *
 jobq_reference_problem(const JobqReference *r, bool undo, bool item)

@@ -146,8 +146,8 @@ may_remove_members(const Batch *batch, int64 flow)
 }
 
 /*
- * A RowAct: a flow stays, and is reported, while another is to undo it and has not done so; that takes
- * what it does from here.
+ * A RowAct: a flow stays, and is reported, while another is to undo it and has not
+ * done so; that takes what it does from here.
  */
 static bool
 check_undone(Batch *batch, const Belonging *of, TupleTableSlot *flow, JobqRemovable *job)

@@ -390,8 +390,9 @@ check_reference(const JobqReference *r, const JobqTrail *trail, void *arg)
 }
 
 /*
- * Check the references in the args of a job that becomes a member of a flow, or is one, or (undo) in what undoes it, so
- * that it can be claimed, and shows to its worker only what the caller could have put there.
+ * Check the references in the args of a job that becomes a member of a flow, or is
+ * one, or (undo) in what undoes it, so that it can be claimed, and shows to its
+ * worker only what the caller could have put there.
  */
 void
 jobq_check_references(JobqCall *call, int64 flow, Jsonb *args, bool undo)

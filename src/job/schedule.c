@@ -94,8 +94,9 @@ require_change(JobqCall *call, TupleTableSlot *row)
 }
 
 /*
- * The row of a schedule that the caller may change, locked until the transaction ends; NULL: there is none.
- * Waits for whoever is changing it; the background worker passes over it meanwhile.
+ * The row of a schedule that the caller may change, locked until the transaction
+ * ends; NULL: there is none. Waits for whoever is changing it; the background worker
+ * passes over it meanwhile.
  */
 TupleTableSlot *
 jobq_lock_schedule(JobqCall *call, Datum name)

@@ -378,11 +378,13 @@ jobq_put_behind_flow(JobqCall *call, TupleTableSlot *ready)
 }
 
 /*
- * Give a job that stays as far as it is another prefix, with the lane where it has no gate: where it waits or runs, its
- * row is updated, else it leaves its state and goes on from there, so that lanes and
- * clocks hear of it.  The row is written in any case, for a claim that has read the job
- * takes it only if its row is still the same.  One that is ready, or limited, keeps its place if its queue, partition
- * and priority are the same, and the gatekeeper need not hear of it.  False: the row changed, look again.
+ * Give a job that stays as far as it is another prefix, with the lane where it has no
+ * gate: where it waits or runs, its row is updated, else it leaves its state and goes
+ * on from there, so that lanes and clocks hear of it.  The row is written in any
+ * case, for a claim that has read the job takes it only if its row is still the same.
+ * One that is ready, or limited, keeps its place if its queue, partition and priority
+ * are the same, and the gatekeeper need not hear of it.  False: the row changed, look
+ * again.
  */
 bool
 jobq_state_rewrite(JobqCall *call, JobqTable table, TupleTableSlot *row, const JobqPrefix *prefix)

@@ -90,9 +90,9 @@ may_wait_for(JobqCall *call, int64 id)
 }
 
 /*
- * Lock and read an upstream job, without waiting.  The caller must be allowed to
- * see it, since its result goes to the worker of the new job, or what it undoes.  known: it was there once, so
- * that it can have been removed.
+ * Lock and read an upstream job, without waiting.  The caller must be allowed to see
+ * it, since its result goes to the worker of the new job, or what it undoes.  known:
+ * it was there once, so that it can have been removed.
  */
 void
 jobq_resolve_upstream(JobqCall *call, HTAB *parents, int64 id, bool known)

@@ -2,10 +2,11 @@
  * submitmany.c
  *	  Submitting many jobs at once, from JSON, with names for one another.
  *
- * All elements are read and checked first, then sorted topologically so that
- * ids grow along the edges, then unique keys are taken in one order, then the parents
- * outside the call are locked in ascending order, then the jobs are inserted.  An error at any point undoes
- * all of it; the context line of the error says which element it is about.
+ * All elements are read and checked first, then sorted topologically so that ids grow
+ * along the edges, then unique keys are taken in one order, then the parents outside
+ * the call are locked in ascending order, then the jobs are inserted.  An error at
+ * any point undoes all of it; the context line of the error says which element it is
+ * about.
  */
 #include "postgres.h"
 

@@ -89,7 +89,10 @@ is_only(JsonbContainer *object, const char *key, JsonbValue *value)
 	return JsonContainerSize(object) == 1 && getKeyJsonValueFromContainer(object, key, strlen(key), value) != NULL;
 }
 
-/* Push what was found in an item, NULL for nothing; as a literal, if that is asked for, or there could be a reference in it. */
+/*
+ * Push what was found in an item, NULL for nothing; as a literal, if that is asked
+ * for, or there could be a reference in it.
+ */
 static JsonbValue *
 push_found(JsonbParseState **state, JsonbIteratorToken token, Jsonb *found, bool literal)
 {
@@ -175,8 +178,8 @@ push_args(Rewrite *rewrite, JsonbParseState **state, JsonbIteratorToken token, J
 }
 
 /*
- * Does a key of an object have args, in which something is put in?  So has what a map goes over and, in
- * the job of a map, the result of a flow.
+ * Does a key of an object have args, in which something is put in?  So has what a map
+ * goes over and, in the job of a map, the result of a flow.
  */
 static bool
 has_args(const Rewrite *rewrite, const char *key)
@@ -186,7 +189,10 @@ has_args(const Rewrite *rewrite, const char *key)
 		 (strcmp(key, "result") == 0 && rewrite->item != NULL));
 }
 
-/* Is the value of a key an object like the one around it?  The job of a map in the job of a map has items of its own. */
+/*
+ * Is the value of a key an object like the one around it?  The job of a map in the
+ * job of a map has items of its own.
+ */
 static bool
 is_nested(const Rewrite *rewrite, const char *key)
 {

@@ -262,7 +262,10 @@ jobq_queue_lanes(JobqCall *call, int64 queue_id, const JobqLabels *labels, JobqL
 	return n;
 }
 
-/* Labels and the key of a worker, in whose own lane jobs with these labels are; until the transaction ends. */
+/*
+ * Labels and the key of a worker, in whose own lane jobs with these labels are; until
+ * the transaction ends.
+ */
 const JobqLabels *
 jobq_own_labels(const JobqLabels *labels, uint64 worker)
 {

@@ -157,7 +157,10 @@ find_note(const Notes *of, uint64 key)
 	return -1;
 }
 
-/* The same, or a place that is taken for it: one that is free, or was not noted since a time; -1: there is none. */
+/*
+ * The same, or a place that is taken for it: one that is free, or was not noted since
+ * a time; -1: there is none.
+ */
 static int
 take_note(Notes *of, uint64 key, TimestampTz since)
 {

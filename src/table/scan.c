@@ -277,7 +277,10 @@ jobq_find(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const Dat
 	return slot;
 }
 
-/* The last row, in index order, whose first nkeys index columns equal keys, or NULL; under the latest snapshot. */
+/*
+ * The last row, in index order, whose first nkeys index columns equal keys, or NULL;
+ * under the latest snapshot.
+ */
 TupleTableSlot *
 jobq_find_last(JobqCall *call, JobqTable table, JobqIndex which, int nkeys, const Datum *keys)
 {
