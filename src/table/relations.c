@@ -75,7 +75,7 @@ const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES] = {
 #define STATE "888tt88844422"
 
 static const char *const column_types[JOBQ_NTABLES] = {
-	[JOBQ_JOB] = "8tr44422bbxxjtt844422xjx82bxtt88844j88xxAx8t4r88bj",
+	[JOBQ_JOB] = "8tr44422bbxxjtt844422xjxx82bxtt88844j88xAx8t4r88bj",
 	[JOBQ_DEPENDENCY] = "8822x",
 	[JOBQ_WAITING] = STATE "884444442bbbb",
 	[JOBQ_DELTA] = "8884444444",
