@@ -100,7 +100,8 @@ read_job(JobqClaim *claim, int64 id, Snapshot snapshot, TupleTableSlot **job, Jo
 	}
 	a->flow = jobq_attr_int64(*job, JOB_FLOW);
 	a->args = jobq_read_assigned(claim->call, *job, &a->key, &inputs_of);
-	size = jobq_json_size(a->args, limit);
+	/* a claim of one job returns it whatever its size */
+	size = claim->request->max_jobs > 1 ? jobq_json_size(a->args, limit) : 0;
 	dependencies = jobq_attr_int32(inputs_of, JOB_DEPENDENCIES);
 	a->inputs = dependencies > 0 ?
 		jobq_read_inputs(claim->call, jobq_attr_int64(inputs_of, JOB_ID), dependencies, &size) : claim->no_inputs;

@@ -183,12 +183,13 @@ invert(bool *to, const bool *from, int n)
 
 /* Descriptors of the first columns of a table, so many of them; NULL: not made yet */
 static TupleDesc heads[JOBQ_NTABLES][JOB_NATTS + 1];
+static bool heads_made = false; /* any of them */
 
 /* Forget them whenever a table of ours may have changed. */
 static void
 forget_heads(void)
 {
-	for (int t = 0; t < JOBQ_NTABLES; t++)
+	for (int t = 0; t < JOBQ_NTABLES && heads_made; t++)
 	{
 		for (int n = 0; n <= JOB_NATTS; n++)
 		{
@@ -197,6 +198,7 @@ forget_heads(void)
 			heads[t][n] = NULL;
 		}
 	}
+	heads_made = false;
 }
 
 void
@@ -222,6 +224,7 @@ head(JobqRel *r, int n)
 		for (int i = 1; i <= n; i++)
 			TupleDescCopyEntry(new, i, desc, i);
 		*made = new;
+		heads_made = true;
 		MemoryContextSwitchTo(old);
 	}
 	return *made;
