@@ -155,6 +155,7 @@ alloc_item(void *mcxt)
 	return MemoryContextAlloc(mcxt, sizeof(CascadeItem));
 }
 
+/* Free an item that was taken from its list. */
 static void
 free_item(RBTNode *item, void *mcxt)
 {

@@ -201,6 +201,7 @@ forget_heads(void)
 	heads_made = false;
 }
 
+/* Register that, once per backend. */
 void
 jobq_rows_init(void)
 {
