@@ -8,8 +8,8 @@ SET LOCAL search_path = pg_catalog, pg_temp;
 
 --
 -- Tables.  docs/DESIGN.md says what each row means and who may change it.
--- Columns stand in the order that src/table/table.h names them: first what all rows
--- have, last what few have, for a row is stored without the NULLs at its end.
+-- Columns stand in the order that src/table/table.h names them; those of job so that
+-- what few jobs have is last, for a row is stored without the NULLs at its end.
 -- The five tables of states begin with the same columns.
 -- PUBLIC has no right on anything here but job_schedule_times; job_grant gives
 -- what a role needs.

@@ -754,7 +754,7 @@ jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)
 		bool		found;
 
 		done[i] = true;
-		deltas[i] = jobq_walk_id(call, JOBQ_DELTA, seqs[i], NULL, NULL);
+		deltas[i] = jobq_find_id(call, JOBQ_DELTA, seqs[i]);
 		if (deltas[i] == NULL)
 			continue;
 		key = locked_key(deltas[i]);

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
@@ -229,6 +230,9 @@ jobq_count_edges(JobqCall *call, int64 id, int settled, JobqCounters *c)
 	return !look.unsure;
 }
 
+/* The last transaction of this backend that has asked for a recount */
+static TransactionId asked_by = InvalidTransactionId;
+
 /* Have the background worker count a job's edges anew after the commit. */
 void
 jobq_ask_recount(JobqCall *call, int64 id)
@@ -239,14 +243,15 @@ jobq_ask_recount(JobqCall *call, int64 id)
 	jobq_set(&new, RECOUNT_SEQ, Int64GetDatum(seq));
 	jobq_set(&new, RECOUNT_JOB_ID, Int64GetDatum(id));
 	jobq_insert(call, JOBQ_RECOUNT, &new);
-	call->no_recounts = 0;
+	asked_by = GetTopTransactionId();
 	jobq_announce_deadline(DEADLINE_RECOUNT, seq);
 }
 
 /*
  * Is that asked for, by who has committed or by this transaction?  Until it is
  * done the counters may be lower than the truth, so no verdict is taken from them.
- * Mostly the table has no page, and what was so stays so until another transaction ends.
+ * Mostly the table has no page, and what was so stays so until another transaction ends,
+ * or this one asks, be it in another call or with a row that is held back.
  */
 bool
 jobq_recount_asked(JobqCall *call, int64 id)
@@ -256,7 +261,7 @@ jobq_recount_asked(JobqCall *call, int64 id)
 	TupleTableSlot *asked;
 	bool		found;
 
-	if (ended != 0 && ended == call->no_recounts)
+	if (ended != 0 && ended == call->no_recounts && asked_by != GetTopTransactionIdIfAny())
 		return false;
 	if (jobq_is_empty(call, JOBQ_RECOUNT))
 	{

@@ -39,7 +39,6 @@ typedef struct Heartbeat
 } Heartbeat;
 
 #define KEY_SIZE	offsetof(Heartbeat, cancel)
-#define NEIGHBORS	UINT32_C(8)
 
 static HTAB *partitions[JOBQ_HEARTBEAT_PARTITIONS];
 static LWLockPadded *partition_locks;
@@ -58,18 +57,13 @@ heartbeats_size(void)
 	return mul_size(JOBQ_HEARTBEAT_PARTITIONS, hash_estimate_size(partition_entries(), sizeof(Heartbeat)));
 }
 
-/*
- * The hash of a key: ids are dense, so half of one tells the jobs of a database apart.
- * Those that follow one another, as in a claim of many, have buckets that do so: they
- * are in one line of the processor's cache.
- */
+/* The hash of a key: ids are dense, so half of one tells the jobs of a database apart. */
 static uint32
 heartbeat_hash(const void *key, Size keysize)
 {
 	const Heartbeat *heartbeat = key;
-	uint32		id = (uint32) heartbeat->job_id;
 
-	return (murmurhash32(id / NEIGHBORS ^ heartbeat->database) & ~(NEIGHBORS - 1)) | id % NEIGHBORS;
+	return murmurhash32((uint32) heartbeat->job_id ^ heartbeat->database);
 }
 
 /* Initialize or attach. */

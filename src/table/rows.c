@@ -234,7 +234,8 @@ head(JobqRel *r, int n)
 /*
  * A row as it is stored: without the NULLs at its end, like one that is older than the
  * last columns of its table.  What few jobs have stands there, and costs the others
- * neither time nor room.  No column has a default, which such a row would get.
+ * neither time nor room.  No column was added with a default, which such a row would
+ * get.  Where values are compressed or stored apart, the heap adds the NULLs again.
  */
 static HeapTuple
 form_tuple(JobqRel *r, JobqRow *new)
@@ -243,7 +244,7 @@ form_tuple(JobqRel *r, JobqRow *new)
 	int			n = desc->natts;
 	bool		nulls[JOB_NATTS];
 
-	while (!new->given[n - 1])
+	while (n > 1 && !new->given[n - 1])
 		n--;
 	invert(nulls, new->given, n);
 	return heap_form_tuple(head(r, n), new->values, nulls);

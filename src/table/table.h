@@ -418,8 +418,8 @@ typedef struct JobqCall
 								 * last asked to look at; 0: none */
 	int64		let_in;			/* the flow whose members all begin at once,
 								 * as was found in bulk; 0: none */
-	uint64		no_recounts;	/* how many transactions had ended when none
-								 * was asked for; 0: not known */
+	uint64		no_recounts;	/* how many transactions had ended when
+								 * job_recount had no page; 0: not known */
 } JobqCall;
 
 extern void jobq_open_call(JobqCall *call);
