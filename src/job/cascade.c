@@ -231,7 +231,7 @@ jobq_cascade_add_downstream(JobqCascade *cascade, int64 id, int outcome, const D
 /*
  * A job is counted anew by the caller, who has changed all that is upstream of it:
  * forget what was added to it.  Returns whether it follows from a job that was opened
- * again.
+ * again.  Only before the list is run: a removal within the tree moves another item.
  */
 bool
 jobq_cascade_take(JobqCascade *cascade, int64 id)

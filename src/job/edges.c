@@ -11,7 +11,6 @@
 #include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-
 #include "utils/snapmgr.h"
 
 #include "job/job.h"

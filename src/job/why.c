@@ -88,6 +88,7 @@ jobq_job_explain(PG_FUNCTION_ARGS)
 	TupleTableSlot *job;
 	int64		queue_id;
 	int64		lane;
+	int64		gate_lane;
 	const JobqQueue *queue;
 	Oid			types[] = {INT8OID, BOOLOID, BOOLOID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
 	Datum		values[lengthof(types)];
@@ -102,11 +103,13 @@ jobq_job_explain(PG_FUNCTION_ARGS)
 	values[2] = BoolGetDatum(db != NULL && db->worker_pid != 0);
 	queue_id = jobq_queue_id(jobq_attr_cstring(job, JOB_QUEUE));
 	lane = jobq_job_lane(job);
+	/* what is remembered of the queue can be forgotten by what follows */
 	queue = jobq_queue_known(&call, queue_id);
+	gate_lane = jobq_gate_lane(lane, queue ? queue->gate : 0);
 	values[3] = BoolGetDatum(jobq_waiter_exists(queue_id, jobq_ready_labels(&call, queue_id, lane)));
 	values[4] = TimestampTzGetDatum(jobq_counts_worked_at(queue_id));
 	values[5] = TimestampTzGetDatum(call.now);
-	values[6] = TimestampTzGetDatum(jobq_lane_used_at(jobq_gate_lane(lane, queue ? queue->gate : 0)));
+	values[6] = TimestampTzGetDatum(jobq_lane_used_at(gate_lane));
 	jobq_slot_free(job);
 	return_as_owner(fcinfo, &call, "SELECT * FROM %s.job_reasons($1, $2, $3, $4, $5, $6, $7)",
 					lengthof(types), types, values, true, names_no_secret);
