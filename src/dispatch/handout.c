@@ -393,7 +393,10 @@ jobq_handout_pop(JobqCall *call, const JobqReady *of, JobqKey limit, int max, Jo
 
 /* Looking */
 
-/* The first row of some priorities, from a position on: lowers *since, and returns its priority or, if there is none, -1 + down_to. */
+/*
+ * The first row of some priorities, from a position on: lowers *since, and returns
+ * its priority or, if there is none, -1 + down_to.
+ */
 static int
 first_of(JobqCall *call, int64 lane, int priority, int down_to, int64 position, Snapshot snapshot,
 		 TimestampTz *since)

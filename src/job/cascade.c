@@ -734,8 +734,8 @@ lock_folded(JobqCall *call, CascadeItem *item)
 
 /*
  * For the background worker: fold deltas, given by their seqs in ascending order.
- * done[i] becomes false where somebody has the job, or a member that its flow would let in, locked, so that it is to be
- * tried again.
+ * done[i] becomes false where somebody has the job, or a member that its flow would
+ * let in, locked, so that it is to be tried again.
  */
 void
 jobq_fold_deltas(JobqCall *call, int n, const int64 *seqs, bool *done)

@@ -26,9 +26,10 @@
  * does not know of yet; those of lanes for which it has no room; and those that
  * find as many candidates locked by others as the hand-out knows of.
  *
- * A claim that has put very many jobs back behind their flows ends, with the jobs that it
- * has by then, or none.  What else is ready it has not seen.  So its commit wakes who waits for a job of the
- * queue, as if that had been resumed: they go on where it ended, and so does the caller, if he waits.
+ * A claim that has put very many jobs back behind their flows ends, with the jobs
+ * that it has by then, or none.  What else is ready it has not seen.  So its commit
+ * wakes who waits for a job of the queue, as if that had been resumed: they go on
+ * where it ended, and so does the caller, if he waits.
  */
 #include "postgres.h"
 
@@ -175,7 +176,10 @@ lease_job(JobqClaim *claim, const JobqClaimSource *source, JobqPrefix *prefix, T
 	jobq_counts(prefix->queue_id)->worked_at = started_at;
 }
 
-/* Turn a row of job_ready that was deleted into a lease; false: there is no job to run, or its flow keeps it. */
+/*
+ * Turn a row of job_ready that was deleted into a lease; false: there is no job to
+ * run, or its flow keeps it.
+ */
 static bool
 assign(JobqClaim *claim, const JobqClaimSource *source, TupleTableSlot *row, TupleTableSlot *job,
 	   JobqAssignment *a)

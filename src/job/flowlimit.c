@@ -213,7 +213,7 @@ put_back(JobqCall *call, JobqTable table, TupleTableSlot *row, TupleTableSlot *j
 
 /*
  * Settle an undecided member: have it wait if it may not begin, or give it a slot if
- * it runs, which is added to *running. False: somebody is just moving it, who may
+ * it runs, which is added to *running.  False: somebody is just moving it, who may
  * have read the flow's row before that was changed.  Whoever claims a job has deleted
  * a row of it before he reads that.
  */
@@ -285,7 +285,7 @@ settle_members(JobqCall *call, int64 flow, bool counted, bool paused, int *runni
 
 /*
  * The settings of a flow have changed, whose row is locked: see that its members
- * stand where these would have them. False: that is still to be done for some.
+ * stand where these would have them.  False: that is still to be done for some.
  */
 static bool
 settle(JobqCall *call, TupleTableSlot *flow)

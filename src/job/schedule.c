@@ -95,7 +95,7 @@ require_change(JobqCall *call, TupleTableSlot *row)
 
 /*
  * The row of a schedule that the caller may change, locked until the transaction
- * ends; NULL: there is none. Waits for whoever is changing it; the background worker
+ * ends; NULL: there is none.  Waits for whoever is changing it; the background worker
  * passes over it meanwhile.
  */
 TupleTableSlot *

@@ -16,8 +16,8 @@
 
 /*
  * The key of a job: the same over all its attempts, new after job_retry, unless that
- * has kept it (jobq_keeps_key).  The time of submission keeps it apart from that of another job that had the
- * same id in a database restored from a backup since.
+ * has kept it (jobq_keeps_key).  The time of submission keeps it apart from that of
+ * another job that had the same id in a database restored from a backup since.
  */
 text *
 jobq_job_key(TupleTableSlot *job)
@@ -42,7 +42,10 @@ jobq_key_generation(TupleTableSlot *job)
 	return jobq_attr_int32(job, slot_attisnull(job, JOB_KEY_GENERATION) ? JOB_GENERATION : JOB_KEY_GENERATION);
 }
 
-/* How an attempt ended that did not decide its job, or did so before that was opened again; -1: it is not known. */
+/*
+ * How an attempt ended that did not decide its job, or did so before that was opened
+ * again; -1: it is not known.
+ */
 static int
 recorded_outcome(JobqCall *call, TupleTableSlot *job, int32 number)
 {
@@ -62,10 +65,11 @@ says_nothing(int attempt_outcome)
 }
 
 /*
- * Is a job that can be undone, and does not run, to keep its key when it is opened again?  It is
- * if something may stand under that: it has succeeded, or its last attempt, of so many, has, or was lost
- * or timed out, so that nobody knows.  One that was released or snoozed, or ended so when it was to be cancelled, says
- * nothing of those before.
+ * Is a job that can be undone, and does not run, to keep its key when it is opened
+ * again?  It is if something may stand under that: it has succeeded, or its last
+ * attempt, of so many, has, or was lost or timed out, so that nobody knows.  One that
+ * was released or snoozed, or ended so when it was to be cancelled, says nothing of
+ * those before.
  */
 bool
 jobq_keeps_key(JobqCall *call, TupleTableSlot *job, int32 attempts)
@@ -88,7 +92,10 @@ jobq_keeps_key(JobqCall *call, TupleTableSlot *job, int32 attempts)
 	return last == ATTEMPT_SUCCEEDED || last == ATTEMPT_LOST || last == ATTEMPT_TIMED_OUT;
 }
 
-/* A job, which has begun so many attempts, begins anew: its row has the next generation, and perhaps the same key. */
+/*
+ * A job, which has begun so many attempts, begins anew: its row has the next
+ * generation, and perhaps the same key.
+ */
 void
 jobq_raise_generation(JobqCall *call, TupleTableSlot *job, int32 attempts, JobqRow *new)
 {
@@ -102,8 +109,9 @@ jobq_raise_generation(JobqCall *call, TupleTableSlot *job, int32 attempts, JobqR
 }
 
 /*
- * The args that the worker of a job gets, its key, and the job whose inputs it gets, to be freed unless it is the job
- * itself.  Where the original was removed, nothing can be said of it.
+ * The args that the worker of a job gets, its key, and the job whose inputs it gets,
+ * to be freed unless it is the job itself.  Where the original was removed, nothing
+ * can be said of it.
  */
 Jsonb *
 jobq_read_assigned(JobqCall *call, TupleTableSlot *job, text **key, TupleTableSlot **inputs_of)

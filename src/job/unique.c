@@ -150,7 +150,7 @@ take_over(JobqCall *call, JobqSubmission *s, int64 holder)
 
 /*
  * Give a row of job what a replacement takes from another; they must be of one kind,
- * and both flows, or none. The args of a member of a flow must be those of one.
+ * and both flows, or none.  The args of a member of a flow must be those of one.
  */
 void
 jobq_replace_values(JobqCall *call, JobqRow *to, const JobqRow *from)

@@ -183,22 +183,17 @@ invert(bool *to, const bool *from, int n)
 
 /* Descriptors of the first columns of a table, so many of them; NULL: not made yet */
 static TupleDesc heads[JOBQ_NTABLES][JOB_NATTS + 1];
-static bool heads_made = false; /* any of them */
+static MemoryContext heads_mcxt = NULL; /* NULL: none was made */
 
 /* Forget them whenever a table of ours may have changed. */
 static void
 forget_heads(void)
 {
-	for (int t = 0; t < JOBQ_NTABLES && heads_made; t++)
-	{
-		for (int n = 0; n <= JOB_NATTS; n++)
-		{
-			if (heads[t][n] != NULL)
-				FreeTupleDesc(heads[t][n]);
-			heads[t][n] = NULL;
-		}
-	}
-	heads_made = false;
+	if (heads_mcxt == NULL)
+		return;
+	MemoryContextDelete(heads_mcxt);
+	heads_mcxt = NULL;
+	memset(heads, 0, sizeof(heads));
 }
 
 /* Register that, once per backend. */
@@ -208,34 +203,39 @@ jobq_rows_init(void)
 	jobq_on_catalog_reset(forget_heads);
 }
 
-/* The descriptor of the first n columns of a table. */
+/*
+ * The descriptor of the first n columns of a table.  It is to be used at once: a look into
+ * a catalog can forget it.
+ */
 static TupleDesc
 head(JobqRel *r, int n)
 {
 	TupleDesc	desc = RelationGetDescr(r->rel);
-	TupleDesc  *made = &heads[r->table][n];
+	MemoryContext old;
+	TupleDesc	new;
 
 	if (n == desc->natts)
 		return desc;
-	if (*made == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-		TupleDesc	new = CreateTemplateTupleDesc(n);
+	if (heads[r->table][n] != NULL)
+		return heads[r->table][n];
 
-		for (int i = 1; i <= n; i++)
-			TupleDescCopyEntry(new, i, desc, i);
-		*made = new;
-		heads_made = true;
-		MemoryContextSwitchTo(old);
-	}
-	return *made;
+	if (heads_mcxt == NULL)
+		heads_mcxt = AllocSetContextCreate(TopMemoryContext, "jobq rows", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(heads_mcxt);
+	new = CreateTemplateTupleDesc(n);
+	for (int i = 1; i <= n; i++)
+		TupleDescCopyEntry(new, i, desc, i);
+	MemoryContextSwitchTo(old);
+	heads[r->table][n] = new;
+	return new;
 }
 
 /*
  * A row as it is stored: without the NULLs at its end, like one that is older than the
  * last columns of its table.  What few jobs have stands there, and costs the others
- * neither time nor room.  No column was added with a default, which such a row would
- * get.  Where values are compressed or stored apart, the heap adds the NULLs again.
+ * neither time nor room.  No column may be added with a default and without NOT NULL,
+ * for such a row would get it.  Where values are compressed or stored apart, the heap
+ * adds the NULLs again.
  */
 static HeapTuple
 form_tuple(JobqRel *r, JobqRow *new)
