@@ -81,8 +81,9 @@ sub work
 		die "$r->{sqlstate} $r->{message}" if $r->{sqlstate};
 		if (!@{ $r->{rows} })
 		{
+			# a recount can open one again whose upstream jobs were, and are decided anew
 			last if -e $stop
-			  && $client->value("SELECT NOT EXISTS (SELECT FROM job WHERE queue = '$queue' AND outcome IS NULL)") eq 't';
+			  && $client->value("SELECT NOT EXISTS (SELECT FROM job WHERE queue = '$queue' AND outcome IS NULL) AND NOT EXISTS (SELECT FROM job_recount)") eq 't';
 			die 'nothing can be claimed, but jobs are undecided' if time > $busy + stretched(30);
 			usleep(2000);
 		}
