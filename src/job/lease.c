@@ -58,15 +58,23 @@ write_heartbeat(JobqCall *call, TupleTableSlot *lease, TimestampTz until, bool h
 	return true;
 }
 
-/* Is there a request to cancel a running job that its lease does not say yet? */
+/*
+ * Was it asked that a running job be cancelled?  The request is looked for before the lease, into
+ * which the background worker moves it.
+ */
 static bool
-cancel_requested(JobqCall *call, int64 id)
+cancel_requested(JobqCall *call, int64 id, int64 token)
 {
 	TupleTableSlot *job = jobq_find_id(call, JOBQ_JOB, id);
+	TupleTableSlot *lease;
 	char	   *reason;
 	bool		requested = job != NULL &&
 	jobq_cancel_requested(call, id, jobq_attr_int32(job, JOB_GENERATION), &reason);
 
+	lease = requested ? NULL : jobq_find_id(call, JOBQ_LEASE, id);
+	if (lease != NULL && jobq_attr_int64(lease, LEASE_TOKEN) == token)
+		requested = jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED);
+	jobq_slot_free(lease);
 	jobq_slot_free(job);
 	return requested;
 }
@@ -120,7 +128,7 @@ jobq_job_heartbeat(PG_FUNCTION_ARGS)
 		if (extend <= period && !session)
 			heartbeat = jobq_heartbeat_extend(id, token, until);
 		cancel = jobq_attr_bool(lease, LEASE_CANCEL_REQUESTED) || heartbeat == HEARTBEAT_CANCEL ||
-			jobq_own_cancel(id) || (heartbeat == HEARTBEAT_NONE && cancel_requested(&call, id));
+			jobq_own_cancel(id) || (heartbeat == HEARTBEAT_NONE && cancel_requested(&call, id, token));
 		if ((heartbeat == HEARTBEAT_NONE && !session) || has_progress)
 			done = write_heartbeat(&call, lease, heartbeat == HEARTBEAT_NONE && !session ? until : 0,
 								   has_progress, progress);
