@@ -118,8 +118,8 @@ jobq_add_permits(int32 permits, int32 back)
 }
 
 /* Have the background worker look at a flow: once for each in a row that a call has to do with. */
-void
-jobq_look_at_flow(JobqCall *call, int64 flow)
+static void
+look_at_flow(JobqCall *call, int64 flow)
 {
 	static const JobqFlowChange none = {0};
 
@@ -148,7 +148,7 @@ jobq_wait_for_flow(JobqCall *call, const JobqPrefix *prefix)
 	jobq_set(&new, WAITING_WIDE, BoolGetDatum(false));
 	jobq_set(&new, WAITING_LIMITED_BY, Int64GetDatum(prefix->flow_id));
 	jobq_state_enter(call, JOBQ_WAITING, &placed, &new);
-	jobq_look_at_flow(call, prefix->flow_id);
+	look_at_flow(call, prefix->flow_id);
 }
 
 /*
@@ -520,7 +520,7 @@ look_inside(JobqCall *call, int64 flow)
 		CHECK_FOR_INTERRUPTS();
 		if (members[i].outcome == 0 && members[i].is_flow)
 		{
-			jobq_look_at_flow(call, members[i].id);
+			look_at_flow(call, members[i].id);
 			look_inside(call, members[i].id);
 		}
 	}
@@ -589,7 +589,7 @@ set_flow(JobqCall *call, const JobqFound *found, void *arg, const char **problem
 		elog(ERROR, "row of flow %lld has changed while locked", (long long) found->id);
 	jobq_slot_free(row);
 	if (open)
-		jobq_look_at_flow(call, found->id);
+		look_at_flow(call, found->id);
 	if (open && was_paused && !is_paused_now)
 		look_inside(call, found->id);
 	return true;

@@ -626,7 +626,6 @@ extern JobqSlot jobq_take_slot_again(JobqCall *call, int64 flow);
 extern void jobq_wait_for_flow(JobqCall *call, const JobqPrefix *prefix);
 extern bool jobq_keeps_slot(JobqCall *call, const JobqPrefix *prefix);
 extern void jobq_give_slot_back(JobqCall *call, JobqPrefix *prefix);
-extern void jobq_look_at_flow(JobqCall *call, int64 flow);
 extern bool jobq_let_members_in(JobqCall *call, int64 flow);
 
 /* leftover.c: deltas that are left of decided flows */
@@ -780,7 +779,6 @@ typedef struct JobqPurge
 	TimestampTz look_at;		/* when the next are due there */
 } JobqPurge;
 
-extern int64 jobq_retention_of(const JobqQueue *queue, int outcome);
 extern void jobq_note_removal(JobqCall *call, int64 queue_id, int outcome, ItemPointer tid,
 							  TimestampTz finished_at);
 extern int64 jobq_shortest_retention(JobqCall *call);

@@ -19,8 +19,8 @@
 #define AGAIN_MAX		USECS_PER_HOUR
 
 /* How long a job of a queue is kept with this outcome. */
-int64
-jobq_retention_of(const JobqQueue *queue, int outcome)
+static int64
+retention_of(const JobqQueue *queue, int outcome)
 {
 	return (outcome & (OUTCOME_SUCCEEDED | OUTCOME_SKIPPED)) ? queue->retention : queue->retention_failed;
 }
@@ -33,7 +33,7 @@ jobq_note_removal(JobqCall *call, int64 queue_id, int outcome, ItemPointer tid, 
 	int64		keep;
 
 	jobq_queue_settings(call, queue_id, &queue);
-	keep = jobq_retention_of(&queue, outcome);
+	keep = retention_of(&queue, outcome);
 	if (keep < JOBQ_SHORT_RETENTION && ItemPointerIsValid(tid))
 		jobq_announce_removal(ItemPointerGetBlockNumber(tid), finished_at + keep);
 }
@@ -94,7 +94,7 @@ look_at(TupleTableSlot *job, void *arg)
 	if (keep < 0)
 	{
 		jobq_queue_settings(found->call, queue_id, &queue);
-		keep = jobq_retention_of(&queue, outcome);
+		keep = retention_of(&queue, outcome);
 	}
 	if (pg_add_s64_overflow(jobq_attr_int64(job, JOB_FINISHED_AT), keep, &due))
 		return true;

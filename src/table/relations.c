@@ -446,8 +446,8 @@ jobq_choose_index(JobqRel *r, JobqIndex which)
 }
 
 /* Close a table and its indexes; their locks stay. */
-void
-jobq_close_rel(JobqRel *r)
+static void
+close_rel(JobqRel *r)
 {
 	for (int i = 0; i < r->nslots; i++)
 		ExecDropSingleTupleTableSlot(r->slots[i]);
@@ -519,7 +519,7 @@ jobq_close_call(JobqCall *call)
 		if (r == NULL)
 			continue;
 		jobq_end_scans(r);
-		jobq_close_rel(r);
+		close_rel(r);
 		call->rels[t] = NULL;
 	}
 	CommandCounterIncrement();

@@ -56,7 +56,6 @@ typedef struct IndexColumns
 extern const IndexColumns jobq_index_columns[JOBQ_NTABLES][NINDEXES];
 
 extern JobqRel *jobq_open_rel(JobqCall *call, JobqTable table);
-extern void jobq_close_rel(JobqRel *r);
 extern void jobq_open_indexes(JobqRel *r);
 extern Relation jobq_choose_index(JobqRel *r, JobqIndex which);
 extern Relation jobq_index_of_row(JobqRel *r, int i, TupleTableSlot *slot);
