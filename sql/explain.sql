@@ -263,3 +263,6 @@ SELECT e.reason FROM job_submit('now', queue => 'explain_now') j, job_explain(j)
 -- bad input
 SELECT job_explain(NULL);
 SELECT job_explain(0);
+
+-- what was changed by hand is as it was
+SELECT * FROM job_check();

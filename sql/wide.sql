@@ -23,7 +23,7 @@ CREATE FUNCTION pg_temp.wrong() RETURNS bigint LANGUAGE sql SET enable_seqscan =
             (SELECT coalesce(sum(undecided), 0) AS undecided, coalesce(sum(pending), 0) AS pending, coalesce(sum(hits), 0) AS hits,
                  coalesce(sum(violated), 0) AS violated, coalesce(sum(hurt), 0) AS hurt
              FROM job_delta WHERE downstream = w.job_id AND epoch = w.epoch) d
-    WHERE w.open AND (w.undecided + d.undecided, w.pending + d.pending, w.hits + d.hits, w.violated + d.violated, w.hurt + d.hurt)
+    WHERE w.queue_id IN (SELECT q.queue_id FROM job_queue q WHERE q.name LIKE 'wide%') AND w.open AND (w.undecided + d.undecided, w.pending + d.pending, w.hits + d.hits, w.violated + d.violated, w.hurt + d.hurt)
         IS DISTINCT FROM (e.undecided, e.pending, e.hits, e.violated, e.hurt)
 $$;
 
