@@ -19,7 +19,7 @@ psql -XAtq -v ON_ERROR_STOP=1 -f contrib/flows/submit.sql <"$out/document" >"$ou
 flow=$(cat "$out/id")
 scale=$(jq --argjson slots $((slots * nworkers)) --argjson budget $budget -f demo/scale.jq "$out/document") || refuse
 
-# states: all jobs in the flow, each with its state
+# states: all jobs in the flow and in what undoes it, each with its state
 states() {
 	ask "SELECT id, state FROM job_status WHERE id <> $flow ORDER BY id"
 }
@@ -30,7 +30,8 @@ read_nodes() {
 	[ $nodes -ne ${#rows[@]} ] || return 0
 	nodes=${#rows[@]}
 	ask "SELECT jsonb_agg(jsonb_build_object('id', id::text, 'name', coalesce(args ->> 'task', name, kind), 'flow', flow::text,
-		'depends_on', to_jsonb(depends_on::text[])) ORDER BY id) FROM job_status WHERE id <> $flow"
+		'depends_on', to_jsonb(depends_on::text[]), 'undo_of', (SELECT undo_of FROM job_flow_status f WHERE f.id = s.id)::text) ORDER BY id)
+		FROM job_status s WHERE id <> $flow"
 	printf '%s\n' "${rows[0]:-[]}" | jq --arg flow "$flow" -f demo/nodes.jq >"$out/graph" || die 'Its graph cannot be made.'
 	jq -r '.nodes[]' "$out/graph" >"$out/nodes"
 	jq -r '.edges[]' "$out/graph" >"$out/edges"
@@ -79,11 +80,12 @@ watch_flow() {
 	fi
 }
 
-# await_workers: until they have nothing left to do; returns the largest of what they exit with
-await_workers() {
+# work_on FLOW: until the workers have nothing left to do there; returns the largest of what they exit with
+work_on() {
 	local worker alive=1 until=$((SECONDS + 900)) rc status=0
+	start_workers $slots --flow "$1" --until-idle --kind '*=args=$(cat); sleep "$(printf %s "$args" | jq "((.runtimeInSeconds | numbers) // 1) * '"$scale"'")"; printf %s "$args" | jq -c .result'
 	while [ $alive -eq 1 ]; do
-		[ "$SECONDS" -lt "$until" ] || die "Flow $flow does not end."
+		[ "$SECONDS" -lt "$until" ] || die "Flow $1 does not end."
 		watch_flow
 		sleep 0.2
 		alive=0
@@ -104,26 +106,37 @@ await_workers() {
 states
 say "${bold}$FLOW_NAME: flow $flow, ${#rows[@]} jobs${plain}, $(jq -rn --argjson scale "$scale" '"a second takes \($scale * 100000 | round / 100) ms."')"
 start=$SECONDS
-start_workers $slots --flow "$flow" --until-idle --kind '*=args=$(cat); sleep "$(printf %s "$args" | jq "((.runtimeInSeconds | numbers) // 1) * '"$scale"'")"; printf %s "$args" | jq -c .result'
 [ $tty -eq 0 ] || graph live
 status=0
-await_workers || status=$?
+work_on "$flow" || status=$?
+took=$((SECONDS - start))
+
+# what undoes the flow, or one in it, is in none
+undoing="FROM job_flow_status f JOIN job_status s USING (id) WHERE undo_of IS NOT NULL AND flow IS NULL ORDER BY id"
+ask "SELECT id $undoing"
+for undo in "${rows[@]}"; do
+	undo_status=0
+	work_on "$undo" || undo_status=$?
+	[[ $undo_status =~ ^[034]$ ]] || status=$undo_status
+done
 states
 graph
 case $status in
-0) say '' "It has ${green}succeeded${plain} after $((SECONDS - start)) s." ;;
+0) say '' "It has ${green}succeeded${plain} after $took s." ;;
 3)
 	ask "SELECT state, error FROM job_status WHERE id = $flow"
-	say '' "It has ended after $((SECONDS - start)) s: ${red}${rows[0]//$'\t'/, }${plain}."
+	say '' "It has ended after $took s: ${red}${rows[0]//$'\t'/, }${plain}."
 	ask "SELECT format('  %s: %s', coalesce(name, kind), error) FROM job_status WHERE id <> $flow AND state = 'failed' AND error IS NOT NULL ORDER BY id LIMIT 10"
 	[ ${#rows[@]} -eq 0 ] || say "${rows[@]}"
 	;;
 4)
-	say '' "It is ${red}not decided${plain} after $((SECONDS - start)) s, and nothing of it can go on:"
+	say '' "It is ${red}not decided${plain} after $took s, and nothing of it can go on:"
 	sed -n 's/^[^ ]* \(.*: waits: .*\)/  \1/p' "$out"/worker-*.out | sort -u
 	;;
 *) die "A worker has ended with status $status." ;;
 esac
+ask "SELECT format('Flow %s, which undoes flow %s: %s%s.', id, undo_of, f.state, ', ' || s.error) $undoing"
+[ ${#rows[@]} -eq 0 ] || say "${rows[@]}"
 
 echo
 psql -Xq -P footer=off -P pager=off -c "SELECT coalesce(name, 'flow ' || id) AS flow, state, jobs, succeeded, failed, skipped, cancelled, upstream_failed,

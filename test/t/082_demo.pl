@@ -111,6 +111,12 @@ like($out, qr/^It has ended after \d+ s: failed, member "each", job \d+, failed\
 is($status, 3, 'a flow that fails');
 like($out, qr/^It has ended after \d+ s: failed, member "b", job \d+, could not run, since what it depends on did not succeed\.$/m, '... says why');
 unlike($err, qr/the end of/, '... without the logs');
+($status, $out, $err) = demo('undone.json', { name => 'undone', on_failure => 'undo', defaults => { args => { runtimeInSeconds => 0.1 } }, jobs => [
+		{ name => 'first', kind => 'a', undo => { kind => 'z', args => { runtimeInSeconds => 0.1 } } }, { name => 'each', depends_on => ['first'], map => { '$args' => '$.none' }, job => { kind => 'b' } } ] });
+is($status, 3, 'a flow that is undone');
+like($out, qr/^Flow \d+, which undoes flow \d+: succeeded\.$/m, '... is, by the same workers');
+like($out, qr/^ *\+ first\n *\|\n *X each\n *\|\n *\+ undo of undone\n *\|\n *\+ first\n\n\+ 3 succeeded   X 1 failed\n\nIt has ended/m, '... which is drawn below it');
+is($err, '', '... without a complaint');
 
 # What is refused
 ($status, $out, $err) = demo('faulty.json', { jobs => [ { name => 'a', kind => 'a', depends_on => ['b'] } ] });
