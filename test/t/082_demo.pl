@@ -8,6 +8,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../lib";
 use IPC::Run;
 use JobqFlow;
+use JobqTest;
 use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -52,7 +53,7 @@ sub run_script
 	local $ENV{COLUMNS} = 100;
 	local $ENV{JOBQ_UTF8} = 0;
 	delete local @ENV{ grep { /^PG(?!_CONFIG)/ } keys %ENV };
-	IPC::Run::run([ 'bash', '-c', 'cd "$WORK/src" && exec demo/$0', $script ], '<', \$input, '>', \$out, '2>', \$err, IPC::Run::timeout(300));
+	IPC::Run::run([ 'bash', '-c', 'cd "$WORK/src" && exec tools/reap bash demo/$0 9<"$WORK"', $script ], '<', \$input, '>', \$out, '2>', \$err, IPC::Run::timeout(300));
 	my $status = $? >> 8;
 	note("$name: status $status\n$out$err");
 	return ($status, $out, $err);
@@ -135,10 +136,14 @@ SELECT job_submit('hello') AS id \gset
 SELECT kind, job_complete(job_id, token, '1') FROM job_claim();
 \! jobq-worker --version
 CALL job_wait(:id, '10 s');
+\! jobq-worker --queue other --kind x=true >/dev/null 2>&1 & echo "worker $!, $(stat -L -c %n /proc/$!/fd/* | xargs -n 1 readlink | grep -cx "$WORK")"
 EOD
 is($status, 0, 'make try');
 like($out, qr/^ hello \|.*\n(?:.*\n)*jobq-worker .*\n(?:.*\n)* +succeeded \| 1$/m, '... has jobq, and a worker');
 ok(!-e "$work/pgdata", '... and leaves no server');
 is($err, '', '... nor complaints');
+my ($worker, $locks) = $out =~ /^worker (\d+), (\d+)$/m;
+is($locks, 0, 'what is started there has not the lock of the clone');
+ok(poll_until(sub { !-e "/proc/$worker" }), '... and is ended with it');
 
 done_testing();
