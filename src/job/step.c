@@ -18,11 +18,14 @@
 
 /*
  * The job whose steps those of a job are, and the generation of it: the steps have the scope of the
- * key.  A job that repeats another has its key, and goes on where that was.
+ * key.  A job that repeats another has its key, and goes on where that was.  The attempt that asks
+ * must have its lease still after the generation was read, which then is its own.
  */
 static int64
-steps_of(JobqCall *call, int64 id, int32 *generation)
+steps_of(JobqCall *call, int64 id, int64 token, int32 *generation)
 {
+	int64		asks = id;
+
 	TupleTableSlot *job = jobq_need_job(call, id);
 	TupleTableSlot *original = jobq_attr_bool(job, JOB_REPEATS) ?
 	jobq_find_id(call, JOBQ_JOB, jobq_attr_int64(job, JOB_UNDO_OF)) : NULL;
@@ -35,6 +38,7 @@ steps_of(JobqCall *call, int64 id, int32 *generation)
 	id = jobq_attr_int64(job, JOB_ID);
 	*generation = jobq_key_generation(job);
 	jobq_slot_free(job);
+	jobq_slot_free(jobq_need_lease(call, asks, token));
 	return id;
 }
 
@@ -43,10 +47,10 @@ steps_of(JobqCall *call, int64 id, int32 *generation)
  * nothing is recorded.
  */
 static Datum
-record(JobqCall *call, int64 id, const char *name, Datum result)
+record(JobqCall *call, int64 id, int64 token, const char *name, Datum result)
 {
 	int32		generation;
-	Datum		keys[2] = {Int64GetDatum(steps_of(call, id, &generation)), CStringGetTextDatum(name)};
+	Datum		keys[2] = {Int64GetDatum(steps_of(call, id, token, &generation)), CStringGetTextDatum(name)};
 	JobqRow		new = {0};
 	bool		isnull;
 
@@ -63,6 +67,13 @@ record(JobqCall *call, int64 id, const char *name, Datum result)
 
 		if (row != NULL && jobq_attr_int32(row, STEP_GENERATION) == generation)
 			found = PointerGetDatum(PG_DETOAST_DATUM_COPY(slot_getattr(row, STEP_RESULT, &isnull)));
+
+		/*
+		 * the attempt ended, and the job was retried, since its lease was
+		 * seen
+		 */
+		if (row != NULL && jobq_attr_int32(row, STEP_GENERATION) > generation)
+			jobq_error_stale(id);
 		if (found != 0 || result == 0)
 			done = true;
 		else if (row == NULL)
@@ -95,8 +106,7 @@ jobq_job_step(PG_FUNCTION_ARGS)
 		jobq_check_json(DatumGetJsonbP(result), NULL, "\"result\"", "jobq.max_result_size", jobq_max_result_size);
 
 	jobq_enter(&call, "job_step()", true);
-	jobq_slot_free(jobq_need_lease(&call, id, token));
-	result = record(&call, id, name, result);
+	result = record(&call, id, token, name, result);
 	jobq_close_call(&call);
 	if (result == 0)
 		PG_RETURN_NULL();
@@ -120,8 +130,7 @@ jobq_job_steps(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	jobq_enter(&call, "job_steps()", true);
-	jobq_slot_free(jobq_need_lease(&call, id, token));
-	key = Int64GetDatum(steps_of(&call, id, &generation));
+	key = Int64GetDatum(steps_of(&call, id, token, &generation));
 	scan = jobq_scan_begin(&call, JOBQ_STEP, INDEX_KEY, 1, &key, NULL);
 	while ((row = jobq_scan_next(scan)) != NULL)
 	{
