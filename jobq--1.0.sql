@@ -6,6 +6,14 @@
 -- Others may have made functions and operators in the extension's schema: none of them is to be taken for one of pg_catalog.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
+DO $$
+BEGIN
+    IF current_setting('shared_preload_libraries') !~ '(^|[/,"[:space:]])jobq([.,"[:space:]]|$)' THEN
+        RAISE WARNING 'jobq is not loaded, and its functions refuse to work until it is'
+            USING HINT = 'Add jobq to shared_preload_libraries in postgresql.conf and restart the server.';
+    END IF;
+END $$;
+
 --
 -- Tables.  docs/DESIGN.md says what each row means and who may change it.
 -- Columns stand in the order that src/table/table.h names them; those of job so that

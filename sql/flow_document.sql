@@ -90,7 +90,7 @@ SELECT path, problem FROM job_check_flow('{"jobs": [{"kind": "k", "name": "a"}, 
     "7": {"$args": "$."}, "8": {"$args": "$", "path": "$"}, "9": {"$literal": 1, "x": 2}, "a": {"$result": "a", "$args": "$"}, "b": {"$$": 1, "$args": "$"}, "c": [[0, {"x y": {"$args": null}}]], "d": {"x": 1, "$y": {"$z": 1}},
     "e": {"$result": "a", "path": null}, "f": {"x": {"$literal": {"$x": 1}}}, "g": {"": 1, "a$": 2}, "h": {"$result": ["a"], "path": 1}}},
     {"kind": "k", "args": {"$args": "$"}}, {"kind": "k", "args": {"$nothing": "$"}, "tags": {"$nothing": "$"}},
-    {"jobs": [], "args": {"x": {"$nothing": 1}}, "result": {"$nothing": 1}}, {"jobs": [], "result": {"$result": "x", "path": "$["}}], "result": {"$result": "a", "further": 1}}');
+    {"jobs": [], "args": {"x": {"$nothing": 1}}, "result": {"$nothing": 1}}, {"jobs": [], "result": {"$result": "x", "path": "$["}}, {"kind": "k", "if": "yes"}], "result": {"$result": "a", "further": 1}}');
 
 -- references: whom they name
 SELECT path, problem FROM job_check_flow('{"name": "top", "args": {"x": {"$result": "nobody"}}, "result": {"$result": "x"}, "jobs": [

@@ -551,7 +551,7 @@ flow_reply(Conn *conn, PGresult *res, void *arg)
 	else if (PQntuples(res) == 0)
 	{
 		log_event(LOG_ERROR, "no_such_flow", "flow", opt.flow,
-				  "error", "there is no such flow, or this role may not see it", (char *) NULL);
+				  "error", "no flow has this id, or this role may not see it", (char *) NULL);
 		state = FLOW_GONE;
 	}
 	else

@@ -82,9 +82,21 @@ jobq_attempt(JobqChecker *ck, const JobqTrail *trail, void (*work) (void *arg), 
 	return false;
 }
 
+/* What cannot be read as a jsonpath, and has no "$": how one begins. */
+static void
+hint_jsonpath(void *arg)
+{
+	if (geterrcode() == ERRCODE_SYNTAX_ERROR && strchr(arg, '$') == NULL)
+		errhint("A jsonpath begins with \"$\", all of the value, as in \"$.name\".");
+}
+
 /* Read a jsonpath, which must be one; for jobq_attempt(). */
 void
 jobq_parse_jsonpath(void *arg)
 {
+	ErrorContextCallback context = {.callback = hint_jsonpath,.arg = arg,.previous = error_context_stack};
+
+	error_context_stack = &context;
 	DirectFunctionCall1(jsonpath_in, CStringGetDatum(arg));
+	error_context_stack = context.previous;
 }

@@ -190,6 +190,12 @@ fault_key(JobqChecker *ck, const JobqTrail *trail, const char *key, JobqPlace pl
 
 	initStringInfo(&text);
 	appendStringInfo(&text, "unrecognized key: \"%s\". ", key);
+	if (place == PLACE_JOB && strcmp(key, "job") == 0)
+	{
+		appendStringInfoString(&text, "It goes with \"map\", which is not there.");
+		jobq_add_fault(ck, trail, text.data);
+		return;
+	}
 	if (nearest != NULL)
 	{
 		appendStringInfo(&text, "Did you mean \"%s\"?", nearest);

@@ -49,11 +49,16 @@ find_items(JobqCall *call, int64 id, Jsonb *definition)
 				 errmsg("\"map\" refers to more than %d MB", JOBQ_MAX_FLOW_MB)));
 	if (items == NULL || !JB_ROOT_IS_ARRAY(items) || JB_ROOT_IS_SCALAR(items))
 	{
-		bool		null = items == NULL || (JB_ROOT_IS_SCALAR(items) && JsonbExtractScalar(&items->root, &scalar) && scalar.type == jbvNull);
-
+		scalar.type = jbvNull;
+		if (items != NULL && !JsonbExtractScalar(&items->root, &scalar))
+		{
+			scalar.type = jbvBinary;
+			scalar.val.binary.data = &items->root;
+		}
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg(null ? "\"map\" refers to nothing" : "\"map\" refers to what is no array")));
+				 scalar.type == jbvNull ? errmsg("\"map\" refers to nothing") :
+				 errmsg("\"map\" refers to JSON of type %s, not to an array", JsonbTypeName(&scalar))));
 	}
 	if (JB_ROOT_COUNT(items) > MAX_ITEMS)
 		ereport(ERROR,

@@ -107,7 +107,8 @@ jobq_refuse_undone(JobqCall *call, TupleTableSlot *job, const char **problem)
 	int64		by = jobq_undone_by(call, id);
 
 	if (by != 0)
-		jobq_refuse_state(problem, id, "retry", "undone", psprintf("Flow %lld undoes it; submit it anew.", (long long) by));
+		jobq_refuse(problem, ERRCODE_JOBQ_WRONG_STATE, psprintf("cannot retry job %lld, which is undone", (long long) id),
+					psprintf("Flow %lld undoes it; submit it anew.", (long long) by));
 	return by != 0;
 }
 

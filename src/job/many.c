@@ -44,7 +44,7 @@ void
 jobq_refuse_no_such_job(const char **problem, int64 id)
 {
 	jobq_refuse(problem, ERRCODE_JOBQ_NO_SUCH_JOB,
-				psprintf("job %lld does not exist", (long long) id), NULL);
+				psprintf("job %lld does not exist", (long long) id), JOBQ_HINT_NO_SUCH_JOB);
 }
 
 /* The act makes no sense in this state. */

@@ -422,7 +422,7 @@ jobq_join_flow(JobqCall *call, const JobqSubmission *s)
 		ereport(ERROR,
 				(errcode(ERRCODE_JOBQ_NO_SUCH_JOB),
 				 errmsg("job %lld in \"flow\" does not exist", (long long) id),
-				 errhint("It was removed, or you may not see it.")));
+				 errhint(JOBQ_HINT_NO_SUCH_JOB)));
 	if (!jobq_is_flow(job))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -57,7 +57,7 @@ error_argument(int64 id, const char *what)
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_NO_SUCH_JOB),
 			 errmsg("job %lld in \"%s\" does not exist", (long long) id, what),
-			 errhint("It was removed, or you may not see it.")));
+			 errhint(JOBQ_HINT_NO_SUCH_JOB)));
 }
 
 /* Was a job, which is known to have been there, removed since? */

@@ -256,7 +256,8 @@ jobq_error_no_such_job(int64 id)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_JOBQ_NO_SUCH_JOB),
-			 errmsg("job %lld does not exist", (long long) id)));
+			 errmsg("job %lld does not exist", (long long) id),
+			 errhint(JOBQ_HINT_NO_SUCH_JOB)));
 }
 
 /* How long a string is with its quotes and escapes.  Each claimed job comes here. */

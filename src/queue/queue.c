@@ -367,6 +367,18 @@ check_retention(FunctionCallInfo fcinfo, int argno, const char *what)
 	return jobq_check_interval(fcinfo, argno, what, true);
 }
 
+/* An argument that limits something: that nothing does is for job_queue_reset() to say. */
+static int32
+check_limit(FunctionCallInfo fcinfo, int argno, const char *what)
+{
+	if (!PG_ARGISNULL(argno) && PG_GETARG_INT32(argno) <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" must be greater than zero", what),
+				 errhint("To have none, take the setting back with job_queue_reset().")));
+	return jobq_check_count(fcinfo, argno, what);
+}
+
 PG_FUNCTION_INFO_V1(jobq_job_queue_set);
 
 /*
@@ -389,12 +401,12 @@ jobq_job_queue_set(PG_FUNCTION_ARGS)
 	int64		lease = jobq_check_lease(jobq_check_interval(fcinfo, 7, "lease", false), "lease");
 	int64		retention = check_retention(fcinfo, 9, "retention");
 	int64		retention_failed = check_retention(fcinfo, 10, "retention_failed");
-	int32		pause_after = jobq_check_count(fcinfo, 11, "pause_after");
+	int32		pause_after = check_limit(fcinfo, 11, "pause_after");
 	int64		pause_window = jobq_check_interval(fcinfo, 12, "pause_window", false);
-	int32		max_running = jobq_check_count(fcinfo, 13, "max_running");
-	int32		max_running_per_partition = jobq_check_count(fcinfo, 14, "max_running_per_partition");
-	int32		rate = jobq_check_count(fcinfo, 17, "rate");
-	int32		rate_per_partition = jobq_check_count(fcinfo, 18, "rate_per_partition");
+	int32		max_running = check_limit(fcinfo, 13, "max_running");
+	int32		max_running_per_partition = check_limit(fcinfo, 14, "max_running_per_partition");
+	int32		rate = check_limit(fcinfo, 17, "rate");
+	int32		rate_per_partition = check_limit(fcinfo, 18, "rate_per_partition");
 	int64		rate_interval = jobq_check_interval(fcinfo, 19, "rate_interval", false);
 	int64		affinity_wait = jobq_check_interval(fcinfo, 20, "affinity_wait", true);
 	int			notify = -1;

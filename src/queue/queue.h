@@ -170,6 +170,10 @@ extern bool jobq_is_active(JobqCall *call);
 extern void jobq_error_null(const char *what);
 extern void jobq_error_must(const char *what, const char *must);
 extern void jobq_error_no_such_job(int64 id);
+
+/* Said also of one that the caller may not see */
+#define JOBQ_HINT_NO_SUCH_JOB "It was removed, or you may not see it."
+
 extern void jobq_check_queue_name(const char *name);
 extern char *jobq_check_queue(FunctionCallInfo fcinfo, int argno);
 extern void jobq_check_name(const char *name, const char *what);

@@ -440,7 +440,7 @@ foreach my $id ($other, 999999999)
 {
 	$worker = start_flow($id);
 	$worker->ends_with(1, 'no flow');
-	ok($worker->wait_for_log(qr/event=no_such_flow flow=$id error="there is no such flow, or this role may not see it"/), '... is said');
+	ok($worker->wait_for_log(qr/event=no_such_flow flow=$id error="no flow has this id, or this role may not see it"/), '... is said');
 }
 query("CREATE ROLE flow_runner LOGIN");
 query("SELECT job_grant('flow_runner', 'default', 'work')");
