@@ -15,6 +15,8 @@
 #define STEP_ROWS		200		/* that one transaction moves */
 #define QUEUE_AGAIN		(50 * INT64CONST(1000)) /* for a queue's row that is
 												 * locked */
+#define UNSEEN_AGAIN	(20 * INT64CONST(1000)) /* for jobs that open
+												 * transactions run */
 #define PROBE_FIRST		(50 * INT64CONST(1000)) /* for rows that came late,
 												 * see probe() */
 #define READY_FAIR		8		/* jobs that are kept ready, at least */
@@ -107,7 +109,9 @@ empty_kept(JobqCall *call, Step *step, int64 lane, int64 number)
 /*
  * Empty the lanes of the gates before this one, as far as one step does.  A lane is
  * empty when a look at it from its beginning has found no row.  What is locked is
- * kept aside, and the next look begins when all of that has gone.
+ * kept aside, and the next look begins when all of that has gone.  A job that was made
+ * ready and claimed by a transaction which is open still was in no lane that we see:
+ * that is waited for at the end.
  */
 static void
 empty_lanes(JobqCall *call, Step *step)
@@ -138,9 +142,15 @@ empty_lanes(JobqCall *call, Step *step)
 			gate->emptying++;
 		gate->found = false;
 	}
-	if (gate->emptying >= lanes)
+	if (gate->emptying < lanes)
+		step->more = true;
+	else if (gate->ngates > 1 && jobq_runs_unseen(call, gate->queue_id))
+		gate->at = Min(gate->at, step->now + UNSEEN_AGAIN);
+	else
+	{
 		gate->phase = READING;
-	step->more = true;
+		step->more = true;
+	}
 }
 
 /* Forget the gates before this one, whose lanes are empty. */

@@ -321,6 +321,41 @@ jobq_read_admitted(JobqCall *call, int nlanes, const int64 *lanes,
 	UnregisterSnapshot(snapshot);
 }
 
+/* Leases of a queue that nobody else sees yet */
+typedef struct Unseen
+{
+	JobqCall   *call;
+	int64		queue_id;
+	bool		found;
+} Unseen;
+
+/* Is a row that an open transaction has inserted such a lease?  A JobqRowCallback: until there is one. */
+static bool
+look_at_unseen(TupleTableSlot *row, void *arg)
+{
+	Unseen	   *unseen = arg;
+
+	if (jobq_attr_int64(row, STATE_QUEUE_ID) == unseen->queue_id)
+	{
+		TupleTableSlot *seen = jobq_find_id(unseen->call, JOBQ_LEASE, jobq_attr_int64(row, STATE_JOB_ID));
+
+		/* else it is only written again */
+		unseen->found = seen == NULL;
+		jobq_slot_free(seen);
+	}
+	return !unseen->found;
+}
+
+/* Does a job of a queue run that was made ready and claimed by one transaction, which is open still? */
+bool
+jobq_runs_unseen(JobqCall *call, int64 queue_id)
+{
+	Unseen		unseen = {call, queue_id};
+
+	jobq_read_uncommitted(call, JOBQ_LEASE, look_at_unseen, &unseen);
+	return unseen.found;
+}
+
 /*
  * Where a job is: in which state (JOBQ_JOB: decided, or gone), and where it counts if
  * it is ready or runs.  *lane: the lane that it would be ready in without a gate.

@@ -280,6 +280,7 @@ extern int64 jobq_next_own_lane(JobqCall *call, int64 lane, int64 after);
 extern int	jobq_empty_lane(JobqCall *call, int64 lane, int64 gate, int max, JobqEmptied *at,
 							JobqLocked *locked);
 extern JobqTried jobq_empty_job(JobqCall *call, int64 job_id, int64 lane, int64 gate);
+extern bool jobq_runs_unseen(JobqCall *call, int64 queue_id);
 extern void jobq_read_admitted(JobqCall *call, int nlanes, const int64 *lanes,
 							   void (*callback) (const JobqAdmitted *a, void *arg), void *arg);
 extern JobqTable jobq_look_at_admitted(JobqCall *call, int64 job_id, JobqAdmitted *a, int64 *lane);

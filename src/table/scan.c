@@ -450,6 +450,28 @@ jobq_read_places(JobqCall *call, JobqTable table, ItemPointer from, ItemPointer 
 	ExecClearTuple(slot);
 }
 
+/* Read the rows of a table that other transactions, still open, have inserted. */
+void
+jobq_read_uncommitted(JobqCall *call, JobqTable table, JobqRowCallback callback, void *arg)
+{
+	JobqRel    *r = jobq_rel(call, table);
+	TupleTableSlot *slot = table_slot_create(r->rel, NULL);
+	SnapshotData dirty;
+	TableScanDesc scan;
+	bool		more = true;
+
+	InitDirtySnapshot(dirty);
+	scan = table_beginscan(r->rel, &dirty, 0, NULL);
+	while (more && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		/* each row sets it anew */
+		more = !TransactionIdIsValid(dirty.xmin) || callback(slot, arg);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
 /* A row as it was when this transaction deleted it. */
 TupleTableSlot *
 jobq_fetch_deleted(JobqCall *call, JobqTable table, const ItemPointerData *place)

@@ -497,6 +497,7 @@ extern void jobq_values(TupleTableSlot *slot, JobqRow *new);
 typedef bool (*JobqRowCallback) (TupleTableSlot *row, void *arg);	/* false: enough */
 
 extern BlockNumber jobq_blocks(JobqCall *call, JobqTable table, JobqFileNumber *file);
+extern void jobq_read_uncommitted(JobqCall *call, JobqTable table, JobqRowCallback callback, void *arg);
 extern void jobq_read_places(JobqCall *call, JobqTable table, ItemPointer from, ItemPointer upto,
 							 JobqRowCallback callback, void *arg);
 
