@@ -2463,7 +2463,7 @@ BEGIN ATOMIC
                 k.begun IS NOT NULL AND k.n_states <= 1 AND (k.on_record <> greatest(k.begun - k.open_attempt, 0)
                     OR k.first_attempt < 1 OR k.latest_attempt > k.on_record) AS s3,
                 k.n_states = 1 AND CASE WHEN k.generation = 0 THEN (k.has_failed, k.has_lost) <> (k.record_failed, k.record_lost)
-                    ELSE k.has_failed < 0 OR k.has_lost < 0 OR k.has_failed + k.has_lost > k.begun END AS s4,
+                    ELSE k.has_failed < 0 OR k.has_lost < 0 OR k.has_failed::bigint + k.has_lost > k.begun END AS s4,
                 CASE WHEN k.outcome IS NULL
                     THEN num_nonnulls(k.finished_at, k.decided_by, k.attempt_outcome, k.token, k.started_at, k.attempt, k.failed, k.lost) > 0
                         OR k.has_worker OR k.has_result
@@ -2892,8 +2892,11 @@ BEGIN
     ids := ARRAY(SELECT DISTINCT job_id FROM @extschema@.job_all_problems() WHERE job_id IS NOT NULL);
     -- what is not of one job: the sequence, positions that several have
     FOR invariant, job_id, problem IN SELECT * FROM @extschema@.job_sequence_problems() LOOP
-        PERFORM setval('@extschema@.job_id_seq', greatest(nextval('@extschema@.job_id_seq'), job_id));
-        repaired := true;
+        -- a number out of any reach is damage, and after it there would be no ids
+        repaired := job_id < 1::bigint << 62;
+        IF repaired THEN
+            PERFORM setval('@extschema@.job_id_seq', greatest(nextval('@extschema@.job_id_seq'), job_id));
+        END IF;
         RETURN NEXT;
     END LOOP;
     FOR p IN SELECT s.first, s.n, array_agg(r.job_id ORDER BY r.job_id) AS others

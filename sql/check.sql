@@ -90,6 +90,18 @@ SELECT setval('job_id_seq', 1) AS back;
 -- of whatever job it is, since those of other tests become ready, too
 SELECT invariant, regexp_replace(problem, '\d+', '<n>') AS problem, repaired FROM pg_temp.both();
 SELECT nextval('job_id_seq') > max(id) AS ahead FROM job;
+-- a number after which there would be no ids is found, and the sequence stays
+BEGIN;
+UPDATE job_ready SET position = 9223372036854775807 WHERE job_id = pg_temp.id('a');
+SELECT invariant, repaired FROM pg_temp.checked(true);
+SELECT nextval('job_id_seq') < 9e15 AS near;
+ROLLBACK;
+-- counts that no number holds together
+BEGIN;
+UPDATE job SET generation = 1 WHERE id = pg_temp.id('c');
+UPDATE job_waiting SET failed = 2147483647, lost = 1 WHERE job_id = pg_temp.id('c');
+SELECT * FROM pg_temp.checked(false) WHERE invariant = 'S4';
+ROLLBACK;
 
 -- S3 and S4: attempts
 SELECT job_fail(job_id, token, 'once', retry_in => '0') FROM job_claim('check');
