@@ -179,7 +179,7 @@ $node->restart;
 $c = client();
 $node->safe_psql('postgres', 'CREATE DATABASE not_loaded');
 my (undef, undef, $warning) = $node->psql('not_loaded', 'CREATE EXTENSION jobq');
-like($warning, qr/^WARNING:  jobq is not loaded, and its functions refuse to work until it is\nHINT:  Add jobq to shared_preload_libraries/,
+like($warning, qr/WARNING:  jobq is not loaded, and its functions refuse to work until it is\nHINT:  Add jobq to shared_preload_libraries/,
 	'not loaded: CREATE EXTENSION warns');
 foreach my $call (@calls)
 {
